@@ -1,0 +1,1 @@
+"""Mechanism: load, weights, save, rewriting, types, running and comparing."""

@@ -1,0 +1,51 @@
+"""Fresh names that collide with nothing in a model."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.walk import scopes
+
+__all__ = ["Names"]
+
+
+class Names:
+    """All value and node names of a model, and fresh ones beside them.
+
+    Value names are kept unique over the whole model, subgraphs and functions together, so that a
+    name taken here shadows nothing anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+        self._nodes: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, model: ir.Model) -> Names:
+        """Collect the names of a model, in time linear in its nodes."""
+        names = cls()
+        for scope in scopes(model):
+            names._values.update(value.name for value in scope.graph.inputs if value.name)
+            names._values.update(scope.initializers)
+            for node in scope.graph:
+                if node.name:
+                    names._nodes.add(node.name)
+                names._values.update(value.name for value in node.outputs if value.name)
+        return names
+
+    def value(self, hint: str) -> str:
+        """Return the hint itself if no value has that name yet, else hint_1, hint_2, …"""
+        return self._fresh(self._values, hint)
+
+    def node(self, hint: str) -> str:
+        """Return the hint itself if no node has that name yet, else hint_1, hint_2, …"""
+        return self._fresh(self._nodes, hint)
+
+    def _fresh(self, taken: set[str], hint: str) -> str:
+        name = hint
+        while name in taken:
+            self._next[hint] = self._next.get(hint, 0) + 1
+            name = f"{hint}_{self._next[hint]}"
+        taken.add(name)
+        return name

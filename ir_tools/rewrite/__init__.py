@@ -1,0 +1,1 @@
+"""The rewriter: patterns, rules and the engine that applies them."""

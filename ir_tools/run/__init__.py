@@ -1,0 +1,1 @@
+"""Run models and compare what they compute."""

@@ -1,0 +1,214 @@
+"""New nodes recorded off the graph, and the one place where they are spliced into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vlmpass.ir_tools.infer import infer_node
+from vlmpass.ir_tools.names import Names
+
+__all__ = ["Tape", "splice"]
+
+Attribute = (
+    "int | float | str | bool | ir.DataType | ir.TensorProtocol | ir.Graph | ir.Attr"
+    " | Sequence[int] | Sequence[float] | Sequence[str] | None"
+)
+
+
+def _attribute(name: str, value: object) -> ir.Attr | None:
+    """Return an attribute of the fitting type; None for None, which means absent."""
+    if value is None:
+        return None
+    if isinstance(value, ir.Attr):
+        if value.name == name:
+            return value
+        return ir.Attr(name, value.type, value.value, doc_string=value.doc_string)
+    if isinstance(value, ir.DataType):
+        return ir.AttrInt64(name, value.value)
+    if isinstance(value, (bool, np.integer)):
+        return ir.AttrInt64(name, int(value))
+    if isinstance(value, np.floating):
+        return ir.AttrFloat32(name, float(value))
+    return ir.convenience.convert_attribute(name, value)  # type: ignore[arg-type]
+
+
+class Tape:
+    """Records nodes and constants; the graph is not touched before `splice`.
+
+    `tape.Cast(x, to=ir.DataType.FLOAT)` records a node and returns its output value. Keywords are
+    attributes, None meaning absent; `_domain`, `_outputs` (how many) and `_name` are not. Every new
+    value gets its type and shape at once.
+
+    Args:
+        names: Where fresh names come from.
+        opsets: Imported opset version by domain, as it will be when the nodes are in place.
+        hint: What names of new nodes and values start with, usually the replaced node's name.
+    """
+
+    def __init__(self, names: Names, opsets: Mapping[str, int], hint: str) -> None:
+        self.names = names
+        self.opsets = opsets
+        self.hint = hint
+        self.nodes: list[ir.Node] = []
+        self.constants: list[ir.Value] = []
+
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
+        """Return a function that records a node of this type with one output."""
+        if op_type.startswith("_"):
+            raise AttributeError(op_type)
+
+        def record(*inputs: ir.Value | None, _domain: str = "", **attributes: object) -> ir.Value:
+            return self.node(op_type, inputs, attributes, domain=_domain)[0]
+
+        return record
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, object] | None = None,
+        *,
+        domain: str = "",
+        outputs: int = 1,
+    ) -> Sequence[ir.Value]:
+        """Record a node and return its outputs.
+
+        Args:
+            op_type: The operator.
+            inputs: Values of the graph or of this tape; None for an absent optional input.
+            attributes: Python values, `ir.Attr` or None for absent.
+            domain: The operator's domain.
+            outputs: How many outputs it has.
+        """
+        kept = [_attribute(name, value) for name, value in (attributes or {}).items()]
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
+        node = ir.Node(
+            domain,
+            op_type,
+            inputs,
+            [attribute for attribute in kept if attribute is not None],
+            num_outputs=outputs,
+            name=self.names.node(f"{self.hint}/{op_type}"),
+        )
+        for index, value in enumerate(node.outputs):
+            suffix = f"_{index}" if outputs > 1 else ""
+            value.name = self.names.value(f"{self.hint}/{op_type}_output{suffix}")
+        infer_node(node, self.opsets)
+        self.nodes.append(node)
+        return node.outputs
+
+    def const(
+        self,
+        value: npt.ArrayLike | ir.TensorProtocol,
+        dtype: ir.DataType | None = None,
+        name: str = "const",
+    ) -> ir.Value:
+        """Record a constant.
+
+        Args:
+            value: A number, nested sequence, array or tensor (lazy ones stay lazy).
+            dtype: Element type; by default that of the array, with Python ints as int64 and
+                Python floats as float32.
+            name: Last part of its name.
+        """
+        tensor = value if isinstance(value, ir.TensorProtocol) else ir.tensor(value, dtype=dtype)
+        label = self.names.value(f"{self.hint}/{name}")
+        tensor.name = label
+        constant = ir.Value(
+            name=label,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
+        )
+        self.constants.append(constant)
+        return constant
+
+
+def _place_constants(tape: Tape, anchor: ir.Node, graph: ir.Graph, in_function: bool) -> None:
+    for constant in tape.constants:
+        if not constant.uses():
+            continue
+        if not in_function:
+            graph.register_initializer(constant)
+            continue
+        tensor = constant.const_value
+        assert tensor is not None
+        node = ir.Node(
+            "",
+            "Constant",
+            (),
+            [ir.AttrTensor("value", tensor)],
+            num_outputs=1,
+            name=tape.names.node(f"{constant.name}/Constant"),
+        )
+        (output,) = node.outputs
+        output.name, output.type, output.shape = constant.name, constant.type, constant.shape
+        constant.replace_all_uses_with(output)
+        graph.insert_before(anchor, node)
+
+
+def _inherit(new: ir.Node, old_nodes: Sequence[ir.Node]) -> None:
+    for old in old_nodes:
+        for key, text in old.metadata_props.items():
+            new.metadata_props.setdefault(key, text)
+
+
+def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, tape: Tape) -> None:
+    """Let `new` stand for `old` everywhere; a graph output keeps its name and its type."""
+    fresh = any(new.producer() is node for node in tape.nodes)
+    if new.type is None:
+        new.type = old.type
+    if new.shape is None:
+        new.shape = old.shape
+    if old.is_graph_output() and (not fresh or new.is_graph_output()):
+        identity = ir.Node("", "Identity", [new], num_outputs=1)
+        identity.name = tape.names.node(f"{tape.hint}/Identity")
+        graph.insert_before(anchor, identity)
+        tape.nodes.append(identity)
+        new, fresh = identity.outputs[0], True
+        new.type, new.shape = old.type, old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    if fresh:
+        if old.shape is not None and (new.shape is None or new.is_graph_output()):
+            new.shape = old.shape
+        new.name, old.name = old.name, None
+        new.metadata_props.update(old.metadata_props)
+        new.doc_string = new.doc_string or old.doc_string
+
+
+def splice(
+    tape: Tape,
+    old_nodes: Sequence[ir.Node],
+    replacements: Sequence[tuple[ir.Value, ir.Value]],
+    *,
+    in_function: bool,
+) -> None:
+    """Put a tape's nodes in the place of old ones.
+
+    Args:
+        tape: The new nodes, in topological order.
+        old_nodes: The nodes they replace, all of one graph; the last one marks the place. They
+            must have no other users than each other once the replacements are made.
+        replacements: Pairs of an old output and the value that stands for it from now on: an
+            output of the tape, a constant of it, or any value already in the graph.
+        in_function: Whether the graph is (in) a function's, so that constants become nodes.
+
+    Names of replaced values go to the new values where those are fresh; a graph output keeps its
+    name in any case. Metadata of the old nodes is merged into the new ones.
+    """
+    anchor = old_nodes[-1]
+    graph = anchor.graph
+    assert graph is not None
+    graph.insert_before(anchor, tape.nodes)
+    for old, new in replacements:
+        if old is not new:
+            _take_over(graph, anchor, old, new, tape)
+    _place_constants(tape, tape.nodes[0] if tape.nodes else anchor, graph, in_function)
+    for node in tape.nodes:
+        _inherit(node, old_nodes)
+    graph.remove(old_nodes, safe=True)

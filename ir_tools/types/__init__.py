@@ -1,0 +1,1 @@
+"""Element types of every value, from the operator schemas."""

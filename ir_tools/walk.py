@@ -1,0 +1,159 @@
+"""Every graph, node, value and tensor of a model, subgraphs and functions included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+__all__ = [
+    "Scope",
+    "TensorSlot",
+    "all_nodes",
+    "all_values",
+    "scopes",
+    "subgraphs",
+    "tensor_slots",
+]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One list of nodes and what holds for it.
+
+    Attributes:
+        graph: The graph or function whose nodes these are.
+        owner: The outermost graph or function around it: where opsets are imported.
+        depth: 0 for the owner itself, 1 for a subgraph of it, and so on.
+    """
+
+    graph: ir.Graph | ir.Function
+    owner: ir.Graph | ir.Function
+    depth: int
+
+    @property
+    def in_function(self) -> bool:
+        """Whether this lies in a function, where initializers do not exist."""
+        return isinstance(self.owner, ir.Function)
+
+    @property
+    def holds_initializers(self) -> bool:
+        """Whether a constant may be an initializer here; a function has Constant nodes only."""
+        return isinstance(self.graph, ir.Graph)
+
+    @property
+    def opsets(self) -> Mapping[str, int]:
+        """Imported opset version by domain."""
+        return self.owner.opset_imports
+
+    @property
+    def initializers(self) -> Mapping[str, ir.Value]:
+        """The initializers of this scope by name; empty for a function."""
+        return self.graph.initializers if isinstance(self.graph, ir.Graph) else {}
+
+
+def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yield the graphs in the attributes of a node, in attribute order."""
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def _below(scope: Scope) -> Iterator[Scope]:
+    yield scope
+    for node in scope.graph:
+        for graph in subgraphs(node):
+            yield from _below(Scope(graph, scope.owner, scope.depth + 1))
+
+
+def scopes(model: ir.Model) -> Iterator[Scope]:
+    """Yield the main graph, its subgraphs (parents first), then every function likewise."""
+    yield from _below(Scope(model.graph, model.graph, 0))
+    for function in model.functions.values():
+        yield from _below(Scope(function, function, 0))
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield every node of the model; a node comes before the nodes of its subgraphs' scopes."""
+    for scope in scopes(model):
+        yield from scope.graph
+
+
+def all_values(model: ir.Model) -> Iterator[ir.Value]:
+    """Yield every value once: inputs, initializers and node outputs of every scope."""
+    for scope in scopes(model):
+        inputs = list(scope.graph.inputs)
+        yield from inputs
+        taken = {id(value) for value in inputs}
+        for value in scope.initializers.values():
+            if id(value) not in taken:
+                yield value
+        for node in scope.graph:
+            yield from node.outputs
+
+
+@dataclass(frozen=True)
+class TensorSlot:
+    """A place in a model that holds a tensor, and the way to put another one there.
+
+    Attributes:
+        where: For messages: the initializer's name, or node and attribute.
+        scope: The scope it lies in.
+        tensor: What it holds now.
+        replace: Puts another tensor there; dtype and shape may differ.
+        value: The initializer's value, or the only output of a Constant node, else None.
+    """
+
+    where: str
+    scope: Scope
+    tensor: ir.TensorProtocol
+    replace: Callable[[ir.TensorProtocol], None]
+    value: ir.Value | None = None
+
+
+def _initializer_slot(scope: Scope, value: ir.Value, tensor: ir.TensorProtocol) -> TensorSlot:
+    def replace(new: ir.TensorProtocol) -> None:
+        value.const_value = new
+
+    return TensorSlot(f"initializer {value.name}", scope, tensor, replace, value)
+
+
+def _attribute_slots(scope: Scope, node: ir.Node, attribute: ir.Attr) -> Iterator[TensorSlot]:
+    where = f"attribute {attribute.name} of node {node.name or node.op_type}"
+    if attribute.type == ir.AttributeType.TENSOR:
+
+        def replace(new: ir.TensorProtocol) -> None:
+            node.attributes[attribute.name] = ir.AttrTensor(attribute.name, new)
+
+        constant = node.op_type == "Constant" and node.domain == ""
+        value = node.outputs[0] if constant else None
+        yield TensorSlot(where, scope, attribute.as_tensor(), replace, value)
+    elif attribute.type == ir.AttributeType.TENSORS:
+        tensors = list(attribute.as_tensors())
+        for index, tensor in enumerate(tensors):
+
+            def replace_at(new: ir.TensorProtocol, index: int = index) -> None:
+                tensors[index] = new
+                node.attributes[attribute.name] = ir.AttrTensors(attribute.name, tuple(tensors))
+
+            yield TensorSlot(f"{where}[{index}]", scope, tensor, replace_at)
+
+
+def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
+    """Yield every tensor of the model: initializers and attributes of every scope.
+
+    Replacing the tensor of the slot just yielded is safe while iterating.
+    """
+    for scope in scopes(model):
+        for value in list(scope.initializers.values()):
+            if value.const_value is not None:
+                yield _initializer_slot(scope, value, value.const_value)
+        for node in scope.graph:
+            for attribute in list(node.attributes.values()):
+                if not attribute.is_ref():
+                    yield from _attribute_slots(scope, node, attribute)

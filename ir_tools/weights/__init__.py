@@ -1,0 +1,1 @@
+"""A small algebra of lazy tensors, evaluated in chunks by the writer."""

@@ -1,0 +1,1 @@
+"""Strategy: what is done to a whole model, one file per pass."""

@@ -1,0 +1,1 @@
+"""Several nodes become the one operator they spell out."""

@@ -1,0 +1,1 @@
+"""Every step between two versions of an operator."""

@@ -1,0 +1,1 @@
+"""Operators a runtime lacks, said in operators it has."""

@@ -1,0 +1,1 @@
+"""A fused operator said in primitive ones."""

@@ -1,0 +1,1 @@
+../../vlmpass/__init__.py
