@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 
 __all__ = [
+    "WORD",
     "BadValueError",
     "Kind",
     "Option",
@@ -40,10 +41,12 @@ class BadValueError(ValueError):
 
 @dataclass(frozen=True)
 class Text:
-    """A word of pipeline text; what was quoted is a string and nothing else."""
+    """A word of pipeline text and its place; what was quoted is a string and nothing else."""
 
     text: str
     quoted: bool = False
+    start: int = 0
+    stop: int = 0
 
 
 Written = Text | Sequence[Text]
