@@ -1,0 +1,156 @@
+"""Output types that an attribute or the structure of an input decides, operator by operator.
+
+Each function returns the type of one output as text, or None where the attribute is absent and
+the schema alone must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.types.frame import Frame
+from vlmpass.ir_tools.types.texts import element, sequence_of, spell, tensor
+
+__all__ = ["DECIDED", "Decide"]
+
+Decide = Callable[[Frame, ir.Node], "str | None"]
+
+
+def _input(frame: Frame, node: ir.Node, index: int = 0) -> str | None:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    return frame.types.get(value) if value is not None else None
+
+
+def _by(name: str, default: ir.DataType | None = None) -> Decide:
+    """Decide by an integer attribute; without it by the default, and without that by input 0."""
+
+    def decide(frame: Frame, node: ir.Node) -> str | None:
+        dtype = frame.integer(node, name)
+        if dtype:
+            return tensor(dtype)
+        return tensor(default) if default is not None else _input(frame, node)
+
+    return decide
+
+
+def _or_input(name: str, index: int) -> Decide:
+    """Decide by an integer attribute; without it, by an input."""
+
+    def decide(frame: Frame, node: ir.Node) -> str | None:
+        dtype = frame.integer(node, name)
+        return tensor(dtype) if dtype else _input(frame, node, index)
+
+    return decide
+
+
+def _quantized(frame: Frame, node: ir.Node) -> str | None:
+    return _input(frame, node, 2) or tensor(
+        frame.integer(node, "output_dtype") or ir.DataType.UINT8
+    )
+
+
+_SCALAR_FORMS = {
+    "value_float": ir.DataType.FLOAT,
+    "value_floats": ir.DataType.FLOAT,
+    "value_int": ir.DataType.INT64,
+    "value_ints": ir.DataType.INT64,
+    "value_string": ir.DataType.STRING,
+    "value_strings": ir.DataType.STRING,
+}
+
+
+def _constant(frame: Frame, node: ir.Node) -> str | None:
+    value = frame.attribute(node, "value")
+    if value is not None and value.type == ir.AttributeType.TENSOR:
+        return tensor(value.as_tensor().dtype)
+    for name, dtype in _SCALAR_FORMS.items():
+        if name in node.attributes:
+            return tensor(dtype)
+    return None
+
+
+def _constant_of_shape(frame: Frame, node: ir.Node) -> str | None:
+    value = frame.attribute(node, "value")
+    if value is not None and value.type == ir.AttributeType.TENSOR:
+        return tensor(value.as_tensor().dtype)
+    return tensor(ir.DataType.FLOAT)
+
+
+def _sequence_empty(frame: Frame, node: ir.Node) -> str | None:
+    return sequence_of(tensor(frame.integer(node, "dtype") or ir.DataType.FLOAT))
+
+
+def _sequence(frame: Frame, node: ir.Node) -> str | None:
+    held = _input(frame, node)
+    return sequence_of(held) if held is not None else None
+
+
+def _held(frame: Frame, node: ir.Node) -> str | None:
+    holder = _input(frame, node)
+    return element(holder) if holder is not None else None
+
+
+def _got(frame: Frame, node: ir.Node) -> str | None:
+    """OptionalGetElement: since version 18 what is no optional passes through."""
+    given = _input(frame, node)
+    return element(given) if given is not None and given.startswith("optional(") else given
+
+
+def _optional(frame: Frame, node: ir.Node) -> str | None:
+    given = _input(frame, node)
+    if given is None:
+        attribute = frame.attribute(node, "type")
+        if attribute is None or attribute.type != ir.AttributeType.TYPE_PROTO:
+            return None
+        given = spell(attribute.value.type)
+    return f"optional({given})" if given is not None else None
+
+
+def _like(*indices: int) -> Decide:
+    """Decide by the first of some inputs that is there."""
+
+    def decide(frame: Frame, node: ir.Node) -> str | None:
+        return next((kind for i in indices if (kind := _input(frame, node, i))), None)
+
+    return decide
+
+
+_FLOAT = ir.DataType.FLOAT
+
+DECIDED: Mapping[tuple[str, str], Mapping[int, Decide]] = {
+    ("", "Cast"): {0: _by("to")},
+    ("", "BitCast"): {0: _by("to")},
+    ("", "Constant"): {0: _constant},
+    ("", "ConstantOfShape"): {0: _constant_of_shape},
+    ("", "EyeLike"): {0: _by("dtype")},
+    ("", "Bernoulli"): {0: _by("dtype")},
+    ("", "RandomNormal"): {0: _by("dtype", _FLOAT)},
+    ("", "RandomUniform"): {0: _by("dtype", _FLOAT)},
+    ("", "RandomNormalLike"): {0: _by("dtype")},
+    ("", "RandomUniformLike"): {0: _by("dtype")},
+    ("", "Multinomial"): {0: _by("dtype", ir.DataType.INT32)},
+    ("", "BlackmanWindow"): {0: _by("output_datatype", _FLOAT)},
+    ("", "HammingWindow"): {0: _by("output_datatype", _FLOAT)},
+    ("", "HannWindow"): {0: _by("output_datatype", _FLOAT)},
+    ("", "MelWeightMatrix"): {0: _by("output_datatype", _FLOAT)},
+    ("", "QuantizeLinear"): {0: _quantized},
+    ("", "DequantizeLinear"): {0: _or_input("output_dtype", 1)},
+    ("", "LayerNormalization"): {1: _by("stash_type", _FLOAT), 2: _by("stash_type", _FLOAT)},
+    ("", "SequenceEmpty"): {0: _sequence_empty},
+    ("", "SequenceConstruct"): {0: _sequence},
+    ("", "SplitToSequence"): {0: _sequence},
+    ("", "SequenceAt"): {0: _held},
+    ("", "ConcatFromSequence"): {0: _held},
+    ("", "Optional"): {0: _optional},
+    ("", "OptionalGetElement"): {0: _got},
+    ("", "LinearAttention"): {1: _like(3, 0)},
+    ("", "SimplifiedLayerNormalization"): {1: _by("stash_type", _FLOAT)},
+    ("com.microsoft", "GroupQueryAttention"): {1: _like(3, 0), 2: _like(4, 0)},
+    ("com.microsoft", "LinearAttention"): {1: _like(3, 0)},
+    ("com.microsoft", "MultiHeadAttention"): {3: _like(0)},
+    ("com.microsoft", "DecoderMaskedMultiHeadAttention"): {3: _like(0)},
+    ("com.microsoft", "QuantizeLinear"): {0: _quantized},
+    ("com.microsoft", "GemmFloat8"): {0: _by("dtype", _FLOAT)},
+}

@@ -1,0 +1,43 @@
+"""The table of operators that ONNX Runtime registers beside the standard ones."""
+
+from __future__ import annotations
+
+import importlib.resources
+
+import onnxruntime
+import pytest
+
+from tests.types import contrib_table
+from vlmpass.ir_tools.types.signatures import signature
+
+MADE_WITH = "1.31.1"
+
+
+@pytest.mark.skipif(onnxruntime.__version__ != MADE_WITH, reason="made with another ONNX Runtime")
+def test_types_contrib_table_is_what_onnxruntime_registers() -> None:
+    table = importlib.resources.files("vlmpass.ir_tools.types") / "contrib.txt"
+    assert table.read_text(encoding="utf-8").splitlines() == [
+        *contrib_table.HEAD.splitlines(),
+        *contrib_table.lines(),
+    ]
+
+
+def test_types_contrib_signature() -> None:
+    known = signature("com.microsoft", "MatMulNBits", 1)
+    assert known is not None
+    assert [formal.variable for formal in known.inputs] == ["T1", "T2", "T1", "T3", "T4", "T1"]
+    assert known.fixed == {"T2": "tensor(uint8)", "T4": "tensor(int32)"}
+    assert known.allowed["T1"] == {"tensor(float)", "tensor(float16)", "tensor(bfloat16)"}
+
+
+def test_types_contrib_variadic() -> None:
+    known = signature("com.microsoft", "QLinearConcat", 1)
+    assert known is not None
+    assert known.rest_in is not None
+    assert not known.rest_in.homogeneous
+    assert known.input(7) is known.rest_in
+
+
+def test_types_nobody_knows() -> None:
+    assert signature("com.microsoft", "NoSuchOperator", 1) is None
+    assert signature("", "Gelu", 17) is None
