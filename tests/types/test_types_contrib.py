@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 
+import contrib_table
 import onnxruntime
 import pytest
 
-from tests.types import contrib_table
 from vlmpass.ir_tools.types.signatures import signature
 
 MADE_WITH = "1.31.1"
