@@ -123,15 +123,21 @@ def _initializer_slot(scope: Scope, value: ir.Value, tensor: ir.TensorProtocol) 
     return TensorSlot(f"initializer {value.name}", scope, tensor, replace, value)
 
 
-def _attribute_slots(scope: Scope, node: ir.Node, attribute: ir.Attr) -> Iterator[TensorSlot]:
-    where = f"attribute {attribute.name} of node {node.name or node.op_type}"
+def _attribute_slots(
+    scope: Scope, owner: ir.Node | ir.Function, attribute: ir.Attr
+) -> Iterator[TensorSlot]:
+    if attribute.is_ref() or attribute.value is None:
+        return
+    name, doc = attribute.name, attribute.doc_string
+    where = f"attribute {name} of {_label(owner)}"
     if attribute.type == ir.AttributeType.TENSOR:
 
         def replace(new: ir.TensorProtocol) -> None:
-            node.attributes[attribute.name] = ir.AttrTensor(attribute.name, new)
+            owner.attributes[name] = ir.AttrTensor(name, new, doc_string=doc)
 
-        constant = node.op_type == "Constant" and node.domain == ""
-        value = node.outputs[0] if constant else None
+        value = None
+        if isinstance(owner, ir.Node) and owner.op_identifier()[:2] == ("", "Constant"):
+            value = owner.outputs[0]
         yield TensorSlot(where, scope, attribute.as_tensor(), replace, value)
     elif attribute.type == ir.AttributeType.TENSORS:
         tensors = list(attribute.as_tensors())
@@ -139,13 +145,19 @@ def _attribute_slots(scope: Scope, node: ir.Node, attribute: ir.Attr) -> Iterato
 
             def replace_at(new: ir.TensorProtocol, index: int = index) -> None:
                 tensors[index] = new
-                node.attributes[attribute.name] = ir.AttrTensors(attribute.name, tuple(tensors))
+                owner.attributes[name] = ir.AttrTensors(name, tuple(tensors), doc_string=doc)
 
             yield TensorSlot(f"{where}[{index}]", scope, tensor, replace_at)
 
 
+def _label(owner: ir.Node | ir.Function) -> str:
+    if isinstance(owner, ir.Function):
+        return f"function {owner.name}"
+    return f"node {owner.name or owner.op_type}"
+
+
 def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
-    """Yield every tensor of the model: initializers and attributes of every scope.
+    """Yield every tensor of the model: initializers, attributes and defaults of attributes.
 
     Replacing the tensor of the slot just yielded is safe while iterating.
     """
@@ -153,7 +165,9 @@ def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
         for value in list(scope.initializers.values()):
             if value.const_value is not None:
                 yield _initializer_slot(scope, value, value.const_value)
+        if isinstance(scope.graph, ir.Function):
+            for attribute in list(scope.graph.attributes.values()):
+                yield from _attribute_slots(scope, scope.graph, attribute)
         for node in scope.graph:
             for attribute in list(node.attributes.values()):
-                if not attribute.is_ref():
-                    yield from _attribute_slots(scope, node, attribute)
+                yield from _attribute_slots(scope, node, attribute)
