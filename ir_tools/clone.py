@@ -1,0 +1,174 @@
+"""A second model that shares nothing mutable with the first but the tensors themselves.
+
+Unlike onnx_ir's `clone` it copies types as well (setting a value's dtype changes its type object in
+place), takes graphs that are not in topological order, and leaves the collector alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import onnx_ir as ir
+
+__all__ = ["adopt", "clone"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _without_collector(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Run without the cyclic collector, which else walks all the new objects again and again."""
+
+    @wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if enabled:
+                gc.enable()
+
+    return run
+
+
+def _type(type_: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
+    if type(type_) is ir.TensorType:
+        return ir.TensorType(type_.dtype, denotation=type_.denotation)
+    return copy.deepcopy(type_)
+
+
+class _Cloner:
+    def __init__(self) -> None:
+        self._values: dict[ir.Value, ir.Value] = {}
+
+    def _value(self, value: ir.Value) -> ir.Value:
+        new = self._values.get(value)
+        if new is None:
+            new = ir.Value(
+                name=value.name,
+                type=_type(value.type),
+                shape=None if value.shape is None else value.shape.copy(),
+                doc_string=value.doc_string,
+                const_value=value.const_value,
+            )
+            if value.metadata_props:
+                new.metadata_props.update(value.metadata_props)
+            _copy_meta(value, new)
+            self._values[value] = new
+        return new
+
+    def _attribute(self, attribute: ir.Attr) -> ir.Attr:
+        if attribute.is_ref():
+            return attribute
+        value: object
+        if attribute.type == ir.AttributeType.GRAPH:
+            value = self.graph(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            value = tuple(self.graph(graph) for graph in attribute.as_graphs())
+        else:
+            return attribute
+        return ir.Attr(attribute.name, attribute.type, value, doc_string=attribute.doc_string)
+
+    def _devices(self, node: ir.Node) -> tuple[ir.NodeDeviceConfiguration, ...]:
+        return tuple(
+            replace(
+                each,
+                sharding_specs=tuple(
+                    spec if spec.value is None else replace(spec, value=self._value(spec.value))
+                    for spec in each.sharding_specs
+                ),
+            )
+            for each in node.device_configurations
+        )
+
+    def _node(self, node: ir.Node) -> ir.Node:
+        new = ir.Node(
+            node.domain,
+            node.op_type,
+            [None if value is None else self._value(value) for value in node.inputs],
+            [self._attribute(attribute) for attribute in node.attributes.values()],
+            outputs=[self._value(value) for value in node.outputs],
+            overload=node.overload,
+            version=node.version,
+            name=node.name,
+            doc_string=node.doc_string,
+            metadata_props=dict(node.metadata_props),
+            device_configurations=self._devices(node) if node.device_configurations else (),
+        )
+        _copy_meta(node, new)
+        return new
+
+    def graph(self, graph: ir.Graph) -> ir.Graph:
+        new = ir.Graph(
+            [self._value(value) for value in graph.inputs],
+            [self._value(value) for value in graph.outputs],
+            nodes=[self._node(node) for node in graph],
+            initializers=[self._value(value) for value in graph.initializers.values()],
+            doc_string=graph.doc_string,
+            opset_imports=dict(graph.opset_imports),
+            name=graph.name,
+            metadata_props=dict(graph.metadata_props),
+        )
+        _copy_meta(graph, new)
+        return new
+
+    def function(self, function: ir.Function) -> ir.Function:
+        return ir.Function(
+            domain=function.domain,
+            name=function.name,
+            overload=function.overload,
+            graph=self.graph(function.graph),
+            attributes=[self._attribute(each) for each in function.attributes.values()],
+        )
+
+
+def _copy_meta(
+    old: ir.Value | ir.Node | ir.Graph | ir.Model, new: ir.Value | ir.Node | ir.Graph | ir.Model
+) -> None:
+    if old.meta:
+        new.meta.update(old.meta)
+
+
+@_without_collector
+def clone(model: ir.Model) -> ir.Model:
+    """Return a copy of a model; tensors are shared, everything else is new.
+
+    Graphs out of order, values without a producer and duplicate names are copied as they are.
+    """
+    new = ir.Model(
+        _Cloner().graph(model.graph),
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        domain=model.domain,
+        model_version=model.model_version,
+        doc_string=model.doc_string,
+        functions=[_Cloner().function(function) for function in model.functions.values()],
+        metadata_props=dict(model.metadata_props),
+        device_configurations=model.device_configurations,
+    )
+    _copy_meta(model, new)
+    return new
+
+
+def adopt(model: ir.Model, other: ir.Model) -> None:
+    """Make a model object hold what another one holds; the other is not used afterwards."""
+    model.graph = other.graph
+    model.functions.clear()
+    model.functions.update(other.functions)
+    model.ir_version = other.ir_version
+    model.producer_name = other.producer_name
+    model.producer_version = other.producer_version
+    model.domain = other.domain
+    model.model_version = other.model_version
+    model.doc_string = other.doc_string
+    model.device_configurations = other.device_configurations
+    for mine, theirs in ((model.metadata_props, other.metadata_props), (model.meta, other.meta)):
+        mine.clear()
+        mine.update(theirs)

@@ -1,0 +1,78 @@
+"""How much physical memory this process holds now and has held at most, without extra packages."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["peak_rss", "rss"]
+
+
+def rss() -> int:
+    """Return the bytes of physical memory in use now.
+
+    Source: VmRSS of /proc/self/status on Linux, proc_pidinfo on macOS, GetProcessMemoryInfo on
+    Windows.
+    """
+    if sys.platform == "linux":
+        return _linux("VmRSS:")
+    if sys.platform == "win32":
+        return _windows()[1]
+    return _darwin()
+
+
+def peak_rss() -> int:
+    """Return the most bytes of physical memory this process has held so far.
+
+    Source: the larger of VmHWM of /proc/self/status and ru_maxrss on Linux, ru_maxrss on macOS,
+    GetProcessMemoryInfo on Windows.
+    """
+    if sys.platform == "win32":
+        return _windows()[0]
+    import resource  # not on Windows
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "darwin":
+        return used  # bytes there, kilobytes on Linux
+    return max(used * 1024, _linux("VmHWM:"))
+
+
+def _linux(key: str) -> int:
+    for line in (
+        Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    ):
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {key}")
+
+
+def _darwin() -> int:
+    task_info = (ctypes.c_uint64 * 12)()  # struct proc_taskinfo: virtual size, resident size, …
+    flavor = 4  # PROC_PIDTASKINFO
+    size = ctypes.sizeof(task_info)
+    written = ctypes.CDLL(None).proc_pidinfo(os.getpid(), flavor, 0, ctypes.byref(task_info), size)
+    if written < 16:
+        raise OSError("proc_pidinfo gave no task information")
+    return int(task_info[1])
+
+
+def _windows() -> tuple[int, int]:
+    class Counters(ctypes.Structure):  # PROCESS_MEMORY_COUNTERS
+        _fields_ = [
+            ("cb", ctypes.c_uint32),
+            ("PageFaultCount", ctypes.c_uint32),
+            ("PeakWorkingSetSize", ctypes.c_size_t),
+            ("WorkingSetSize", ctypes.c_size_t),
+            ("others", ctypes.c_size_t * 6),
+        ]
+
+    counters = Counters()
+    counters.cb = ctypes.sizeof(counters)
+    kernel: ctypes.CDLL = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    process = ctypes.c_void_p(kernel.GetCurrentProcess())
+    if not kernel.K32GetProcessMemoryInfo(process, ctypes.byref(counters), counters.cb):
+        raise OSError("GetProcessMemoryInfo failed")
+    return counters.PeakWorkingSetSize, counters.WorkingSetSize

@@ -1,0 +1,132 @@
+"""A model as a protobuf whose tensors are replaced on the way, the model itself left alone.
+
+onnx_ir serialises whatever has the attributes it asks for, so that a thin view over a graph, with
+other tensors in it, is enough: nothing is cloned and no weight is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import onnx
+import onnx_ir as ir
+
+__all__ = ["StandIn", "inline", "skeleton"]
+
+StandIn = Callable[[ir.TensorProtocol], ir.TensorProtocol]
+
+
+def inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return a tensor under a name of its own that is serialised by value, wherever it lies."""
+    if tensor.dtype == ir.DataType.STRING:
+        return ir.StringTensor(
+            tensor.numpy().ravel().tolist(),
+            shape=cast(ir.Shape, tensor.shape),
+            name=tensor.name,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
+    return ir.LazyTensor(
+        lambda: tensor,
+        dtype=tensor.dtype,
+        shape=cast(ir.Shape, tensor.shape),
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
+
+
+class _View:
+    """Stands for an object of the IR; what it does not replace is the object's own."""
+
+    def __init__(self, shown: object) -> None:
+        self._shown = shown
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shown, name)
+
+
+class _NodeView(_View):
+    def __init__(self, node: ir.Node, stand_in: StandIn) -> None:
+        super().__init__(node)
+        self.attributes = {
+            name: _attribute(attribute, stand_in) for name, attribute in node.attributes.items()
+        }
+
+
+class _GraphView(_View):
+    """A graph or a function."""
+
+    def __init__(self, graph: ir.Graph | ir.Function, stand_in: StandIn) -> None:
+        super().__init__(graph)
+        self._nodes = graph
+        self._stand_in = stand_in
+        if isinstance(graph, ir.Graph):
+            self.initializers = {
+                name: _initializer(value, stand_in) for name, value in graph.initializers.items()
+            }
+
+    def __iter__(self) -> Iterator[object]:
+        for node in self._nodes:
+            if any(_holds_more(attribute) for attribute in node.attributes.values()):
+                yield _NodeView(node, self._stand_in)
+            else:
+                yield node
+
+
+class _ModelView(_View):
+    def __init__(self, model: ir.Model, stand_in: StandIn) -> None:
+        super().__init__(model)
+        self.graph = _GraphView(model.graph, stand_in)
+        self.functions = {
+            key: _GraphView(function, stand_in) for key, function in model.functions.items()
+        }
+
+
+_TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+def _holds_more(attribute: ir.Attr) -> bool:
+    return not attribute.is_ref() and attribute.type in (*_TENSORS, *_GRAPHS)
+
+
+def _attribute(attribute: ir.Attr, stand_in: StandIn) -> ir.Attr:
+    if not _holds_more(attribute):
+        return attribute
+    value: object
+    if attribute.type == ir.AttributeType.TENSOR:
+        value = stand_in(attribute.as_tensor())
+    elif attribute.type == ir.AttributeType.TENSORS:
+        value = tuple(stand_in(tensor) for tensor in attribute.as_tensors())
+    elif attribute.type == ir.AttributeType.GRAPH:
+        value = _GraphView(attribute.as_graph(), stand_in)
+    else:
+        value = tuple(_GraphView(graph, stand_in) for graph in attribute.as_graphs())
+    return ir.Attr(attribute.name, attribute.type, value, doc_string=attribute.doc_string)
+
+
+def _initializer(value: ir.Value, stand_in: StandIn) -> ir.Value:
+    tensor = None if value.const_value is None else stand_in(value.const_value)
+    shown = ir.Value(
+        name=value.name,
+        type=value.type,
+        shape=value.shape,
+        doc_string=value.doc_string,
+        const_value=tensor,
+    )
+    shown.metadata_props.update(value.metadata_props)
+    shown.meta.update(value.meta)
+    return shown
+
+
+def skeleton(model: ir.Model, stand_in: StandIn) -> onnx.ModelProto:
+    """Return the protobuf of a model with other tensors in it.
+
+    Args:
+        model: Any model; it is not changed.
+        stand_in: Returns what is serialised in place of a tensor. It must return a new object,
+            because serialising names it; `inline` wraps a tensor that is wanted as it is.
+    """
+    return ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in)))
