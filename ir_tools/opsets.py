@@ -1,0 +1,226 @@
+"""Operators of the default domain through the opsets: versions, formals, defaults, bodies.
+
+All of it is read from onnx.defs once per operator and version and kept as plain Python data.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import onnx
+import onnx_ir as ir
+from onnx import defs
+
+__all__ = [
+    "OLDEST_OPSET",
+    "Formal",
+    "Schema",
+    "default_opset",
+    "function_body",
+    "history",
+    "ir_version_of",
+    "newest_opset",
+    "operators",
+    "schema",
+    "since",
+    "type_name",
+]
+
+OLDEST_OPSET = 7
+"""The first opset with today's broadcasting; older ones are neither read nor written."""
+
+# The lowest ir_version that may carry each opset, as onnx released them; tests hold it against
+# onnx's own table. IR 3 demands that initializers are inputs too, so nothing below 4 is written.
+_IR_VERSIONS = (
+    (7, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (23, 11), (24, 12), (25, 13),
+    (28, 14),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Formal:
+    """One formal input or output.
+
+    Attributes:
+        name: Its name in the specification.
+        parameter: Type parameter such as ``T``, or the one type it has.
+        optional: Whether it may be absent.
+        variadic: Whether it stands for any number of arguments.
+        homogeneous: Whether these all have the same type.
+        types: Every type it admits, as the specification spells them.
+    """
+
+    name: str
+    parameter: str
+    optional: bool
+    variadic: bool
+    homogeneous: bool
+    types: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """An operator at one since-version.
+
+    Attributes:
+        bodies: Opsets at which ONNX gives a function body, ascending.
+    """
+
+    name: str
+    version: int
+    inputs: tuple[Formal, ...]
+    outputs: tuple[Formal, ...]
+    min_inputs: int
+    max_inputs: int
+    max_outputs: int
+    attributes: frozenset[str]
+    required: frozenset[str]
+    defaults: Mapping[str, ir.Attr]
+    deprecated: bool
+    bodies: tuple[int, ...]
+
+    def input(self, index: int) -> Formal:
+        """Return the formal that an actual input matches."""
+        return self.inputs[min(index, len(self.inputs) - 1)]
+
+    def output(self, index: int) -> Formal:
+        """Return the formal that an actual output matches."""
+        return self.outputs[min(index, len(self.outputs) - 1)]
+
+
+@cache
+def _histories() -> dict[str, dict[int, defs.OpSchema]]:
+    found: dict[str, dict[int, defs.OpSchema]] = {}
+    for each in defs.get_all_schemas_with_history():
+        if each.domain == "":
+            found.setdefault(each.name, {})[each.since_version] = each
+    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+
+
+def operators() -> tuple[str, ...]:
+    """Return every operator of the default domain, retired ones included, by name."""
+    return tuple(_histories())
+
+
+@cache
+def history(operator: str) -> tuple[int, ...]:
+    """Return an operator's since-versions, ascending; empty for an unknown operator."""
+    return tuple(_histories().get(operator, ()))
+
+
+@cache
+def since(operator: str, opset: int) -> int | None:
+    """Return the since-version in force at an opset; None where the operator does not exist."""
+    versions = history(operator)
+    index = bisect_right(versions, opset)
+    return versions[index - 1] if index else None
+
+
+def _formal(formal: defs.OpSchema.FormalParameter) -> Formal:
+    kind = defs.OpSchema.FormalParameterOption
+    return Formal(
+        formal.name,
+        formal.type_str,
+        formal.option == kind.Optional,
+        formal.option == kind.Variadic,
+        formal.is_homogeneous,
+        frozenset(formal.types),
+    )
+
+
+@cache
+def schema(operator: str, version: int) -> Schema:
+    """Return an operator at one of its since-versions."""
+    found = _histories()[operator][version]
+    defaults = {
+        name: ir.from_proto(attribute.default_value)
+        for name, attribute in found.attributes.items()
+        if attribute.default_value.name
+    }
+    bodies = {*found.function_opset_versions, *found.context_dependent_function_opset_versions}
+    return Schema(
+        operator,
+        version,
+        tuple(map(_formal, found.inputs)),
+        tuple(map(_formal, found.outputs)),
+        found.min_input,
+        found.max_input,
+        found.max_output,
+        frozenset(found.attributes),
+        frozenset(name for name, each in found.attributes.items() if each.required),
+        defaults,
+        found.deprecated,
+        tuple(sorted(bodies)),
+    )
+
+
+def function_body(
+    node: ir.Node, version: int, opset: int, input_types: Sequence[ir.TypeProtocol | None]
+) -> ir.Function | None:
+    """Return the function body that ONNX gives for a node.
+
+    Args:
+        node: The node, of the default domain.
+        version: The since-version it is written for.
+        opset: One of the schema's `bodies`; the body's nodes are valid there.
+        input_types: Type of every input; bodies that depend on context need them.
+
+    Returns:
+        The body, or None if ONNX has none for this use of the operator.
+    """
+    found = _histories()[node.op_type][version]
+    if opset in found.context_dependent_function_opset_versions:
+        types = [_type_proto(each).SerializeToString() for each in input_types]
+        proto = ir.to_proto(node).SerializeToString()
+        data = found.get_context_dependent_function_with_opset_version(opset, proto, types)
+    else:
+        data = found.get_function_with_opset_version(opset)
+    return ir.from_proto(onnx.FunctionProto.FromString(data)) if data else None
+
+
+def _type_proto(kind: ir.TypeProtocol | None) -> onnx.TypeProto:
+    proto = onnx.TypeProto()
+    if kind is not None:
+        ir.serde.serialize_type_into(proto, kind)
+    return proto
+
+
+@cache
+def _tensor_name(dtype: ir.DataType) -> str:
+    return f"tensor({dtype.name.lower()})"
+
+
+def type_name(kind: ir.TypeProtocol | None) -> str | None:
+    """Return a type as the specification spells it, such as ``seq(tensor(float))``.
+
+    None where the type is unknown.
+    """
+    if kind is None:
+        return None
+    if isinstance(kind, ir.TensorType):
+        return _tensor_name(kind.dtype)
+    if isinstance(kind, ir.SparseTensorType):
+        return f"sparse_{_tensor_name(kind.dtype)}"
+    inner = type_name(kind.elem_type if isinstance(kind.elem_type, ir.TypeProtocol) else None)
+    if inner is None:
+        return None
+    return f"seq({inner})" if isinstance(kind, ir.SequenceType) else f"optional({inner})"
+
+
+def newest_opset() -> int:
+    """Return the newest opset that the installed onnx knows."""
+    return defs.onnx_opset_version()
+
+
+def ir_version_of(opset: int) -> int:
+    """Return the lowest ir_version that carries an opset; at least 4."""
+    known = max(version for first, version in _IR_VERSIONS if first <= opset)
+    return known if opset <= 28 else max(known, int(onnx.IR_VERSION))
+
+
+def default_opset(imports: Mapping[str, int]) -> int | None:
+    """Return the version of the default domain that is imported, if it is."""
+    return imports.get("", imports.get("ai.onnx"))

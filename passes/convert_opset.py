@@ -1,0 +1,55 @@
+"""The pass that brings a whole model to another opset, or refuses with every reason at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
+from vlmpass.passes.base import OptionError, Pass
+from vlmpass.rewriter_rules.opset import Dry, drop_unused, stamp
+
+__all__ = ["ConvertOpset"]
+
+_AUTO_OPSET = 21
+"""The opset at which ONNX Runtime has kernels for the most operators."""
+
+
+@dataclass(frozen=True)
+class ConvertOpset(Pass):
+    """Bring graphs, subgraphs and functions to one opset of the default domain."""
+
+    name: ClassVar[str] = "convert-opset"
+
+    to: int | Literal["lowest", "auto"]
+    """Opset to convert to; `lowest` is the lowest that needs no rewriting, `auto` is 21."""
+
+    def __post_init__(self) -> None:
+        """Check that the installed onnx knows the opset."""
+        super().__post_init__()
+        if isinstance(self.to, int) and not OLDEST_OPSET <= self.to <= newest_opset():
+            raise OptionError(
+                "to",
+                f"opset {self.to} is out of range",
+                remedy=f"choose one from {OLDEST_OPSET} to {newest_opset()}",
+            )
+
+    def run(self, model: ir.Model) -> bool:
+        """Convert in place; nothing is edited unless every node can be converted."""
+        work = Dry(model)
+        try:
+            target = self._target(work)
+            edits = work.build(target)
+        finally:
+            work.forget_types()
+        for edit in edits:
+            edit.apply()
+        drop_unused(edits)
+        return stamp(model, target) or bool(edits)
+
+    def _target(self, work: Dry) -> int:
+        if self.to == "lowest":
+            return work.lowest()
+        return _AUTO_OPSET if self.to == "auto" else self.to

@@ -1,0 +1,297 @@
+"""Builds, off the graph, what stands for a node at another opset.
+
+A node is led along the steps from its since-version to the one in force at the target. What an
+adapter builds is led further in the same way, until every new node is one the target has, with
+element types the target admits. Nothing is touched before the caller splices the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.opsets import Schema, history, schema, since
+from vlmpass.ir_tools.tape import Tape, splice
+from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.rewriter_rules.opset.bridge import bridge, misfits
+from vlmpass.rewriter_rules.opset.table import (
+    UNCHANGED,
+    CannotConvertError,
+    Entry,
+    Step,
+    entry,
+    is_same,
+    refuse,
+    steps_between,
+)
+
+__all__ = ["Built", "Conversion", "Route", "detach", "ill_formed", "route"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """How an operator at one opset gets to another.
+
+    Attributes:
+        entries: Adapters on the way, in order.
+        version: Since-version at the target; None if the operator does not exist there.
+        gap: The first step that nothing covers, if any.
+        narrows: Whether the target admits fewer types.
+        unknown: Whether the operator does not exist at the source.
+    """
+
+    entries: tuple[Entry, ...]
+    version: int | None
+    gap: Step | None = None
+    narrows: bool = False
+
+
+@cache
+def route(operator: str, at: int, to: int) -> Route:
+    """Return the route of an operator that exists at opset `at`."""
+    source = since(operator, at)
+    assert source is not None
+    target = since(operator, to)
+    steps = steps_between(operator, source, to)
+    found = [entry(step) for step in steps]
+    gap = next((s for s, e in zip(steps, found, strict=True) if e is None and not is_same(s)), None)
+    narrows = target is not None and _narrows(schema(operator, source), schema(operator, target))
+    return Route(tuple(each for each in found if each is not None), target, gap, narrows)
+
+
+def _narrows(source: Schema, target: Schema) -> bool:
+    pairs = [
+        *zip(source.inputs, target.inputs, strict=False),
+        *zip(source.outputs, target.outputs, strict=False),
+    ]
+    if any(not a.types <= b.types for a, b in pairs):
+        return True
+    merged: dict[str, str] = {}
+    return any(merged.setdefault(b.parameter, a.parameter) != a.parameter for a, b in pairs)
+
+
+@cache
+def _shape_of_use(
+    operator: str, opset: int, present: tuple[bool, ...], outputs: int, attributes: tuple[str, ...]
+) -> str | None:
+    """Return what is wrong with a use of an operator, None if nothing is."""
+    version = since(operator, opset)
+    if version is None:
+        first = history(operator)[0]
+        return f"{operator} does not exist before opset {first}, and opset {opset} is imported"
+    found = schema(operator, version)
+    where = f"{operator}-{version}"
+    if found.deprecated and operator != "GroupNormalization":
+        return f"{operator} is retired since opset {version}, and opset {opset} is imported"
+    if not found.min_inputs <= len(present) <= found.max_inputs or outputs > found.max_outputs:
+        return f"{where} does not take {len(present)} inputs and give {outputs} outputs"
+    for index, there in enumerate(present):
+        if not there and not found.input(index).optional and not found.input(index).variadic:
+            return f"{where} needs its input {found.input(index).name}"
+    strange = [name for name in attributes if name not in found.attributes]
+    if strange:
+        return f"{where} has no attribute {strange[0]}"
+    missing = sorted(found.required - set(attributes))
+    return f"{where} needs its attribute {missing[0]}" if missing else None
+
+
+def ill_formed(node: ir.Node, opset: int) -> str | None:
+    """Say what contradicts the operator's schema in a node of the default domain.
+
+    Arguments and attributes are looked at, not types; None if all is well.
+    """
+    present = tuple(value is not None for value in node.inputs)
+    outputs = len(node.outputs)
+    return _shape_of_use(node.op_type, opset, present, outputs, tuple(node.attributes))
+
+
+@dataclass
+class Built:
+    """What stands for a node: the new nodes on a tape, and one value for each output."""
+
+    tape: Tape
+    outputs: list[ir.Value | None]
+
+
+def detach(nodes: Iterable[ir.Node], keep: Callable[[ir.Graph], bool]) -> None:
+    """Let go of the inputs of nodes that go nowhere, and of those in their subgraphs.
+
+    Args:
+        nodes: Nodes that are in no graph.
+        keep: Says of a subgraph that it belongs to the model all the same.
+    """
+    for node in nodes:
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                node.replace_input_with(index, None)
+        for graph in subgraphs(node):
+            if not keep(graph):
+                detach(graph, keep)
+
+
+def bind_types(node: ir.Node, found: Schema) -> None:
+    """Give untyped outputs the type of the input that shares their type parameter."""
+    for index, output in enumerate(node.outputs):
+        if output.type is not None or not found.outputs:
+            continue
+        formal = found.output(index)
+        for position, value in enumerate(node.inputs):
+            source = found.input(position)
+            if value is not None and value.type and source.parameter == formal.parameter:
+                output.type = value.type
+                break
+
+
+class Conversion:
+    """Leads the nodes of one graph or function, subgraphs included, to one opset.
+
+    Args:
+        names: Where fresh names come from.
+        imports: The owner's imported opsets.
+        source: Opset its nodes are valid at.
+        target: Opset they are led to.
+        own: Identities of the graphs that belong to the model, whose nodes the caller walks.
+        in_function: Whether the owner is a function.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        imports: Mapping[str, int],
+        source: int,
+        target: int,
+        own: set[int],
+        in_function: bool,
+    ) -> None:
+        self._names = names
+        self._imports = {key: value for key, value in imports.items() if key != "ai.onnx"}
+        self.source = source
+        self.target = target
+        self._own = own
+        self._in_function = in_function
+        self._tapes: list[Tape] = []
+
+    def touches(self, operator: str) -> bool:
+        """Say whether nodes of an operator need a closer look at all."""
+        found = route(operator, self.source, self.target)
+        return bool(found.entries or found.gap or found.narrows or found.version is None)
+
+    def build(self, node: ir.Node) -> Built | None:
+        """Build what stands for a node of the model; None if it stays as it is.
+
+        Raises:
+            CannotConvertError: It cannot be converted; the graph is as it was.
+        """
+        self._tapes = []
+        try:
+            built = self._lead(node, self.source, original=True)
+            if built is not None:
+                self._finish(node, built)
+        except CannotConvertError:
+            for tape in self._tapes:
+                self._detach(tape)
+            raise
+        return built
+
+    def discard(self, built: Built) -> None:
+        """Let go of what was built and will not be used."""
+        self._detach(built.tape)
+
+    def _detach(self, tape: Tape) -> None:
+        detach(tape.nodes, lambda graph: id(graph) in self._own)
+
+    def _tape(self, node: ir.Node, opset: int) -> Tape:
+        tape = Tape(self._names, {**self._imports, "": opset}, node.name or node.op_type)
+        self._tapes.append(tape)
+        return tape
+
+    def _lead(self, node: ir.Node, at: int, *, original: bool = False) -> Built | None:
+        if node.domain != "" or not history(node.op_type):
+            return None
+        found = route(node.op_type, at, self.target)
+        if found.gap is not None:
+            operator, low, high = found.gap
+            refuse(f"no conversion of {operator} from version {low} to {high} is known")
+        for each in found.entries:
+            tape = self._tape(node, each.opset)
+            outputs = each.run(tape, node)
+            if outputs is not UNCHANGED:
+                listed = [outputs] if isinstance(outputs, ir.Value) else list(outputs)
+                return self._settle(node, tape, listed, each.opset, each.name)
+        assert found.version is not None, node.op_type
+        if original and not found.narrows:
+            return None
+        return self._admit(node, schema(node.op_type, found.version))
+
+    def _admit(self, node: ir.Node, found: Schema) -> Built | None:
+        if not misfits(node, found):
+            return None
+        tape = self._tape(node, self.target)
+        outputs = bridge(tape, node, found)
+        return self._settle(node, tape, outputs, self.target, "bridge-types")
+
+    def _settle(
+        self, node: ir.Node, tape: Tape, outputs: list[ir.Value | None], opset: int, rule: str
+    ) -> Built:
+        """Lead what an adapter built on to the target."""
+        settled = self._tape(node, self.target)
+        settled.constants.extend(tape.constants)
+        for new in tape.nodes:
+            if new.domain == "" and (version := since(new.op_type, opset)) is not None:
+                bind_types(new, schema(new.op_type, version))
+            self._settle_subgraphs(new, opset)
+            deeper = self._lead(new, opset)
+            if deeper is None:
+                new.metadata_props.setdefault("vlmpass.rule", rule)
+                settled.nodes.append(new)
+                continue
+            settled.nodes.extend(deeper.tape.nodes)
+            settled.constants.extend(deeper.tape.constants)
+            for old, value in zip(new.outputs, deeper.outputs, strict=False):
+                if value is not None:
+                    _stand_in(old, value)
+                    outputs = [value if each is old else each for each in outputs]
+            detach([new], lambda graph: True)
+        return Built(settled, outputs)
+
+    def _settle_subgraphs(self, node: ir.Node, opset: int) -> None:
+        for graph in subgraphs(node):
+            if id(graph) in self._own:
+                continue
+            for inner in list(graph):
+                self._settle_subgraphs(inner, opset)
+                built = self._lead(inner, opset)
+                if built is not None:
+                    pairs = _pairs(inner, built)
+                    splice(built.tape, [inner], pairs, in_function=self._in_function)
+
+    def _finish(self, node: ir.Node, built: Built) -> None:
+        """Check that every used output has its value; let the node's heir keep its name."""
+        missing = node.outputs[len(built.outputs) :]
+        absent = [o for o, n in zip(node.outputs, built.outputs, strict=False) if n is None]
+        for output in (*missing, *absent):
+            if output.uses() or output.is_graph_output():
+                refuse(f"its output {output.name} does not exist at opset {self.target}")
+        heir = built.outputs[0].producer() if built.outputs and built.outputs[0] else None
+        if heir is None or (heir.domain, heir.op_type) != (node.domain, node.op_type):
+            return
+        if heir in built.tape.nodes:
+            heir.name = node.name
+            heir.doc_string = node.doc_string
+            heir.device_configurations = node.device_configurations
+
+
+def _stand_in(old: ir.Value, new: ir.Value) -> None:
+    if new.type is None:
+        new.type = old.type
+    if new.shape is None:
+        new.shape = old.shape
+    old.replace_all_uses_with(new)
+
+
+def _pairs(node: ir.Node, built: Built) -> list[tuple[ir.Value, ir.Value]]:
+    return [(o, n) for o, n in zip(node.outputs, built.outputs, strict=False) if n is not None]

@@ -1,0 +1,202 @@
+"""The dry walk over a model: everything that would be edited, and all that stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import ModelError, Refusal, Refused
+from vlmpass.ir_tools.infer import infer_node
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.opsets import (
+    OLDEST_OPSET,
+    default_opset,
+    history,
+    newest_opset,
+    since,
+)
+from vlmpass.ir_tools.tape import splice
+from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.walk import Scope, scopes
+from vlmpass.rewriter_rules.opset.convert import Built, Conversion, ill_formed
+from vlmpass.rewriter_rules.opset.table import CannotConvertError
+
+__all__ = ["Dry", "Edit", "drop_unused"]
+
+
+@dataclass
+class Edit:
+    """One node of the model and what will stand for it."""
+
+    scope: Scope
+    node: ir.Node
+    built: Built
+    conversion: Conversion
+    operands: tuple[ir.Value, ...]
+
+    def apply(self) -> None:
+        """Put the new nodes in the place of the old one."""
+        outputs = zip(self.node.outputs, self.built.outputs, strict=False)
+        pairs = [(old, new) for old, new in outputs if new is not None]
+        splice(self.built.tape, [self.node], pairs, in_function=self.scope.in_function)
+
+
+class Dry:
+    """Builds the edits of a whole model, its graph untouched until the caller applies them."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._model = model
+        self._scopes = list(scopes(model))
+        self._own = {id(scope.graph) for scope in self._scopes}
+        self._names = Names.of(model)
+        self._refusals: list[Refusal] = []
+        self._typed: list[ir.Value] | None = None
+        self._shaped: list[ir.Value] = []
+
+    def lowest(self) -> int:
+        """Return the lowest opset at which every node stands as it is."""
+        opsets = [default_opset(scope.opsets) for scope in self._scopes]
+        found = max((opset for opset in opsets if opset is not None), default=newest_opset())
+        while found > OLDEST_OPSET and self._stands(found - 1):
+            found -= 1
+        return found
+
+    def _stands(self, target: int) -> bool:
+        try:
+            edits = self.build(target)
+        except Refused:
+            return False
+        self._discard(edits)
+        return not edits
+
+    def build(self, target: int) -> list[Edit]:
+        """Build every edit that leads to an opset.
+
+        Raises:
+            Refused: Some nodes cannot be converted; lists all of them.
+            ModelError: The model imports an opset that is not known.
+        """
+        edits: list[Edit] = []
+        conversions: dict[int, Conversion] = {}
+        self._refusals = []
+        for scope in self._scopes:
+            source = _source(scope)
+            if source is None or source == target:
+                continue
+            if id(scope.owner) not in conversions:
+                conversions[id(scope.owner)] = Conversion(
+                    self._names, scope.opsets, source, target, self._own, scope.in_function
+                )
+            edits += self._build_scope(scope, conversions[id(scope.owner)])
+        if self._refusals:
+            self._discard(edits)
+            raise Refused(f"convert-opset to {target}", self._refusals)
+        return edits
+
+    def _discard(self, edits: Sequence[Edit]) -> None:
+        for edit in edits:
+            edit.conversion.discard(edit.built)
+
+    def _build_scope(self, scope: Scope, conversion: Conversion) -> list[Edit]:
+        touched: dict[str, bool] = {}
+        edits: list[Edit] = []
+        for node in scope.graph:
+            operator = node.op_type
+            if node.domain != "" or not history(operator) or self._is_function(node):
+                continue
+            problem = ill_formed(node, conversion.source)
+            if problem is not None:
+                self._refuse(node, conversion.source, f"it is ill-formed: {problem}", "")
+                continue
+            if operator not in touched:
+                touched[operator] = conversion.touches(operator)
+            if touched[operator]:
+                edits += self._build_node(scope, node, conversion)
+        return edits
+
+    def _build_node(self, scope: Scope, node: ir.Node, conversion: Conversion) -> list[Edit]:
+        self._infer(node)
+        try:
+            built = conversion.build(node)
+        except CannotConvertError as error:
+            self._refuse(node, conversion.source, error.reason, error.remedy)
+            return []
+        if built is None:
+            return []
+        operands = tuple(value for value in node.inputs if value is not None)
+        return [Edit(scope, node, built, conversion, operands)]
+
+    def _is_function(self, node: ir.Node) -> bool:
+        return bool(self._model.functions) and node.op_identifier() in self._model.functions
+
+    def _infer(self, node: ir.Node) -> None:
+        """Give all values a type and as many as possible a shape, once, if this node lacks any."""
+        values = (*node.inputs, *node.outputs)
+        if self._typed is not None or all(
+            value is None or (value.type is not None and value.shape is not None)
+            for value in values
+        ):
+            return
+        self._typed = []
+        typing = solve(self._model)
+        for scope in self._scopes:
+            for value in scope.graph.inputs:
+                self._type(value, typing.type_of(value))
+            for each in scope.graph:
+                self._shape(each, scope)
+                for value in each.outputs:
+                    self._type(value, typing.type_of(value))
+
+    def _type(self, value: ir.Value, found: ir.TypeProtocol | None) -> None:
+        if value.type is None and found is not None:
+            value.type = found
+            assert self._typed is not None
+            self._typed.append(value)
+
+    def _shape(self, node: ir.Node, scope: Scope) -> None:
+        bare = [output for output in node.outputs if output.shape is None]
+        untyped = [output for output in node.outputs if output.type is None]
+        if bare or untyped:
+            infer_node(node, scope.opsets)
+            assert self._typed is not None
+            self._typed += [output for output in untyped if output.type is not None]
+            self._shaped += [output for output in bare if output.shape is not None]
+
+    def forget_types(self) -> None:
+        """Take back the types and shapes that were only needed to decide."""
+        for value in self._typed or ():
+            value.type = None
+        for value in self._shaped:
+            value.shape = None
+        self._typed, self._shaped = None, []
+
+    def _refuse(self, node: ir.Node, opset: int, reason: str, remedy: str) -> None:
+        label = f"{node.op_type}-{since(node.op_type, opset) or 'unknown'}"
+        where = f"{node.name} ({label})" if node.name else label
+        self._refusals.append(Refusal(where, reason, remedy))
+
+
+def _source(scope: Scope) -> int | None:
+    source = default_opset(scope.opsets)
+    if source is not None and not OLDEST_OPSET <= source <= newest_opset():
+        raise ModelError(
+            f"the model imports opset {source}, and {OLDEST_OPSET} to {newest_opset()} are known",
+            remedy="install a newer onnx" if source > newest_opset() else "",
+        )
+    return source
+
+
+def drop_unused(edits: Sequence[Edit]) -> None:
+    """Remove constants that only nodes now replaced had read."""
+    operands = {id(value): value for edit in edits for value in edit.operands}
+    for value in operands.values():
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            continue
+        node = value.producer()
+        if node is not None and node.graph is not None:
+            if (node.domain, node.op_type) == ("", "Constant"):
+                node.graph.remove(node, safe=True)
+        elif value.is_initializer() and value.graph is not None and value.name:
+            del value.graph.initializers[value.name]

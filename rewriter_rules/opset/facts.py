@@ -1,0 +1,200 @@
+"""What an adapter may ask about a node, and the few ways it builds one like it.
+
+Every question either has its answer or refuses the node with the reason; none guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.table import refuse
+
+__all__ = [
+    "again",
+    "attribute",
+    "constant",
+    "dims",
+    "dtype",
+    "integer",
+    "integers",
+    "known",
+    "known_or_none",
+    "optional_input",
+    "rank",
+    "real",
+    "static",
+    "text",
+    "used",
+]
+
+_LARGEST_CONSTANT = 1 << 20
+"""Bytes above which a constant is a weight, which is never read to decide about a rewrite."""
+
+
+def attribute(node: ir.Node, name: str) -> ir.Attr | None:
+    """Return an attribute as given; None if absent."""
+    given = node.attributes.get(name)
+    if given is not None:
+        if given.is_ref():
+            refuse(
+                f"its attribute {name} is a parameter of the function around it",
+                "run inline-functions first",
+            )
+        return given
+    return None
+
+
+def integer(node: ir.Node, name: str, default: int = 0) -> int:
+    """Return an integer attribute."""
+    found = attribute(node, name)
+    return default if found is None else found.as_int()
+
+
+def real(node: ir.Node, name: str, default: float = 0.0) -> float:
+    """Return a float attribute."""
+    found = attribute(node, name)
+    return default if found is None else found.as_float()
+
+
+def text(node: ir.Node, name: str, default: str = "") -> str:
+    """Return a string attribute."""
+    found = attribute(node, name)
+    return default if found is None else found.as_string()
+
+
+def integers(node: ir.Node, name: str) -> tuple[int, ...] | None:
+    """Return an attribute of integers; None if absent."""
+    found = attribute(node, name)
+    return None if found is None else tuple(found.as_ints())
+
+
+def optional_input(node: ir.Node, index: int) -> ir.Value | None:
+    """Return an input; None if it is absent or left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def used(node: ir.Node, index: int) -> bool:
+    """Say whether an output exists and anything reads it."""
+    if index >= len(node.outputs):
+        return False
+    value = node.outputs[index]
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def dtype(value: ir.Value) -> ir.DataType:
+    """Return a value's element type."""
+    if isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
+        return value.type.dtype
+    if value.type is not None:
+        refuse(f"its operand {value.name} is not a tensor")
+    refuse(f"the element type of {value.name} is unknown", "run infer first")
+
+
+def dims(value: ir.Value) -> list[int | None] | None:
+    """Return a value's dimensions, None for each that is not static; None if its rank is."""
+    if value.shape is None:
+        return None
+    return [dim if isinstance(dim, int) else None for dim in value.shape]
+
+
+def rank(value: ir.Value) -> int:
+    """Return a value's rank."""
+    if value.shape is None:
+        refuse(f"the rank of {value.name} is unknown", "run infer first")
+    return len(value.shape)
+
+
+def static(value: ir.Value) -> list[int]:
+    """Return a value's dimensions, all static."""
+    found = dims(value)
+    if found is None:
+        refuse(f"the shape of {value.name} is unknown", "run infer first")
+    sizes = [dim for dim in found if dim is not None]
+    if len(sizes) < len(found):
+        refuse(f"the shape of {value.name} is dynamic", "fix the input shapes")
+    return sizes
+
+
+def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
+    producer = value.producer()
+    if producer is None:
+        fixed = value.const_value is not None and not value.is_graph_input()
+        return value.const_value if fixed else None
+    if (producer.domain, producer.op_type) == ("", "Identity") and producer.inputs[0] is not None:
+        return _tensor(producer.inputs[0])
+    if (producer.domain, producer.op_type) != ("", "Constant"):
+        return None
+    for given in producer.attributes.values():
+        if given.is_ref():
+            return None
+        if given.name == "value":
+            return given.as_tensor()
+        if given.name in ("value_int", "value_ints"):
+            return ir.tensor(np.array(given.value, np.int64))
+        if given.name in ("value_float", "value_floats"):
+            return ir.tensor(np.array(given.value, np.float32))
+    return None
+
+
+def constant(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the tensor that a value always is, of any size and unread; None if it varies."""
+    return _tensor(value)
+
+
+def known_or_none(value: ir.Value | None) -> np.ndarray | None:
+    """Return a small constant's elements; None if absent, not constant, or a large weight."""
+    tensor = None if value is None else _tensor(value)
+    if tensor is None or tensor.nbytes > _LARGEST_CONSTANT:
+        return None
+    return tensor.numpy()
+
+
+def known(value: ir.Value, what: str) -> np.ndarray:
+    """Return a small constant's elements.
+
+    Args:
+        value: The value that has to be constant.
+        what: What it is to the node, such as ``axes``; the refusal says so.
+    """
+    found = known_or_none(value)
+    if found is None:
+        refuse(
+            f"its input {what} is not a constant, and at the lower opset it is an attribute",
+            "fold constants first, or choose a higher opset",
+        )
+    return found
+
+
+def again(
+    op: Tape,
+    node: ir.Node,
+    inputs: Sequence[ir.Value | None] | None = None,
+    *,
+    drop: Sequence[str] = (),
+    op_type: str | None = None,
+    outputs: int | None = None,
+    **attributes: object,
+) -> Sequence[ir.Value]:
+    """Record a node like another one and return its outputs.
+
+    Args:
+        op: The tape.
+        node: The node to follow.
+        inputs: Its inputs, if they differ.
+        drop: Attributes that it does not have.
+        op_type: Its operator, if it differs.
+        outputs: How many outputs it has, if that differs.
+        attributes: Attributes that differ or are added; None removes one.
+    """
+    kept: dict[str, object] = {
+        name: value for name, value in node.attributes.items() if name not in drop
+    }
+    kept.update(attributes)
+    count = len(node.outputs) if outputs is None else outputs
+    return op.node(
+        op_type or node.op_type, node.inputs if inputs is None else inputs, kept, outputs=count
+    )

@@ -1,0 +1,51 @@
+"""The versions a converted model carries: opset imports, and the ir_version that goes with them."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.opsets import default_opset, ir_version_of
+from vlmpass.ir_tools.walk import all_nodes, all_values, tensor_slots
+
+__all__ = ["needed_ir_version", "stamp"]
+
+_D = ir.DataType
+_DTYPE_VERSIONS = {
+    **dict.fromkeys((_D.FLOAT8E4M3FN, _D.FLOAT8E4M3FNUZ, _D.FLOAT8E5M2, _D.FLOAT8E5M2FNUZ), 9),
+    **dict.fromkeys((_D.INT4, _D.UINT4), 10),
+    _D.FLOAT4E2M1: 11,
+    _D.FLOAT8E8M0: 12,
+    **dict.fromkeys((_D.INT2, _D.UINT2), 13),
+    **dict.fromkeys((_D.FLOAT6E2M3, _D.FLOAT6E3M2), 14),
+}
+"""The ir_version that introduced each element type; those not named have always been there."""
+
+
+def needed_ir_version(model: ir.Model) -> int:
+    """Return the lowest ir_version that has every feature and element type of a model."""
+    needed = 8 if model.functions else 4
+    if any(function.overload for function in model.functions.values()):
+        needed = 10
+    if any(node.device_configurations for node in all_nodes(model)):
+        needed = 11
+    dtypes = {value.dtype for value in all_values(model)}
+    dtypes |= {slot.tensor.dtype for slot in tensor_slots(model)}
+    return max([needed, *(_DTYPE_VERSIONS.get(dtype, 0) for dtype in dtypes if dtype)])
+
+
+def stamp(model: ir.Model, opset: int) -> bool:
+    """Write an opset into the model's and every function's imports, and the ir_version it needs.
+
+    Returns:
+        Whether anything changed.
+    """
+    version = max(ir_version_of(opset), needed_ir_version(model))
+    changed = version != model.ir_version
+    model.ir_version = version
+    for owner in (model.graph, *model.functions.values()):
+        imports = owner.opset_imports
+        if default_opset(imports) not in (None, opset):
+            imports.pop("ai.onnx", None)
+            imports[""] = opset
+            changed = True
+    return changed

@@ -1,0 +1,173 @@
+"""The table of opset steps: what changes an operator from one since-version to the next.
+
+A step is (operator, from since-version, to since-version), upwards or downwards; its entry is a
+small function, or membership in the hand-checked SAME set. A downward step to None leaves the
+operator's first version: the operator is expanded into what older opsets have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.opsets import history
+from vlmpass.ir_tools.tape import Tape
+
+__all__ = [
+    "UNCHANGED",
+    "Adapter",
+    "CannotConvertError",
+    "Entry",
+    "Step",
+    "adapter",
+    "entry",
+    "entries",
+    "expansion",
+    "is_same",
+    "refuse",
+    "same",
+    "steps_between",
+]
+
+Step = tuple[str, int, int | None]
+Outputs = ir.Value | Sequence[ir.Value | None]
+Adapter = Callable[[Tape, ir.Node], Outputs]
+
+UNCHANGED: Sequence[ir.Value | None] = ()
+"""What an adapter returns for a node that means the same at the other version as it stands."""
+
+
+class CannotConvertError(Exception):
+    """Raised inside an adapter: this node cannot be converted; never leaves this package."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+def refuse(reason: str, remedy: str = "") -> NoReturn:
+    """Refuse a node from within an adapter.
+
+    Args:
+        reason: Why it cannot be done, without a full stop.
+        remedy: What the user can do, in the imperative.
+    """
+    raise CannotConvertError(reason, remedy)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One adapter of the table.
+
+    Attributes:
+        run: Builds on the tape what stands for the node and returns its outputs.
+        name: The function's name, written to the new nodes as ``vlmpass.rule``.
+        summary: First line of its docstring.
+        opset: Opset at which the nodes it builds are valid.
+        kind: ``exact`` for the operator's own other version, ``expanded`` for other operators.
+    """
+
+    run: Adapter
+    name: str
+    summary: str
+    opset: int
+    kind: str
+
+
+_TABLE: dict[Step, Entry] = {}
+_SAME: set[Step] = set()
+
+
+def _enter(step: Step, run: Adapter, opset: int, kind: str) -> None:
+    assert step not in _TABLE, step
+    assert step not in _SAME, step
+    summary = (run.__doc__ or "").partition("\n")[0]
+    _TABLE[step] = Entry(run, run.__name__, summary, opset, kind)
+
+
+def adapter(operators: str, source: int, target: int) -> Callable[[Adapter], Adapter]:
+    """Enter a function into the table.
+
+    Args:
+        operators: One operator or several, separated by spaces.
+        source: Since-version of the node it is given.
+        target: Since-version of the neighbour that it leads to. Upwards, what it builds must be
+            valid at opset `target`; downwards at opset `source - 1`.
+    """
+
+    def enter(run: Adapter) -> Adapter:
+        opset = target if target > source else source - 1
+        for operator in operators.split():
+            _enter((operator, source, target), run, opset, "exact")
+        return run
+
+    return enter
+
+
+def expansion(
+    operators: str, since: int, *, opset: int | None = None
+) -> Callable[[Adapter], Adapter]:
+    """Enter a function that replaces an operator's first version by older operators.
+
+    Args:
+        operators: One operator or several, separated by spaces.
+        since: Their first since-version.
+        opset: Opset at which what it builds is valid; by default the one before `since`.
+    """
+
+    def enter(run: Adapter) -> Adapter:
+        for operator in operators.split():
+            at = since - 1 if opset is None else opset
+            _enter((operator, since, None), run, at, "expanded")
+        return run
+
+    return enter
+
+
+def same(text: str, *, up: bool = True, down: bool = True) -> None:
+    """Enter steps that change nothing but the admitted types.
+
+    Args:
+        text: Lines of an operator and consecutive since-versions, such as ``Add 7 13 14``.
+        up: Whether the upward steps are such.
+        down: Whether the downward steps are such.
+    """
+    for line in text.split("\n"):
+        operator, *words = line.split() or [""]
+        versions = [int(word) for word in words]
+        for low, high in zip(versions, versions[1:], strict=False):
+            pairs = [(low, high)] * up + [(high, low)] * down
+            for step in ((operator, *pair) for pair in pairs):
+                assert step not in _TABLE, step
+                _SAME.add(step)
+
+
+def entry(step: Step) -> Entry | None:
+    """Return the adapter for a step, None if it has none."""
+    return _TABLE.get(step)
+
+
+def entries() -> dict[Step, Entry]:
+    """Return all adapters by step, in order of operator and version."""
+    return dict(sorted(_TABLE.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0)))
+
+
+def is_same(step: Step) -> bool:
+    """Say whether a step is in the hand-checked SAME set."""
+    return step in _SAME
+
+
+def steps_between(operator: str, source: int, opset: int) -> list[Step]:
+    """Return the steps that lead from a since-version to the one in force at an opset."""
+    versions = history(operator)
+    at = versions.index(source)
+    if opset >= source:
+        later = [version for version in versions[at:] if version <= opset]
+        return [(operator, a, b) for a, b in zip(later, later[1:], strict=False)]
+    stops = [version for version in versions[at::-1] if version > opset]
+    lowest = max((version for version in versions if version <= opset), default=None)
+    return [(operator, a, b) for a, b in zip(stops, [*stops[1:], lowest], strict=True)]
