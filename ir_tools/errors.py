@@ -24,15 +24,20 @@ class VlmpassError(Exception):
     Args:
         problem: One sentence without a full stop: the thing and the reason.
         remedy: What the user can do about it, in the imperative; may be empty.
+
+    Attributes:
+        context: Lines that say where in a pipeline it happened; the pass manager fills them in.
     """
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.remedy = remedy
+        self.context: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+        text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
+        return "\n  ".join([text, *self.context])
 
 
 class ModelError(VlmpassError):
@@ -89,18 +94,25 @@ class Refused(VlmpassError):
 
 
 class PassFailed(VlmpassError):
-    """A pass raised; the caller's model is as it was.
+    """A pass raised; the caller's model is as it was, unless it was given away to be changed.
 
     Args:
         pass_text: The pass as pipeline text.
         position: Its place in the pipeline, such as ``2 of 5``.
         cause: What it raised.
-        replay: The pipeline text that reproduces the failure.
+        replay: The command that reproduces the failure.
+        node: Name and operator of the node it was at, if known and not in the cause's text.
     """
 
-    def __init__(self, pass_text: str, position: str, cause: BaseException, replay: str) -> None:
+    def __init__(
+        self, pass_text: str, position: str, cause: BaseException, replay: str, node: str = ""
+    ) -> None:
         self.pass_text = pass_text
+        self.position = position
         self.cause = cause
         self.replay = replay
+        self.node = node
         what = str(cause) if isinstance(cause, VlmpassError) else f"{type(cause).__name__}: {cause}"
-        super().__init__(f"pass {position}, {pass_text}: {what}\n  replay: {replay}")
+        at = f" at {node}" if node else ""
+        super().__init__(f"pass {position}, {pass_text}{at}: {what}")
+        self.context = (f"replay: {replay}",)

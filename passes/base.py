@@ -14,7 +14,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.passes.options import BadValueError, options_of
 
-__all__ = ["OptionError", "Pass"]
+__all__ = ["OptionError", "Pass", "text_of"]
 
 
 class OptionError(PipelineError):
@@ -86,3 +86,10 @@ class Pass(ir.passes.InPlacePass):
             for text in option.write(getattr(self, option.field), declared)
         ]
         return f"{self.name}{{{' '.join(written)}}}" if written else self.name
+
+
+def text_of(each: ir.passes.PassBase) -> str:
+    """Return the pipeline text of any pass; for one of another package, that of its class alone."""
+    if isinstance(each, Pass):
+        return str(each)
+    return f"foreign{{class={type(each).__module__}:{type(each).__qualname__}}}"

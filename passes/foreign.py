@@ -1,0 +1,55 @@
+"""Passes of onnx_ir and of packages built on it, run by name."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.clone import adopt
+from vlmpass.passes.base import OptionError, Pass
+
+__all__ = ["Foreign"]
+
+
+@dataclass(frozen=True)
+class Foreign(Pass):
+    """Run an onnx_ir pass class of any package."""
+
+    name = "foreign"
+
+    class_: str
+    """The class as package.module:Class, such as
+    onnx_ir.passes.common:CommonSubexpressionEliminationPass."""
+    arguments: tuple[tuple[str, bool | int | float | str], ...] = ()
+    """Keyword arguments for the class, such as size_limit=1024."""
+
+    def __post_init__(self) -> None:
+        """Find the class, so that a wrong name is noticed before anything runs."""
+        super().__post_init__()
+        self._pass()
+
+    def run(self, model: ir.Model) -> bool:
+        """Run the pass; if it returns another model, this one takes its contents over."""
+        result = self._pass()(model)
+        if result.model is not model:
+            adopt(model, result.model)
+        return result.modified
+
+    def _pass(self) -> ir.passes.PassBase:
+        module, _, path = self.class_.partition(":")
+        if not module or not path:
+            raise OptionError("class", f"'{self.class_}' is not of the form package.module:Class")
+        try:
+            found: object = importlib.import_module(module)
+            for part in path.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError) as error:
+            raise OptionError("class", f"{self.class_} cannot be imported: {error}") from error
+        if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
+            raise OptionError("class", f"{self.class_} is no class derived from ir.passes.PassBase")
+        try:
+            return found(**dict(self.arguments))
+        except TypeError as error:
+            raise OptionError("class", f"{self.class_} rejects the arguments: {error}") from error

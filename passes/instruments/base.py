@@ -1,0 +1,49 @@
+"""What an instrument is: something that happens around a pass and is no business of the pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+__all__ = ["Instrument", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a pass in a pipeline.
+
+    Attributes:
+        text: The pass as pipeline text.
+        name: The pass's name, fit for a file name.
+        number: Its place, counted from 1.
+        total: How many passes the pipeline has.
+        replay: The command that runs the pipeline up to here.
+    """
+
+    text: str
+    name: str
+    number: int
+    total: int
+    replay: str
+
+
+class Instrument:
+    """Sees every pass of a pipeline; each method does nothing unless overridden.
+
+    `before` runs in the order given, `after` and `failed` in the reverse order. What `after`
+    raises counts as a failure of the pass.
+    """
+
+    def should_run(self, step: Step, model: ir.Model) -> bool:
+        """Return whether the pass may run; one False among the instruments skips it."""
+        return True
+
+    def before(self, step: Step, model: ir.Model) -> None:
+        """See the model before the pass."""
+
+    def after(self, step: Step, model: ir.Model, changed: bool) -> None:
+        """See the model after the pass, and whether the pass says it changed something."""
+
+    def failed(self, step: Step, model: ir.Model, error: BaseException) -> None:
+        """See what a pass raised; only called where `before` of this instrument came through."""

@@ -1,0 +1,35 @@
+"""The graph after every pass that changed it, as numbered ONNX text files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.text import Digests, model_text
+from vlmpass.passes.instruments.base import Instrument, Step
+
+__all__ = ["Dump"]
+
+
+class Dump(Instrument):
+    """Writes ``03-legalize.onnxtxt`` after the third pass, if that changed something.
+
+    The first line is the command that leads there. Large tensors are named by their digest, which
+    means that each is read once, in chunks.
+
+    Args:
+        folder: Where the files go; it is made where it does not exist.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._digests = Digests()
+
+    def after(self, step: Step, model: ir.Model, changed: bool) -> None:
+        """Write the file."""
+        if changed:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{step.number:02}-{step.name}.onnxtxt"
+            text = f"# {step.replay}\n{model_text(model, self._digests)}"
+            path.write_text(text, encoding="utf-8", newline="\n")

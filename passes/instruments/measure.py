@@ -1,0 +1,49 @@
+"""Time, memory and node counts of every pass."""
+
+from __future__ import annotations
+
+import time
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.memory import peak_rss, rss
+from vlmpass.ir_tools.walk import scopes
+from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.passes.report import PassReport
+
+__all__ = ["Measure"]
+
+
+class Measure(Instrument):
+    """Collects a PassReport for every pass that ran.
+
+    Attributes:
+        reports: The reports in order.
+    """
+
+    def __init__(self) -> None:
+        self.reports: list[PassReport] = []
+        self._before = (0, 0, 0.0)
+
+    def before(self, step: Step, model: ir.Model) -> None:
+        """Note where the pass starts."""
+        self._before = (_nodes(model), rss(), time.perf_counter())
+
+    def after(self, step: Step, model: ir.Model, changed: bool) -> None:
+        """Report what the pass took."""
+        nodes, held, start = self._before
+        seconds = time.perf_counter() - start
+        after = _nodes(model) if changed else nodes
+        grown = rss() - held
+        self.reports.append(
+            PassReport(step.text, changed, False, seconds, peak_rss(), grown, nodes, after)
+        )
+
+    def skipped(self, step: Step, model: ir.Model) -> None:
+        """Report that the pass did not run."""
+        nodes = _nodes(model)
+        self.reports.append(PassReport(step.text, False, True, 0.0, peak_rss(), 0, nodes, nodes))
+
+
+def _nodes(model: ir.Model) -> int:
+    return sum(len(scope.graph) for scope in scopes(model))

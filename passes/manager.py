@@ -1,0 +1,125 @@
+"""Passes in order on a copy of the model, instruments around each, all or nothing."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.clone import adopt, clone
+from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
+from vlmpass.ir_tools.walk import tensor_slots
+from vlmpass.passes.base import Pass, text_of
+from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.passes.instruments.measure import Measure
+from vlmpass.passes.report import RunReport
+
+__all__ = ["PassManager"]
+
+
+class PassManager:
+    """Runs passes over models.
+
+    Args:
+        passes: In order; onnx_ir passes that are no vlmpass passes run as well.
+        instruments: What happens around each pass; time, memory and node counts are always taken.
+        source: The model's path as it appears in the replay line of an error.
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[ir.passes.PassBase],
+        instruments: Sequence[Instrument] = (),
+        *,
+        source: str | None = None,
+    ) -> None:
+        self.passes = tuple(passes)
+        self.instruments = tuple(instruments)
+        self._source = "<model>" if source is None else shlex.quote(source)
+
+    def run(self, model: ir.Model, *, in_place: bool = False) -> RunReport:
+        """Run the passes.
+
+        Args:
+            model: On success it holds the result. On failure it is exactly as it was: the passes
+                work on a copy, whose graph the model takes over at the end.
+            in_place: Work on the model itself, which saves the copy; on failure it is left half
+                changed, and the error says so. For callers who own the model and drop it then.
+
+        Raises:
+            Refused: A pass refuses; the error says which one, too.
+            PassFailed: A pass, or an instrument after it, raised anything else.
+        """
+        start = time.perf_counter()
+        measure = Measure()
+        slots = () if in_place else tensor_slots(model)
+        names = [(slot.tensor, slot.tensor.name) for slot in slots]
+        work = model if in_place else clone(model)
+        try:
+            for step, each in self._steps():
+                work = self._run(step, each, work, measure)
+        except BaseException as error:
+            for tensor, name in names:
+                tensor.name = name  # shared with the copy, where renaming a value renames it
+            if in_place and isinstance(error, VlmpassError):
+                error.context += ("the model was changed in place and is left half changed",)
+            raise
+        if work is not model:
+            adopt(model, work)
+        text = ",".join(text_of(each) for each in self.passes)
+        return RunReport(text, tuple(measure.reports), time.perf_counter() - start)
+
+    def _steps(self) -> Iterator[tuple[Step, ir.passes.PassBase]]:
+        texts = [text_of(each) for each in self.passes]
+        for number, each in enumerate(self.passes, 1):
+            name = each.name if isinstance(each, Pass) else type(each).__name__
+            pipeline = shlex.quote(",".join(texts[:number]))
+            replay = f"vlmpass convert {self._source} --passes {pipeline}"
+            yield Step(texts[number - 1], name, number, len(texts), replay), each
+
+    def _run(
+        self, step: Step, each: ir.passes.PassBase, model: ir.Model, measure: Measure
+    ) -> ir.Model:
+        instruments = (*self.instruments, measure)
+        if not all(instrument.should_run(step, model) for instrument in instruments):
+            measure.skipped(step, model)
+            return model
+        begun: list[Instrument] = []
+        try:
+            for instrument in instruments:
+                instrument.before(step, model)
+                begun.append(instrument)
+            result = each(model)
+            model = result.model
+            while begun:
+                begun.pop().after(step, model, result.modified)
+        except BaseException as error:
+            while begun:
+                begun.pop().failed(step, model, error)
+            if not isinstance(error, Exception):
+                raise
+            raise _explained(step, error) from error
+        return model
+
+
+def _explained(step: Step, error: Exception) -> VlmpassError:
+    """Say which pass raised; a refusal stays one."""
+    place = f"{step.number} of {step.total}"
+    if isinstance(error, Refused):
+        error.context = (f"in pass {place}, {step.text}", f"replay: {step.replay}")
+        return error
+    node = "" if isinstance(error, VlmpassError) else _node_at(error)
+    return PassFailed(step.text, place, error, step.replay, node)
+
+
+def _node_at(error: Exception) -> str:
+    """Name the node that the innermost frame with a `node` was looking at when it raised."""
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        if isinstance(node, ir.Node):
+            found = f"node '{node.name or '?'}' ({node.op_type})"
+    return found
