@@ -1,0 +1,1 @@
+"""Evaluating one node on constant inputs, as exactly as a runtime does."""

@@ -1,0 +1,258 @@
+"""Shapes and integer elements of the operators that work element by element."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
+from vlmpass.ir_tools.shapes.facts import Call, Known, Rule
+
+__all__ = ["RULES", "broadcast"]
+
+_BOUNDS = {ir.DataType.INT32: 2**31, ir.DataType.INT64: 2**63}
+
+
+def broadcast(algebra: Algebra, shapes: Sequence[tuple[Dim, ...] | None]) -> tuple[Dim, ...] | None:
+    """Return the shape that several are broadcast to, None if the rank of one is not known."""
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) < len(shapes):
+        return None
+    rank = max(map(len, known), default=0)
+    padded = [(1,) * (rank - len(shape)) + shape for shape in known]
+    return tuple(algebra.broadcast(dims) for dims in zip(*padded, strict=True))
+
+
+def _spread(items: tuple[Dim, ...] | None, count: int) -> tuple[Dim, ...] | None:
+    """Return the elements of a scalar or vector broadcast to a number of elements."""
+    if items is None or len(items) == count:
+        return items
+    return items * count if len(items) == 1 else None
+
+
+def _same(call: Call) -> Known:
+    """Say that the first output is shaped like the first input."""
+    return Known(call.shape(0))
+
+
+def _broadcast(call: Call) -> Known:
+    shapes = [call.facts[value].shape for value in call.node.inputs if value is not None]
+    return Known(broadcast(call.algebra, shapes))
+
+
+def _elementwise(
+    compute: Callable[[Call, tuple[Dim, ...]], Dim | None],
+) -> Rule:
+    """Make a rule of a function of one element of every input."""
+
+    def rule(call: Call) -> Known:
+        shape = _broadcast(call).shape
+        static = Known(shape).static
+        if static is None or len(static) > 1:
+            return Known(shape)
+        rows = []
+        for index in range(len(call.node.inputs)):
+            items = _spread(call.elements(index), math.prod(static))
+            if items is None:
+                return Known(shape)
+            rows.append(items)
+        results = [compute(call, column) for column in zip(*rows, strict=True)]
+        kept = tuple(item for item in results if item is not None)
+        return Known(shape, kept if len(kept) == len(results) else None)
+
+    return rule
+
+
+def _wraps(call: Call) -> bool:
+    """Whether products of sizes may be too large for the element type."""
+    value = call.input(0)
+    return value is None or value.dtype != ir.DataType.INT64
+
+
+def _add(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    total: Dim = 0
+    for item in items:
+        total = add(total, item)
+    return total
+
+
+def _mul(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    if _wraps(call) and not any(isinstance(item, int) for item in items):
+        return None
+    return mul(items[0], items[1])
+
+
+def _div(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return None if items[1] == 0 else call.algebra.truncdiv(items[0], items[1])
+
+
+def _mod(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    a, b = items
+    if b == 0:
+        return None
+    if call.get_int("fmod", 0):
+        return sub(a, mul(b, call.algebra.truncdiv(a, b)))
+    return sub(a, mul(b, call.algebra.floordiv(a, b)))
+
+
+def _max(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    best = items[0]
+    for item in items[1:]:
+        best = call.algebra.maximum(best, item)
+    return best
+
+
+def _min(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    best = items[0]
+    for item in items[1:]:
+        best = call.algebra.minimum(best, item)
+    return best
+
+
+def _abs(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    (item,) = items
+    if isinstance(item, int):
+        return abs(item)
+    return item if call.algebra.nonnegative(item) else None
+
+
+def _truth(decided: bool | None) -> Dim | None:
+    return None if decided is None else int(decided)
+
+
+def _equal(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return _truth(call.algebra.equal(items[0], items[1]))
+
+
+def _less(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return _truth(call.algebra.less(items[0], items[1]))
+
+
+def _greater(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return _truth(call.algebra.less(items[1], items[0]))
+
+
+def _not(decided: Dim | None) -> Dim | None:
+    return None if decided is None else sub(1, decided)
+
+
+def _and(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return mul(items[0], items[1])
+
+
+def _or(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return sub(add(items[0], items[1]), mul(items[0], items[1]))
+
+
+def _where(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    condition, yes, no = items
+    if yes == no:
+        return yes
+    return (yes if condition else no) if isinstance(condition, int) else None
+
+
+def _cast(call: Call) -> Known:
+    """Keep elements that the target type holds."""
+    shape = call.shape(0)
+    target = ir.DataType(call.get_int("to", 0))
+    items = call.elements(0)
+    if items is None or target not in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL):
+        return Known(shape)
+    if target == ir.DataType.BOOL:
+        truths = [call.algebra.equal(item, 0) for item in items]
+        decided = tuple(int(not truth) for truth in truths if truth is not None)
+        return Known(shape, decided if len(decided) == len(items) else None)
+    limit = _BOUNDS[target]
+    numbers = [item for item in items if isinstance(item, int)]
+    if any(not -limit <= number < limit for number in numbers):
+        return Known(shape)
+    if target == ir.DataType.INT32 and not all(_is_size(call.algebra, item) for item in items):
+        return Known(shape)
+    return Known(shape, items)
+
+
+def _is_size(algebra: Algebra, item: Dim) -> bool:
+    """Whether an element is a number or the size of an axis, which is below 2**31."""
+    if isinstance(item, int):
+        return True
+    return item.atom is not None and algebra.atoms[item.atom].operation == "dim"
+
+
+def _identity(call: Call) -> Known:
+    return call.known(0)
+
+
+def _dropout(call: Call) -> Sequence[Known]:
+    return [Known(call.shape(0))] * 2
+
+
+def _clip(call: Call) -> Known:
+    shape = call.shape(0)
+    items = call.elements(0)
+    if items is None or call.opset < 11:
+        return Known(shape)
+    low, high = call.elements(1), call.elements(2)
+    if (call.has(1) and low is None) or (call.has(2) and high is None):
+        return Known(shape)
+    for index, item in enumerate(items):
+        if low is not None:
+            item = call.algebra.maximum(item, low[0])
+        if high is not None:
+            item = call.algebra.minimum(item, high[0])
+        items = (*items[:index], item, *items[index + 1 :])
+    return Known(shape, items)
+
+
+_SAME = re.findall(
+    r"\w+",
+    """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh CumSum CumProd
+Elu Erf Exp Floor Gelu HardSigmoid HardSwish Hardmax IsInf IsNaN LeakyRelu Log LogSoftmax
+LRN LpNormalization MeanVarianceNormalization Mish Neg Not QuantizeLinear DequantizeLinear
+RandomNormalLike RandomUniformLike Bernoulli Reciprocal Relu ReverseSequence Round
+ScatterElements ScatterND Scatter Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign
+Sqrt Swish Tan Tanh ThresholdedRelu Trilu CastLike InstanceNormalization GroupNormalization
+RMSNormalization PRelu EyeLike RotaryEmbedding TensorScatter""",
+)
+_BROADCAST = ("Pow", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Xor", "Mean")
+
+RULES: dict[tuple[str, str], Rule] = {
+    **{("", name): _same for name in _SAME},
+    **{("", name): _broadcast for name in _BROADCAST},
+    ("", "Add"): _elementwise(_add),
+    ("", "Sum"): _elementwise(_add),
+    ("", "Sub"): _elementwise(lambda call, items: sub(items[0], items[1])),
+    ("", "Mul"): _elementwise(_mul),
+    ("", "Div"): _elementwise(_div),
+    ("", "Mod"): _elementwise(_mod),
+    ("", "Max"): _elementwise(_max),
+    ("", "Min"): _elementwise(_min),
+    ("", "Neg"): _elementwise(lambda call, items: mul(items[0], -1)),
+    ("", "Abs"): _elementwise(_abs),
+    ("", "Equal"): _elementwise(_equal),
+    ("", "Less"): _elementwise(_less),
+    ("", "Greater"): _elementwise(_greater),
+    ("", "GreaterOrEqual"): _elementwise(lambda call, items: _not(_less(call, items))),
+    ("", "LessOrEqual"): _elementwise(lambda call, items: _not(_greater(call, items))),
+    ("", "Not"): _elementwise(lambda call, items: _not(items[0])),
+    ("", "And"): _elementwise(_and),
+    ("", "Or"): _elementwise(_or),
+    ("", "Where"): _elementwise(_where),
+    ("", "Cast"): _cast,
+    ("", "Clip"): _clip,
+    ("", "Identity"): _identity,
+    ("", "Dropout"): _dropout,
+    ("", "LayerNormalization"): _same,
+    ("", "BatchNormalization"): _same,
+    ("com.microsoft", "Gelu"): _same,
+    ("com.microsoft", "FastGelu"): _same,
+    ("com.microsoft", "BiasGelu"): _same,
+    ("com.microsoft", "QuickGelu"): _same,
+    ("com.microsoft", "RotaryEmbedding"): _same,
+    ("com.microsoft", "SimplifiedLayerNormalization"): _same,
+    ("", "SimplifiedLayerNormalization"): _same,
+    ("com.microsoft", "SkipLayerNormalization"): _same,
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): _same,
+}

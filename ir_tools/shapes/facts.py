@@ -1,0 +1,293 @@
+"""What is proven about values: sizes of axes, and elements of the small integer tensors.
+
+Only the graph's inputs and the operators' definitions are believed. Shapes that a model declares
+between them are not: exporters write the traced sizes there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.infer import infer_node
+from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
+from vlmpass.ir_tools.walk import Scope, subgraphs
+
+__all__ = ["UNKNOWN", "Call", "Facts", "Known", "Rule", "is_constant"]
+
+MOST_ELEMENTS = 64
+_TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is proven about one value.
+
+    Attributes:
+        shape: The size of every axis, None if the rank is not known.
+        elements: All elements in row-major order, for small integers and bools (0 and 1).
+    """
+
+    shape: tuple[Dim, ...] | None = None
+    elements: tuple[Dim, ...] | None = None
+
+    @property
+    def static(self) -> tuple[int, ...] | None:
+        """The shape if every axis has a known size."""
+        if self.shape is None:
+            return None
+        sizes = tuple(dim for dim in self.shape if isinstance(dim, int))
+        return sizes if len(sizes) == len(self.shape) else None
+
+    @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """The elements if every one is a known number."""
+        if self.elements is None:
+            return None
+        numbers = tuple(item for item in self.elements if isinstance(item, int))
+        return numbers if len(numbers) == len(self.elements) else None
+
+
+UNKNOWN = Known()
+Rule = Callable[["Call"], "Known | Sequence[Known]"]
+
+
+def is_constant(value: ir.Value, ir_version: int) -> bool:
+    """Whether a value is an initializer that no caller can override, or a Constant's output."""
+    if value.is_initializer():
+        return value.const_value is not None and (ir_version < 4 or not value.is_graph_input())
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Constant" and producer.domain == ""
+
+
+def constant_of(value: ir.Value, ir_version: int) -> ir.TensorProtocol | None:
+    """Return the tensor of a constant value, None for any other value and for sparse ones."""
+    return ir.convenience.get_const_tensor(value) if is_constant(value, ir_version) else None
+
+
+class Facts:
+    """Everything proven so far; nodes are visited in topological order.
+
+    Args:
+        ir_version: Of the model: before 4 an initializer that is an input is a constant too.
+        rules: What an operator says about its outputs, by domain and operator.
+    """
+
+    def __init__(self, ir_version: int, rules: Mapping[tuple[str, str], Rule]) -> None:
+        self.algebra = Algebra()
+        self._ir_version = ir_version
+        self._rules = rules
+        self._known: dict[ir.Value, Known] = {}
+
+    def __getitem__(self, value: ir.Value | None) -> Known:
+        """Return what is known about a value."""
+        if value is None:
+            return UNKNOWN
+        known = self._known.get(value)
+        if known is None:
+            known = self._known[value] = self._of_root(value)
+        return known
+
+    def __setitem__(self, value: ir.Value, known: Known) -> None:
+        self._known[value] = known
+
+    def _of_root(self, value: ir.Value) -> Known:
+        tensor = constant_of(value, self._ir_version)
+        if tensor is not None:
+            return self.of_tensor(tensor)
+        return UNKNOWN
+
+    @staticmethod
+    def of_tensor(tensor: ir.TensorProtocol) -> Known:
+        """Return what a constant says; its bytes are read only if it is a small integer tensor."""
+        shape = tuple(int(dim) for dim in tensor.shape.numpy())
+        if tensor.dtype not in _TRACKED or tensor.size > MOST_ELEMENTS:
+            return Known(shape)
+        numbers = np.asarray(tensor.numpy()).ravel().tolist()
+        return Known(shape, tuple(int(number) for number in numbers))
+
+    def enter(self, graph: ir.Graph, owner: bool) -> None:
+        """Take note of a graph's inputs: those of the main graph have the declared sizes.
+
+        Args:
+            graph: The graph about to be visited.
+            owner: Whether it is the model's main graph, whose inputs the runtime checks.
+        """
+        for value in graph.inputs:
+            if is_constant(value, self._ir_version):
+                continue
+            if not owner or value.shape is None:
+                self._known[value] = UNKNOWN
+                continue
+            dims = [
+                dim if isinstance(dim, int) else self.algebra.axis(value, axis)
+                for axis, dim in enumerate(value.shape)
+            ]
+            self._known[value] = Known(tuple(dims))
+
+    def visit(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
+        """Find out what holds for a node's outputs; its subgraphs must have been visited."""
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        rule = self._rules.get((domain, node.op_type))
+        if rule is None:
+            self._ask_library(node, opsets)
+            return
+        call = Call(self, node, opsets.get(domain, 1))
+        found = rule(call)
+        knowns = (found,) if isinstance(found, Known) else found
+        for value, known in zip(node.outputs, knowns, strict=False):
+            self._known[value] = self._checked(value, known)
+
+    def _ask_library(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
+        """Take over static output shapes that follow from static input shapes.
+
+        The library guesses where sizes are symbolic ("assume compatible"), so it is asked only
+        where nothing is.
+        """
+        if node.domain not in ("", "com.microsoft") or any(subgraphs(node)):
+            return
+        copies: list[ir.Value | None] = []
+        for value in node.inputs:
+            static = self[value].static
+            if value is not None and static is None:
+                return
+            tensor = None if value is None else constant_of(value, self._ir_version)
+            copies.append(
+                None
+                if value is None
+                else ir.Value(type=value.type, shape=ir.Shape(static or ()), const_value=tensor)
+            )
+        attributes = list(node.attributes.values())
+        count = len(node.outputs)
+        copy = ir.Node(node.domain, node.op_type, copies, attributes, num_outputs=count)
+        infer_node(copy, opsets)
+        for value, found in zip(node.outputs, copy.outputs, strict=True):
+            if found.shape is not None and found.shape.is_static():
+                self._known[value] = Known(tuple(found.shape.numpy()))
+
+    def _checked(self, value: ir.Value, known: Known) -> Known:
+        """Drop elements that are too many, too long, or do not fit int64."""
+        if known.shape is not None and not all(map(self.algebra.small, known.shape)):
+            shape = [
+                dim if self.algebra.small(dim) else self.algebra.axis(value, axis)
+                for axis, dim in enumerate(known.shape)
+            ]
+            known = Known(tuple(shape), known.elements)
+        items = known.elements
+        if items is None:
+            return known
+        limit = 2**31 if value.dtype == ir.DataType.INT32 else 2**63
+        static = known.static
+        whole = static is not None and math.prod(static) == len(items) <= MOST_ELEMENTS
+        fits = whole and all(
+            -limit <= item < limit if isinstance(item, int) else self.algebra.small(item)
+            for item in items
+        )
+        return known if fits else Known(known.shape)
+
+    def elements(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
+        """Return the elements of a small int64 tensor, unknown ones as atoms of their own."""
+        known = self[value]
+        if known.elements is not None or value is None or value.dtype != ir.DataType.INT64:
+            return known.elements
+        static = known.static
+        if static is None or len(static) > 1 or (count := product(static)) == 0:
+            return None
+        if not isinstance(count, int) or count > 8:
+            return None
+        items = tuple(self.algebra.element(value, index) for index in range(count))
+        self._known[value] = Known(known.shape, items)
+        return items
+
+
+class Call:
+    """One node as its rule sees it."""
+
+    __slots__ = ("__dict__", "facts", "node", "opset")
+
+    def __init__(self, facts: Facts, node: ir.Node, opset: int) -> None:
+        self.facts = facts
+        self.node = node
+        self.opset = opset
+
+    @cached_property
+    def algebra(self) -> Algebra:
+        """The algebra of the analysis."""
+        return self.facts.algebra
+
+    def input(self, index: int) -> ir.Value | None:
+        """Return an input, None if absent."""
+        inputs = self.node.inputs
+        return inputs[index] if index < len(inputs) else None
+
+    def known(self, index: int) -> Known:
+        """Return what is known about an input."""
+        return self.facts[self.input(index)]
+
+    def shape(self, index: int) -> tuple[Dim, ...] | None:
+        """Return the shape of an input."""
+        return self.facts[self.input(index)].shape
+
+    def elements(self, index: int) -> tuple[Dim, ...] | None:
+        """Return the elements of an input; those of a small int64 tensor always exist."""
+        return self.facts.elements(self.input(index))
+
+    def numbers(self, index: int) -> tuple[int, ...] | None:
+        """Return the elements of an input if all are known numbers."""
+        return self.known(index).numbers
+
+    def has(self, index: int) -> bool:
+        """Whether an optional input is there."""
+        return self.input(index) is not None
+
+    def get_int(self, name: str, default: int) -> int:
+        """Return an integer attribute."""
+        attribute = self.node.attributes.get(name)
+        return default if attribute is None else attribute.as_int()
+
+    def get_ints(self, name: str) -> tuple[int, ...] | None:
+        """Return an integer list attribute, None if absent."""
+        attribute = self.node.attributes.get(name)
+        return None if attribute is None else tuple(attribute.as_ints())
+
+    def get_string(self, name: str, default: str) -> str:
+        """Return a string attribute."""
+        attribute = self.node.attributes.get(name)
+        return default if attribute is None else attribute.as_string()
+
+    def axes(self, index: int, name: str = "axes") -> tuple[int, ...] | None:
+        """Return axes given by an input or, in older opsets, by an attribute."""
+        return self.numbers(index) if self.has(index) else self.get_ints(name)
+
+    def fresh(self, rank: int, output: int = 0) -> tuple[Dim, ...]:
+        """Return an unknown shape of a known rank."""
+        value = self.node.outputs[output]
+        return tuple(self.algebra.axis(value, axis) for axis in range(rank))
+
+    def of_rank(self, rank: int | None) -> Known:
+        """Return what is known if only the rank is."""
+        return UNKNOWN if rank is None else Known(self.fresh(rank))
+
+
+def visit_scope(facts: Facts, scope: Scope, each: Callable[[ir.Node, Scope], None]) -> None:
+    """Visit a graph and its subgraphs, every node after its producers and its own subgraphs.
+
+    Args:
+        facts: Filled in on the way.
+        scope: The graph or function to visit.
+        each: Called after the facts of a node are known; may replace what comes later, and the
+            node itself if it leaves the visited values' facts right.
+    """
+    if isinstance(scope.graph, ir.Graph):
+        facts.enter(scope.graph, owner=scope.depth == 0 and not scope.in_function)
+    for node in scope.graph:
+        for graph in subgraphs(node):
+            visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each)
+        if not any(attribute.is_ref() for attribute in node.attributes.values()):
+            facts.visit(node, scope.opsets)
+        each(node, scope)
