@@ -1,0 +1,86 @@
+"""Boxes: per axis (start, stop), the unit in which lazy tensors are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+
+__all__ = ["Box", "cut", "extent", "flat_cover", "full", "shifted", "slices", "strip"]
+
+Box = tuple[tuple[int, int], ...]
+
+
+def full(shape: tuple[int, ...]) -> Box:
+    """Return the box of a whole tensor."""
+    return tuple((0, size) for size in shape)
+
+
+def extent(box: Box) -> tuple[int, ...]:
+    """Return the shape of what lies in a box."""
+    return tuple(stop - start for start, stop in box)
+
+
+def slices(box: Box) -> tuple[slice, ...]:
+    """Return a box as numpy indices."""
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def shifted(box: Box, origin: Box) -> Box:
+    """Return a box that was given relative to the start of another one, in that one's terms."""
+    return tuple(
+        (first + start, first + stop) for (start, stop), (first, _) in zip(box, origin, strict=True)
+    )
+
+
+def strip(box: Box, axis: int, start: int, stop: int) -> Box:
+    """Return a box with the range of one axis replaced."""
+    return (*box[:axis], (start, stop), *box[axis + 1 :])
+
+
+def cut(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
+    """Yield boxes that follow each other in row-major order, each contiguous in it.
+
+    Args:
+        shape: Of the tensor; nothing is yielded if it has no elements.
+        limit: Elements per box, at most (but at least one).
+    """
+    if 0 in shape:
+        return
+    axis, inner = len(shape), 1
+    while axis > 0 and inner * shape[axis - 1] <= limit:
+        axis -= 1
+        inner *= shape[axis]
+    if axis == 0:
+        yield full(shape)
+        return
+    axis -= 1
+    step = max(1, limit // inner)
+    tail = full(shape[axis + 1 :])
+    for index in product(*(range(size) for size in shape[:axis])):
+        head = tuple((i, i + 1) for i in index)
+        for start in range(0, shape[axis], step):
+            yield (*head, (start, min(start + step, shape[axis])), *tail)
+
+
+def flat_cover(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Box]:
+    """Yield the boxes that make up a range of row-major element numbers, in order."""
+    if start >= stop:
+        return
+    if not shape:
+        yield ()
+        return
+    inner = math.prod(shape[1:])
+    tail = full(shape[1:])
+    first, offset = divmod(start, inner)
+    if offset:
+        end = min(inner, stop - first * inner)
+        for box in flat_cover(shape[1:], offset, end):
+            yield ((first, first + 1), *box)
+        first += 1
+    last, rest = divmod(stop, inner)
+    if first < last:
+        yield ((first, last), *tail)
+    if rest and last >= first:
+        for box in flat_cover(shape[1:], 0, rest):
+            yield ((last, last + 1), *box)

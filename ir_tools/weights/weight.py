@@ -1,0 +1,264 @@
+"""Weights: lazy tensors with a name, which stand wherever onnx_ir takes a tensor."""
+
+from __future__ import annotations
+
+import io
+import os
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.weights.arrays import AnyArray
+from vlmpass.ir_tools.weights.boxes import Box
+from vlmpass.ir_tools.weights.evaluate import byte_chunks, evaluate
+from vlmpass.ir_tools.weights.files import Stamp
+from vlmpass.ir_tools.weights.leaves import Expression, FileRange, Held, Stored
+from vlmpass.ir_tools.weights.tally import Tally
+
+__all__ = ["LazyWeight", "StoredWeight", "Weight", "as_weight"]
+
+
+class Weight(ir.TensorProtocol):
+    """A tensor that is evaluated box by box and never held whole unless asked for.
+
+    Attributes:
+        dtype: The element type.
+        shape: All extents known.
+        name: Of the initializer, if it is one.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def expression(self) -> Expression:
+        """What it evaluates to, as a value: equal expressions have equal bytes."""
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.expression.size
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes it takes in a file; sub-byte types are packed."""
+        return self.expression.nbytes
+
+    def read(self, box: Box, tally: Tally | None = None) -> AnyArray:
+        """Evaluate a box, one (start, stop) per axis, into an array of the numpy type of `dtype`.
+
+        Elements of sub-byte types take a byte each. Memory is a small multiple of the box.
+
+        Raises:
+            ModelError: The file changed, or a value has no counterpart in an integer type.
+            ValueError: The box does not lie inside the shape.
+        """
+        shape = self.expression.shape
+        fits = len(box) == len(shape) and all(
+            0 <= start <= stop <= size for (start, stop), size in zip(box, shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"box {box} does not lie inside {list(shape)}")
+        return self.expression.read(box, tally)
+
+    def chunks(self, tally: Tally | None = None) -> Iterator[memoryview]:
+        """Yield its bytes as in a file, in order, at most `CHUNK_BYTES` at a time.
+
+        Peak memory stays below 100 MB for any tensor. A chunk stays valid when the next is made.
+
+        Raises:
+            ModelError: As in `read`.
+        """
+        return byte_chunks(self.expression, tally)
+
+    def file_range(self) -> FileRange | None:
+        """Return where these very bytes lie in a file, or None if they do not."""
+        expression = self.expression
+        return expression.file_range if isinstance(expression, Stored) else None
+
+    def numpy(self) -> AnyArray:
+        """Evaluate all of it into one array."""
+        return evaluate(self.expression)
+
+    def tobytes(self) -> bytes:
+        """Evaluate all of it into the bytes of a file."""
+        buffer = io.BytesIO()
+        self.tofile(buffer)
+        return buffer.getvalue()
+
+    def tofile(self, file: BinaryIO) -> None:
+        """Write its bytes to a file object, chunk by chunk."""
+        for chunk in self.chunks():
+            file.write(chunk)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        return self.numpy().__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # the CPU
+
+    def __repr__(self) -> str:
+        shape = ",".join(map(str, self.expression.shape))
+        what = type(self.expression).__name__
+        return f"{type(self).__name__}<{self.dtype},[{shape}]>({what}, name={self.name!r})"
+
+
+class LazyWeight(Weight):
+    """A weight that is computed from others when it is read.
+
+    Args:
+        expression: What it evaluates to.
+        name: Of the initializer, if it is one.
+        doc_string: Kept when the model is written.
+        metadata_props: Kept when the model is written.
+    """
+
+    def __init__(
+        self,
+        expression: Expression,
+        *,
+        name: str | None = None,
+        doc_string: str | None = None,
+        metadata_props: dict[str, str] | None = None,
+    ) -> None:
+        self._expression = expression
+        self.name = name
+        self.dtype = expression.dtype
+        self.shape = ir.Shape(expression.shape, frozen=True)
+        self.doc_string = doc_string
+        self.metadata_props = dict(metadata_props or {})
+        self.meta = {}
+
+    @property
+    def expression(self) -> Expression:
+        """What it evaluates to."""
+        return self._expression
+
+    @property
+    def raw(self) -> Expression:
+        """The expression."""
+        return self._expression
+
+
+class StoredWeight(Weight, ir.ExternalTensor):
+    """A weight that lies in a file: onnx_ir's external tensor, read in pieces and never mapped.
+
+    Args:
+        location: Of the file, relative to `base_dir`, with forward slashes.
+        offset: Of the first byte; None means 0.
+        length: In bytes; None means what dtype and shape need.
+        dtype: The element type.
+        shape: All extents known.
+        name: Of the initializer; may be empty.
+        base_dir: The folder of the model.
+        checksum: The SHA-1 that the model states for the data, if it does; kept, not verified.
+        doc_string: Kept when the model is written.
+        metadata_props: Kept when the model is written.
+        path: The file itself, absolute and without links, if that is known already.
+        stamp: The state the file is in, if that is known already.
+
+    Raises:
+        ModelError: The file does not exist or is too short.
+    """
+
+    __slots__ = ("_stored", "checksum")
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        offset: int | None,
+        length: int | None,
+        dtype: ir.DataType,
+        *,
+        shape: ir.Shape,
+        name: str,
+        base_dir: str | os.PathLike[str] = "",
+        checksum: str | None = None,
+        doc_string: str | None = None,
+        metadata_props: dict[str, str] | None = None,
+        path: str | None = None,
+        stamp: Stamp | None = None,
+    ) -> None:
+        ir.ExternalTensor.__init__(
+            self,
+            location,
+            offset,
+            length,
+            dtype,
+            shape=shape,
+            name=name,
+            doc_string=doc_string,
+            metadata_props=metadata_props,
+            base_dir=base_dir,
+        )
+        self.checksum = checksum
+        path = path or os.path.realpath(Path(base_dir) / location)
+        sizes = tuple(int(size) for size in shape.numpy())
+        self._stored = Stored(dtype, sizes, path, stamp or _stamp(path, name), offset or 0)
+        _check_range(self._stored, length, name)
+
+    @property
+    def expression(self) -> Expression:
+        """The range of the file."""
+        self._check_validity()
+        return self._stored
+
+
+def _stamp(path: str, name: str) -> Stamp:
+    try:
+        return Stamp.of(os.stat(path))
+    except OSError as error:
+        raise ModelError(f"the data of tensor {name} in {path}: {error.strerror}") from error
+
+
+def _check_range(stored: Stored, length: int | None, name: str) -> None:
+    need = stored.nbytes
+    if length is not None and length != need:
+        raise ModelError(
+            f"tensor {name} is {stored.dtype}{list(stored.shape)}, {need} bytes, but says that "
+            f"its data are {length} bytes"
+        )
+    if stored.offset < 0 or stored.offset + need > stored.stamp.size:
+        raise ModelError(
+            f"tensor {name} wants bytes {stored.offset} to {stored.offset + need} of "
+            f"{stored.path}, which has {stored.stamp.size}"
+        )
+
+
+def as_weight(tensor: ir.TensorProtocol) -> Weight:
+    """Return any tensor as a weight; a weight is returned as it is.
+
+    Raises:
+        ModelError: It holds strings, or its data are not where it says.
+    """
+    if isinstance(tensor, Weight):
+        return tensor
+    if tensor.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
+        raise ModelError(f"tensor {tensor.name} holds {tensor.dtype} and is no weight")
+    if isinstance(tensor, ir.ExternalTensor):
+        return StoredWeight(
+            tensor.location,
+            tensor.offset,
+            tensor.length,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name,
+            base_dir=tensor.base_dir,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
+    return LazyWeight(
+        Held.of(tensor),
+        name=tensor.name,
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
