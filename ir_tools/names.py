@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from vlmpass.ir_tools.walk import scopes
@@ -41,6 +43,11 @@ class Names:
     def node(self, hint: str) -> str:
         """Return the hint itself if no node has that name yet, else hint_1, hint_2, …"""
         return self._fresh(self._nodes, hint)
+
+    def forget(self, *, values: Iterable[str | None], nodes: Iterable[str | None]) -> None:
+        """Give back names that nothing in the model has any more."""
+        self._values.difference_update(name for name in values if name)
+        self._nodes.difference_update(name for name in nodes if name)
 
     def _fresh(self, taken: set[str], hint: str) -> str:
         name = hint

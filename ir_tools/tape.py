@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.schemas import schema_of
 
 __all__ = ["Tape", "splice"]
 
@@ -40,8 +41,9 @@ class Tape:
     """Records nodes and constants; the graph is not touched before `splice`.
 
     `tape.Cast(x, to=ir.DataType.FLOAT)` records a node and returns its output value. Keywords are
-    attributes, None meaning absent; `_domain`, `_outputs` (how many) and `_name` are not. Every new
-    value gets its type and shape at once.
+    attributes, None meaning absent; one that the imported opset has as an input, such as `axes` of
+    Unsqueeze from 13 on, becomes a constant. `_domain` is the operator's domain. Every new value
+    gets its type and shape at once.
 
     Args:
         names: Where fresh names come from.
@@ -84,7 +86,8 @@ class Tape:
             domain: The operator's domain.
             outputs: How many outputs it has.
         """
-        kept = [_attribute(name, value) for name, value in (attributes or {}).items()]
+        inputs, attributes = self._as_this_version_has_it(op_type, domain, inputs, attributes or {})
+        kept = [_attribute(name, value) for name, value in attributes.items()]
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         node = ir.Node(
@@ -101,6 +104,28 @@ class Tape:
         infer_node(node, self.opsets)
         self.nodes.append(node)
         return node.outputs
+
+    def _as_this_version_has_it(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, object],
+    ) -> tuple[Sequence[ir.Value | None], Mapping[str, object]]:
+        """Turn attributes that the imported version has as inputs into constants."""
+        schema = schema_of(domain, op_type, self.opsets.get(domain, 1)) if attributes else None
+        if schema is None:
+            return inputs, attributes
+        placed, kept = list(inputs), dict(attributes)
+        for name in attributes:
+            index = schema.input_named(name)
+            if index is None:
+                continue
+            value = kept.pop(name)
+            if value is not None:
+                placed += [None] * (index + 1 - len(placed))
+                placed[index] = self.const(value, name=name)  # type: ignore[arg-type]
+        return placed, kept
 
     def const(
         self,
@@ -127,6 +152,16 @@ class Tape:
         )
         self.constants.append(constant)
         return constant
+
+    def discard(self) -> None:
+        """Take back everything recorded: values of the graph lose the users they got here."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+        values = [value.name for node in self.nodes for value in node.outputs]
+        values += [constant.name for constant in self.constants]
+        self.names.forget(values=values, nodes=[node.name for node in self.nodes])
+        self.nodes, self.constants = [], []
 
 
 def _place_constants(tape: Tape, anchor: ir.Node, graph: ir.Graph, in_function: bool) -> None:
@@ -158,6 +193,12 @@ def _inherit(new: ir.Node, old_nodes: Sequence[ir.Node]) -> None:
             new.metadata_props.setdefault(key, text)
 
 
+def _can_be_output(value: ir.Value, graph: ir.Graph) -> bool:
+    """Return whether a value may become a graph's output under that output's name."""
+    producer = value.producer()
+    return producer is not None and producer.graph is graph and not value.is_graph_output()
+
+
 def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, tape: Tape) -> None:
     """Let `new` stand for `old` everywhere; a graph output keeps its name and its type."""
     fresh = any(new.producer() is node for node in tape.nodes)
@@ -165,20 +206,25 @@ def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, t
         new.type = old.type
     if new.shape is None:
         new.shape = old.shape
-    if old.is_graph_output() and (not fresh or new.is_graph_output()):
+    if old.is_graph_output() and not _can_be_output(new, graph):
         identity = ir.Node("", "Identity", [new], num_outputs=1)
         identity.name = tape.names.node(f"{tape.hint}/Identity")
         graph.insert_before(anchor, identity)
         tape.nodes.append(identity)
-        new, fresh = identity.outputs[0], True
+        new = identity.outputs[0]
         new.type, new.shape = old.type, old.shape
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
-    if fresh:
-        if old.shape is not None and (new.shape is None or new.is_graph_output()):
+        fresh = True
+    if fresh or old.is_graph_output():
+        if old.shape is not None and (new.shape is None or old.is_graph_output()):
             new.shape = old.shape
-        new.name, old.name = old.name, None
+        name, old_name = old.name, new.name
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+        old.name, new.name = None, name
         new.metadata_props.update(old.metadata_props)
         new.doc_string = new.doc_string or old.doc_string
+        tape.names.forget(values=[old_name], nodes=[])
+    else:
+        old.replace_all_uses_with(new)
 
 
 def splice(

@@ -1,1 +1,36 @@
-"""The rewriter: patterns, rules and the engine that applies them."""
+"""The rewriter: rules as patterns with one function, applied to a fixed point.
+
+A rule is what `rule` makes of a function; `apply_rules` applies rules to a model.
+"""
+
+from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
+from vlmpass.ir_tools.rewrite.gate import Gate, gated
+from vlmpass.ir_tools.rewrite.pattern import P, Pattern
+from vlmpass.ir_tools.rewrite.rule import (
+    Declined,
+    Replacement,
+    Rule,
+    RuleError,
+    RuleSet,
+    refuse,
+    rule,
+)
+from vlmpass.ir_tools.tape import Tape
+
+__all__ = [
+    "Declined",
+    "Gate",
+    "NoFixpoint",
+    "P",
+    "Pattern",
+    "Replacement",
+    "Rewrites",
+    "Rule",
+    "RuleError",
+    "RuleSet",
+    "Tape",
+    "apply_rules",
+    "gated",
+    "refuse",
+    "rule",
+]

@@ -1,0 +1,56 @@
+"""Constants of a model, read only where they are small."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["SMALL_BYTES", "Constants", "is_constant", "tensor_of"]
+
+SMALL_BYTES = 1024
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Return whether a value is an initializer nobody can override, or a Constant node's."""
+    producer = value.producer()
+    if producer is None:
+        return value.is_initializer() and not value.is_graph_input()
+    return producer.op_type == "Constant" and producer.domain == ""
+
+
+def tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the tensor of a constant without reading it; None for anything else.
+
+    Initializers of the graph or of one around it and Constant nodes count; an initializer that
+    is also a graph input does not, since the caller may feed another value.
+    """
+    if not is_constant(value):
+        return None
+    producer = value.producer()
+    if producer is None:
+        return value.const_value
+    if len(producer.attributes) != 1 or "sparse_value" in producer.attributes:
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+class Constants:
+    """Reads constants once each, and large ones never."""
+
+    def __init__(self) -> None:
+        self._read: dict[ir.Value, np.ndarray | None] = {}
+
+    def small(self, value: ir.Value) -> np.ndarray | None:
+        """Return a constant of at most `SMALL_BYTES` bytes; None for anything else."""
+        try:
+            return self._read[value]
+        except KeyError:
+            tensor = tensor_of(value)
+            fits = (
+                tensor is not None
+                and tensor.dtype != ir.DataType.STRING
+                and tensor.nbytes <= SMALL_BYTES
+            )
+            array = tensor.numpy() if tensor is not None and fits else None
+            self._read[value] = array
+            return array

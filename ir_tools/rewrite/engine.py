@@ -1,0 +1,235 @@
+"""Rules applied to a model until none applies any more."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import VlmpassError
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.rewrite.constants import Constants
+from vlmpass.ir_tools.rewrite.gate import admitted
+from vlmpass.ir_tools.rewrite.index import Index, Reach
+from vlmpass.ir_tools.rewrite.interior import Order, make_way
+from vlmpass.ir_tools.rewrite.propose import Proposal, propose
+from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleSet
+from vlmpass.ir_tools.tape import splice
+from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
+
+__all__ = ["NoFixpoint", "Rewrites", "apply_rules"]
+
+RULE_KEY: Final = "vlmpass.rule"
+_FUEL: Final = 256
+
+
+class NoFixpoint(VlmpassError):  # noqa: N818 - it says what there is not
+    """Rules undo each other for ever; the message names them, and the node they were last at."""
+
+    def __init__(self, counts: Mapping[str, int], node: ir.Node) -> None:
+        self.counts = dict(counts)
+        rules = ", ".join(f"{name} x{count}" for name, count in counts.items())
+        super().__init__(
+            f"rules keep firing on each other: {rules}; last at node '{node.name}'",
+            remedy="run them apart, or let one of them refuse what the other makes",
+        )
+
+
+@dataclass(frozen=True)
+class Rewrites:
+    """What was done; true if anything was.
+
+    Attributes:
+        counts: Applications by rule name, in the rules' order.
+    """
+
+    counts: Mapping[str, int]
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+
+@dataclass(frozen=True)
+class _Lineage:
+    """Where a new node comes from: what bounds rewriting of what was rewritten."""
+
+    hint: str
+    fuel: int
+    rule: str
+    before: _Lineage | None
+
+    def counts(self) -> Mapping[str, int]:
+        names: list[str] = []
+        lineage: _Lineage | None = self
+        while lineage is not None:
+            names.append(lineage.rule)
+            lineage = lineage.before
+        return dict(sorted(Counter(names).items()))
+
+
+class _Engine:
+    def __init__(
+        self, model: ir.Model, rules: Sequence[Rule], emits: Collection[str], fast_math: bool
+    ) -> None:
+        self.model = model
+        self.rules = rules
+        self.emits = emits
+        self.fast_math = fast_math
+        self.counts: Counter[str] = Counter()
+        self._constants = Constants()
+        self._order = Order()
+        self._indices: dict[int | None, Index] = {}
+        self._names: Names | None = None
+        self._reach: Reach | None = None
+        self._scopes: dict[ir.Graph | ir.Function, Scope] = {}
+        self._lineages: dict[ir.Node, _Lineage] = {}
+        self._budget = 0
+
+    def run(self) -> None:
+        """Sweep until a sweep finds nothing."""
+        while True:
+            before = self.counts.total()
+            found = list(scopes(self.model))
+            self._scopes = {
+                scope.graph.graph if isinstance(scope.graph, ir.Function) else scope.graph: scope
+                for scope in found
+            }
+            self._budget = self._budget or 100_000 + 20 * sum(len(s.graph) for s in found)
+            for scope in found:
+                self._settle(scope)
+            if self.counts.total() == before:
+                return
+
+    def _settle(self, scope: Scope) -> None:
+        """Visit the nodes of a scope, users first, and again those that a change concerns."""
+        index = self._index(scope)
+        pending = deque(
+            node for node in reversed(scope.graph) if node.outputs and index.rules_at(node)
+        )
+        queued = set(pending)
+        while pending:
+            node = pending.popleft()
+            queued.discard(node)
+            if node.graph is None:
+                continue
+            for concerned in self._visit(node):
+                if concerned not in queued:
+                    queued.add(concerned)
+                    pending.append(concerned)
+
+    def _index(self, scope: Scope) -> Index:
+        opset = scope.opsets.get("")
+        index = self._indices.get(opset)
+        if index is None:
+            offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
+            index = self._indices[opset] = Index(offered)
+        return index
+
+    def _visit(self, node: ir.Node) -> Iterable[ir.Node]:
+        graph = node.graph
+        scope = self._scopes.get(graph) if graph is not None else None
+        if scope is None:
+            return ()
+        for rule in self._index(scope).rules_at(node):
+            if self._names is None:
+                self._names = Names.of(self.model)
+            lineage = self._lineages.get(node)
+            hint = lineage.hint if lineage else node.name or node.outputs[0].name or node.op_type
+            proposal = propose(rule, node, self._constants, scope.opsets, self._names, hint)
+            if isinstance(proposal, Proposal):
+                concerned = self._accept(proposal, scope, hint)
+                if concerned is not None:
+                    return concerned
+        return ()
+
+    def _accept(self, proposal: Proposal, scope: Scope, hint: str) -> Iterable[ir.Node] | None:
+        """Make a rewrite; return the nodes it concerns, or None if it must not be made."""
+        match, tape, gone = proposal.match, proposal.tape, proposal.gone
+        root = match.roots()[0]
+        way: Sequence[ir.Node] | Declined = gone
+        if match.rule.plan.links:
+            way = make_way(match, gone, self._order)
+        if isinstance(way, Declined) or not admitted(match.rule.name, root):
+            tape.discard()
+            return None
+        lineage = self._lineage(proposal, root, hint)
+        operands = dict.fromkeys(v for node in gone for v in node.inputs if v is not None)
+        recorded = list(tape.nodes)
+        for node in recorded:
+            node.metadata_props[RULE_KEY] = match.rule.name
+            scope.owner.opset_imports.setdefault(node.domain, 1)
+        splice(tape, way, proposal.pairs, in_function=scope.in_function)
+        self._order.replaced(way[-1], tape.nodes)
+        for node in tape.nodes:
+            self._lineages[node] = lineage
+        self.counts[match.rule.name] += 1
+        for node in gone:
+            self._lineages.pop(node, None)
+        self._remove_unused(operands)
+        return self._concerned(proposal, operands)
+
+    def _lineage(self, proposal: Proposal, root: ir.Node, hint: str) -> _Lineage:
+        """Return the lineage of the new nodes, shorter by one unless the graph shrinks."""
+        olds = [self._lineages[node] for node in proposal.gone if node in self._lineages]
+        before = min(olds, key=lambda lineage: lineage.fuel, default=None)
+        fuel = _FUEL if before is None else before.fuel
+        if len(proposal.tape.nodes) >= len(proposal.gone):
+            fuel -= 1
+        lineage = _Lineage(hint, fuel, proposal.match.rule.name, before)
+        if fuel < 0:
+            raise NoFixpoint(lineage.counts(), root)
+        if self.counts.total() >= self._budget:
+            raise NoFixpoint(dict(self.counts), root)
+        return lineage
+
+    def _remove_unused(self, values: Iterable[ir.Value]) -> None:
+        """Remove what nothing uses any more since a match that used it is gone."""
+        pending = list(values)
+        while pending:
+            node = pending.pop().producer()
+            if node is None or node.graph is None or any(True for _ in subgraphs(node)):
+                continue
+            if any(output.uses() or output.is_graph_output() for output in node.outputs):
+                continue
+            pending.extend(value for value in node.inputs if value is not None)
+            node.graph.remove(node, safe=True)
+            self._lineages.pop(node, None)
+
+    def _concerned(self, proposal: Proposal, operands: Iterable[ir.Value]) -> Iterable[ir.Node]:
+        if self._reach is None:
+            self._reach = Reach(self.rules)
+        new = [v for node in proposal.tape.nodes for v in (*node.inputs, *node.outputs) if v]
+        new += [value for _, value in proposal.pairs]
+        return dict.fromkeys(self._reach.roots_above(dict.fromkeys([*operands, *new])))
+
+
+def apply_rules(
+    model: ir.Model,
+    rules: RuleSet | Rule | Iterable[Rule],
+    *,
+    emits: Collection[str] = (),
+    fast_math: bool = False,
+) -> Rewrites:
+    """Rewrite a model in place, subgraphs and functions included, until no rule applies.
+
+    Where several rules apply at a node, the first in the set does. A rule is not offered in a
+    graph or function whose opset it is not for.
+
+    Args:
+        model: The model.
+        rules: A rule set, one rule, or any number of rules.
+        emits: Domains beyond the standard one whose operators may be emitted.
+        fast_math: Whether rules that change values beyond rounding are welcome.
+
+    Raises:
+        NoFixpoint: Rules undo each other; the model is left half rewritten.
+        RuleError: A rule's function broke its contract.
+    """
+    given = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    engine = _Engine(model, given, emits, fast_math)
+    engine.run()
+    counts = {rule.name: engine.counts[rule.name] for rule in given}
+    return Rewrites({name: count for name, count in counts.items() if count})

@@ -1,0 +1,389 @@
+"""Matching one rule at one node, with backtracking only where operands or alternatives compete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.rewrite.attributes import (
+    InputSlot,
+    axis_rank,
+    look_up,
+    schema_at,
+    unmentioned,
+)
+from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, VALUE, Kind, same
+from vlmpass.ir_tools.rewrite.constants import Constants, tensor_of
+from vlmpass.ir_tools.rewrite.pattern import (
+    Absent,
+    Anything,
+    Capture,
+    Either,
+    Named,
+    Number,
+    Op,
+    Output,
+    Pattern,
+    Through,
+)
+from vlmpass.ir_tools.rewrite.plan import Link
+from vlmpass.ir_tools.rewrite.producers import Found, token_of
+from vlmpass.ir_tools.rewrite.rule import Declined, Rule
+from vlmpass.ir_tools.rewrite.values import attribute_is, is_number, widens
+
+__all__ = ["COMMUTATIVE", "Match"]
+
+COMMUTATIVE: Final = frozenset(
+    "Add And BitwiseAnd BitwiseOr BitwiseXor Equal Max Mean Min Mul Or Sum Xor".split()
+)
+_USERS_TRIED: Final = 256
+
+Goal: TypeAlias = "tuple[Pattern, ir.Value | None, ir.Node]"
+Goals: TypeAlias = "tuple[Goal, Goals] | None"
+Steps: TypeAlias = "Sequence[Sequence[Goal]]"
+_SEEN: Final = object()
+_DONE: Final[Steps] = ((),)
+_FAIL: Final[Steps] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Skip(Pattern):
+    """A node to look through, once that way is chosen."""
+
+    through: Through
+    node: ir.Node
+
+
+@dataclass(frozen=True, eq=False)
+class _Elsewhere(Pattern):
+    """A further root, looked for among the users of what is matched already."""
+
+    link: Link
+
+
+class Match:
+    """One attempt to match a rule at a node.
+
+    Args:
+        rule: The rule.
+        constants: Reads constants, once for all attempts.
+        opsets: Imported opset version by domain where the node lies.
+
+    Attributes:
+        captured: What the captures stand for, after a successful run.
+        nodes: The matched node of each node pattern.
+        passed: Nodes that were looked through.
+        failure: Of a failed run, the attempt that got furthest: how many nodes it had matched,
+            the node where it ended, and why.
+    """
+
+    def __init__(self, rule: Rule, constants: Constants, opsets: Mapping[str, int]) -> None:
+        self.rule = rule
+        self.captured: dict[str, object] = {}
+        self.nodes: dict[Op, ir.Node] = {}
+        self.passed: dict[ir.Node, Through] = {}
+        self.failure: tuple[int, ir.Node | None, Declined] = (-1, None, Declined(""))
+        self._constants = constants
+        self._opsets = opsets
+        self._root: ir.Node | None = None
+        self._trail: list[
+            tuple[dict[str, object] | dict[Op, ir.Node] | dict[ir.Node, Through], object]
+        ] = []
+
+    def run(self, node: ir.Node) -> bool:
+        """Match the rule with its first root at a node."""
+        self._root = node
+        goals: Goals = None
+        for link in reversed(self.rule.plan.links):
+            goals = ((_Elsewhere(link), None, node), goals)
+        if not self._solve(((self.rule.plan.roots[0], node.outputs[0], node), goals)):
+            return False
+        for name in self.rule.plan.captures:
+            self.captured.setdefault(name, None)
+        return self._dtypes_fit(node)
+
+    def matched(self) -> list[ir.Node]:
+        """Return every node that the match spans, once each."""
+        return list(dict.fromkeys([*self.nodes.values(), *self.passed]))
+
+    def roots(self) -> list[ir.Node]:
+        """Return the nodes whose outputs are replaced, in the order of the pattern's roots."""
+        assert self._root is not None
+        return [self._root, *(self.nodes[link.root] for link in self.rule.plan.links)]
+
+    def outputs_of(self, root: ir.Node) -> int:
+        """Return how many outputs of a root node are replaced; those beyond are unused."""
+        counts = [op.outputs for op, node in self.nodes.items() if node is root]
+        return min(max(counts), len(root.outputs))
+
+    def _solve(self, goals: Goals) -> bool:
+        while goals is not None:
+            goal, goals = goals
+            steps = self._step(*goal)
+            if len(steps) == 1:
+                for further in reversed(steps[0]):
+                    goals = (further, goals)
+                continue
+            for step in steps:
+                mark = len(self._trail)
+                attempt = goals
+                for further in reversed(step):
+                    attempt = (further, attempt)
+                if self._solve(attempt):
+                    return True
+                self._undo(mark)
+            return False
+        return True
+
+    def _undo(self, mark: int) -> None:
+        while len(self._trail) > mark:
+            table, key = self._trail.pop()
+            del table[key]  # type: ignore[arg-type]
+
+    def _fail(self, node: ir.Node, text: str, *details: object) -> Steps:
+        count = len(self.nodes) + len(self.passed)
+        if count > self.failure[0]:
+            self.failure = (count, node, Declined(text, details))
+        return _FAIL
+
+    def _step(self, pattern: Pattern, value: ir.Value | None, user: ir.Node) -> Steps:
+        """Return the ways to go on from one goal: none, one, or several to choose from."""
+        match pattern:
+            case Op():
+                return self._op(pattern, value, 0, user)
+            case Capture():
+                return self._capture(pattern.name, value, user)
+            case Number():
+                return self._number(pattern.value, value, user)
+            case Either():
+                return self._either(pattern, value, user)
+            case Output():
+                return self._op(pattern.op, value, pattern.index, user)
+            case Named():
+                return self._named(pattern, value, user)
+            case Through():
+                return self._through(pattern, value, user)
+            case _Skip():
+                return self._skip(pattern)
+            case _Elsewhere():
+                return self._elsewhere(pattern.link)
+            case Absent():
+                if value is None:
+                    return _DONE
+                return self._fail(user, "expected no input, found {}", Found(value))
+        return _DONE if value is not None else self._fail(user, "expected an input, found none")
+
+    def _bind(self, name: str, thing: object, user: ir.Node) -> Steps:
+        if name in self.captured:
+            if same(self.captured[name], thing):
+                return _DONE
+            return self._fail(
+                user, "{} is {} elsewhere, but {} here", name, self.captured[name], thing
+            )
+        self.captured[name] = thing
+        self._trail.append((self.captured, name))
+        return _DONE
+
+    def _scalar(self, value: ir.Value, user: ir.Node) -> np.ndarray | None:
+        """Return the constant that stands for one number here, if it is one."""
+        array = self._constants.small(value)
+        if array is None or array.size == 0:
+            return None
+        if array.size > 1 and not (array == array.flat[0]).all():
+            return None
+        return None if array.ndim and widens(array, user, value) else array
+
+    def _number(self, expected: float, value: ir.Value | None, user: ir.Node) -> Steps:
+        array = self._scalar(value, user) if value is not None else None
+        if array is not None and is_number(array, expected):
+            return _DONE
+        return self._fail(user, "expected a constant {}, found {}", expected, Found(value))
+
+    def _capture(self, name: str, value: ir.Value | None, user: ir.Node) -> Steps:
+        kind = self.rule.kinds[name]
+        if value is None:
+            return self._fail(user, "input {} is missing", name)
+        if kind.says == VALUE.says:
+            return self._bind(name, value, user)
+        thing = self._read(kind, value, user)
+        if thing is MISS:
+            return self._fail(user, "{} is not {}: found {}", name, kind.says, Found(value))
+        return self._bind(name, thing, user)
+
+    def _read(self, kind: Kind, value: ir.Value, user: ir.Node) -> object:
+        if kind.says == TENSOR.says:
+            tensor = tensor_of(value)
+            return MISS if tensor is None else tensor
+        assert kind.of_array is not None
+        array = self._scalar(value, user) if kind.scalar else self._constants.small(value)
+        return MISS if array is None else kind.of_array(array)
+
+    def _either(self, pattern: Either, value: ir.Value | None, user: ir.Node) -> Steps:
+        plan, token = self.rule.plan, token_of(value)
+        steps = [
+            ((option, value, user),)
+            for option in pattern.options
+            if plan.may_match(option, token, self.rule.kinds)
+        ]
+        if steps:
+            return steps
+        # None can match; the first says best what was expected.
+        return (((pattern.options[0], value, user),),)
+
+    def _named(self, pattern: Named, value: ir.Value | None, user: ir.Node) -> Steps:
+        steps = self._capture(pattern.name, value, user)
+        return (((pattern.inner, value, user),),) if steps else steps
+
+    def _through(self, pattern: Through, value: ir.Value | None, user: ir.Node) -> Steps:
+        here: Goal = (pattern.inner, value, user)
+        node = value.producer() if value is not None else None
+        if node is None or node.op_type not in pattern.ops or node.graph is not user.graph:
+            return ((here,),)
+        return (((_Skip(pattern, node), value, user),), (here,))
+
+    def _skip(self, skip: _Skip) -> Steps:
+        self.passed[skip.node] = skip.through
+        self._trail.append((self.passed, skip.node))
+        return (((skip.through, skip.node.inputs[0], skip.node),),)
+
+    def _op(self, op: Op, value: ir.Value | None, index: int, user: ir.Node) -> Steps:
+        node = value.producer() if value is not None else None
+        if value is None or node is None or (node.domain, node.op_type) not in op.ops:
+            return self._fail(user, "expected {}, found {}", op.label, Found(value))
+        if value.index() != index:
+            return self._fail(node, "expected output {} of {}", index, op.label)
+        known = self.nodes.get(op)
+        if known is not None:
+            return _DONE if known is node else self._fail(node, "is not the same as {}", known)
+        if node.graph is not user.graph:
+            return self._fail(node, "lies in another graph")
+        return self._node(op, node)
+
+    def _node(self, op: Op, node: ir.Node) -> Steps:
+        self.nodes[op] = node
+        self._trail.append((self.nodes, op))
+        for output in node.outputs[op.outputs :]:
+            if output.uses() or output.is_graph_output():
+                return self._fail(node, "its output {} is used", output)
+        if op.node is not None and not self._bind(op.node, node, node):
+            return _FAIL
+        schema = schema_at(node, self._opsets)
+        if op.node is None:
+            for attribute in unmentioned(node, op.attributes, schema):
+                return self._fail(node, "has {}={}", attribute.name, attribute.value)
+        goals: list[Goal] = []
+        taken: set[int] = set()
+        for name, expected in op.attributes.items():
+            found = look_up(node, name, schema)
+            if isinstance(found, InputSlot):
+                taken.add(found.index)
+                found = self._input_as_attribute(name, expected, found.value, node, goals)
+            if found is not _SEEN and not self._attribute(node, name, expected, found):
+                return _FAIL
+        return self._inputs(op, node, taken, goals)
+
+    def _input_as_attribute(
+        self, name: str, expected: object, value: ir.Value | None, node: ir.Node, goals: list[Goal]
+    ) -> object:
+        """Return what an attribute given as an input says; a capture becomes a further goal."""
+        if value is None:
+            return None
+        if isinstance(expected, str):
+            goals.append((Capture(expected), value, node))
+            return _SEEN
+        array = self._constants.small(value)
+        return MISS if array is None else tuple(array.ravel().tolist())
+
+    def _attribute(self, node: ir.Node, name: str, expected: object, found: object) -> bool:
+        if isinstance(expected, Anything):
+            return True
+        if found is MISS:
+            return bool(self._fail(node, "{} is not known before it runs", name))
+        if not isinstance(expected, str):
+            if attribute_is(found, expected, rank=axis_rank(node, name)):
+                return True
+            return bool(self._fail(node, "expected {}={}, found {}", name, expected, found))
+        kind = self.rule.kinds[expected]
+        if found is None:
+            if kind.optional:
+                return bool(self._bind(expected, None, node))
+            return bool(self._fail(node, "has no {}", name))
+        if kind.says == ATTRIBUTE.says:
+            found = node.attributes.get(name, MISS)
+        elif not isinstance(found, ir.Attr):
+            found = kind.of_attribute(found)
+        if found is MISS:
+            return bool(self._fail(node, "{} is not {}", name, kind.says))
+        return bool(self._bind(expected, found, node))
+
+    def _inputs(self, op: Op, node: ir.Node, taken: set[int], goals: list[Goal]) -> Steps:
+        patterns = op.inputs
+        values = [value for index, value in enumerate(node.inputs) if index not in taken]
+        last = patterns[-1] if patterns else None
+        if isinstance(last, Capture) and last.rest:
+            patterns = patterns[:-1]
+            if not self._bind(last.name, tuple(values[len(patterns) :]), node):
+                return _FAIL
+            del values[len(patterns) :]
+        if any(value is not None for value in values[len(patterns) :]):
+            return self._fail(node, "has {} inputs", len(values))
+        values += [None] * (len(patterns) - len(values))
+        if len(patterns) == 2 and node.op_type in COMMUTATIVE and len(node.inputs) == 2:
+            return self._either_order(patterns, values, node, goals)
+        return ((*goals, *((p, v, node) for p, v in zip(patterns, values, strict=False))),)
+
+    def _either_order(
+        self,
+        patterns: Sequence[Pattern],
+        values: Sequence[ir.Value | None],
+        node: ir.Node,
+        goals: Sequence[Goal],
+    ) -> Steps:
+        plan, kinds = self.rule.plan, self.rule.kinds
+        (one, other), (left, right) = patterns, values
+        straight = (*goals, (one, left, node), (other, right, node))
+        if one is other or left is right:
+            return (straight,)
+        here, there = token_of(left), token_of(right)
+        fits = plan.may_match(one, here, kinds) and plan.may_match(other, there, kinds)
+        crossed = plan.may_match(one, there, kinds) and plan.may_match(other, here, kinds)
+        if not crossed:
+            return (straight,)
+        swapped = (*goals, (one, right, node), (other, left, node))
+        return (straight, swapped) if fits else (swapped,)
+
+    def _elsewhere(self, link: Link) -> Steps:
+        start = link.start
+        if isinstance(start, Op):
+            matched = self.nodes.get(start)
+            values = list(matched.outputs) if matched is not None else []
+        else:
+            assert isinstance(start, Capture)
+            bound = self.captured.get(start.name)
+            values = [bound] if isinstance(bound, ir.Value) else []
+        taken = set(self.nodes.values())
+        for op in link.path:
+            users = dict.fromkeys(
+                use.node
+                for value in values
+                for use in islice(value.uses(), _USERS_TRIED)
+                if (use.node.domain, use.node.op_type) in op.ops
+            )
+            values = [user.outputs[0] for user in users]
+        root = self._root
+        assert root is not None
+        steps = [((link.root, v, root),) for v in values if v.producer() not in taken]
+        return steps or self._fail(root, "found no further {} beside it", link.root.label)
+
+    def _dtypes_fit(self, node: ir.Node) -> bool:
+        for name, dtypes in self.rule.dtypes.items():
+            value = self.captured[name]
+            if isinstance(value, ir.Value) and value.dtype not in dtypes:
+                text = "the element type of {} is {}"
+                return bool(self._fail(node, text, name, value.dtype or "not known"))
+        return True

@@ -1,0 +1,131 @@
+"""What a rule would do at a node, worked out without touching the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.rewrite.constants import Constants
+from vlmpass.ir_tools.rewrite.interior import leaving
+from vlmpass.ir_tools.rewrite.match import Match
+from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleError, build
+from vlmpass.ir_tools.tape import Tape
+
+__all__ = ["Proposal", "propose"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A rewrite that may be made.
+
+    Attributes:
+        match: What matched.
+        gone: The nodes that go, operands before users.
+        tape: The new nodes.
+        pairs: Each old output with the value that stands for it from now on.
+    """
+
+    match: Match
+    gone: Sequence[ir.Node]
+    tape: Tape
+    pairs: Sequence[tuple[ir.Value, ir.Value]]
+
+
+def _unfit(old: ir.Value, new: ir.Value) -> Declined | None:
+    """Return why a value cannot stand for another: its element type or shape differs."""
+    if old is new:
+        return Declined("it would replace {} by itself", (old,))
+    if old.dtype is not None and new.dtype is not None and old.dtype != new.dtype:
+        return Declined("the result would be {} instead of {}", (new.dtype, old.dtype))
+    if old.shape is None or new.shape is None:
+        return None
+    differ = len(old.shape) != len(new.shape) or any(
+        isinstance(one, int) and isinstance(two, int) and one != two
+        for one, two in zip(old.shape, new.shape, strict=True)
+    )
+    return (
+        Declined("the result's shape would be {} instead of {}", (new.shape, old.shape))
+        if differ
+        else None
+    )
+
+
+def _keeps_border(old: ir.Value, new: ir.Value) -> bool:
+    """Return whether an Identity is what lets a value be a graph's output under its name."""
+    node, producer = old.producer(), new.producer()
+    if node is None or node.op_type != "Identity" or not old.is_graph_output():
+        return False
+    return producer is None or producer.graph is not node.graph or new.is_graph_output()
+
+
+def _pairs(match: Match, new: Sequence[ir.Value]) -> Sequence[tuple[ir.Value, ir.Value]]:
+    rule = match.rule
+    counts = [match.outputs_of(root) for root in match.roots()]
+    old = [
+        v for root, count in zip(match.roots(), counts, strict=True) for v in root.outputs[:count]
+    ]
+    if len(old) != len(new):
+        raise RuleError(
+            f"rule {rule.name} ({rule.file}:{rule.line}) returned {len(new)} values for {len(old)}"
+        )
+    return list(zip(old, new, strict=True))
+
+
+def _check_domains(rule: Rule, tape: Tape, gone: Sequence[ir.Node]) -> None:
+    allowed = {"", *rule.emits, *(node.domain for node in gone)}
+    for node in tape.nodes:
+        if node.domain not in allowed:
+            raise RuleError(
+                f"rule {rule.name} ({rule.file}:{rule.line}) builds {node.domain}::{node.op_type}",
+                remedy=f'declare emits="{node.domain}"',
+            )
+
+
+def propose(
+    rule: Rule,
+    node: ir.Node,
+    constants: Constants,
+    opsets: Mapping[str, int],
+    names: Names,
+    hint: str,
+) -> Proposal | tuple[Match, Declined]:
+    """Try a rule with its first root at a node.
+
+    Args:
+        rule: A rule on offer.
+        node: The root; it has an output.
+        constants: Reads constants.
+        opsets: Imported opset version by domain where the node lies.
+        names: Where fresh names come from.
+        hint: What names of new nodes start with.
+
+    Returns:
+        The proposal, which the caller must splice or discard, or the match as far as it got and
+        why it ends there.
+
+    Raises:
+        RuleError: The rule's function broke its contract.
+    """
+    match = Match(rule, constants, opsets)
+    if not match.run(node):
+        return match, match.failure[2]
+    gone = leaving(match)
+    if isinstance(gone, Declined):
+        return match, gone
+    tape = Tape(names, opsets, hint)
+    new = build(rule, tape, match.captured)
+    declined = new if isinstance(new, Declined) else None
+    if declined is None:
+        assert not isinstance(new, Declined)
+        _check_domains(rule, tape, gone)
+        pairs = _pairs(match, new)
+        declined = next((why for old, v in pairs if (why := _unfit(old, v)) is not None), None)
+        if declined is None and any(_keeps_border(old, v) for old, v in pairs):
+            declined = Declined("it keeps the name of an output of the graph")
+        if declined is None:
+            return Proposal(match, gone, tape, pairs)
+    tape.discard()
+    return match, declined

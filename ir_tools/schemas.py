@@ -1,0 +1,64 @@
+"""What operator schemas say about inputs and attributes, by name, for the version in force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import onnx.defs
+
+__all__ = ["OpSchema", "schema_of"]
+
+
+@dataclass(frozen=True)
+class OpSchema:
+    """The names in one version of an operator.
+
+    Attributes:
+        since: The opset version that introduced this version of the operator.
+        inputs: Names of the formal inputs, in order.
+        attributes: Every attribute with its default as a Python value; None where it has none.
+    """
+
+    since: int
+    inputs: tuple[str, ...]
+    attributes: Mapping[str, object]
+
+    def input_named(self, name: str) -> int | None:
+        """Return the position of the input of that name, unless it is an attribute's name too."""
+        if name in self.attributes or name not in self.inputs:
+            return None
+        return self.inputs.index(name)
+
+
+def _default(attribute: onnx.AttributeProto) -> object:
+    """Return an attribute's value in Python; None where there is none."""
+    match attribute.type:
+        case onnx.AttributeProto.FLOAT:
+            return attribute.f
+        case onnx.AttributeProto.INT:
+            return attribute.i
+        case onnx.AttributeProto.STRING:
+            return attribute.s.decode()
+        case onnx.AttributeProto.FLOATS:
+            return tuple(attribute.floats)
+        case onnx.AttributeProto.INTS:
+            return tuple(attribute.ints)
+        case onnx.AttributeProto.STRINGS:
+            return tuple(text.decode() for text in attribute.strings)
+    return None
+
+
+@cache
+def schema_of(domain: str, op_type: str, version: int) -> OpSchema | None:
+    """Return what is in force at an opset version; None for an operator onnx does not know."""
+    try:
+        found = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return None
+    defaults = {
+        name: _default(attribute.default_value)
+        for name, attribute in sorted(found.attributes.items())
+    }
+    return OpSchema(found.since_version, tuple(i.name for i in found.inputs), defaults)
