@@ -15,7 +15,7 @@ from vlmpass.ir_tools.types.solver import Solver
 from vlmpass.ir_tools.types.texts import dtype_of, parse, spell
 from vlmpass.ir_tools.walk import all_values
 
-__all__ = ["Typing", "apply", "require_well_typed", "solve"]
+__all__ = ["Typing", "apply", "require_well_typed", "retyped", "solve"]
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def solve(model: ir.Model) -> Typing:
     return Typing(tuple(solver.frames))
 
 
-def _retyped(value: ir.Value, text: str) -> ir.TypeProtocol | None:
+def retyped(old: ir.TypeProtocol | None, text: str) -> ir.TypeProtocol | None:
+    """Return a new type object for a text, with the denotation of the one it replaces."""
     new = parse(text)
-    old = value.type
     if new is not None and old is not None and type(new) is type(old):
         new.denotation = old.denotation
     return new
@@ -107,7 +107,7 @@ def apply(model: ir.Model, typing: Typing) -> bool:
         if text is None and value in called and value.type is not None:
             value.type, changed = None, True
         elif text is not None and spell(value.type) != text:
-            value.type, changed = _retyped(value, text), True
+            value.type, changed = retyped(value.type, text), True
     return changed
 
 

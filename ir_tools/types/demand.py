@@ -1,0 +1,226 @@
+"""What type every value will have after some types give way to others, and what its users want.
+
+The plan behind every change of types: a node either changes with its values or keeps the types it
+has; where a schema does not admit the new type, the old one stays for that type variable alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.types.outputs import DECIDED
+from vlmpass.ir_tools.types.signatures import Signature, signature
+from vlmpass.ir_tools.types.texts import dtype_of, with_dtypes
+from vlmpass.ir_tools.types.typing import Typing
+from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
+
+__all__ = ["Demand", "Use"]
+
+_STRUCTURAL = frozenset({("", "If"), ("", "Loop"), ("", "Scan"), ("", "SequenceMap")})
+_CAST = ("", "Cast")
+_FREELY_TYPED = frozenset({"Constant", "ConstantOfShape", "Cast", "Range", "EyeLike"})
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place that wants a value in a type.
+
+    Attributes:
+        node: The node; None for an output of `graph`.
+        index: Position among the node's inputs or the graph's outputs.
+        graph: The graph it lies in.
+        want: The type's text.
+    """
+
+    node: ir.Node | None
+    index: int
+    graph: ir.Graph
+    want: str
+
+
+@dataclass
+class Demand:
+    """Types to be, from a typing of the model as it is.
+
+    Attributes:
+        model: The model.
+        typing: Its types as they are.
+        mapping: The types that give way, and to which.
+        kept: Nodes that keep the types they have; nodes whose values only such nodes use and that
+            compute from integers and constants alone are added (a Resize's scales, say).
+        keep_io: Whether the main graph's inputs and outputs keep their types.
+        have: For every value the type to be; values of unknown type are missing.
+    """
+
+    model: ir.Model
+    typing: Typing
+    mapping: Mapping[ir.DataType, ir.DataType]
+    kept: set[ir.Node]
+    keep_io: bool
+    have: dict[ir.Value, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._signatures: dict[ir.Node, Signature | None] = {}
+        self._scopes = list(scopes(self.model))
+        self._keep_side_calculations()
+        for scope in self._scopes:
+            self._decide(scope)
+        self._decide_constants()
+
+    def mapped(self, text: str) -> str:
+        """Return a type with the element types that give way replaced."""
+        return with_dtypes(text, self.mapping)
+
+    def signature(self, node: ir.Node, scope: Scope) -> Signature | None:
+        """Return a node's signature; None for functions, subgraph operators and unknown ones."""
+        if node not in self._signatures:
+            operator = (node.domain, node.op_type)
+            special = operator in _STRUCTURAL or node.op_identifier() in self.model.functions
+            version = scope.opsets.get(node.domain, 1)
+            self._signatures[node] = None if special else signature(*operator, version)
+        return self._signatures[node]
+
+    def uses(self) -> Iterator[tuple[ir.Value, Use]]:
+        """Yield every use of a value of known type with what it wants."""
+        for scope in self._scopes:
+            graph = scope.graph.graph if isinstance(scope.graph, ir.Function) else scope.graph
+            for node in scope.graph:
+                for index, value in enumerate(node.inputs):
+                    if value is not None and value in self.have:
+                        want = self._want(node, index, value, scope)
+                        yield value, Use(node, index, graph, want)
+            for index, value in enumerate(scope.graph.outputs):
+                text = self.typing.text_of(value)
+                if text is not None and value in self.have:
+                    keeps = self.keep_io and graph is self.model.graph
+                    yield value, Use(None, index, graph, text if keeps else self.mapped(text))
+
+    def _want(self, node: ir.Node, index: int, value: ir.Value, scope: Scope) -> str:
+        """Return the type that an input is to have."""
+        fixed = self._fixed_want(node, index, value, scope)
+        if fixed is not None:
+            return fixed
+        known = self.signature(node, scope)
+        formal = known.input(index) if known is not None else None
+        have = self.have[value]
+        if known is None or formal is None or have in known.allowed[formal.variable]:
+            return have
+        return self.typing.text_of(value) or have
+
+    def _fixed_want(self, node: ir.Node, index: int, value: ir.Value, scope: Scope) -> str | None:
+        """Return what an input must have whatever its value has; None if it takes any type."""
+        text = self.typing.text_of(value)
+        if text is None or node in self.kept:
+            return text
+        known = self.signature(node, scope)
+        formal = known.input(index) if known is not None else None
+        new = self.mapped(text)
+        if known is None or formal is None:
+            return new
+        if self._takes_any(node, known, formal.variable):
+            return None
+        return new if new in known.allowed[formal.variable] else text
+
+    @staticmethod
+    def _takes_any(node: ir.Node, known: Signature, variable: str) -> bool:
+        """Whether a variable types one input and nothing else of the node."""
+        operator = (node.domain, node.op_type)
+        if operator in DECIDED and operator != _CAST:
+            return False
+        inputs = sum(
+            value is not None
+            and (formal := known.input(i)) is not None
+            and formal.variable == variable
+            for i, value in enumerate(node.inputs)
+        )
+        outputs = sum(
+            (formal := known.output(i)) is not None and formal.variable == variable
+            for i in range(len(node.outputs))
+        )
+        return inputs == 1 and outputs == 0
+
+    def _decide(self, scope: Scope) -> None:
+        """Decide the types of a scope's inputs and node outputs."""
+        keeps = self.keep_io and scope.graph is self.model.graph
+        for value in scope.graph.inputs:
+            text = self.typing.text_of(value)
+            if text is not None:
+                self.have[value] = text if keeps else self.mapped(text)
+        for node in scope.graph:
+            known = self.signature(node, scope)
+            for index, value in enumerate(node.outputs):
+                text = self.typing.text_of(value)
+                if text is None:
+                    continue
+                formal = known.output(index) if known is not None else None
+                new = text if node in self.kept else self.mapped(text)
+                if known is not None and formal is not None:
+                    new = new if new in known.allowed[formal.variable] else text
+                self.have[value] = new
+
+    def _decide_constants(self) -> None:
+        """Let initializers have what their users want; where users differ, the new type."""
+        wants: dict[ir.Value, set[str]] = {
+            value: set()
+            for scope in self._scopes
+            for value in scope.initializers.values()
+            if value not in self.have and self.typing.text_of(value) is not None
+        }
+        for scope in self._scopes:
+            for node in scope.graph:
+                for index, value in enumerate(node.inputs):
+                    if value is None or value not in wants:
+                        continue
+                    want = self._fixed_want(node, index, value, scope)
+                    if want is not None:
+                        wants[value].add(want)
+        for value, wanted in wants.items():
+            text = self.typing.text_of(value)
+            assert text is not None
+            output = value.is_graph_output()
+            self.have[value] = text if wanted == {text} and not output else self.mapped(text)
+
+    def _keep_side_calculations(self) -> None:
+        """Keep what computes from integers and constants for nothing but kept inputs."""
+        for scope in self._scopes:
+            changing = self._exact_sources(scope)
+            for node in reversed(list(scope.graph)):
+                if node in changing and all(self._stays(value, scope) for value in node.outputs):
+                    self.kept.add(node)
+
+    def _exact_sources(self, scope: Scope) -> Collection[ir.Node]:
+        """Return nodes with changing types that compute from integers and constants alone."""
+        found: dict[ir.Node, None] = {}
+        for node in scope.graph:
+            texts = [self.typing.text_of(value) for value in node.outputs]
+            if node in self.kept or not any(t is not None and self.mapped(t) != t for t in texts):
+                continue
+            if node.attributes and any(True for _ in subgraphs(node)):
+                continue
+            if all(self._is_exact(value, found) for value in node.inputs) and (
+                node.inputs or node.op_type in _FREELY_TYPED
+            ):
+                found[node] = None
+        return found
+
+    def _is_exact(self, value: ir.Value | None, found: Mapping[ir.Node, None]) -> bool:
+        if value is None or value.is_initializer() or value.producer() in found:
+            return True
+        text = self.typing.text_of(value)
+        dtype = dtype_of(text) if text is not None else None
+        return dtype is not None and not dtype.is_floating_point()
+
+    def _stays(self, value: ir.Value, scope: Scope) -> bool:
+        """Whether every use of a value wants the type it has now."""
+        text = self.typing.text_of(value)
+        if text is None or self.mapped(text) == text:
+            return True
+        if value.is_graph_output() or not value.uses():
+            return False
+        return all(
+            user.graph is not None and self._fixed_want(user, index, value, scope) == text
+            for user, index in value.uses()
+        )
