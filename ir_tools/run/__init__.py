@@ -1,1 +1,23 @@
-"""Run models and compare what they compute."""
+"""Run models on generated inputs, in a process of their own, and compare what they compute."""
+
+from vlmpass.ir_tools.run.compare import TOLERANCES, OutputDifference, compare, compare_arrays
+from vlmpass.ir_tools.run.inputs import InputPlan, generate_inputs, read_inputs
+from vlmpass.ir_tools.run.runner import OPTIMIZATIONS, RunError, Runner, require_onnxruntime
+from vlmpass.ir_tools.run.verify import Trial, Verification, verify
+
+__all__ = [
+    "OPTIMIZATIONS",
+    "TOLERANCES",
+    "InputPlan",
+    "OutputDifference",
+    "RunError",
+    "Runner",
+    "Trial",
+    "Verification",
+    "compare",
+    "compare_arrays",
+    "generate_inputs",
+    "read_inputs",
+    "require_onnxruntime",
+    "verify",
+]

@@ -1,0 +1,255 @@
+"""Error statistics of one output against another, and when the two count as equal.
+
+Floating-point outputs are equal when no element differs by more than the tolerance times its own
+size plus the output's typical size (the median magnitude of what is not zero, so that neither
+zeros nor mask constants like -1e4 set the scale). Integers, booleans and strings must be equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from vlmpass.ir_tools.worker.transport import Array, Feed
+
+__all__ = ["TOLERANCES", "OutputDifference", "compare", "compare_arrays", "tolerance_for"]
+
+TOLERANCES: Mapping[str, float] = {
+    "float64": 1e-7,
+    "float32": 1e-4,
+    "float16": 5e-3,
+    "bfloat16": 4e-2,
+    "float8": 3e-1,
+}
+"""Largest relative error that counts as equal, by the narrowest type computed in.
+
+About the rounding of the type times the square root of a deep model's number of steps.
+"""
+
+_CHUNK = 1 << 20
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class OutputDifference:
+    """How one output compares.
+
+    Attributes:
+        name: The output.
+        ok: Whether it counts as equal.
+        reason: Why not; empty if it does.
+        expected: Element type and shape of the expected array, such as ``float32[2,6,2048]``.
+        actual: The same of the actual one.
+        max_abs: Largest absolute difference of elements that are finite in both.
+        max_rel: Largest difference relative to the element's size plus the typical size.
+        cosine: Cosine of the angle between the two, 1.0 where both are zero.
+        tolerance: What max_rel was held against; 0.0 for exact types.
+        nan: How many elements are NaN, expected and actual.
+        inf: How many are infinite, expected and actual.
+        all_zero: Whether all elements are zero, expected and actual.
+    """
+
+    name: str
+    ok: bool
+    reason: str
+    expected: str
+    actual: str
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    cosine: float = 1.0
+    tolerance: float = 0.0
+    nan: tuple[int, int] = (0, 0)
+    inf: tuple[int, int] = (0, 0)
+    all_zero: tuple[bool, bool] = (False, False)
+
+
+def tolerance_for(*dtypes: str) -> float:
+    """Return the tolerance of the narrowest of some element types; 0.0 if none is floating."""
+    found = [bound for dtype in dtypes for key, bound in TOLERANCES.items() if _matches(dtype, key)]
+    return max(found, default=0.0)
+
+
+def _matches(dtype: str, key: str) -> bool:
+    return dtype.startswith("float8") if key == "float8" else dtype == key
+
+
+def compare(
+    expected: Feed, actual: Feed, *, tolerance: float | None = None, at_least: float = 0.0
+) -> list[OutputDifference]:
+    """Compare two sets of outputs by name.
+
+    Args:
+        expected: Outputs of the reference; its order is the result's.
+        actual: Outputs of what is judged; an output that only one of them has is a difference.
+        tolerance: For floating-point outputs; by default that of the narrower of the two dtypes.
+        at_least: The default is raised to this, for what was computed in a narrower type.
+    """
+    differences: list[OutputDifference] = []
+    for name, value in expected.items():
+        if name not in actual:
+            differences.append(_odd(name, "output is missing", _describe(value), "-"))
+        else:
+            differences += _compare_values(name, value, actual[name], tolerance, at_least)
+    extra = [name for name in actual if name not in expected]
+    differences += [_odd(name, "output is new", "-", _describe(actual[name])) for name in extra]
+    return differences
+
+
+def _odd(name: str, reason: str, expected: str, actual: str) -> OutputDifference:
+    return OutputDifference(name, False, reason, expected, actual, cosine=0.0)
+
+
+def _describe(value: Array | list[Array] | None) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, list):
+        return f"sequence of {len(value)}"
+    kind = "string" if value.dtype == object else value.dtype.name
+    return f"{kind}[{','.join(str(dim) for dim in value.shape)}]"
+
+
+def _compare_values(
+    name: str,
+    expected: Array | list[Array] | None,
+    actual: Array | list[Array] | None,
+    tolerance: float | None,
+    at_least: float,
+) -> list[OutputDifference]:
+    if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
+        return [
+            compare_arrays(f"{name}[{index}]", *pair, tolerance=tolerance, at_least=at_least)
+            for index, pair in enumerate(zip(expected, actual, strict=True))
+        ]
+    if isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
+        return [compare_arrays(name, expected, actual, tolerance=tolerance, at_least=at_least)]
+    same = expected is None and actual is None
+    reason = "" if same else "one is a sequence or absent, the other is not, or lengths differ"
+    described = _describe(expected), _describe(actual)
+    return [OutputDifference(name, same, reason, *described)]
+
+
+def compare_arrays(
+    name: str,
+    expected: Array,
+    actual: Array,
+    *,
+    tolerance: float | None = None,
+    at_least: float = 0.0,
+) -> OutputDifference:
+    """Compare two arrays.
+
+    Arrays of different floating-point types are compared by value. NaN equals NaN and an infinity
+    equals the same infinity, each at the same place only. Memory stays bounded by chunks.
+    """
+    blank = OutputDifference(name, True, "", _describe(expected), _describe(actual))
+    if expected.shape != actual.shape:
+        return replace(blank, ok=False, reason="shapes differ", cosine=0.0)
+    if _is_float(expected) and _is_float(actual):
+        if tolerance is None:
+            tolerance = max(tolerance_for(expected.dtype.name, actual.dtype.name), at_least)
+        return _compare_floats(blank, expected, actual, tolerance)
+    if expected.dtype != actual.dtype:
+        return replace(blank, ok=False, reason="element types differ", cosine=0.0)
+    equal = bool(np.array_equal(expected, actual))
+    if equal or expected.dtype == object or expected.dtype.kind == "c":
+        return replace(blank, ok=equal, reason="" if equal else "values differ")
+    return replace(_compare_floats(blank, expected, actual, 0.0), ok=False, reason="values differ")
+
+
+def _is_float(array: Array) -> bool:
+    return array.dtype.kind == "f" or (array.dtype.kind == "V" and _has_exponent(array.dtype))
+
+
+def _has_exponent(dtype: np.dtype[np.generic]) -> bool:
+    try:
+        ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return False
+    return True
+
+
+def _chunks(*arrays: Array) -> Iterator[tuple[npt.NDArray[np.float64], ...]]:
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, _CHUNK):
+        yield tuple(array[start : start + _CHUNK].astype(np.float64) for array in flat)
+
+
+def _typical(array: Array) -> float:
+    """Return the median magnitude of the finite elements that are not zero; 0.0 without any."""
+    flat = array.reshape(-1)
+    sample = flat[:: max(1, flat.size // _SAMPLE)].astype(np.float64)
+    sizes = np.abs(sample[np.isfinite(sample) & (sample != 0)])
+    return float(np.median(sizes)) if sizes.size else 0.0
+
+
+@dataclass
+class _Sums:
+    """What one pass over two arrays collects."""
+
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    dot: float = 0.0
+    squares: tuple[float, float] = (0.0, 0.0)
+    nan: tuple[int, int] = (0, 0)
+    inf: tuple[int, int] = (0, 0)
+    nonzero: tuple[bool, bool] = (False, False)
+    misplaced: int = 0
+
+    def add(self, e: npt.NDArray[np.float64], a: npt.NDArray[np.float64], scale: float) -> None:
+        self.nan = (self.nan[0] + int(np.isnan(e).sum()), self.nan[1] + int(np.isnan(a).sum()))
+        self.inf = (self.inf[0] + int(np.isinf(e).sum()), self.inf[1] + int(np.isinf(a).sum()))
+        self.nonzero = (self.nonzero[0] or bool(e.any()), self.nonzero[1] or bool(a.any()))
+        finite = np.isfinite(e) & np.isfinite(a)
+        same = (e == a) | (np.isnan(e) & np.isnan(a))
+        self.misplaced += int((~finite & ~same).sum())
+        e, a = e[finite], a[finite]
+        if not e.size:
+            return
+        gap = np.abs(e - a)
+        size = np.maximum(np.abs(e), np.abs(a)) + scale
+        self.max_abs = max(self.max_abs, float(gap.max()))
+        ratio = np.divide(gap, size, out=np.zeros_like(gap), where=gap > 0)
+        self.max_rel = max(self.max_rel, float(ratio.max()))
+        # Divided by the typical size, or squares of 1e200 would overflow.
+        unit = scale or 1.0
+        e, a = e / unit, a / unit
+        self.dot += float(e @ a)
+        self.squares = (self.squares[0] + float(e @ e), self.squares[1] + float(a @ a))
+
+    def cosine(self) -> float:
+        if not all(self.squares):
+            return 1.0 if self.squares[0] == self.squares[1] else 0.0
+        cosine = self.dot / math.sqrt(self.squares[0]) / math.sqrt(self.squares[1])
+        return min(max(cosine, -1.0), 1.0)
+
+
+def _compare_floats(
+    blank: OutputDifference, expected: Array, actual: Array, tolerance: float
+) -> OutputDifference:
+    sums = _Sums()
+    scale = max(_typical(expected), _typical(actual))
+    for e, a in _chunks(expected, actual):
+        sums.add(e, a, scale)
+    reason = ""
+    if sums.misplaced:
+        reason = f"{sums.misplaced} elements are NaN or infinite in one of the two only"
+    elif sums.max_rel > tolerance:
+        reason = "values differ" if tolerance == 0.0 else "error above the tolerance"
+    empty = expected.size == 0
+    return replace(
+        blank,
+        ok=not reason,
+        reason=reason,
+        max_abs=sums.max_abs,
+        max_rel=sums.max_rel,
+        cosine=sums.cosine(),
+        tolerance=tolerance,
+        nan=sums.nan,
+        inf=sums.inf,
+        all_zero=(not empty and not sums.nonzero[0], not empty and not sums.nonzero[1]),
+    )

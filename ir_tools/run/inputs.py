@@ -1,0 +1,179 @@
+"""Seeded inputs that a model accepts, made from nothing but the model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.run.dims import SIZES, Dimensions
+from vlmpass.ir_tools.run.roles import Role
+from vlmpass.ir_tools.run.uses import Use, trace_use
+from vlmpass.ir_tools.run.values import Request, make_values
+from vlmpass.ir_tools.worker.transport import Array, Feed
+
+__all__ = ["Attempt", "InputPlan", "generate_inputs", "read_inputs"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One set of inputs worth trying.
+
+    Attributes:
+        dims: Size by symbol of every dynamic dimension.
+        padded: Whether masks hide some padding.
+        inputs: The arrays by input name; a sequence is a list of arrays.
+    """
+
+    dims: Mapping[str, int]
+    padded: bool
+    inputs: Feed
+
+
+class InputPlan:
+    """How to feed a model: which inputs, how each is used, which dimensions belong together.
+
+    Args:
+        model: Only graph structure, types and shapes are looked at; no weight is read.
+
+    Raises:
+        VerifyError: If an input declares no rank, so that no shape can be made for it.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        initializers = model.graph.initializers
+        self._inputs = [value for value in model.graph.inputs if value.name not in initializers]
+        for value in self._inputs:
+            if value.shape is None:
+                raise VerifyError(
+                    f"input '{value.name}' declares no rank",
+                    remedy="give values with --inputs file.npz",
+                )
+        self._uses: dict[str, Use] = {
+            value.name or "": trace_use(model, value) for value in self._inputs
+        }
+        self.dimensions = Dimensions(self._inputs, self._uses, _squares(model))
+
+    def attempts(
+        self, size: int, seed: int = 0, pinned: Mapping[str, int] | None = None
+    ) -> Iterator[Attempt]:
+        """Yield input sets, the most plausible first, for the source model to accept or refuse.
+
+        Args:
+            size: Which of the two sizes of every dynamic dimension, 0 or 1.
+            seed: Same seed, same arrays.
+            pinned: Sizes by symbol that are given.
+
+        Each assignment is tried with padding in the masks first and then without.
+        """
+        for sizes in self.dimensions.attempts(size, pinned):
+            for padded in (True, False):
+                inputs = self._fill(sizes, size, seed, padded)
+                if inputs is None:
+                    continue
+                yield Attempt(sizes, padded, inputs)
+                if not self._has_mask:
+                    break
+
+    @property
+    def _has_mask(self) -> bool:
+        return any("mask" in (value.name or "").lower() for value in self._inputs)
+
+    def _fill(self, sizes: Mapping[str, int], size: int, seed: int, padded: bool) -> Feed | None:
+        by_role = {
+            role: length
+            for role in Role
+            if (length := self.dimensions.size_of(role, sizes)) is not None
+        }
+        feed: Feed = {}
+        for index, value in enumerate(self._inputs):
+            name = value.name or ""
+            shape = self.dimensions.shape(name, sizes)
+            if shape is None:
+                return None
+            request = Request(value, self._uses[name], shape, by_role, size, padded)
+            rng = np.random.default_rng((seed, size, index))
+            if isinstance(value.type, ir.SequenceType):
+                feed[name] = [make_values(request, rng), make_values(request, rng)]
+            else:
+                feed[name] = make_values(request, rng)
+        return feed
+
+
+def _squares(model: ir.Model) -> list[int]:
+    """Return the sides of square position tables: [1, n, d] with n or n - 1 a square."""
+    sides: list[int] = []
+    for value in model.graph.initializers.values():
+        shape = value.shape
+        if shape is None or not 2 <= len(shape) <= 3 or not isinstance(shape[-2], int):
+            continue
+        if len(shape) == 3 and shape[0] != 1:
+            continue
+        for count in (shape[-2], shape[-2] - 1):
+            side = math.isqrt(max(count, 0))
+            if side >= 4 and side * side == count and side not in sides:
+                sides.append(side)
+    return sides[:6]
+
+
+def generate_inputs(model: ir.Model, seed: int = 0, size: int = 0) -> Feed:
+    """Return the most plausible inputs of a model, by input name.
+
+    Token ids stay within the tables they index, positions within theirs, masks are ones with some
+    padding on the left, caches, pixels and embeddings are standard normal.
+
+    Args:
+        model: Only structure, types and shapes are looked at.
+        seed: Same seed, same arrays.
+        size: 0 or 1: one of two sizes of every dynamic dimension.
+
+    Raises:
+        VerifyError: If an input declares no rank or no element type.
+        ValueError: If size is neither 0 nor 1.
+    """
+    if not 0 <= size < SIZES:
+        raise ValueError(f"size is 0 or 1, not {size}")
+    attempt = next(InputPlan(model).attempts(size, seed), None)
+    if attempt is None:
+        raise VerifyError(
+            "no shape follows from the declared dimensions", remedy="give values with --inputs"
+        )
+    return attempt.inputs
+
+
+def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
+    """Return the arrays of an ``.npz`` file as inputs of a model, cast to the declared dtypes.
+
+    Raises:
+        VerifyError: If the file cannot be read, lacks an input or has one that the model has not.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise VerifyError(f"cannot read inputs from {os.fspath(path)}: {error}") from error
+    initializers = model.graph.initializers
+    wanted = {value.name or "": value for value in model.graph.inputs}
+    required = [name for name in wanted if name not in initializers]
+    missing = [name for name in required if name not in arrays]
+    extra = [name for name in arrays if name not in wanted]
+    if missing or extra:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"has {', '.join(extra)}, which the model does not take"] if extra else []
+        raise VerifyError(f"{os.fspath(path)} {' and '.join(parts)}")
+    return {name: _as_declared(arrays[name], wanted[name]) for name in arrays}
+
+
+def _as_declared(array: Array, value: ir.Value) -> Array:
+    dtype = value.dtype
+    if dtype is None or dtype is ir.DataType.STRING:
+        return array
+    if array.dtype.kind == "V":
+        # numpy stores bfloat16 and float8 as raw bytes of the same size.
+        return array.view(dtype.numpy())
+    return array.astype(dtype.numpy())

@@ -1,0 +1,90 @@
+"""A model in memory as a file that a runtime can open, its weights left where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.skeleton import inline, skeleton
+from vlmpass.ir_tools.weights import as_weight
+
+__all__ = ["stage"]
+
+_SMALL = 1024
+_COMPUTED = "computed"
+_ALIGNMENT = 64
+
+
+class _Stager:
+    """Decides for each tensor whether it goes into the file, is referred to or is evaluated."""
+
+    def __init__(self, folder: Path, inline_limit: int | None) -> None:
+        self.files: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
+        self._folder = folder
+        self._inline_limit = inline_limit
+        self._inlined = 0
+
+    def stand_in(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        """Return what is serialised in place of a tensor."""
+        if self._inline_limit is not None:
+            self._inlined += tensor.nbytes
+            if self._inlined > self._inline_limit:
+                raise VerifyError(
+                    f"weights above {self._inline_limit / 1e9:g} GB are too large for the"
+                    " reference evaluator"
+                )
+            return inline(tensor)
+        if tensor.nbytes <= _SMALL or tensor.dtype is ir.DataType.STRING:
+            return inline(tensor)
+        where = as_weight(tensor).file_range()
+        if where is None:
+            return self._evaluate(tensor)
+        return self._refer(tensor, where.path, where.offset)
+
+    def _refer(self, tensor: ir.TensorProtocol, path: str, offset: int) -> ir.TensorProtocol:
+        alias = self._aliases.setdefault(path, f"file{len(self._aliases)}")
+        self.files[alias] = path
+        return ir.ExternalTensor(
+            alias,
+            offset,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=tensor.name or "",
+        )
+
+    def _evaluate(self, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        path = self._folder / _COMPUTED
+        with path.open("ab") as file:
+            file.seek(0, 2)
+            file.write(b"\0" * (-file.tell() % _ALIGNMENT))
+            offset = file.tell()
+            for chunk in as_weight(tensor).chunks():
+                file.write(chunk)
+        return self._refer(tensor, str(path), offset)
+
+
+def stage(
+    model: ir.Model, folder: Path, *, inline_limit: int | None = None
+) -> tuple[str, dict[str, str]]:
+    """Write a model so that a runtime can open it.
+
+    Args:
+        model: Left unchanged.
+        folder: An empty folder for the file and for weights that must be evaluated first.
+        inline_limit: Put all tensors into the file, up to this many bytes, instead of referring
+            to them.
+
+    Returns:
+        The file's path, and the real path of each data file by the name the model refers to it by.
+
+    Raises:
+        VerifyError: If the tensors to be put into the file are larger than the limit.
+    """
+    stager = _Stager(folder, inline_limit)
+    path = folder / "model.onnx"
+    path.write_bytes(skeleton(model, stager.stand_in).SerializeToString())
+    return str(path), stager.files

@@ -1,0 +1,206 @@
+"""Values for one input: ids, masks, positions, caches, pixels, each by name, dtype and use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.run.dims import grid_rows, is_grid
+from vlmpass.ir_tools.run.roles import Role, words
+from vlmpass.ir_tools.run.uses import Use
+from vlmpass.ir_tools.worker.transport import Array
+
+__all__ = ["Request", "make_values"]
+
+# Additive masks in the wild hold -1e4, finfo.min or -inf; this one survives float16 sums.
+_MASKED = -10000.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one input is to be filled with.
+
+    Attributes:
+        value: The graph input.
+        use: How the graph consumes it.
+        shape: The shape to make.
+        sizes: Sizes by role, as far as the model has such dimensions.
+        size: Which of the two sizes of every dimension this is, 0 or 1.
+        padded: Whether masks hide some padding.
+    """
+
+    value: ir.Value
+    use: Use
+    shape: tuple[int, ...]
+    sizes: Mapping[Role, int]
+    size: int
+    padded: bool
+
+    @property
+    def name(self) -> str:
+        """The input's name."""
+        return self.value.name or ""
+
+    @property
+    def past(self) -> int:
+        """Length of the cache; 0 without one."""
+        return self.sizes.get(Role.PAST, 0)
+
+
+def make_values(request: Request, rng: np.random.Generator) -> Array:
+    """Return an array of the input's dtype and the requested shape.
+
+    Raises:
+        VerifyError: If the dtype has no numpy counterpart that values can be drawn for.
+    """
+    dtype = request.value.dtype
+    if dtype is None or dtype is ir.DataType.UNDEFINED:
+        raise VerifyError(
+            f"input '{request.name}' declares no element type", remedy="give values with --inputs"
+        )
+    if dtype is ir.DataType.STRING:
+        return np.full(request.shape, "abc", dtype=object)
+    if dtype is ir.DataType.BOOL:
+        return _bools(request, rng)
+    if dtype.is_integer():
+        return _integers(request, rng).astype(dtype.numpy())
+    return _floats(request, rng).astype(dtype.numpy())
+
+
+def _visible(request: Request) -> npt.NDArray[np.bool_]:
+    """Return what a padding mask lets through: all but one or two places at the left of odd rows.
+
+    A single row is padded too where the cache leaves room, so that padding is always exercised.
+    """
+    visible = np.ones(request.shape, np.bool_)
+    length = request.shape[-1] if request.shape else 0
+    hidden = min(2, length - 1)
+    if request.padded and len(request.shape) == 2 and hidden > 0:
+        if request.shape[0] > 1:
+            visible[1::2, :hidden] = False
+        elif request.past > hidden:
+            visible[:, :1] = False
+    return visible
+
+
+def _causal(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return what a causal mask over (…, queries, keys) lets through."""
+    queries, keys = shape[-2:]
+    lower = np.tril(np.ones((queries, keys), np.bool_), keys - queries)
+    return np.array(np.broadcast_to(lower, shape))
+
+
+def _mask(request: Request) -> npt.NDArray[np.bool_]:
+    # Two axes of different length are queries and keys only from rank 3 on.
+    return _causal(request.shape) if len(request.shape) >= 3 else _visible(request)
+
+
+def _bools(request: Request, rng: np.random.Generator) -> Array:
+    named = words(request.name)
+    if "mask" in named:
+        return _mask(request)
+    if named & {"cache", "branch"}:
+        return np.full(request.shape, request.past > 0)
+    return rng.random(request.shape) < 0.5
+
+
+def _integers(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    named = words(request.name)
+    for test, make in _INTEGERS:
+        if test(request, named):
+            return make(request, rng)
+    return _indices(request, rng)
+
+
+def _positions(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    length = request.shape[-1] if request.shape else 1
+    row = np.arange(request.past, request.past + length)
+    if request.use.bound is not None:
+        row = np.minimum(row, request.use.bound - 1)
+    return np.array(np.broadcast_to(row if request.shape else row[0], request.shape))
+
+
+def _lengths(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    named = words(request.name)
+    sequence = request.sizes.get(Role.SEQUENCE, 1)
+    if "past" in named:
+        number = request.past
+    elif named & {"total", "kv", "k"}:
+        # seqlens_k of GroupQueryAttention counts from zero.
+        number = request.past + sequence - (1 if "k" in named else 0)
+    else:
+        number = sequence
+    return np.full(request.shape, number)
+
+
+def _grid(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    patches = request.sizes.get(Role.PATCHES) if request.shape[0] == 1 else None
+    return np.array(grid_rows(request.shape[0], request.size, patches), np.int64).reshape(
+        request.shape
+    )
+
+
+def _cumulative(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    last = request.sizes.get(Role.PATCHES, request.sizes.get(Role.SEQUENCE, 1))
+    count = math.prod(request.shape)
+    return (np.arange(count) * last // max(count - 1, 1)).reshape(request.shape)
+
+
+def _sides(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    return np.array(np.broadcast_to(np.array([4, (6, 8)[request.size]]), request.shape))
+
+
+def _counts(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    return np.ones(request.shape, np.int64)
+
+
+def _indices(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return random ids below the table's length; an id the graph compares with occurs."""
+    bound = request.use.bound
+    named = words(request.name)
+    if bound is None:
+        bound = 100 if named & {"ids", "id", "token", "tokens", "input"} else 2
+    drawn = rng.integers(0, bound, request.shape)
+    special = [number for number in request.use.equal_to if 0 <= number < bound]
+    if special and drawn.ndim and drawn.shape[-1] > 1:
+        drawn[drawn == special[0]] = (special[0] + 1) % bound
+        drawn[..., 1] = special[0]
+    return drawn
+
+
+_SIZE_CONSUMERS = ("ConstantOfShape", "Expand", "Range", "Reshape", "Slice", "TopK", "Trilu")
+_INTEGERS: tuple[
+    tuple[
+        Callable[[Request, frozenset[str]], bool],
+        Callable[[Request, np.random.Generator], npt.NDArray[np.int64]],
+    ],
+    ...,
+] = (
+    (lambda r, named: "mask" in named, lambda r, rng: _mask(r).astype(np.int64)),
+    (lambda r, named: is_grid(r.value), _grid),
+    (lambda r, named: bool(named & {"position", "positions", "pos"}), _positions),
+    (lambda r, named: "cu" in named, _cumulative),
+    (lambda r, named: bool(named & {"length", "lengths", "seqlen", "seqlens", "len"}), _lengths),
+    (lambda r, named: bool(named & {"sizes", "shapes"}) and r.shape[-1:] == (2,), _sides),
+    (lambda r, named: r.use.bound is not None, _indices),
+    (lambda r, named: not r.shape or r.use.reaches(*_SIZE_CONSUMERS), _counts),
+)
+
+
+def _floats(request: Request, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    named = words(request.name)
+    if "mask" in named:
+        visible = _mask(request)
+        # `1 - mask` and `mask * x` want ones and zeros, `scores + mask` wants the offsets.
+        if request.use.reaches("Add") and not request.use.reaches("Sub", "Mul"):
+            return np.where(visible, 0.0, _MASKED)
+        return visible.astype(np.float64)
+    if named & {"scale", "temperature", "alpha", "threshold"}:
+        return rng.uniform(0.5, 1.0, request.shape)
+    return rng.standard_normal(request.shape)

@@ -1,0 +1,311 @@
+"""Do two models compute the same? Both run on the same generated inputs, at two sizes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for
+from vlmpass.ir_tools.run.dims import SIZES
+from vlmpass.ir_tools.run.inputs import InputPlan
+from vlmpass.ir_tools.run.runner import Optimization, RunError, Runner
+from vlmpass.ir_tools.run.sides import Side, computed_in
+from vlmpass.ir_tools.worker.transport import Array, Feed
+
+__all__ = ["Trial", "Verification", "verify"]
+
+Source = str | os.PathLike[str] | ir.Model
+_F16, _BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of inputs that both models were run on.
+
+    Attributes:
+        dims: Size by symbol of every dynamic dimension; empty for the user's own inputs.
+        finite: Whether every output of the reference was finite.
+    """
+
+    dims: Mapping[str, int]
+    finite: bool
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison of two models found.
+
+    Attributes:
+        ok: Whether every output of every trial is equal within the tolerance.
+        expected_ran: How the reference was run.
+        actual_ran: How the other was run.
+        trials: The input sets.
+        outputs: For each output the worst of its trials, in the reference's order.
+        findings: What else is wrong, such as an input that is missing.
+        notes: What a reader of the verdict should know.
+        seconds: Wall time.
+    """
+
+    ok: bool
+    expected_ran: str
+    actual_ran: str
+    trials: tuple[Trial, ...]
+    outputs: tuple[OutputDifference, ...]
+    findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def max_rel(self) -> float:
+        """The largest relative error over all outputs."""
+        return max((output.max_rel for output in self.outputs), default=0.0)
+
+
+def verify(
+    expected: Source,
+    actual: Source,
+    *,
+    inputs: Mapping[str, Array | Sequence[Array] | None] | None = None,
+    seed: int = 0,
+    tolerance: float | None = None,
+    optimization: Optimization = "basic",
+) -> Verification:
+    """Run two models on the same inputs and compare their outputs.
+
+    The inputs are generated from the first model, at two sizes of every dynamic dimension; an
+    assignment of sizes that the first model refuses says nothing and is replaced by another.
+    bfloat16, which ONNX Runtime's CPU cannot compute in, is computed in float32, and so is float16
+    where the second model no longer computes in it.
+
+    Args:
+        expected: The reference: a path, or a model in memory.
+        actual: What is judged.
+        inputs: The user's own inputs, used instead of generated ones.
+        seed: Of the generated inputs.
+        tolerance: Largest relative error of floating-point outputs; by default that of the
+            narrowest type either model computes in.
+        optimization: ONNX Runtime's graph optimisation level.
+
+    Raises:
+        VerifyError: If the first model cannot be run here, or on no input set.
+    """
+    return _Comparison(_side(expected), _side(actual), optimization, seed, tolerance).run(inputs)
+
+
+def _side(source: Source) -> Side:
+    if isinstance(source, ir.Model):
+        return Side(source)
+    return Side(load(source), source)
+
+
+@dataclass
+class _Comparison:
+    a: Side
+    b: Side
+    optimization: Optimization
+    seed: int
+    tolerance: float | None
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, given: Mapping[str, Array | Sequence[Array] | None] | None) -> Verification:
+        start = time.perf_counter()
+        pinned = self._match_interfaces()
+        bound = self._choose_arithmetic()
+        trials: list[Trial] = []
+        outputs: tuple[OutputDifference, ...] = ()
+        if not self.findings:
+            with ExitStack() as stack:
+                a = stack.enter_context(self.a.open(self.optimization))
+                ran = list(self._expected(a, given, pinned))
+                a.stop()
+                self._note_coverage([trial for trial, _, _ in ran], given is not None)
+                trials = [trial for trial, _, _ in ran]
+                outputs = self._compare(stack, [(fed, made) for _, fed, made in ran], bound)
+        ok = not self.findings and bool(outputs) and all(output.ok for output in outputs)
+        return Verification(
+            ok,
+            self.a.how,
+            self.b.how,
+            tuple(trials),
+            outputs,
+            tuple(self.findings),
+            tuple(self.notes),
+            time.perf_counter() - start,
+        )
+
+    def _match_interfaces(self) -> dict[str, int]:
+        """Record inputs and outputs that do not match; return the sizes the second model fixes."""
+        pinned: dict[str, int] = {}
+        wanted, offered = _required(self.a.model), {v.name: v for v in self.b.model.graph.inputs}
+        for name in [name for name in wanted if name not in offered]:
+            self.findings.append(f"input '{name}' is missing")
+        for name in [name for name in _required(self.b.model) if name not in wanted]:
+            self.findings.append(f"input '{name}' is new and has no default")
+        for name, value in wanted.items():
+            if name in offered:
+                pinned.update(self._pin(value, offered[name]))
+        have = {value.name for value in self.b.model.graph.outputs}
+        for value in self.a.model.graph.outputs:
+            if value.name not in have:
+                self.findings.append(f"output '{value.name}' is missing")
+        return pinned
+
+    def _pin(self, a: ir.Value, b: ir.Value) -> Iterator[tuple[str, int]]:
+        if a.shape is None or b.shape is None:
+            return
+        if len(a.shape) != len(b.shape):
+            self.findings.append(f"input '{a.name}' has rank {len(b.shape)}, was {len(a.shape)}")
+            return
+        for axis, (old, new) in enumerate(zip(a.shape, b.shape, strict=True)):
+            if isinstance(old, int) and isinstance(new, int) and old != new:
+                self.findings.append(f"input '{a.name}' has {new} at axis {axis}, was {old}")
+            elif isinstance(new, int) and isinstance(old, ir.SymbolicDim):
+                yield old.value or f"{a.name}[{axis}]", new
+
+    def _choose_arithmetic(self) -> float:
+        """Decide what is computed in float32, and return the tolerance."""
+        a, b = computed_in(self.a.model), computed_in(self.b.model)
+        narrow = {_BF16} | ({_F16} if _F16 not in b else set())
+        self.a.widened = frozenset(a & narrow)
+        self.b.widened = frozenset(b & {_BF16})
+        if self.tolerance is not None:
+            return self.tolerance
+        left = (a - self.a.widened) | (b - (self.b.widened & self.a.widened))
+        return tolerance_for(*(dtype.numpy().name for dtype in left))
+
+    def _expected(
+        self,
+        runner: Runner,
+        given: Mapping[str, Array | Sequence[Array] | None] | None,
+        pinned: Mapping[str, int],
+    ) -> Iterator[tuple[Trial, Feed, Feed]]:
+        if given is not None:
+            fed = self._adapt(given)
+            made = runner.run(fed)
+            yield Trial({}, _finite(made)), fed, made
+            return
+        plan = InputPlan(self.a.model)
+        last: RunError | None = None
+        found = False
+        for size in range(SIZES if plan.dimensions.names else 1):
+            best: tuple[Trial, Feed, Feed] | None = None
+            for attempt in plan.attempts(size, self.seed, pinned):
+                if best is not None and (best[0].finite or best[0].dims != attempt.dims):
+                    break  # without padding, the same sizes may give finite values
+                fed = self._adapt(attempt.inputs)
+                try:
+                    made = runner.run(fed)
+                except RunError as error:
+                    if error.stage == "crash":
+                        raise
+                    last = error
+                    continue
+                if best is None or _finite(made):
+                    best = Trial(attempt.dims, _finite(made)), fed, made
+            if best is not None:
+                found = True
+                yield best
+        if not found:
+            raise VerifyError(
+                f"the reference model accepts none of the generated inputs; last: {last}",
+                remedy="give inputs with --inputs file.npz",
+            )
+
+    def _adapt(self, feed: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+        """Round floating-point inputs to what both models' input types can hold."""
+        types = {value.name: value.dtype for value in self.b.model.graph.inputs}
+        return {name: _rounded(value, types.get(name)) for name, value in feed.items()}
+
+    def _compare(
+        self, stack: ExitStack, ran: Sequence[tuple[Feed, Feed]], bound: float
+    ) -> tuple[OutputDifference, ...]:
+        try:
+            b = stack.enter_context(self.b.open(self.optimization))
+        except VerifyError as error:
+            self.findings.append(str(error))
+            return ()
+        refused = self.b.refused
+        if refused is not None and self.a.refused is None and not refused.is_limit:
+            self.findings.append(str(refused))
+        elif refused is not None:
+            self.notes.append(str(refused))
+        types = {value.name: value.dtype for value in self.b.model.graph.inputs}
+        worst: dict[str, OutputDifference] = {}
+        for fed, made in ran:
+            feed = {name: _cast(value, types.get(name)) for name, value in fed.items()}
+            try:
+                outputs = b.run(feed)
+            except RunError as error:
+                self.findings.append(f"{error} (the reference accepts the same inputs)")
+                break
+            for difference in compare(made, outputs, tolerance=self.tolerance, at_least=bound):
+                held = worst.get(difference.name)
+                worst[difference.name] = _worse(held, difference) if held else difference
+        return tuple(worst.values())
+
+    def _note_coverage(self, trials: Sequence[Trial], given: bool) -> None:
+        if any(not trial.finite for trial in trials):
+            self.notes.append("the reference itself gives NaN or infinite values")
+        if given:
+            return
+        names = trials[0].dims if trials else {}
+        single = [name for name in names if len({trial.dims[name] for trial in trials}) == 1]
+        if single:
+            sizes = ", ".join(f"{name}={trials[0].dims[name]}" for name in single)
+            self.notes.append(f"ran at one size only: {sizes}")
+
+
+def _required(model: ir.Model) -> dict[str, ir.Value]:
+    initializers = model.graph.initializers
+    return {v.name or "": v for v in model.graph.inputs if v.name not in initializers}
+
+
+def _is_float(array: Array) -> bool:
+    return array.dtype.kind in "fV"
+
+
+def _finite(outputs: Feed) -> bool:
+    arrays = [item for v in outputs.values() for item in (v if isinstance(v, list) else [v])]
+    return all(
+        bool(np.isfinite(array.astype(np.float32, copy=False)).all())
+        for array in arrays
+        if array is not None and _is_float(array)
+    )
+
+
+def _cast(
+    value: Array | Sequence[Array] | None, dtype: ir.DataType | None
+) -> Array | list[Array] | None:
+    if value is None or dtype is None or dtype is ir.DataType.STRING:
+        return value if value is None or isinstance(value, np.ndarray) else list(value)
+    if isinstance(value, np.ndarray):
+        return value.astype(dtype.numpy(), copy=False)
+    return [item.astype(dtype.numpy(), copy=False) for item in value]
+
+
+def _rounded(
+    value: Array | Sequence[Array] | None, dtype: ir.DataType | None
+) -> Array | list[Array] | None:
+    if isinstance(value, np.ndarray):
+        narrow = dtype is not None and dtype in (_F16, _BF16) and _is_float(value)
+        return value.astype(dtype.numpy()).astype(value.dtype) if dtype and narrow else value
+    if value is None:
+        return None
+    rounded = (_rounded(item, dtype) for item in value)
+    return [item for item in rounded if isinstance(item, np.ndarray)]
+
+
+def _worse(a: OutputDifference, b: OutputDifference) -> OutputDifference:
+    """Return the worse of two trials of one output, zero flags only where both trials have them."""
+    worse = b if (b.ok, -b.max_rel) < (a.ok, -a.max_rel) else a
+    zero = tuple(x and y for x, y in zip(a.all_zero, b.all_zero, strict=True))
+    return replace(worse, all_zero=(zero[0], zero[1]))

@@ -1,0 +1,106 @@
+"""The twin of a model that computes in float32 what the model computes in a narrower type.
+
+ONNX Runtime's CPU has no bfloat16 arithmetic, and a model converted to float32 is to be judged by
+what the source's weights say, not by the source's rounding. Narrow values enter a graph at few
+places (inputs, tensors, casts and operators with a dtype attribute); a Cast at each of them makes
+everything behind them wide. This is written apart from the passes that convert models, because it
+judges them.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnx_ir.passes.common
+
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.walk import Scope, scopes
+
+__all__ = ["widen"]
+
+_DTYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "precision", "stash_type")
+_FLOAT = ir.DataType.FLOAT
+
+
+def widen(model: ir.Model, narrow: frozenset[ir.DataType]) -> None:
+    """Make a model compute in float32 wherever it computes in a narrow type, in place.
+
+    Inputs keep their type and are cast behind it; outputs become float32; functions are inlined;
+    no weight is read.
+
+    Args:
+        model: A model of its own, such as one just loaded.
+        narrow: The types to widen, such as bfloat16.
+    """
+    ir.passes.common.InlinePass()(model)
+    names = Names.of(model)
+    for scope in list(scopes(model)):
+        _Widener(scope, names, narrow).run()
+    model.opset_imports.setdefault("", 13)
+
+
+class _Widener:
+    """Widens one graph; the graphs below it are scopes of their own."""
+
+    def __init__(self, scope: Scope, names: Names, narrow: frozenset[ir.DataType]) -> None:
+        self._graph = scope.graph
+        self._is_main = scope.depth == 0
+        self._initializers = list(scope.initializers.values())
+        self._names = names
+        self._narrow = narrow
+
+    def run(self) -> None:
+        nodes = list(self._graph)
+        entering = dict.fromkeys(self._initializers)
+        for value in self._graph.inputs:
+            if self._is_main:
+                entering[value] = None
+            else:
+                self._retype(value)
+        for value in entering:
+            if self._is_narrow(value):
+                cast = self._cast(value)
+                if nodes:
+                    self._graph.insert_before(nodes[0], cast)
+                else:
+                    self._graph.append(cast)
+        for node in nodes:
+            self._widen(node)
+
+    def _is_narrow(self, value: ir.Value) -> bool:
+        dtype = value.const_value.dtype if value.const_value is not None else value.dtype
+        return dtype in self._narrow and isinstance(value.type, (ir.TensorType, type(None)))
+
+    def _cast(self, value: ir.Value) -> ir.Node:
+        """Return a Cast of the value that all its users take instead."""
+        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", _FLOAT.value)], num_outputs=1)
+        cast.name = self._names.node(f"{value.name}/wide")
+        wide = cast.outputs[0]
+        wide.name = self._names.value(f"{value.name}/wide")
+        wide.type, wide.shape = ir.TensorType(_FLOAT), value.shape
+        for user, index in list(value.uses()):
+            if user is not cast:
+                user.replace_input_with(index, wide)
+        return cast
+
+    def _widen(self, node: ir.Node) -> None:
+        value = node.attributes.get("value")
+        if value is not None and value.type == ir.AttributeType.TENSOR:
+            tensor = value.as_tensor()
+            if tensor.dtype in self._narrow and node.op_type == "Constant":
+                self._graph.insert_after(node, self._cast(node.outputs[0]))
+                return
+            if tensor.dtype in self._narrow:  # ConstantOfShape: one element
+                wide = ir.tensor(tensor.numpy().astype("float32"), name=tensor.name)
+                node.attributes["value"] = ir.AttrTensor("value", wide)
+        for name in _DTYPE_ATTRIBUTES:
+            attribute = node.attributes.get(name)
+            if attribute is None or attribute.type != ir.AttributeType.INT:
+                continue
+            if ir.DataType(attribute.as_int()) in self._narrow:
+                node.attributes[name] = ir.AttrInt64(name, _FLOAT.value)
+        for output in node.outputs:
+            self._retype(output)
+
+    def _retype(self, value: ir.Value) -> None:
+        if value.type is not None and value.type.dtype in self._narrow:
+            value.type.dtype = _FLOAT

@@ -1,0 +1,160 @@
+"""The child process that runs a model: a crash of a runtime ends this process and no other.
+
+It reads one JSON request a line from its standard input and answers each on its standard output.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import ml_dtypes
+import numpy as np
+
+from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
+
+if TYPE_CHECKING:
+    import onnxruntime  # type: ignore[import-untyped]
+
+__all__ = ["main"]
+
+Engine = Callable[[Feed], Mapping[str, "Array | Sequence[Array] | None"]]
+
+# Element types that ONNX Runtime's Python API cannot tell from numpy's, by ONNX number.
+_ONNX_TYPES = {
+    16: np.dtype(ml_dtypes.bfloat16),
+    17: np.dtype(ml_dtypes.float8_e4m3fn),
+    18: np.dtype(ml_dtypes.float8_e4m3fnuz),
+    19: np.dtype(ml_dtypes.float8_e5m2),
+    20: np.dtype(ml_dtypes.float8_e5m2fnuz),
+    24: np.dtype(ml_dtypes.float8_e8m0fnu),
+}
+_NUMBERS = {dtype: number for number, dtype in _ONNX_TYPES.items()}
+_FATAL_ONLY = 4
+
+
+def _map_file(path: str) -> memoryview:
+    with Path(path).open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_FATAL_ONLY)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = False
+    options.inter_op_num_threads = 1
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = {
+        "none": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[request["optimization"]]
+    if files := request["files"]:
+        maps = [_map_file(path) for path in files.values()]
+        options.add_external_initializers_from_files_in_memory(
+            list(files), maps, [len(data) for data in maps]
+        )
+    session = onnxruntime.InferenceSession(
+        request["model"], options, providers=["CPUExecutionProvider"]
+    )
+    return lambda feed: _run_onnxruntime(session, feed)
+
+
+def _run_onnxruntime(
+    session: onnxruntime.InferenceSession, feed: Feed
+) -> Mapping[str, Array | Sequence[Array] | None]:
+    names = [output.name for output in session.get_outputs()]
+    tensors = all(output.type.startswith("tensor(") for output in session.get_outputs())
+    plain = all(isinstance(v, np.ndarray) and v.dtype != object for v in feed.values())
+    if not (tensors and plain):
+        results = session.run(None, {k: v for k, v in feed.items() if v is not None})
+        return dict(zip(names, results, strict=True))
+    values = {name: _to_ort(cast(Array, value)) for name, value in feed.items()}
+    outputs = session.run_with_ort_values(None, values)
+    return {name: _from_ort(value) for name, value in zip(names, outputs, strict=True)}
+
+
+def _to_ort(array: Array) -> onnxruntime.OrtValue:
+    import onnxruntime
+
+    number = _NUMBERS.get(array.dtype)
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    if number is None:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, number)
+
+
+def _from_ort(value: onnxruntime.OrtValue) -> Array:
+    dtype = _ONNX_TYPES.get(value.element_type())
+    if dtype is None:
+        return cast(Array, value.numpy())
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return cast(Array, np.frombuffer(raw, np.uint8).view(dtype).reshape(value.shape()))
+
+
+def _open_reference(request: Mapping[str, Any]) -> Engine:
+    import onnx
+    from onnx import inliner
+    from onnx.reference import ReferenceEvaluator
+
+    # The evaluator wants functions defined before they are called; inlined, order is no question.
+    model = inliner.inline_local_functions(onnx.load(request["model"]))
+    evaluator = ReferenceEvaluator(model)
+    names = [output.name for output in model.graph.output]
+
+    def run(feed: Feed) -> Mapping[str, Array | Sequence[Array] | None]:
+        return dict(zip(names, evaluator.run(None, cast(Any, feed)), strict=True))
+
+    return run
+
+
+_ENGINES = {"onnxruntime": _open_onnxruntime, "reference": _open_reference}
+
+
+class _Server:
+    """Answers requests: ``open`` loads the model, ``run`` evaluates it."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, object]:
+        try:
+            if request["do"] == "open":
+                self._engine = _ENGINES[request["backend"]](request)
+                return {"ok": True}
+            assert self._engine is not None
+            feed = unpack(request["manifest"], Path(request["inputs"]))
+            # The evaluator works on float numpy arrays and says so when values overflow.
+            with np.errstate(all="ignore"):
+                outputs = self._engine(feed)
+            manifest = pack(outputs, Path(request["outputs"]))
+            return {"ok": True, "manifest": manifest, "peak_rss": peak_rss()}
+        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the parent's finding
+            return {"ok": False, "kind": type(error).__name__, "error": str(error)}
+
+
+def main() -> None:
+    """Serve until the standard input ends."""
+    # Native code may write to descriptor 1; the answers go through a copy that only we know.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    server = _Server()
+    for line in sys.stdin:
+        answers.write(json.dumps(server.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
