@@ -1,0 +1,29 @@
+"""Whether a model is valid: structure, types and shapes, without the bytes of any weight."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.check.full import check_types
+from vlmpass.ir_tools.check.structure import check_structure
+from vlmpass.ir_tools.check.versions import check_functions, check_versions
+
+__all__ = ["check"]
+
+
+def check(model: ir.Model) -> None:
+    """Check a model of any size; it is not changed and no weight is read.
+
+    First what the onnx checker misses and a runtime refuses (names across scopes, detached values,
+    domains, calls of functions), then the onnx checker with strict type and shape inference.
+    Operators of unknown domains, and those that ONNX Runtime keeps in the domain of ONNX, are taken
+    as they are.
+
+    Raises:
+        CheckError: The first fault: node, operator, reason, neighbouring nodes, and the onnx
+            checker's own words where it found it.
+    """
+    check_versions(model)
+    check_structure(model)
+    check_functions(model)
+    check_types(model)

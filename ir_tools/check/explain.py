@@ -1,0 +1,96 @@
+"""What the onnx checker says, in words that name values, types and remedies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import onnx
+import onnx.defs
+import onnx_ir as ir
+
+from vlmpass.ir_tools.describe import describe_type
+
+__all__ = ["explain"]
+
+_Explained = tuple[str, str]
+
+
+def explain(node: ir.Node, said: str) -> _Explained:
+    """Return reason and remedy, each one line, for what the checker said about a node.
+
+    Words that are not known here are returned as they are, without the prefixes.
+    """
+    for pattern, explained in _KNOWN:
+        match = re.search(pattern, said)
+        if match:
+            return explained(node, match)
+    words = said.partition("==> Context")[0].strip().splitlines()[0]
+    words = re.sub(r"Inference error\(s\):|\(op_type:[^)]*\):?|\[\w+Error\]", "", words)
+    return re.sub(r"\s+", " ", words).strip(" :."), ""
+
+
+def _type_name(number: str) -> str:
+    return ir.DataType(int(number)).name.lower()
+
+
+def _inputs(node: ir.Node) -> str:
+    given = (value for value in node.inputs if value is not None)
+    return ", ".join(f"'{value.name}' {describe_type(value) or '?'}" for value in given)
+
+
+def _unsupported(node: ir.Node, match: re.Match[str]) -> _Explained:
+    return (
+        f"its {match[1]} may not be {match[2]} at this opset",
+        "use a higher opset that admits the type, or unify-dtype",
+    )
+
+
+def _bound_twice(node: ir.Node, match: re.Match[str]) -> _Explained:
+    return f"its inputs are bound to different types: {_inputs(node)}", "insert a Cast"
+
+
+def _arity(node: ir.Node, match: re.Match[str]) -> _Explained:
+    given, low, high = match[2], match[3], match[4]
+    takes = low if low == high else f"{low} to {high}"
+    return f"it has {given} {match[1]}s, {node.op_type} takes {takes}", ""
+
+
+def _other_type(node: ir.Node, match: re.Match[str]) -> _Explained:
+    return f"it makes {_type_name(match[1])}, but {_type_name(match[2])} is declared", ""
+
+
+def _other_dim(node: ir.Node, match: re.Match[str]) -> _Explained:
+    reason = f"it makes {match[2]} in dimension {match[1]}, but {match[3]} is declared"
+    return reason, "drop the stale shape (infer) or repair what feeds the node"
+
+
+def _other_rank(node: ir.Node, match: re.Match[str]) -> _Explained:
+    reason = f"it makes rank {match[1]}, but rank {match[2]} is declared"
+    return reason, "drop the stale shape (infer) or repair what feeds the node"
+
+
+def _no_operator(node: ir.Node, match: re.Match[str]) -> _Explained:
+    name, opset = match[1], match[2]
+    versions = [
+        schema.since_version
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.name == name and schema.domain == node.domain and not schema.deprecated
+    ]
+    if not versions:
+        return f"there is no operator {name} in domain '{node.domain or 'ai.onnx'}'", ""
+    if min(versions) > int(opset):
+        return f"{name} does not exist in opset {opset}", f"it does from opset {min(versions)} on"
+    return f"{name} no longer exists in opset {opset}", ""
+
+
+_Explain = Callable[[ir.Node, "re.Match[str]"], _Explained]
+_KNOWN: tuple[tuple[str, _Explain], ...] = (
+    (r"(\w+) typestr: \S+, has unsupported type: (?:tensor\()?(\w+)", _unsupported),
+    (r"\w+ has inconsistent type", _bound_twice),
+    (r"Inferred elem type differs from existing elem type: \((\d+)\) vs \((\d+)\)", _other_type),
+    (r"differ in dimension (\d+): \((\S+)\) vs \((\S+)\)", _other_dim),
+    (r"differ in rank: \((\d+)\) vs \((\d+)\)", _other_rank),
+    (r"has (input|output) size (\d+) not in range \[min=(\d+), max=(\d+)\]", _arity),
+    (r"No Op registered for (\w+) with domain_version of (\d+)", _no_operator),
+)

@@ -1,0 +1,158 @@
+"""The onnx checker with strict inference, run on a model of any size.
+
+Every tensor above a kilobyte becomes a reference to one empty file: the checker wants the file to
+exist and reads nothing of it. Nodes go under numbers, so that what it says about an unnamed node,
+or about one of a name used twice, is still known to be about that node.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx.defs
+import onnx.shape_inference
+import onnx_ir as ir
+
+from vlmpass.ir_tools.check.explain import explain
+from vlmpass.ir_tools.check.fault import fault
+from vlmpass.ir_tools.errors import CheckError, ModelError
+from vlmpass.ir_tools.skeleton import inline, skeleton
+from vlmpass.ir_tools.walk import subgraphs
+
+__all__ = ["check_types", "weightless"]
+
+_INLINE_BYTES = 1024
+_LOCATION = "weights"
+_OUTSIDE = "vlmpass.unknown"
+_MARK = re.compile(r"#(\d+)#")
+
+_ORT_IN_ONNX_DOMAIN = frozenset(
+    {
+        # Operators that ONNX Runtime registers in domain '' and ONNX does not have (any more, or
+        # at lower opsets); SkipSimplifiedLayerNormalization is put there by exporters.
+        "Affine",
+        "Crop",
+        "DisentangledAttention_TRT",
+        "DynamicSlice",
+        "EfficientNMS_TRT",
+        "GRUUnit",
+        "GivenTensorFill",
+        "ImageScaler",
+        "LayerNormalization",
+        "MemcpyFromHost",
+        "MemcpyToHost",
+        "MultilevelCropAndResize_TRT",
+        "ParametricSoftplus",
+        "PyramidROIAlign_TRT",
+        "Scale",
+        "ScaledTanh",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    }
+)
+
+
+_IN_MEMORY = (ir.Tensor, ir.TensorProtoTensor, ir.StringTensor, ir.PackedTensor)
+
+
+def weightless(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return what stands for a tensor where only types and shapes matter.
+
+    Small tensors in memory keep their values, and so do small integers in a file, because shapes
+    may depend on them. Where that file cannot be read the type check goes on without: finding that
+    out is the business of whoever needs the bytes.
+    """
+    if tensor.nbytes <= _INLINE_BYTES:
+        if isinstance(tensor, _IN_MEMORY):
+            return inline(tensor)
+        if tensor.dtype.is_integer():
+            try:
+                return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            except (OSError, ModelError):
+                pass
+    dims = ir.Shape(tensor.shape.numpy())
+    return ir.ExternalTensor(
+        _LOCATION, None, None, tensor.dtype, shape=dims, name=tensor.name or ""
+    )
+
+
+def check_types(model: ir.Model) -> None:
+    """Run the onnx checker with strict type and shape inference.
+
+    Raises:
+        CheckError: The first fault it finds.
+    """
+    proto = skeleton(model, weightless)
+    nodes = _number(model, proto)
+    with tempfile.TemporaryDirectory(prefix="vlmpass-check-") as folder:
+        path = Path(folder, "model.onnx")
+        Path(folder, _LOCATION).touch()
+        path.write_bytes(proto.SerializeToString())
+        try:
+            onnx.checker.check_model(str(path), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise _explained(str(error), nodes) from error
+
+
+def _number(model: ir.Model, proto: onnx.ModelProto) -> list[ir.Node]:
+    """Name nodes by number and move misplaced ones to a domain of no meaning; return them."""
+    nodes: list[ir.Node] = []
+    _number_owner(model.graph, proto, nodes)
+    for function, held in zip(model.functions.values(), proto.functions, strict=True):
+        _number_owner(function, held, nodes)
+    return nodes
+
+
+def _number_owner(
+    owner: ir.Graph | ir.Function,
+    proto: onnx.ModelProto | onnx.FunctionProto,
+    nodes: list[ir.Node],
+) -> None:
+    version = owner.opset_imports.get("", 1)
+    outside = False
+    protos = proto.graph.node if isinstance(proto, onnx.ModelProto) else proto.node
+    for node, node_proto in _pairs(owner, protos):
+        node_proto.name = f"#{len(nodes)}#"
+        nodes.append(node)
+        if node.op_type in _ORT_IN_ONNX_DOMAIN and not _exists(node, version):
+            node_proto.domain = _OUTSIDE
+            outside = True
+    if outside:
+        proto.opset_import.add(domain=_OUTSIDE, version=1)
+
+
+def _exists(node: ir.Node, version: int) -> bool:
+    return node.domain != "" or onnx.defs.has(node.op_type, max_inclusive_version=version)
+
+
+def _pairs(
+    nodes: Iterable[ir.Node], protos: Iterable[onnx.NodeProto]
+) -> Iterator[tuple[ir.Node, onnx.NodeProto]]:
+    for node, proto in zip(nodes, protos, strict=True):
+        yield node, proto
+        held = [graph for attribute in proto.attribute for graph in _graphs(attribute)]
+        for graph, graph_proto in zip(subgraphs(node), held, strict=True):
+            yield from _pairs(graph, graph_proto.node)
+
+
+def _graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
+
+
+def _explained(said: str, nodes: list[ir.Node]) -> CheckError:
+    """Turn the checker's words into an error about the innermost node of its first line."""
+    lines = [line.strip() for line in said.splitlines() if _MARK.search(line)]
+    named = _MARK.sub(lambda match: nodes[int(match[1])].name or "", said).strip()
+    if not lines:
+        return CheckError(f"the onnx checker rejects the model: {named}")
+    node = nodes[int(_MARK.findall(lines[0])[-1])]
+    reason, remedy = explain(node, named)
+    others = sum("(op_type:" in line for line in lines[1:])
+    more = f" (and {others} more fault{'s' if others > 1 else ''})" if others else ""
+    return fault(node, reason + more, remedy, named)

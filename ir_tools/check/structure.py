@@ -1,0 +1,143 @@
+"""Faults of names and order: a graph holds values, a file holds names, and both must agree.
+
+A graph is sound if every name, read back, stands for the value that was meant. Names are visible
+from the enclosing scopes, and never defined twice in sight of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.check.fault import fault
+from vlmpass.ir_tools.describe import describe_type, name_node
+from vlmpass.ir_tools.errors import CheckError
+from vlmpass.ir_tools.walk import subgraphs
+
+__all__ = ["check_structure"]
+
+_RENAME = "run fix-names"
+_SORT = "run topological-sort"
+
+
+def check_structure(model: ir.Model) -> None:
+    """Check names, order and opset imports of the graph, its subgraphs and the functions.
+
+    Raises:
+        CheckError: The first fault.
+    """
+    _Names(model.graph, "the graph").scope(model.graph, "the graph", top=True)
+    for (domain, name, _), function in model.functions.items():
+        where = f"function {domain}::{name}"
+        if function.graph.initializers:
+            raise CheckError(f"{where} holds initializers, which no file can store")
+        _Names(function, where).scope(function.graph, where, top=True)
+
+
+class _Names:
+    """Walks a graph or function with the table of the names in sight."""
+
+    def __init__(self, owner: ir.Graph | ir.Function, owner_name: str) -> None:
+        self.owner = owner
+        self.owner_name = owner_name
+        self.visible: dict[str, ir.Value] = {}
+
+    def scope(self, graph: ir.Graph, where: str, *, top: bool) -> None:
+        """Check one graph; its names are out of sight again at the end."""
+        local: list[str] = []
+        for value in graph.inputs:
+            self.define(value, local, f"input '{value.name}' of {where}")
+        for value in graph.initializers.values():
+            _check_initializer(value, where)
+            if self.visible.get(value.name or "") is not value:
+                self.define(value, local, f"initializer '{value.name}' of {where}")
+        taken: set[str] = set()
+        for node in graph:
+            if node.name and node.name in taken:
+                raise fault(node, "another node beside it has the same name", _RENAME)
+            taken.add(node.name or "")
+            self.node(node)
+            for index, value in enumerate(node.outputs):
+                self.output(node, index, value, local)
+        self.graph_outputs(graph, where, local, top=top)
+        for name in local:
+            del self.visible[name]
+
+    def define(self, value: ir.Value, local: list[str], what: str) -> None:
+        if not value.name:
+            raise CheckError(f"{what} has no name", remedy=_RENAME)
+        if value.name in self.visible:
+            raise CheckError(f"{what} has the name of another value in sight", remedy=_RENAME)
+        self.visible[value.name] = value
+        local.append(value.name)
+
+    def node(self, node: ir.Node) -> None:
+        if node.domain not in self.owner.opset_imports:
+            domain = node.domain or "ai.onnx"
+            raise fault(node, f"{self.owner_name} imports no opset of its domain '{domain}'")
+        for index, value in enumerate(node.inputs):
+            if value is not None and self.visible.get(value.name or "") is not value:
+                raise self.unseen(node, index, value)
+        for attribute in node.attributes.values():
+            if attribute.is_ref() and isinstance(self.owner, ir.Graph):
+                reason = f"attribute '{attribute.name}' refers to one of a function, outside of any"
+                raise fault(node, reason)
+        for graph in subgraphs(node):
+            self.scope(graph, f"a subgraph of {name_node(node)}", top=False)
+
+    def unseen(self, node: ir.Node, index: int, value: ir.Value) -> CheckError:
+        """Say why the value is not the one that its name stands for at this node."""
+        what = f"input {index}, '{value.name}'"
+        if not value.name:
+            return fault(node, f"input {index} has no name", _RENAME)
+        if value.name in self.visible:
+            reason = f"{what}, is not the value of that name which is visible here"
+            return fault(node, reason, _RENAME)
+        producer = value.producer()
+        if producer is not None and producer.graph is not None and producer.graph is node.graph:
+            return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
+        return fault(node, f"{what}, is made by nothing that is visible here")
+
+    def output(self, node: ir.Node, index: int, value: ir.Value, local: list[str]) -> None:
+        if not value.name:
+            if value.uses() or value.is_graph_output():
+                raise fault(node, f"output {index} is used and has no name", _RENAME)
+        elif value.name in self.visible:
+            reason = f"output {index}, '{value.name}', has the name of another value in sight"
+            raise fault(node, reason, _RENAME)
+        else:
+            self.visible[value.name] = value
+            local.append(value.name)
+
+    def graph_outputs(self, graph: ir.Graph, where: str, local: list[str], *, top: bool) -> None:
+        own = set(local)
+        for value in graph.outputs:
+            what = f"output '{value.name}' of {where}"
+            if self.visible.get(value.name or "") is not value:
+                raise CheckError(f"{what} is made by nothing in it")
+            if not top and value.name not in own:
+                raise CheckError(
+                    f"{what} is a value from outside", remedy="put an Identity between"
+                )
+            if isinstance(self.owner, ir.Function) and top and value.producer() is None:
+                raise CheckError(f"{what} is one of its inputs", remedy="put an Identity between")
+
+
+def _check_initializer(value: ir.Value, where: str) -> None:
+    tensor = value.const_value
+    what = f"initializer '{value.name}' of {where}"
+    if tensor is None:
+        raise CheckError(f"{what} has no data")
+    dims = tensor.shape.numpy()
+    if (value.dtype not in (None, tensor.dtype)) or not _fits(value.shape, dims):
+        held = f"{tensor.dtype.name.lower()}[{','.join(map(str, dims))}]"
+        raise CheckError(f"{what} is declared {describe_type(value)} but holds {held}")
+
+
+def _fits(shape: ir.Shape | None, dims: Sequence[int]) -> bool:
+    if shape is None:
+        return True
+    if len(shape) != len(dims):
+        return False
+    return all(not isinstance(a, int) or a == b for a, b in zip(shape, dims, strict=True))
