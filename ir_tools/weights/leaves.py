@@ -88,11 +88,14 @@ class Stored(Expression):
         path: Of the file, absolute and without links.
         stamp: The state the file must be in when it is read.
         offset: Of the first element, in bytes.
+        inline: Whether the file is a model that holds the bytes within its own message: they can
+            be read there, but another model cannot refer to them.
     """
 
     path: str
     stamp: Stamp
     offset: int
+    inline: bool = False
 
     @property
     def width(self) -> int:

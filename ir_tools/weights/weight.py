@@ -77,9 +77,14 @@ class Weight(ir.TensorProtocol):
         return byte_chunks(self.expression, tally)
 
     def file_range(self) -> FileRange | None:
-        """Return where these very bytes lie in a file, or None if they do not."""
+        """Return where these very bytes lie in a data file, or None if they do not.
+
+        It is None for tensors inside of a .onnx file, which no other file can refer to.
+        """
         expression = self.expression
-        return expression.file_range if isinstance(expression, Stored) else None
+        if isinstance(expression, Stored) and not expression.inline:
+            return expression.file_range
+        return None
 
     def numpy(self) -> AnyArray:
         """Evaluate all of it into one array."""

@@ -1,0 +1,154 @@
+"""Large inline tensors stay in the .onnx file: the message is parsed without their bytes.
+
+protobuf holds a parsed message whole in memory. This walks the wire format instead, copies all but
+the large `raw_data` fields, and puts where they lie in their place, so that a model of any size
+is parsed in a few megabytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import onnx
+
+__all__ = ["WireError", "without_payloads"]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_DEEPEST = 100  # as in protobuf
+_Piece: TypeAlias = "bytes | memoryview"
+
+
+class WireError(Exception):
+    """The bytes are no protobuf message, or end before it does."""
+
+    def __init__(self, text: str, *, cut_short: bool) -> None:
+        super().__init__(text)
+        self.cut_short = cut_short
+
+
+@dataclass
+class _Kind:
+    """Which fields of a message lead to tensors; their numbers come from onnx's own descriptors."""
+
+    children: dict[int, _Kind] = field(default_factory=dict)
+    payload: int | None = None
+
+
+def _kinds() -> _Kind:
+    tensor, graph, node, attribute = _Kind(), _Kind(), _Kind(), _Kind()
+    function, model = _Kind(), _Kind()
+
+    def link(kind: _Kind, proto: type, **children: _Kind) -> None:
+        fields = proto.DESCRIPTOR.fields_by_name  # type: ignore[attr-defined]
+        kind.children = {fields[name].number: child for name, child in children.items()}
+
+    link(model, onnx.ModelProto, graph=graph, functions=function)
+    link(graph, onnx.GraphProto, node=node, initializer=tensor)
+    link(function, onnx.FunctionProto, node=node, attribute_proto=attribute)
+    link(node, onnx.NodeProto, attribute=attribute)
+    link(attribute, onnx.AttributeProto, t=tensor, tensors=tensor, g=graph, graphs=graph)
+    tensor.payload = onnx.TensorProto.DESCRIPTOR.fields_by_name["raw_data"].number
+    return model
+
+
+_MODEL = _kinds()
+
+
+def without_payloads(data: mmap.mmap | bytes, threshold: int, key: str) -> bytes:
+    """Return a serialized ModelProto without its large tensor payloads.
+
+    Args:
+        data: The serialized model.
+        threshold: Bytes from which on a `raw_data` field is left out.
+        key: The location of the external data that such a tensor gets instead, beside their
+            `offset` and `length` within `data`. Nothing in the model may know it.
+
+    Raises:
+        WireError: It is not a protobuf message, or is cut short.
+    """
+    with memoryview(data) as view:
+        pieces = _Walk(view, threshold, key).message(0, len(view), _MODEL, 0)
+        try:
+            return b"".join(pieces)
+        finally:
+            for piece in pieces:
+                if isinstance(piece, memoryview):
+                    piece.release()
+
+
+@dataclass
+class _Walk:
+    view: memoryview
+    threshold: int
+    key: str
+
+    def message(self, start: int, stop: int, kind: _Kind, depth: int) -> list[_Piece]:
+        """Return the pieces of a message, the parts that stay as they are in one."""
+        if depth > _DEEPEST:
+            raise WireError(f"the message at byte {start} lies too deep", cut_short=False)
+        pieces: list[_Piece] = []
+        at = copied = start
+        while at < stop:
+            tag, body = self._varint(at, stop)
+            number, wire = tag >> 3, tag & 7
+            if wire == _BYTES:
+                length, body = self._varint(body, stop)
+                end = body + length
+                replaced = None
+                if self.threshold <= length <= stop - body:
+                    replaced = self._replaced(tag, range(body, end), kind, depth)
+                if replaced is not None:
+                    pieces += [self.view[copied:at], *replaced]
+                    copied = end
+            elif wire == _VARINT:
+                end = self._varint(body, stop)[1]
+            elif wire in (_FIXED32, _FIXED64) and number:
+                end = body + (4 if wire == _FIXED32 else 8)
+            else:
+                raise WireError(f"byte {at} starts no field", cut_short=False)
+            if end > stop:
+                raise WireError(
+                    f"the field at byte {at} ends at byte {end} of {stop}", cut_short=True
+                )
+            at = end
+        pieces.append(self.view[copied:stop])
+        return pieces
+
+    def _replaced(self, tag: int, body: range, kind: _Kind, depth: int) -> list[_Piece] | None:
+        if tag >> 3 == kind.payload:
+            return [_reference(self.key, body)]
+        child = kind.children.get(tag >> 3)
+        if child is None:
+            return None
+        inner = self.message(body.start, body.stop, child, depth + 1)
+        return [_to_varint(tag) + _to_varint(sum(map(len, inner))), *inner]
+
+    def _varint(self, at: int, stop: int) -> tuple[int, int]:
+        value = shift = 0
+        while at < stop and shift < 70:
+            byte = self.view[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, at
+            shift += 7
+        raise WireError(f"the number at byte {at} has no end", cut_short=at >= stop)
+
+
+def _to_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _reference(key: str, payload: range) -> bytes:
+    tensor = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+    for name, value in (("location", key), ("offset", payload.start), ("length", len(payload))):
+        tensor.external_data.add(key=name, value=str(value))
+    serialized: bytes = tensor.SerializeToString()
+    return serialized

@@ -1,0 +1,148 @@
+"""What is checked on every tensor of a proto: its data are there once, and of the right size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.weights.packing import packed_size
+
+__all__ = ["Reference", "TensorVet"]
+
+_Type = ir.DataType
+_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+_TYPED_FIELD = {
+    _Type.FLOAT: "float_data",
+    _Type.COMPLEX64: "float_data",
+    _Type.DOUBLE: "double_data",
+    _Type.COMPLEX128: "double_data",
+    _Type.INT64: "int64_data",
+    _Type.UINT32: "uint64_data",
+    _Type.UINT64: "uint64_data",
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a tensor says about data outside of it, as onnx_ir passes it on."""
+
+    location: str
+    offset: int | None
+    length: int | None
+
+
+@dataclass
+class TensorVet:
+    """Checks tensors one by one.
+
+    Attributes:
+        checksums: Of the references that have one, which onnx_ir forgets.
+    """
+
+    checksums: dict[Reference, str] = field(default_factory=dict)
+
+    def check(self, tensor: onnx.TensorProto, where: str) -> None:
+        """Refuse a tensor whose data are missing, ambiguous or of the wrong size.
+
+        Raises:
+            ModelError: Naming the tensor.
+        """
+        dtype = _dtype(tensor, where)
+        if tensor.HasField("segment"):
+            raise ModelError(f"{where} is a segment of a tensor, which cannot be kept")
+        if any(size < 0 for size in tensor.dims):
+            raise ModelError(f"{where} has a negative extent in its shape {list(tensor.dims)}")
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            self._check_reference(tensor, dtype, where)
+        else:
+            _check_inline(tensor, dtype, where)
+
+    def _check_reference(self, tensor: onnx.TensorProto, dtype: ir.DataType, where: str) -> None:
+        if dtype == _Type.STRING:
+            raise ModelError(f"{where} holds strings, which cannot lie in a data file")
+        entries: dict[str, str] = {}
+        for entry in tensor.external_data:
+            if entry.key in entries:
+                raise ModelError(f"{where} states the {entry.key} of its data twice")
+            entries[entry.key] = entry.value
+        checksum = entries.pop("checksum", None)
+        entries.pop("basepath", None)  # where onnx.helper put the file; not part of the reference
+        reference = Reference(
+            entries.pop("location", ""),
+            _number(entries.pop("offset", None), f"offset of {where}"),
+            _number(entries.pop("length", None), f"length of {where}"),
+        )
+        if entries:
+            raise ModelError(
+                f"{where} states {', '.join(sorted(entries))} of its data, which cannot be kept",
+                remedy="export it again, for ONNX Runtime without prepacked weights",
+            )
+        if not reference.location:
+            raise ModelError(f"{where} is external but names no file")
+        size = packed_size(dtype, math.prod(tensor.dims))
+        if reference.length is not None and reference.length != size:
+            raise ModelError(
+                f"{where} is {dtype}{list(tensor.dims)}, {size} bytes, but has "
+                f"{reference.length} bytes of data",
+                remedy="export it again",
+            )
+        if checksum is not None:
+            self.checksums[reference] = checksum
+
+
+def _dtype(tensor: onnx.TensorProto, where: str) -> ir.DataType:
+    try:
+        dtype = _Type(tensor.data_type)
+    except ValueError:
+        dtype = _Type.UNDEFINED
+    if dtype == _Type.UNDEFINED:
+        raise ModelError(
+            f"{where} has element type {tensor.data_type}, which is unknown",
+            remedy="install newer onnx and onnx-ir, or export it again",
+        )
+    return dtype
+
+
+def _number(text: str | None, where: str) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ModelError(f"the {where} is {text!r}, not a number of bytes")
+    return int(text)
+
+
+def _check_inline(tensor: onnx.TensorProto, dtype: ir.DataType, where: str) -> None:
+    size = math.prod(tensor.dims)
+    if dtype == _Type.STRING:
+        found, need, unit = len(tensor.string_data), size, "strings"
+    else:
+        used = [name for name in _FIELDS if _is_set(tensor, name)]
+        if len(used) > 1:
+            raise ModelError(f"{where} holds data in {used[0]} and in {used[1]}")
+        name = used[0] if used else "raw_data"
+        found, need, unit = len(getattr(tensor, name)), packed_size(dtype, size), "bytes"
+        if name != "raw_data":
+            need, unit = _typed_count(dtype, size, name, where), "values"
+    if found != need:
+        raise ModelError(
+            f"{where} is {dtype}{list(tensor.dims)} and needs {need} {unit}, but has {found}",
+            remedy="export it again",
+        )
+
+
+def _is_set(tensor: onnx.TensorProto, name: str) -> bool:
+    return tensor.HasField(name) if name == "raw_data" else len(getattr(tensor, name)) > 0
+
+
+def _typed_count(dtype: ir.DataType, size: int, name: str, where: str) -> int:
+    expected = _TYPED_FIELD.get(dtype, "int32_data")
+    if name != expected:
+        raise ModelError(f"{where} is {dtype} but has its data in {name}, not in {expected}")
+    if dtype in (_Type.COMPLEX64, _Type.COMPLEX128):
+        return 2 * size
+    # 2 and 4-bit elements share an int32 as they share a byte; 6-bit ones have one each
+    return packed_size(dtype, size) if dtype.bitwidth in (2, 4) else size

@@ -1,0 +1,222 @@
+"""What is checked on a ModelProto before it becomes IR: nothing may be dropped on the way.
+
+onnx_ir drops some fields without a word, warns about others and goes on, and invents values for
+names that nothing defines. Whatever it would lose is refused here, by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+
+from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.load.tensors import TensorVet
+
+__all__ = ["vet"]
+
+_Attribute = onnx.AttributeProto
+_SPARSE = (_Attribute.SPARSE_TENSOR, _Attribute.SPARSE_TENSORS)
+
+
+def vet(proto: onnx.ModelProto, tensors: TensorVet) -> None:
+    """Refuse what is no sound model, and what onnx_ir cannot hold.
+
+    Args:
+        proto: The model.
+        tensors: Checks every tensor and remembers what onnx_ir forgets about it.
+
+    Raises:
+        ModelError: Naming the thing, the reason and the remedy.
+    """
+    _vet_model(proto)
+    walk = _Walk(tensors)
+    walk.graph(proto.graph, [], "the graph")
+    seen = set()
+    for function in proto.functions:
+        key = (function.domain, function.name, function.overload)
+        name = f"function {function.domain}::{function.name}"
+        if key in seen:
+            raise ModelError(f"{name} is defined twice", remedy="remove one of them")
+        seen.add(key)
+        walk.function(function, name)
+
+
+def _vet_model(proto: onnx.ModelProto) -> None:
+    if not proto.HasField("graph") or not proto.ir_version:
+        what = "graph" if proto.ir_version else "ir_version"
+        raise ModelError(f"the model has no {what}", remedy="is this an ONNX model?")
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"the model has IR version {proto.ir_version}; the installed onnx reads up to "
+            f"{onnx.IR_VERSION}",
+            remedy="install a newer onnx",
+        )
+    if proto.training_info:
+        raise ModelError(
+            "the model has training_info, which cannot be kept",
+            remedy="remove it from the model (del model.training_info[:])",
+        )
+    _vet_opsets(proto.opset_import, "the model")
+
+
+def _vet_opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
+    versions: dict[str, int] = {}
+    for opset in imports:
+        domain = "" if opset.domain == "ai.onnx" else opset.domain
+        if versions.setdefault(domain, opset.version) != opset.version:
+            raise ModelError(
+                f"{where} imports opset {versions[domain]} and {opset.version} of domain "
+                f"{domain or 'ai.onnx'}",
+                remedy="keep the one that its nodes were made for",
+            )
+    if not versions:
+        raise ModelError(f"{where} imports no opset", remedy="add opset_import to it")
+
+
+class _Walk:
+    """Walks graphs with the names visible in each."""
+
+    def __init__(self, tensors: TensorVet) -> None:
+        self._tensors = tensors
+
+    def graph(self, graph: onnx.GraphProto, outer: list[set[str]], where: str) -> None:
+        if graph.sparse_initializer:
+            raise ModelError(
+                f"{where} has {len(graph.sparse_initializer)} sparse initializers, such as "
+                f"{graph.sparse_initializer[0].values.name}, which cannot be kept",
+                remedy="store them as dense initializers",
+            )
+        inputs = [info.name for info in graph.input]
+        names = _distinct(inputs, f"an input of {where}")
+        initializers = [tensor.name for tensor in graph.initializer]
+        names |= _distinct(initializers, f"an initializer of {where}")
+        for tensor in graph.initializer:
+            self._tensors.check(tensor, f"initializer {tensor.name}")
+        for infos in (graph.input, graph.output, graph.value_info):
+            for info in infos:
+                _vet_type(info.type, f"value {info.name}")
+        self._nodes(graph.node, names, outer, where)
+        for info in graph.output:
+            if info.name not in names:
+                outside = any(info.name in scope for scope in outer)
+                raise ModelError(
+                    f"output {info.name or '(no name)'} of {where} is made by nothing in it",
+                    remedy="put an Identity there" if outside else "export the model again",
+                )
+
+    def function(self, function: onnx.FunctionProto, where: str) -> None:
+        _vet_opsets(function.opset_import, where)
+        names = _distinct(function.input, f"an input of {where}")
+        for info in function.value_info:
+            _vet_type(info.type, f"value {info.name}")
+        for attribute in function.attribute_proto:
+            self._attribute(attribute, [names], where)
+        self._nodes(function.node, names, [], where)
+        for name in function.output:
+            if name not in names:
+                raise ModelError(f"output {name} of {where} is made by nothing in it")
+
+    def _nodes(
+        self,
+        nodes: Iterable[onnx.NodeProto],
+        names: set[str],
+        outer: list[set[str]],
+        where: str,
+    ) -> None:
+        nodes = list(nodes)
+        for node in nodes:
+            for name in node.output:
+                if name and name in names:
+                    raise ModelError(
+                        f"{_title(node)} defines {name}, which {where} has already",
+                        remedy="give every value a name of its own",
+                    )
+                names.add(name)
+        scopes = [*outer, names]
+        for node in nodes:
+            for name in node.input:
+                if name and not any(name in scope for scope in scopes):
+                    raise ModelError(
+                        f"{_title(node)} reads {name}, which nothing defines",
+                        remedy="export the model again",
+                    )
+            if node.attribute:
+                self._attributes(node, scopes)
+
+    def _attributes(self, node: onnx.NodeProto, scopes: list[set[str]]) -> None:
+        seen = set()
+        for attribute in node.attribute:
+            if attribute.name in seen:
+                raise ModelError(f"{_title(node)} has attribute {attribute.name} twice")
+            seen.add(attribute.name)
+            kind = attribute.type
+            if kind not in _PLAIN:
+                self._attribute(attribute, scopes, _title(node))
+
+    def _attribute(
+        self, attribute: onnx.AttributeProto, scopes: list[set[str]], where: str
+    ) -> None:
+        title = f"attribute {attribute.name} of {where}"
+        kind = attribute.type
+        if attribute.ref_attr_name:
+            return
+        if kind == _Attribute.TENSOR:
+            self._tensors.check(attribute.t, title)
+        elif kind == _Attribute.TENSORS:
+            for index, tensor in enumerate(attribute.tensors):
+                self._tensors.check(tensor, f"{title}[{index}]")
+        elif kind == _Attribute.GRAPH:
+            self.graph(attribute.g, scopes, title)
+        elif kind == _Attribute.GRAPHS:
+            for index, graph in enumerate(attribute.graphs):
+                self.graph(graph, scopes, f"{title}[{index}]")
+        elif kind in (_Attribute.TYPE_PROTO, _Attribute.TYPE_PROTOS):
+            for type_ in (attribute.tp, *attribute.type_protos):
+                _vet_type(type_, title)
+        elif kind in _SPARSE:
+            raise ModelError(f"{title} is sparse, which cannot be kept", remedy="make it dense")
+        elif kind == _Attribute.UNDEFINED:
+            raise ModelError(f"{title} states no type", remedy="set its type field")
+
+
+_PLAIN: Mapping[int, None] = dict.fromkeys(
+    (
+        _Attribute.FLOAT,
+        _Attribute.INT,
+        _Attribute.STRING,
+        _Attribute.FLOATS,
+        _Attribute.INTS,
+        _Attribute.STRINGS,
+    )
+)
+
+
+def _title(node: onnx.NodeProto) -> str:
+    name = node.name or next((f"of {output}" for output in node.output if output), "")
+    return f"node {name} ({node.op_type})" if name else f"a {node.op_type} node"
+
+
+def _distinct(names: Iterable[str], what: str) -> set[str]:
+    seen: set[str] = set()
+    for name in names:
+        if not name:
+            raise ModelError(f"{what} has no name", remedy="export the model again")
+        if name in seen:
+            raise ModelError(f"{name} is twice {what}", remedy="remove one of them")
+        seen.add(name)
+    return seen
+
+
+def _vet_type(proto: onnx.TypeProto, where: str) -> None:
+    kind = proto.WhichOneof("value")
+    if kind in ("map_type", "opaque_type"):
+        raise ModelError(
+            f"{where} is a {kind.removesuffix('_type')}, which cannot be kept",
+            remedy="cut the model before it, as with --outputs of vlmpass extract",
+        )
+    if kind in ("sequence_type", "optional_type"):
+        element = getattr(proto, kind)
+        if not element.HasField("elem_type") or element.elem_type.WhichOneof("value") is None:
+            raise ModelError(f"{where} is a {kind.removesuffix('_type')} of unknown elements")
+        _vet_type(element.elem_type, where)
