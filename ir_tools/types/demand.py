@@ -49,8 +49,9 @@ class Demand:
         model: The model.
         typing: Its types as they are.
         mapping: The types that give way, and to which.
-        kept: Nodes that keep the types they have; nodes whose values only such nodes use and that
-            compute from integers and constants alone are added (a Resize's scales, say).
+        kept: Nodes that keep the types they have, calls and subgraph operators excepted. Added to
+            them are Casts, and nodes that compute from integers and constants alone, whose values
+            only such nodes use (a Resize's scales, say).
         keep_io: Whether the main graph's inputs and outputs keep their types.
         have: For every value the type to be; values of unknown type are missing.
     """
@@ -65,6 +66,7 @@ class Demand:
     def __post_init__(self) -> None:
         self._signatures: dict[ir.Node, Signature | None] = {}
         self._scopes = list(scopes(self.model))
+        self.kept = {node for node in self.kept if not self._is_shell(node)}
         self._keep_side_calculations()
         for scope in self._scopes:
             self._decide(scope)
@@ -78,10 +80,15 @@ class Demand:
         """Return a node's signature; None for functions, subgraph operators and unknown ones."""
         if node not in self._signatures:
             operator = (node.domain, node.op_type)
-            special = operator in _STRUCTURAL or node.op_identifier() in self.model.functions
             version = scope.opsets.get(node.domain, 1)
-            self._signatures[node] = None if special else signature(*operator, version)
+            shell = self._is_shell(node)
+            self._signatures[node] = None if shell else signature(*operator, version)
         return self._signatures[node]
+
+    def _is_shell(self, node: ir.Node) -> bool:
+        """Whether a node is what its subgraphs or its function make of it."""
+        structural = (node.domain, node.op_type) in _STRUCTURAL
+        return structural or node.op_identifier() in self.model.functions
 
     def uses(self) -> Iterator[tuple[ir.Value, Use]]:
         """Yield every use of a value of known type with what it wants."""
@@ -113,6 +120,8 @@ class Demand:
     def _fixed_want(self, node: ir.Node, index: int, value: ir.Value, scope: Scope) -> str | None:
         """Return what an input must have whatever its value has; None if it takes any type."""
         text = self.typing.text_of(value)
+        if (node.domain, node.op_type) == _CAST:
+            return None
         if text is None or node in self.kept:
             return text
         known = self.signature(node, scope)
@@ -128,7 +137,7 @@ class Demand:
     def _takes_any(node: ir.Node, known: Signature, variable: str) -> bool:
         """Whether a variable types one input and nothing else of the node."""
         operator = (node.domain, node.op_type)
-        if operator in DECIDED and operator != _CAST:
+        if operator in DECIDED:
             return False
         inputs = sum(
             value is not None
@@ -192,22 +201,24 @@ class Demand:
                     self.kept.add(node)
 
     def _exact_sources(self, scope: Scope) -> Collection[ir.Node]:
-        """Return nodes with changing types that compute from integers and constants alone."""
-        found: dict[ir.Node, None] = {}
+        """Return changing nodes that compute from integers and constants alone, and all Casts."""
+        exact: set[ir.Node] = set()
+        casts: set[ir.Node] = set()
         for node in scope.graph:
             texts = [self.typing.text_of(value) for value in node.outputs]
             if node in self.kept or not any(t is not None and self.mapped(t) != t for t in texts):
                 continue
             if node.attributes and any(True for _ in subgraphs(node)):
                 continue
-            if all(self._is_exact(value, found) for value in node.inputs) and (
-                node.inputs or node.op_type in _FREELY_TYPED
-            ):
-                found[node] = None
-        return found
+            sourced = bool(node.inputs) or node.op_type in _FREELY_TYPED
+            if sourced and all(self._is_exact(value, exact) for value in node.inputs):
+                exact.add(node)
+            elif (node.domain, node.op_type) == _CAST:
+                casts.add(node)
+        return exact | casts
 
-    def _is_exact(self, value: ir.Value | None, found: Mapping[ir.Node, None]) -> bool:
-        if value is None or value.is_initializer() or value.producer() in found:
+    def _is_exact(self, value: ir.Value | None, exact: Collection[ir.Node]) -> bool:
+        if value is None or value.is_initializer() or value.producer() in exact:
             return True
         text = self.typing.text_of(value)
         dtype = dtype_of(text) if text is not None else None
@@ -218,7 +229,9 @@ class Demand:
         text = self.typing.text_of(value)
         if text is None or self.mapped(text) == text:
             return True
-        if value.is_graph_output() or not value.uses():
+        if not value.uses() and not value.is_graph_output():
+            return False
+        if value.is_graph_output() and not (self.keep_io and scope.graph is self.model.graph):
             return False
         return all(
             user.graph is not None and self._fixed_want(user, index, value, scope) == text

@@ -12,22 +12,12 @@ from vlmpass.ir_tools.types.carried import dtype_parameters, retyped_attributes
 from vlmpass.ir_tools.types.casts import Casts, remove_needless
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
+from vlmpass.ir_tools.types.narrow import Narrowing
 from vlmpass.ir_tools.types.texts import dtype_of, spell
 from vlmpass.ir_tools.types.typing import apply, require_well_typed, retyped, solve
 from vlmpass.ir_tools.walk import all_nodes, all_values, scopes
-from vlmpass.ir_tools.weights import as_weight, cast
 
-__all__ = ["cast_tensor", "retype"]
-
-_SMALL_BYTES = 4096
-
-
-def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
-    """Return a tensor in another element type: a lazy weight, or its values where it is small."""
-    lazy = cast(as_weight(tensor), dtype)
-    if tensor.nbytes > _SMALL_BYTES:
-        return lazy
-    return ir.Tensor(lazy.numpy(), dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
+__all__ = ["retype"]
 
 
 class _Retyping:
@@ -40,7 +30,8 @@ class _Retyping:
         self.reasons = reasons
         self.names = Names.of(demand.model)
         self.casts = Casts(self.names)
-        self.refusals: list[Refusal] = []
+        self.narrowing = Narrowing()
+        self.refusals = self.narrowing.refusals
         self.originals: dict[ir.Value, ir.TensorProtocol] = {}
         self.copies: dict[tuple[ir.Value, str], ir.Value] = {}
 
@@ -55,6 +46,7 @@ class _Retyping:
                 changed = True
         if self.refusals:
             raise Refused(self.request, self.refusals)
+        self.narrowing.report()
         return changed
 
     def _attributes(self) -> bool:
@@ -105,10 +97,10 @@ class _Retyping:
             if attribute.type == ir.AttributeType.TENSOR:
                 old = attribute.as_tensor()
                 if old.dtype in mapping:
-                    found.append(ir.AttrTensor(name, cast_tensor(old, mapping[old.dtype])))
+                    found.append(ir.AttrTensor(name, self._cast(old, mapping[old.dtype], node)))
             elif attribute.type == ir.AttributeType.TENSORS:
                 tensors = [
-                    cast_tensor(t, mapping[t.dtype]) if t.dtype in mapping else t
+                    self._cast(t, mapping[t.dtype], node) if t.dtype in mapping else t
                     for t in attribute.as_tensors()
                 ]
                 found.append(ir.AttrTensors(name, tensors))
@@ -119,8 +111,12 @@ class _Retyping:
                 node.outputs[0].const_value = attribute.as_tensor()
         return found
 
-    @staticmethod
-    def _float_forms(node: ir.Node, dtype: ir.DataType) -> list[ir.Attr]:
+    def _cast(
+        self, tensor: ir.TensorProtocol, dtype: ir.DataType, node: ir.Node
+    ) -> ir.TensorProtocol:
+        return self.narrowing.cast(tensor, dtype, label(node))
+
+    def _float_forms(self, node: ir.Node, dtype: ir.DataType) -> list[ir.Attr]:
         """Spell out what means FLOAT without saying so."""
         if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
             return [ir.AttrTensor("value", ir.tensor([0.0], dtype=dtype))]
@@ -129,7 +125,7 @@ class _Retyping:
             if attribute is not None and not attribute.is_ref():
                 del node.attributes[name]
                 wide = ir.tensor(attribute.value, dtype=ir.DataType.FLOAT)
-                return [ir.AttrTensor("value", cast_tensor(wide, dtype))]
+                return [ir.AttrTensor("value", self._cast(wide, dtype, node))]
         return []
 
     def _weights(self) -> bool:
@@ -141,7 +137,8 @@ class _Retyping:
                 if weight is None or dtype is None or weight.dtype == dtype:
                     continue
                 self.originals[value] = weight
-                value.const_value = cast_tensor(weight, dtype)
+                where = f"initializer {value.name}"
+                value.const_value = self.narrowing.cast(weight, dtype, where)
                 changed = True
         return changed
 
@@ -186,7 +183,9 @@ class _Retyping:
             dtype = dtype_of(use.want)
             assert dtype is not None
             name = self.names.value(f"{value.name}/{dtype.name.lower()}")
-            tensor = weight if weight.dtype == dtype else cast_tensor(weight, dtype)
+            tensor = weight
+            if weight.dtype != dtype:
+                tensor = self.narrowing.cast(weight, dtype, f"initializer {value.name}")
             made = ir.Value(
                 name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor
             )
@@ -215,6 +214,17 @@ class _Retyping:
         self.refusals.append(Refusal(where, reason))
 
 
+def _referring_constants(model: ir.Model) -> dict[ir.Node, str]:
+    """Return the Constants whose number is an attribute of the function they are in."""
+    return {
+        node: "the value is an attribute of the function"
+        for node in all_nodes(model)
+        if node.op_type == "Constant"
+        and not node.domain
+        and any(attribute.is_ref() for attribute in node.attributes.values())
+    }
+
+
 def retype(
     model: ir.Model,
     mapping: Mapping[ir.DataType, ir.DataType],
@@ -241,7 +251,7 @@ def retype(
     Raises:
         Refused: The result is not well typed; the error lists every conflict.
     """
-    reasons = dict(kept or {})
+    reasons = {**_referring_constants(model), **(kept or {})}
     demand = Demand(model, solve(model), mapping, set(reasons), keep_io)
     retyping = _Retyping(demand, request, reasons)
     changed = retyping.run()

@@ -1,0 +1,113 @@
+"""Weights and constants in another element type, lazily; and those that a narrow type cannot hold.
+
+A finite number of mask size, such as -3.4e38, means "as good as minus infinity"; cast to float16 it
+would become a real infinity and make NaN of a row that is masked throughout. It becomes half of the
+narrow type's range instead: a score can be added to it, or a second mask, without overflow.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import Refusal
+from vlmpass.ir_tools.weights import as_weight, cast
+
+__all__ = ["Narrowing", "cast_tensor"]
+
+_LOG = logging.getLogger(__name__)
+_SMALL_BYTES = 4096
+_INSPECTED_BYTES = 1 << 24
+_MASK = 1e9
+_REMEDY = "keep its users in float32 with mixed-precision"
+
+
+def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
+    """Return a tensor in another element type: a lazy weight, or its values where it is small."""
+    lazy = cast(as_weight(tensor), dtype)
+    if tensor.nbytes > _SMALL_BYTES:
+        return lazy
+    return ir.Tensor(lazy.numpy(), dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+
+@dataclass
+class Narrowing:
+    """Casts tensors and keeps account of what the new type cannot hold.
+
+    Tensors of up to 16 MiB are looked at; larger ones stay unread, and what they lose is counted
+    when they are written.
+
+    Attributes:
+        refusals: Constants with quantities beyond the range, and numbers that would become zero.
+        masks: Names of the constants whose masks were refitted.
+        flushed: Names of the tensors some of whose elements become zero.
+    """
+
+    refusals: list[Refusal] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
+    flushed: list[str] = field(default_factory=list)
+
+    def cast(self, tensor: ir.TensorProtocol, dtype: ir.DataType, where: str) -> ir.TensorProtocol:
+        """Return a tensor in another element type.
+
+        Args:
+            tensor: A float tensor.
+            dtype: The type wanted.
+            where: What messages call it, such as ``initializer mask``.
+        """
+        if tensor.nbytes > _INSPECTED_BYTES or not _narrows(tensor.dtype, dtype):
+            return cast_tensor(tensor, dtype)
+        array = np.asarray(tensor.numpy(), np.float64)
+        finite = np.isfinite(array)
+        limit, tiny = _range(dtype)
+        beyond = finite & (np.abs(array) > limit)
+        if beyond.any() and np.abs(array[beyond]).min() < _MASK:
+            worst = array[beyond][np.argmax(np.abs(array[beyond]))]
+            problem = f"holds {worst:g}, and {dtype.name.lower()} ends at {limit:g}"
+            self.refusals.append(Refusal(where, problem, _REMEDY))
+        self._note_zeros(array, finite & (array != 0) & (np.abs(array) <= tiny / 2), dtype, where)
+        if not beyond.any():
+            return cast_tensor(tensor, dtype)
+        self.masks.append(where)
+        fitted = np.where(beyond, np.copysign(limit / 2, array), array).astype(dtype.numpy())
+        return ir.Tensor(fitted, dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+    def _note_zeros(
+        self,
+        array: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+        lost: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+        dtype: ir.DataType,
+        where: str,
+    ) -> None:
+        if not lost.any():
+            return
+        if array.size == 1:
+            problem = f"is {array.reshape(-1)[0]:g} and would become zero in {dtype.name.lower()}"
+            self.refusals.append(Refusal(where, problem, _REMEDY))
+        else:
+            self.flushed.append(where)
+
+    def report(self) -> None:
+        """Log what was refitted and what lost elements to zero, by name."""
+        if self.masks:
+            _LOG.warning("masks refitted to the range of the new type: %s", ", ".join(self.masks))
+        if self.flushed:
+            _LOG.warning("some elements become zero in: %s", ", ".join(self.flushed))
+
+
+def _narrows(source: ir.DataType, to: ir.DataType) -> bool:
+    """Whether a cast can overflow, or turn small numbers into zero."""
+    if not source.is_floating_point() or source == to:
+        return False
+    (old_limit, old_tiny), (limit, tiny) = _range(source), _range(to)
+    return old_limit > limit or old_tiny < tiny
+
+
+def _range(dtype: ir.DataType) -> tuple[float, float]:
+    """Return the largest finite and the smallest positive number of a float type."""
+    info = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+    return float(info.max), float(info.smallest_subnormal)
