@@ -1,0 +1,30 @@
+"""Say what a model is made of, how large and how costly it is, without reading its weights."""
+
+from vlmpass.ir_tools.inspecting.facts import Facts, Share, dtype_name
+from vlmpass.ir_tools.inspecting.inspect import (
+    DataFile,
+    Inspection,
+    Module,
+    Port,
+    Tie,
+    WeightInfo,
+    inspect_model,
+)
+from vlmpass.ir_tools.inspecting.macs import Macs, macs_of
+from vlmpass.ir_tools.inspecting.modules import module_of
+
+__all__ = [
+    "DataFile",
+    "Facts",
+    "Inspection",
+    "Macs",
+    "Module",
+    "Port",
+    "Share",
+    "Tie",
+    "WeightInfo",
+    "dtype_name",
+    "inspect_model",
+    "macs_of",
+    "module_of",
+]
