@@ -56,11 +56,12 @@ class DataFolder:
     def __post_init__(self) -> None:
         self.absolute = os.path.abspath(self.folder)
         self._root = os.path.realpath(self.folder)
-        self._roots = [self._root]
+        roots = [self._root]
         if self.model:
-            self._roots.append(os.path.dirname(self.model))
+            roots.append(os.path.dirname(self.model))
         if blobs := _blobs_beside(self._root):
-            self._roots.append(blobs)
+            roots.append(blobs)
+        self._inside = tuple(os.path.join(os.path.normcase(root), "") for root in roots)
         self._parents: dict[str, str] = {}
         self._files: dict[str, DataFile] = {}
 
@@ -91,7 +92,7 @@ class DataFolder:
                 status = os.stat(path)
         except OSError as error:
             raise self._missing(parts, where, error, location) from error
-        if not any(_inside(path, root) for root in self._roots):
+        if not os.path.normcase(path).startswith(self._inside):
             raise ModelError(
                 f"{where} has its data in {location}, a link to {path} outside of the model's "
                 f"folder",
@@ -187,10 +188,6 @@ def _blobs_beside(root: str) -> str | None:
         if folder.parent.name == "snapshots":
             return str(folder.parent.parent / "blobs")
     return None
-
-
-def _inside(path: str, root: str) -> bool:
-    return os.path.normcase(path).startswith(os.path.join(os.path.normcase(root), ""))
 
 
 def _why(error: OSError) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -66,12 +69,24 @@ def load(source: Source, *, base_dir: str | os.PathLike[str] | None = None) -> i
 
 
 def _from_proto(parsed: Parsed, folder: Path) -> ir.Model:
-    proto = parsed.proto
     tensors = TensorVet()
-    vet(proto, tensors)
-    model = deserialized(proto)
-    settle(model, ProtoPlaces(parsed, folder, tensors.checksums))
+    with _no_collection():
+        vet(parsed.proto, tensors)
+        model = deserialized(parsed.proto)
+        settle(model, ProtoPlaces(parsed, folder, tensors.checksums))
     return model
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the collector: it would walk the growing model over and over, half of the time."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 def _from_ir(model: ir.Model) -> ir.Model:

@@ -54,7 +54,7 @@ class TensorVet:
         dtype = _dtype(tensor, where)
         if tensor.HasField("segment"):
             raise ModelError(f"{where} is a segment of a tensor, which cannot be kept")
-        if any(size < 0 for size in tensor.dims):
+        if min(tensor.dims, default=0) < 0:
             raise ModelError(f"{where} has a negative extent in its shape {list(tensor.dims)}")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             self._check_reference(tensor, dtype, where)

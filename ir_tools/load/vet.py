@@ -136,7 +136,7 @@ class _Walk:
         scopes = [*outer, names]
         for node in nodes:
             for name in node.input:
-                if name and not any(name in scope for scope in scopes):
+                if name and name not in names and not any(name in scope for scope in outer):
                     raise ModelError(
                         f"{_title(node)} reads {name}, which nothing defines",
                         remedy="export the model again",
