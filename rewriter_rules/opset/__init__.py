@@ -17,11 +17,28 @@ nothing but types goes into `same.py`; what `expand.py` lists is spelled by ONNX
 
 from __future__ import annotations
 
-from vlmpass.rewriter_rules.opset import same
+from vlmpass.rewriter_rules.opset import (
+    casts,
+    elementwise,
+    expand,
+    layout,
+    norm,
+    pool,
+    quantize,
+    reduce,
+    same,
+    softmax,
+    split_pad,
+)
 from vlmpass.rewriter_rules.opset.convert import route
 from vlmpass.rewriter_rules.opset.dry import Dry, Edit, drop_unused
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
+
+_FAMILIES = (
+    casts, elementwise, expand, layout, norm, pool, quantize, reduce, same, softmax, split_pad,
+)  # fmt: skip
+"""Imported for what they enter into the table."""
 
 __all__ = [
     "Dry",
@@ -34,6 +51,5 @@ __all__ = [
     "is_same",
     "needed_ir_version",
     "route",
-    "same",
     "stamp",
 ]

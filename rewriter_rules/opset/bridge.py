@@ -94,14 +94,6 @@ def _substitute(
 
 _REMEDY = "choose a higher opset, or convert the element type first"
 
-_BY_FLOAT:
-            return wider
-    refuse(
-        f"{operator} admits neither {dtype.name.lower()} nor a type that holds all its values",
-        "choose a higher opset, or convert the element type first",
-    )
-
-
 _BY_FLOAT = frozenset("ReduceLogSum ReduceLogSumExp Erf".split())
 """Of the arithmetic ones, those whose integers are computed in a floating type anyway."""
 

@@ -27,6 +27,7 @@ from vlmpass.rewriter_rules.opset.table import (
     is_same,
     refuse,
     steps_between,
+    why_unspelled,
 )
 
 __all__ = ["Built", "Conversion", "Route", "detach", "ill_formed", "route"]
@@ -214,8 +215,7 @@ class Conversion:
             return None
         found = route(node.op_type, at, self.target)
         if found.gap is not None:
-            operator, low, high = found.gap
-            refuse(f"no conversion of {operator} from version {low} to {high} is known")
+            refuse(*_why_not(found.gap))
         for each in found.entries:
             tape = self._tape(node, each.opset)
             outputs = each.run(tape, node)
@@ -283,6 +283,16 @@ class Conversion:
             heir.name = node.name
             heir.doc_string = node.doc_string
             heir.device_configurations = node.device_configurations
+
+
+def _why_not(step: Step) -> tuple[str, str]:
+    """Return reason and remedy for a step that no adapter covers."""
+    operator, source, target = step
+    reason = why_unspelled(step)
+    if reason is not None:
+        return reason, f"choose opset {source} or higher"
+    where = f"from version {source} to {target}" if target else f"below opset {source}"
+    return f"no conversion of {operator} {where} is known", "choose another opset"
 
 
 def _stand_in(old: ir.Value, new: ir.Value) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "integers",
     "known",
     "known_or_none",
+    "operand",
     "optional_input",
     "rank",
     "real",
@@ -75,6 +76,13 @@ def integers(node: ir.Node, name: str) -> tuple[int, ...] | None:
 def optional_input(node: ir.Node, index: int) -> ir.Value | None:
     """Return an input; None if it is absent or left out."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def operand(node: ir.Node, index: int) -> ir.Value:
+    """Return an input that cannot be absent."""
+    value = node.inputs[index]
+    assert value is not None, (node.op_type, index)
+    return value
 
 
 def used(node: ir.Node, index: int) -> bool:

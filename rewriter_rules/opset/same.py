@@ -36,7 +36,6 @@ Compress 11 28
 Concat 11 13
 Constant 1 9
 Constant 12 13 19 21 23 24 25
-ConstantOfShape 9 20 21 23 24 25
 Conv 1 11 22
 ConvTranspose 1 11 22
 Cos 7 22
@@ -44,7 +43,6 @@ Cosh 9 22
 CumSum 11 14
 DeformConv 19 22
 DepthToSpace 11 13 28
-DequantizeLinear 13 19
 DequantizeLinear 23 24 25 28
 Det 11 22
 Div 7 13 14
@@ -55,7 +53,6 @@ Equal 7 11 13 19
 Erf 9 13
 Exp 6 13
 Expand 8 13
-EyeLike 9 22
 Flatten 1 9
 Flatten 11 13 21 23 24 25
 Floor 6 13
@@ -73,6 +70,8 @@ GreaterOrEqual 12 16
 GridSample 20 22
 HardSigmoid 6 22
 HardSwish 14 22
+Identity 1 13 14 16 19 21 23 24 25
+If 11 13 16 19 21 23 24 25
 InstanceNormalization 6 22
 IsInf 10 20
 IsNaN 9 13 20
@@ -82,6 +81,7 @@ LeakyRelu 6 16
 Less 7 9 13
 LessOrEqual 12 16
 Log 6 13
+Loop 1 11 13 16 19 21 23 24 25
 LpNormalization 1 22
 LpPool 2 11
 LpPool 18 22
@@ -102,6 +102,9 @@ NegativeLogLikelihoodLoss 12 13 22
 NonMaxSuppression 10 11
 NonZero 9 13
 OneHot 11 28
+Optional 15 28
+OptionalGetElement 18 28
+OptionalHasElement 18 28
 PRelu 7 9 16
 Pad 11 13
 Pad 19 21 23 24 25
@@ -164,9 +167,11 @@ Where 9 16
 """)
 
 # What the higher version adds has the old meaning as its default.
-same("""
+same(
+    """
 ArgMax 1 11 12
 ArgMin 1 11 12
+Attention 23 24 25
 AveragePool 7 10
 AveragePool 11 19
 BitShift 11 28
@@ -177,20 +182,19 @@ CastLike 23 24
 Compress 9 11
 Concat 4 11
 Constant 9 11 12
+ConstantOfShape 9 20 21 23 24 25
 DepthToSpace 1 11
-DequantizeLinear 10 13
-DequantizeLinear 19 21 23
+DequantizeLinear 10 13 19 21 23
+EyeLike 9 22
 Flatten 9 11
 GRU 7 14
 Gather 1 11
 GatherND 11 12
 Gemm 9 11
 Hardmax 1 11
-Identity 1 13 14 16 19 21 23 24 25
-If 1 11 13 16 19 21 23 24 25
+If 1 11
 LSTM 7 14
 LogSoftmax 1 11
-Loop 1 11 13 16 19 21 23 24 25
 LpPool 11 18
 Max 6 8
 MaxPool 1 8 10
@@ -198,9 +202,8 @@ Mean 6 8
 Min 6 8
 Mod 13 28
 OneHot 9 11
-Optional 15 28
-OptionalGetElement 15 18 28
-OptionalHasElement 15 18 28
+OptionalGetElement 15 18
+OptionalHasElement 15 18
 Pad 13 18 19
 Pow 7 12
 QuantizeLinear 10 13 19 21 23
@@ -232,4 +235,6 @@ Squeeze 1 11
 Sum 6 8
 TopK 10 11
 Unsqueeze 1 11
-""", down=False)
+""",
+    down=False,
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 import onnx_ir as ir
 
@@ -21,6 +21,7 @@ __all__ = [
     "Adapter",
     "CannotConvertError",
     "Entry",
+    "Outputs",
     "Step",
     "adapter",
     "entry",
@@ -30,10 +31,12 @@ __all__ = [
     "refuse",
     "same",
     "steps_between",
+    "unspelled",
+    "why_unspelled",
 ]
 
-Step = tuple[str, int, int | None]
-Outputs = ir.Value | Sequence[ir.Value | None]
+Step: TypeAlias = tuple[str, int, int | None]
+Outputs: TypeAlias = "ir.Value | Sequence[ir.Value | None]"
 Adapter = Callable[[Tape, ir.Node], Outputs]
 
 UNCHANGED: Sequence[ir.Value | None] = ()
@@ -79,6 +82,7 @@ class Entry:
 
 
 _TABLE: dict[Step, Entry] = {}
+_UNSPELLED: dict[Step, str] = {}
 _SAME: set[Step] = set()
 
 
@@ -144,6 +148,23 @@ def same(text: str, *, up: bool = True, down: bool = True) -> None:
             for step in ((operator, *pair) for pair in pairs):
                 assert step not in _TABLE, step
                 _SAME.add(step)
+
+
+def unspelled(operators: str, since: int, reason: str) -> None:
+    """Enter first versions that older operators cannot spell.
+
+    Args:
+        operators: One operator or several, separated by spaces.
+        since: Their first since-version.
+        reason: Why, as it is said to the user.
+    """
+    for operator in operators.split():
+        _UNSPELLED[operator, since, None] = reason
+
+
+def why_unspelled(step: Step) -> str | None:
+    """Return why a step is refused for every node, None if it is not."""
+    return _UNSPELLED.get(step)
 
 
 def entry(step: Step) -> Entry | None:

@@ -1,0 +1,88 @@
+"""Small constructions that many adapters share: constants, axes, sizes and scalars of a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.facts import integer, integers, rank
+from vlmpass.rewriter_rules.opset.table import refuse
+
+__all__ = [
+    "axis_of",
+    "given_integers",
+    "nonnegative",
+    "normalized",
+    "scalar",
+    "shape_of",
+    "size_at",
+    "vector",
+]
+
+
+def vector(op: Tape, values: Sequence[int], name: str = "const") -> ir.Value:
+    """Record an int64 vector; it may be empty."""
+    return op.const(np.array(values, np.int64), name=name)
+
+
+def scalar(op: Tape, value: float, dtype: ir.DataType, name: str = "const") -> ir.Value:
+    """Record a scalar of an element type."""
+    return op.const(np.array(value, np.float64).astype(dtype.numpy()), dtype, name)
+
+
+def given_integers(op: Tape, node: ir.Node, name: str) -> ir.Value | None:
+    """Record an attribute's integers as a vector; None if it is absent.
+
+    A parameter of the function around the node becomes a Constant of that parameter.
+    """
+    found = node.attributes.get(name)
+    if found is None:
+        return None
+    if found.is_ref():
+        assert found.ref_attr_name is not None
+        reference = ir.RefAttr("value_ints", found.ref_attr_name, ir.AttributeType.INTS)
+        return op.node("Constant", [], {"value_ints": reference})[0]
+    return vector(op, integers(node, name) or (), name)
+
+
+def normalized(axis: int, count: int) -> int:
+    """Return an axis counted from the front.
+
+    Args:
+        axis: May count from the back.
+        count: The rank.
+    """
+    if not -count <= axis < count:
+        refuse(f"axis {axis} is out of range for rank {count}", "correct the model")
+    return axis + count if axis < 0 else axis
+
+
+def axis_of(node: ir.Node, default: int, name: str = "axis") -> int:
+    """Return an axis attribute of the first input, counted from the front.
+
+    The rank is asked for only if the axis counts from the back.
+    """
+    axis = integer(node, name, default)
+    if axis >= 0:
+        return axis
+    value = node.inputs[0]
+    assert value is not None
+    return normalized(axis, rank(value))
+
+
+def nonnegative(op: Tape, indices: ir.Value, count: ir.Value) -> ir.Value:
+    """Record int64 indices in [-count, count - 1] as indices in [0, count - 1]; opset 10."""
+    return op.Mod(indices, count)
+
+
+def shape_of(op: Tape, value: ir.Value) -> ir.Value:
+    """Record a value's shape as an int64 vector."""
+    return op.Shape(value)
+
+
+def size_at(op: Tape, value: ir.Value, axis: int) -> ir.Value:
+    """Record the size of one axis as an int64 vector of one element."""
+    return op.Gather(op.Shape(value), vector(op, [axis]), axis=0)

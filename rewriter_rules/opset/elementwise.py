@@ -1,0 +1,220 @@
+"""Element by element: attributes that became inputs, younger functions, integers and booleans."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.build import scalar
+from vlmpass.rewriter_rules.opset.facts import (
+    again,
+    attribute,
+    dtype,
+    integer,
+    known,
+    known_or_none,
+    operand,
+    optional_input,
+    real,
+    text,
+    used,
+)
+from vlmpass.rewriter_rules.opset.table import (
+    UNCHANGED,
+    Outputs,
+    adapter,
+    expansion,
+    refuse,
+)
+
+__all__: list[str] = []
+
+_D = ir.DataType
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@adapter("Clip", 6, 11)
+def bounds_become_inputs(op: Tape, node: ir.Node) -> Outputs:
+    """Clip(x, min=a, max=b) -> Clip(x, a, b)."""
+    x = operand(node, 0)
+    low, high = attribute(node, "min"), attribute(node, "max")
+    if low is None and high is None:
+        low_value, high_value = -_LARGEST, _LARGEST
+        if dtype(x) != _D.DOUBLE:
+            return UNCHANGED
+    else:
+        low_value = -_LARGEST if low is None else low.as_float()
+        high_value = _LARGEST if high is None else high.as_float()
+    bounds = [_bound(op, low_value, dtype(x), "min"), _bound(op, high_value, dtype(x), "max")]
+    return again(op, node, [x, *bounds], drop=("min", "max"))
+
+
+def _bound(op: Tape, value: float, kind: ir.DataType, name: str) -> ir.Value | None:
+    """Record a bound; none where it is the type's own end, as the old defaults are."""
+    if abs(value) >= _LARGEST and kind in (_D.FLOAT16, _D.FLOAT):
+        return None
+    return scalar(op, value, kind, name)
+
+
+@adapter("Clip", 11, 6)
+def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
+    """Clip(x, a, b) -> Clip(x, min=a, max=b), by Max and Min if they vary."""
+    x, low, high = operand(node, 0), optional_input(node, 1), optional_input(node, 2)
+    bounds = [known_or_none(low), known_or_none(high)]
+    given = [value for value in (low, high) if value is not None]
+    exact = all(
+        each is None or float(np.float32(each.reshape(-1)[0])) == float(each.reshape(-1)[0])
+        for each in bounds
+    )
+    if dtype(x) != _D.DOUBLE and exact and len(given) == sum(b is not None for b in bounds):
+        low_value, high_value = (None if b is None else float(b.reshape(-1)[0]) for b in bounds)
+        return again(op, node, [x], min=low_value, max=high_value)
+    value = x if low is None else op.Max(x, low)
+    return value if high is None else op.Min(value, high)
+
+
+@adapter("Dropout", 7, 10)
+def mask_becomes_bool(op: Tape, node: ir.Node) -> Outputs:
+    """Dropout(x) -> y, Cast(mask)."""
+    if not used(node, 1):
+        return UNCHANGED
+    value, mask = again(op, node)
+    mask.type = ir.TensorType(_D.BOOL)
+    return [value, op.Cast(mask, to=dtype(operand(node, 0)))]
+
+
+@adapter("Dropout", 10, 12)
+def ratio_becomes_input(op: Tape, node: ir.Node) -> Outputs:
+    """Dropout(x, ratio=r) -> Dropout(x, r)."""
+    ratio = attribute(node, "ratio")
+    if ratio is None:
+        return UNCHANGED
+    x = operand(node, 0)
+    amount = scalar(op, ratio.as_float(), dtype(x), "ratio")
+    return again(op, node, [x, amount], drop=("ratio",))
+
+
+@adapter("Dropout", 12, 10)
+def ratio_of_training(op: Tape, node: ir.Node) -> Outputs:
+    """Dropout(x, r) -> Dropout(x), when it does not train."""
+    training, x = optional_input(node, 2), operand(node, 0)
+    if training is not None and known(training, "training_mode").reshape(-1)[0]:
+        refuse("dropping out in training does not exist before opset 12", "export to infer")
+    if not used(node, 1):
+        return again(op, node, [x], drop=("seed",), outputs=1)
+    return [op.Identity(x), op.Expand(op.const(np.array([True])), op.Shape(x))]
+
+
+@adapter("Dropout", 10, 7)
+def mask_becomes_number(op: Tape, node: ir.Node) -> Outputs:
+    """Dropout(x) stays, when nothing reads its mask."""
+    if used(node, 1):
+        refuse("its mask is not of type bool before opset 10", "choose opset 10 or higher")
+    return UNCHANGED
+
+
+@adapter("Gemm", 11, 9)
+def addend_required(op: Tape, node: ir.Node) -> Outputs:
+    """Gemm(a, b) -> Gemm(a, b, 0)."""
+    a = operand(node, 0)
+    if optional_input(node, 2) is not None:
+        return UNCHANGED
+    return again(op, node, [*node.inputs[:2], scalar(op, 0, dtype(a), "C")])
+
+
+@adapter("Pow", 12, 7)
+def one_type(op: Tape, node: ir.Node) -> Outputs:
+    """Pow(x, y) -> Pow(x, Cast(y)), or in double where x is an integer."""
+    x, y = operand(node, 0), operand(node, 1)
+    if dtype(x) == dtype(y) and dtype(x).is_floating_point():
+        return UNCHANGED
+    if dtype(x).is_floating_point() and (dtype(y) != _D.DOUBLE or dtype(x) == _D.DOUBLE):
+        fixed = known_or_none(y)
+        small = fixed is not None and bool((np.abs(fixed) < 2048).all())
+        if small or dtype(y).bitwidth <= dtype(x).bitwidth // 2:
+            return op.Pow(x, op.Cast(y, to=dtype(x)))
+    if _D.INT64 in (dtype(x), dtype(y)) or _D.UINT64 in (dtype(x), dtype(y)):
+        refuse(
+            f"{dtype(x).name.lower()} to the power of {dtype(y).name.lower()} is not exact in any"
+            " type that Pow admits before opset 12",
+            "choose opset 12 or higher",
+        )
+    power = op.Pow(op.Cast(x, to=_D.DOUBLE), op.Cast(y, to=_D.DOUBLE))
+    return op.Cast(power, to=dtype(x))
+
+
+@adapter("Mod", 28, 13)
+def floored(op: Tape, node: ir.Node) -> Outputs:
+    """Mod(a, b) -> Mod(a, b, fmod=1), moved to the sign of b, for floating types."""
+    x, y = operand(node, 0), operand(node, 1)
+    if integer(node, "fmod") or not dtype(x).is_floating_point():
+        return UNCHANGED
+    rest = op.Mod(x, y, fmod=1)
+    zero = scalar(op, 0, dtype(x))
+    # A rest of 0 takes the divisor's sign; any other of the wrong sign moves by one divisor.
+    against = op.Xor(op.Less(rest, zero), op.Less(y, zero))
+    signed = op.Where(op.Less(y, zero), scalar(op, -0.0, dtype(x)), zero)
+    moved = op.Where(against, op.Add(rest, y), rest)
+    return op.Where(op.Equal(rest, zero), signed, moved)
+
+
+@expansion("Mish", 18)
+def mish(op: Tape, node: ir.Node) -> Outputs:
+    """Mish(x) -> x * tanh(softplus(x))."""
+    x = operand(node, 0)
+    return op.Mul(x, op.Tanh(op.Softplus(x)))
+
+
+@expansion("Swish", 24)
+def swish(op: Tape, node: ir.Node) -> Outputs:
+    """Swish(x) -> x * sigmoid(alpha * x)."""
+    x, alpha = operand(node, 0), real(node, "alpha", 1.0)
+    inner = x if alpha == 1.0 else op.Mul(x, scalar(op, alpha, dtype(x), "alpha"))
+    return op.Mul(x, op.Sigmoid(inner))
+
+
+@expansion("HardSwish", 14)
+def hard_swish(op: Tape, node: ir.Node) -> Outputs:
+    """HardSwish(x) -> x * HardSigmoid(x, alpha=1/6, beta=0.5)."""
+    x = operand(node, 0)
+    return op.Mul(x, op.HardSigmoid(x, alpha=1 / 6, beta=0.5))
+
+
+@expansion("Gelu", 20)
+def gelu(op: Tape, node: ir.Node) -> Outputs:
+    """Gelu(x) -> 0.5 * x * (1 + erf(x / sqrt 2)), or its tanh form if that is asked for."""
+    x = operand(node, 0)
+    kind = dtype(x)
+    one, half = scalar(op, 1, kind, "one"), scalar(op, 0.5, kind, "half")
+    if text(node, "approximate", "none") == "tanh":
+        cube = op.Mul(op.Mul(x, op.Mul(x, x)), scalar(op, 0.044715, kind, "cubic"))
+        factor = scalar(op, np.sqrt(2 / np.pi), kind, "factor")
+        bent = op.Tanh(op.Mul(factor, op.Add(x, cube)))
+    else:
+        bent = op.Erf(op.Mul(x, scalar(op, np.sqrt(0.5), kind, "root_half")))
+    return op.Mul(op.Mul(half, x), op.Add(one, bent))
+
+
+@expansion("GreaterOrEqual", 12)
+def greater_or_equal(op: Tape, node: ir.Node) -> Outputs:
+    """GreaterOrEqual(a, b) -> Or(Greater(a, b), Equal(a, b))."""
+    x, y = operand(node, 0), operand(node, 1)
+    return op.Or(op.Greater(x, y), op.Equal(x, y))
+
+
+@expansion("LessOrEqual", 12)
+def less_or_equal(op: Tape, node: ir.Node) -> Outputs:
+    """LessOrEqual(a, b) -> Or(Less(a, b), Equal(a, b))."""
+    x, y = operand(node, 0), operand(node, 1)
+    return op.Or(op.Less(x, y), op.Equal(x, y))
+
+
+@expansion("Celu", 12)
+def celu(op: Tape, node: ir.Node) -> Outputs:
+    """Celu(x) -> alpha * Elu(x / alpha)."""
+    x, alpha = operand(node, 0), real(node, "alpha", 1.0)
+    if alpha == 1.0:
+        return op.Elu(x, alpha=1.0)
+    factor = scalar(op, alpha, dtype(x), "alpha")
+    return op.Mul(factor, op.Elu(op.Div(x, factor), alpha=1.0))

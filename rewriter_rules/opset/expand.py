@@ -1,0 +1,121 @@
+"""Operators spelled by the function body that ONNX itself gives, node by node on the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.opsets import function_body, history, schema, since
+from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.table import Adapter, Outputs, expansion, refuse, unspelled
+
+__all__ = ["inline"]
+
+
+def _attributes(
+    inner: ir.Node, given: Mapping[str, ir.Attr], defaults: Mapping[str, ir.Attr]
+) -> dict[str, object]:
+    """Return a body node's attributes with the function's parameters filled in."""
+    found: dict[str, object] = {}
+    for name, attribute in inner.attributes.items():
+        if not attribute.is_ref():
+            found[name] = attribute
+            continue
+        reference = attribute.ref_attr_name or ""
+        value = given.get(reference, defaults.get(reference))
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def inline(op: Tape, body: ir.Function, node: ir.Node) -> list[ir.Value | None]:
+    """Record a function's nodes on a tape and return the values of its outputs.
+
+    Args:
+        op: The tape.
+        body: The function.
+        node: The call; its inputs and attributes are the function's.
+    """
+    version = since(node.op_type, op.opsets[""])
+    defaults = {} if version is None else schema(node.op_type, version).defaults
+    values: dict[ir.Value, ir.Value | None] = dict.fromkeys(body.inputs)
+    values.update(zip(body.inputs, node.inputs, strict=False))
+    for inner in body:
+        attributes = _attributes(inner, node.attributes, defaults)
+        if any(isinstance(each, ir.Attr) and _is_graph(each) for each in attributes.values()):
+            _bind_outer(attributes, values)
+        inputs = [None if value is None else values[value] for value in inner.inputs]
+        outputs = op.node(
+            inner.op_type, inputs, attributes, domain=inner.domain, outputs=len(inner.outputs)
+        )
+        values.update(zip(inner.outputs, outputs, strict=True))
+    return [values[output] for output in body.outputs]
+
+
+def _is_graph(attribute: ir.Attr) -> bool:
+    return attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
+def _bind_outer(
+    attributes: Mapping[str, object], values: Mapping[ir.Value, ir.Value | None]
+) -> None:
+    """Let the subgraphs of a body read the tape's values in place of the body's."""
+    for attribute in attributes.values():
+        if not isinstance(attribute, ir.Attr) or attribute.type != ir.AttributeType.GRAPH:
+            continue
+        for inner in attribute.as_graph():
+            for index, value in enumerate(inner.inputs):
+                if value is not None and value in values:
+                    inner.replace_input_with(index, values[value])
+            _bind_outer(inner.attributes, values)
+
+
+def by_function_body(operator: str, version: int, opset: int) -> Adapter:
+    """Return an adapter that spells an operator by its function body at an opset."""
+
+    def spelled(op: Tape, node: ir.Node) -> Outputs:
+        types = [None if value is None else value.type for value in node.inputs]
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.type is None:
+                refuse(f"the type of its input {index} is unknown", "run infer first")
+        body = function_body(node, version, opset, types)
+        if body is None:
+            refuse(f"ONNX gives no function body for this use of {operator}")
+        return inline(op, body, node)
+
+    spelled.__name__ = f"{operator.lower()}_body"
+    spelled.__doc__ = f"{operator}(...) -> the function body of {operator}-{version} in ONNX."
+    return spelled
+
+
+# Hand-written expansions stand in the files of their families; these need none.
+_BODIES = (
+    "AffineGrid BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
+    " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss Range"
+    " RotaryEmbedding SequenceMap Shrink SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu Attention"
+    " Bernoulli"
+)
+
+for _operator in _BODIES.split():
+    _version = history(_operator)[0]
+    _bodies = schema(_operator, _version).bodies
+    assert _bodies, _operator
+    expansion(_operator, _version, opset=max(_bodies))(
+        by_function_body(_operator, _version, max(_bodies))
+    )
+
+unspelled(
+    "ImageDecoder RegexFullMatch StringConcat StringSplit",
+    20,
+    "no older operator works on strings or encoded images in this way",
+)
+unspelled("StringNormalizer", 10, "no older operator works on strings")
+unspelled("TfIdfVectorizer", 9, "no older operator counts n-grams")
+unspelled(
+    "SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength"
+    " SplitToSequence ConcatFromSequence",
+    11,
+    "sequences do not exist before opset 11",
+)
+unspelled("Optional OptionalGetElement OptionalHasElement", 15, "optional values came with 15")
