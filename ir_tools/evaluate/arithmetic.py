@@ -122,7 +122,8 @@ def _variadic(compute: Callable[[Array, Array], Array], *, exact: bool) -> Kerne
 def _axes(node: ir.Node, inputs: list[Array], rank: int) -> tuple[int, ...] | None:
     """Return the axes of a reduction; None if there is nothing to reduce."""
     given = inputs[1].tolist() if len(inputs) > 1 else node.attributes.get_ints("axes")
-    if not given and node.attributes.get_int("noop_with_empty_axes", 0):
+    noop: int = node.attributes.get_int("noop_with_empty_axes", 0)
+    if not given and noop:
         return None
     return tuple(axis % rank for axis in given) if given else tuple(range(rank))
 
@@ -137,7 +138,7 @@ def _reduce(compute: Callable[..., Array], *, floats: bool) -> Kernel:
         axes = _axes(node, inputs, data.ndim)
         if axes is None:
             return data
-        keep: int = node.attributes.get_int("keepdims", 1)
+        keep = node.attributes.get_int("keepdims", 1)
         return np.asarray(compute(data, axis=axes, keepdims=bool(keep))).astype(data.dtype)
 
     return kernel

@@ -6,7 +6,14 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes import compute, elementwise, layout
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
-from vlmpass.ir_tools.shapes.facts import UNKNOWN, Facts, Known, is_constant, visit_scope
+from vlmpass.ir_tools.shapes.facts import (
+    UNKNOWN,
+    Facts,
+    Known,
+    constant_of,
+    is_constant,
+    visit_scope,
+)
 
 __all__ = [
     "UNKNOWN",
@@ -15,6 +22,7 @@ __all__ = [
     "Expr",
     "Facts",
     "Known",
+    "constant_of",
     "facts_of",
     "is_constant",
     "visit_scope",

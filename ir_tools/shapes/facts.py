@@ -18,7 +18,16 @@ from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
 from vlmpass.ir_tools.walk import Scope, subgraphs
 
-__all__ = ["UNKNOWN", "Call", "Facts", "Known", "Rule", "is_constant"]
+__all__ = [
+    "UNKNOWN",
+    "Call",
+    "Facts",
+    "Known",
+    "Rule",
+    "constant_of",
+    "is_constant",
+    "visit_scope",
+]
 
 MOST_ELEMENTS = 64
 _TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
@@ -54,6 +63,14 @@ class Known:
 
 
 UNKNOWN = Known()
+_DECIDES = frozenset(
+    {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or", "Xor"}
+)
+_KEEPS_TYPE = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Sum", "Neg", "Abs", "Where", "Clip", "Range",
+     "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split",
+     "Slice", "Gather", "Expand", "Tile", "ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin"}
+)  # fmt: skip
 Rule = Callable[["Call"], "Known | Sequence[Known]"]
 
 
@@ -83,6 +100,7 @@ class Facts:
         self._ir_version = ir_version
         self._rules = rules
         self._known: dict[ir.Value, Known] = {}
+        self._dtypes: dict[ir.Value, ir.DataType | None] = {}
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -181,7 +199,7 @@ class Facts:
         items = known.elements
         if items is None:
             return known
-        limit = 2**31 if value.dtype == ir.DataType.INT32 else 2**63
+        limit = 2**31 if self.dtype(value) == ir.DataType.INT32 else 2**63
         static = known.static
         whole = static is not None and math.prod(static) == len(items) <= MOST_ELEMENTS
         fits = whole and all(
@@ -190,10 +208,35 @@ class Facts:
         )
         return known if fits else Known(known.shape)
 
+    def dtype(self, value: ir.Value) -> ir.DataType | None:
+        """Return the element type of a value, read off its producer where it is not declared."""
+        if value.dtype is not None:
+            return value.dtype
+        if value not in self._dtypes:
+            node = value.producer()
+            plain = node is not None and node.domain in ("", "ai.onnx")
+            self._dtypes[value] = self._made_type(node) if node is not None and plain else None
+        return self._dtypes[value]
+
+    def _made_type(self, node: ir.Node) -> ir.DataType | None:
+        if node.op_type in ("Shape", "Size"):
+            return ir.DataType.INT64
+        if node.op_type == "Cast":
+            return ir.DataType(node.attributes.get_int("to", 0))
+        if node.op_type in _DECIDES:
+            return ir.DataType.BOOL
+        if node.op_type == "ConstantOfShape":
+            fill = node.attributes.get_tensor("value")
+            return ir.DataType.FLOAT if fill is None else fill.dtype
+        if node.op_type not in _KEEPS_TYPE:
+            return None
+        source = node.inputs[1 if node.op_type == "Where" else 0]
+        return None if source is None else self.dtype(source)
+
     def elements(self, value: ir.Value | None) -> tuple[Dim, ...] | None:
         """Return the elements of a small int64 tensor, unknown ones as atoms of their own."""
         known = self[value]
-        if known.elements is not None or value is None or value.dtype != ir.DataType.INT64:
+        if known.elements is not None or value is None or self.dtype(value) != ir.DataType.INT64:
             return known.elements
         static = known.static
         if static is None or len(static) > 1 or (count := product(static)) == 0:

@@ -1,0 +1,113 @@
+"""Edits that keep a graph whole: standing in for a value, and removing what nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.walk import subgraphs
+
+__all__ = ["add_constant", "is_used", "remove_dead", "remove_initializer", "stand_in"]
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> None:
+    """Let a value that is no graph output take the place of another, its name included.
+
+    Args:
+        old: The value that goes away; it may be a graph output.
+        new: A value of the same graph that nothing else is known by: it is renamed.
+    """
+    name = old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name = None
+    new.name = name
+    new.type = new.type or old.type
+    if new.shape is None:
+        new.shape = old.shape
+    new.doc_string = new.doc_string or old.doc_string
+    for key, text in old.metadata_props.items():
+        new.metadata_props.setdefault(key, text)
+
+
+def add_constant(
+    tensor: ir.TensorProtocol, anchor: ir.Node, name: str, *, as_node: bool
+) -> ir.Value:
+    """Add a constant to the graph of a node.
+
+    Args:
+        tensor: What it holds; it takes the name.
+        anchor: A node of the graph; a Constant node is put before it.
+        name: The value's name, which must be free.
+        as_node: Make a Constant node, as functions, old files and graph outputs need.
+    """
+    graph = anchor.graph
+    assert graph is not None
+    tensor.name = name
+    type_, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+    if not as_node:
+        value = ir.Value(name=name, type=type_, shape=shape, const_value=tensor)
+        graph.register_initializer(value)
+        return value
+    node = ir.Node("", "Constant", (), [ir.AttrTensor("value", tensor)], num_outputs=1)
+    node.name = anchor.name
+    node.metadata_props.update(anchor.metadata_props)
+    (value,) = node.outputs
+    value.name, value.type, value.shape = name, type_, shape
+    graph.insert_before(anchor, node)
+    return value
+
+
+def remove_dead(nodes: Iterable[ir.Node]) -> int:
+    """Remove nodes that nobody uses, then what only they used, initializers included.
+
+    Args:
+        nodes: Where to start; nodes still in use stay.
+
+    Returns:
+        How many nodes were removed.
+    """
+    pending = list(nodes)
+    gone: dict[ir.Node, ir.Graph] = {}
+    while pending:
+        node = pending.pop()
+        if node in gone or node.graph is None or any(map(is_used, node.outputs)):
+            continue
+        gone[node] = node.graph
+        for value in _detach(node):
+            if is_used(value):
+                continue
+            if (producer := value.producer()) is not None:
+                pending.append(producer)
+            elif value.is_initializer() and not value.is_graph_input():
+                remove_initializer(value)
+    by_graph: dict[ir.Graph, list[ir.Node]] = {}
+    for node, graph in gone.items():
+        by_graph.setdefault(graph, []).append(node)
+    for graph, dead in by_graph.items():
+        graph.remove(dead)
+    return len(gone)
+
+
+def remove_initializer(value: ir.Value) -> None:
+    """Remove an initializer that nobody uses from its graph."""
+    graph, name = value.graph, value.name
+    assert graph is not None
+    assert name is not None
+    del graph.initializers[name]
+
+
+def is_used(value: ir.Value) -> bool:
+    """Whether a node uses a value, or its graph gives it out."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _detach(node: ir.Node) -> list[ir.Value]:
+    """Take a node and those of its subgraphs off their inputs, and return these."""
+    inputs = dict.fromkeys(value for value in node.inputs if value is not None)
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
+    for graph in subgraphs(node):
+        for inner in graph:
+            inputs.update(dict.fromkeys(_detach(inner)))
+    return list(inputs)
