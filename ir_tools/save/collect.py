@@ -1,0 +1,122 @@
+"""Which tensors of a model lie outside the model file, each set of equal bytes taken once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.save.layout import Layout
+from vlmpass.ir_tools.save.references import is_model_file
+from vlmpass.ir_tools.walk import TensorSlot, tensor_slots
+from vlmpass.ir_tools.weights import FileRange, Weight, as_weight
+from vlmpass.ir_tools.weights.leaves import Stored
+
+__all__ = ["Part", "Placed", "collect", "name_of"]
+
+_INLINE_BELOW = 1024
+_SHAPE_LIKE_ELEMENTS = 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes that lie in a data file once, whoever uses them.
+
+    Attributes:
+        where: The first place that uses them, for messages.
+        name: Of the value there.
+        weight: What yields them.
+    """
+
+    where: str
+    name: str
+    weight: Weight
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes."""
+        return self.weight.nbytes
+
+    @property
+    def source(self) -> FileRange | None:
+        """Where they lie now, if they do so unchanged."""
+        return self.weight.file_range()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor of the model, and the number of the part it lies in if that is outside."""
+
+    slot: TensorSlot
+    part: int | None
+
+
+def _is_shape_like(tensor: ir.TensorProtocol) -> bool:
+    return (
+        tensor.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+        and len(tensor.shape) <= 1
+        and tensor.size <= _SHAPE_LIKE_ELEMENTS
+    )
+
+
+def _in_data_file(tensor: ir.TensorProtocol) -> bool:
+    if not isinstance(tensor, ir.ExternalTensor):
+        return False
+    source = as_weight(tensor).file_range()
+    return source is not None and not _is_model(source.path)
+
+
+@lru_cache(maxsize=64)
+def _is_model(path: str) -> bool:
+    return is_model_file(Path(path))
+
+
+def _goes_out(slot: TensorSlot) -> bool:
+    tensor = slot.tensor
+    if tensor.dtype == ir.DataType.STRING or tensor.nbytes < _INLINE_BELOW:
+        return False
+    if slot.value is None:
+        # Kernels read other tensor attributes themselves, and only from the model file unless
+        # whoever wrote the source knew better.
+        return _in_data_file(tensor)
+    return not _is_shape_like(tensor)
+
+
+def _identity(weight: Weight) -> Hashable:
+    expression = weight.expression
+    if isinstance(expression, Stored):
+        # The same bytes of a file are the same whatever type and shape they are read as.
+        return expression.file_range, expression.stamp
+    return expression
+
+
+def name_of(slot: TensorSlot) -> str:
+    """Return the name of the value that a tensor is, or its place if it is none."""
+    return (slot.value and slot.value.name) or slot.where
+
+
+def collect(model: ir.Model, layout: Layout) -> tuple[list[Placed], list[Part]]:
+    """Return every tensor, in the model's order, and the parts that hold those that go outside.
+
+    Tied weights, the same tensor in two places and equal expressions are held once.
+
+    Args:
+        model: Any model; nothing is read and nothing changed.
+        layout: Of the output; nothing goes outside if it is inline.
+    """
+    tensors: list[Placed] = []
+    parts: list[Part] = []
+    numbers: dict[Hashable, int] = {}
+    for slot in tensor_slots(model):
+        if layout is Layout.INLINE or not _goes_out(slot):
+            tensors.append(Placed(slot, None))
+            continue
+        weight = as_weight(slot.tensor)
+        number = numbers.setdefault(_identity(weight), len(parts))
+        if number == len(parts):
+            parts.append(Part(slot.where, name_of(slot), weight))
+        tensors.append(Placed(slot, number))
+    return tensors, parts

@@ -1,0 +1,147 @@
+"""Prepared files put in their places, so that at every instant the old or the new output is whole.
+
+Data files go first and the model file last. Where a new data file wants the very name that the old
+model refers to, neither order is safe. Then the model file is switched twice: first to one that
+refers to the new data where they were prepared, in the temporary folder; now nobody refers to the
+old data and the new ones take over their names, as second names of the same files; last to the
+final model file. Each switch is one rename.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.save.copying import copy_range
+from vlmpass.ir_tools.save.references import Folder
+
+__all__ = ["Prepared", "UnfinishedError", "put_in_place", "stale_files"]
+
+
+class UnfinishedError(SaveError):
+    """The new output is whole, but refers to data in the temporary folder."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file that is ready to take its name.
+
+    Attributes:
+        path: Where it was prepared.
+        final: Where it goes.
+    """
+
+    path: Path
+    final: Path
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _second_name(path: Path) -> Path:
+    return path.with_name(f"{path.name}.link")
+
+
+def _copy(path: Path, to: Path) -> None:
+    with path.open("rb") as source, to.open("xb") as target:
+        copy_range(source.fileno(), 0, target.fileno(), 0, path.stat().st_size)
+        os.fsync(target.fileno())
+
+
+def _make_sure_of_second_name(path: Path) -> None:
+    """See that a file can have a second name, or copy it now that failing does no harm."""
+    try:
+        os.link(path, _second_name(path))
+    except OSError:
+        _copy(path, _second_name(path))
+    else:
+        # Some tools refuse files that have two names, so not before it is needed.
+        _second_name(path).unlink()
+
+
+def _switch_through(clashing: Sequence[Prepared], interim: Path, model: Prepared) -> None:
+    """Replace a model whose data files have the names that the new ones want."""
+    folder = model.final.parent
+    for data in clashing:
+        _make_sure_of_second_name(data.path)
+    _sync_folder(interim.parent)
+    interim.replace(model.final)
+    _sync_folder(folder)
+    try:
+        for data in clashing:
+            second = _second_name(data.path)
+            if not second.exists():
+                os.link(data.path, second)
+            second.replace(data.final)
+        _sync_folder(folder)
+        model.path.replace(model.final)
+    except OSError as error:
+        raise UnfinishedError(
+            f"{model.final} is complete, but its data stayed in {interim.parent}: {error}",
+            remedy="save it once more",
+        ) from error
+    _sync_folder(folder)
+    for data in clashing:
+        data.path.unlink()
+
+
+def put_in_place(
+    free: Sequence[Prepared], clashing: Sequence[Prepared], interim: Path, model: Prepared
+) -> None:
+    """Let prepared files take their names, the model file last.
+
+    Args:
+        free: Data files whose names are free.
+        clashing: Data files whose names the model being replaced uses, and no other.
+        interim: If there are such, a model file that refers to them where they were prepared.
+        model: The model file.
+
+    Raises:
+        UnfinishedError: The new output is whole, but not under its final names.
+        SaveError: A file cannot take its name; the folder is as before.
+    """
+    moved: list[Path] = []
+    try:
+        for data in free:
+            data.path.rename(data.final)
+            moved.append(data.final)
+        _sync_folder(model.final.parent)
+        if clashing:
+            _switch_through(clashing, interim, model)
+        else:
+            model.path.replace(model.final)
+    except OSError as error:
+        for path in moved:
+            with suppress(OSError):
+                path.unlink()
+        raise SaveError(f"{error.filename} cannot take its place: {error.strerror}") from error
+    _sync_folder(model.final.parent)
+
+
+def stale_files(owners: Folder, used: Sequence[Path]) -> list[Path]:
+    """Return the data files that nobody refers to once the model that owns them is replaced.
+
+    Args:
+        owners: Who owns what, just before.
+        used: The data files of the new model.
+    """
+    real = {os.path.realpath(path) for path in used}
+    return [
+        path
+        for path in sorted(owners.replaced)
+        if path not in (owners.output, *used)
+        and os.path.realpath(path) not in real
+        and os.path.lexists(path)
+        and owners.owns(path)
+    ]

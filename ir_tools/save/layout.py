@@ -1,0 +1,118 @@
+"""Naming profiles: what the data files beside a model are called, and what they may hold."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+from vlmpass.ir_tools.errors import SaveError
+
+__all__ = ["Layout", "data_names", "layout_of", "names_agree"]
+
+
+class Layout(enum.Enum):
+    """How the data of a model is laid out in files.
+
+    Attributes:
+        DEFAULT: ``model.onnx.data``, or ``model-00001-of-00003.onnx.data`` and so on.
+        HF: ``model.onnx_data``, ``model.onnx_data_1``, … as transformers.js and optimum want.
+        SINGLE: ``model.onnx.data`` whatever its size.
+        INLINE: No data file; everything lies in the model file.
+        SAFETENSORS: ``model.safetensors``, or ``model-00001-of-00003.safetensors`` and so on.
+    """
+
+    DEFAULT = "default"
+    HF = "hf"
+    SINGLE = "single"
+    INLINE = "inline"
+    SAFETENSORS = "safetensors"
+
+    @property
+    def limits_files(self) -> bool:
+        """Whether the shard limit holds; the other two were asked for by name."""
+        return self not in (Layout.SINGLE, Layout.INLINE)
+
+    @property
+    def prescribes_names(self) -> bool:
+        """Whether someone looks the data files up by these very names."""
+        return self in (Layout.HF, Layout.SAFETENSORS)
+
+
+def layout_of(name: Layout | str) -> Layout:
+    """Return the layout of a name.
+
+    Raises:
+        SaveError: There is no such layout.
+    """
+    try:
+        return Layout(name)
+    except ValueError:
+        known = ", ".join(layout.value for layout in Layout)
+        raise SaveError(f"there is no layout '{name}'", remedy=f"choose one of {known}") from None
+
+
+def _numbered(stem: str, suffix: str, number: int) -> list[str]:
+    if number == 1:
+        return [f"{stem}{suffix}"]
+    return [f"{stem}-{i:05d}-of-{number:05d}{suffix}" for i in range(1, number + 1)]
+
+
+def _candidates(layout: Layout, output: Path, number: int) -> Iterator[list[str]]:
+    stem, suffix = output.stem, output.suffix
+    if layout is Layout.HF:
+        first = f"{output.name}_data"
+        yield [first, *(f"{first}_{i}" for i in range(1, number))]
+    elif layout is Layout.SAFETENSORS:
+        yield _numbered(stem, ".safetensors", number)
+    else:
+        yield _numbered(stem, f"{suffix}.data", number)
+        for generation in count(1):
+            yield _numbered(f"{stem}.{generation}", f"{suffix}.data", number)
+
+
+def data_names(
+    layout: Layout, output: Path, number: int, taken: Callable[[str], bool]
+) -> list[str]:
+    """Return the names of the data files of an output.
+
+    Args:
+        layout: Where the names are prescribed, those or none will do; elsewhere a number is put
+            into them until they are free.
+        output: The model file.
+        number: How many data files there are to write.
+        taken: Whether a name belongs to something that must stay.
+
+    Raises:
+        SaveError: A prescribed name is taken.
+    """
+    if number == 0:
+        return []
+    blocked = ""
+    for names in _candidates(layout, output, number):
+        blocked = next((name for name in names if taken(name)), "")
+        if not blocked:
+            return names
+    raise SaveError(
+        f"{output.parent / blocked} is in the way: layout {layout.value} wants that name for data, "
+        f"and the file there does not belong to {output.name} alone",
+        remedy="move it away, choose another output, or choose layout default",
+    )
+
+
+def names_agree(layout: Layout, output: Path, names: list[str]) -> bool:
+    """Return whether files that are already there may serve as the data files of an output.
+
+    Args:
+        layout: The layout asked for.
+        output: The model file.
+        names: Relative paths of the files, in any order; nothing else would be written.
+    """
+    if layout is Layout.DEFAULT or not names:
+        return True
+    if layout is Layout.SINGLE:
+        return len(names) == 1
+    if layout is Layout.INLINE:
+        return False
+    return sorted(names) == sorted(next(_candidates(layout, output, len(names))))

@@ -1,0 +1,170 @@
+"""The model file as a protobuf with references in the place of weights.
+
+References name data files by number until the commit knows their names. Large weights that stay
+inside are marks of a few bytes until the file is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import onnx
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.save.collect import Placed, name_of
+from vlmpass.ir_tools.save.forms import model_tensors
+from vlmpass.ir_tools.save.plan import Plan
+from vlmpass.ir_tools.save.splice import mark
+from vlmpass.ir_tools.walk import TensorSlot
+from vlmpass.ir_tools.weights import StoredWeight, Tally, Weight, as_weight
+
+__all__ = ["Skeleton", "make_skeleton"]
+
+_MARK_FROM_BYTES = 1 << 16
+
+
+@dataclass
+class Skeleton:
+    """A model as a protobuf without large weights.
+
+    Attributes:
+        model: The protobuf; a location in it is a name once `name_files` was called.
+        locations: The entries that name a data file, each with the number of that file.
+        marked: Large weights that stay inside, by the number of their mark, with their place.
+        tallies: What casts of small weights lost, by place.
+    """
+
+    model: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+    locations: list[tuple[onnx.StringStringEntryProto, int]] = field(default_factory=list)
+    marked: list[tuple[TensorSlot, Weight]] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+
+    def name_files(self, names: Sequence[str]) -> None:
+        """Let every reference name its data file.
+
+        Args:
+            names: By the number of the file, relative to the model's folder and with slashes.
+        """
+        for entry, number in self.locations:
+            entry.value = names[number]
+
+
+def _like(tensor: ir.TensorProtocol) -> onnx.TensorProto:
+    proto = onnx.TensorProto(data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+    if tensor.name:
+        proto.name = tensor.name
+    if tensor.doc_string:
+        proto.doc_string = tensor.doc_string
+    return proto
+
+
+def _standing_in(tensor: ir.TensorProtocol, proto: onnx.TensorProto) -> ir.TensorProtocol:
+    """Return a tensor that is serialised as a given protobuf, with another's metadata."""
+    stand_in = ir.serde.TensorProtoTensor(proto)
+    stand_in.metadata_props.update(tensor.metadata_props)
+    return stand_in
+
+
+class _Builder:
+    """Finds what stands for each tensor while a model is serialised."""
+
+    def __init__(self, plan: Plan, skeleton: Skeleton, *, inline: bool) -> None:
+        self.plan, self.skeleton, self.inline = plan, skeleton, inline
+
+    def stand_in(self, slot: TensorSlot, part: int | None) -> ir.TensorProtocol | None:
+        """Return what stands for a tensor, or None if it is serialised as it is."""
+        tensor = slot.tensor
+        if part is not None:
+            return self._reference(tensor, part)
+        if self.inline and self._is_marked(tensor):
+            proto = _like(tensor)
+            proto.raw_data = mark(len(self.skeleton.marked))
+            self.skeleton.marked.append((slot, as_weight(tensor)))
+            return _standing_in(tensor, proto)
+        if isinstance(tensor, (Weight, ir.ExternalTensor)):
+            return self._inside(slot, as_weight(tensor))
+        if isinstance(tensor, ir.serde.TensorProtoTensor) and tensor.metadata_props:
+            # onnx_ir would write the metadata twice: with the protobuf, and after it.
+            proto = onnx.TensorProto()
+            proto.CopyFrom(tensor.raw)
+            proto.ClearField("metadata_props")
+            return _standing_in(tensor, proto)
+        return None
+
+    def _is_marked(self, tensor: ir.TensorProtocol) -> bool:
+        # onnx_ir looks into the bytes of 6-bit floats, which a mark would not pass for.
+        odd = tensor.dtype == ir.DataType.STRING or tensor.dtype.bitwidth == 6
+        return not odd and tensor.nbytes >= _MARK_FROM_BYTES
+
+    def _reference(self, tensor: ir.TensorProtocol, part: int) -> ir.TensorProtocol:
+        place = self.plan.places[part]
+        proto = _like(tensor)
+        proto.data_location = onnx.TensorProto.EXTERNAL
+        proto.external_data.add(key="location", value=str(place.file))
+        proto.external_data.add(key="offset", value=str(place.offset))
+        proto.external_data.add(key="length", value=str(tensor.nbytes))
+        kept = place.file < len(self.plan.kept)
+        if kept and isinstance(tensor, StoredWeight) and tensor.checksum:
+            proto.external_data.add(key="checksum", value=tensor.checksum)
+        return _standing_in(tensor, proto)
+
+    def _inside(self, slot: TensorSlot, weight: Weight) -> ir.TensorProtocol:
+        tally = Tally()
+        proto = _like(slot.tensor)
+        proto.raw_data = b"".join(weight.chunks(tally))
+        if tally:
+            self.skeleton.tallies[name_of(slot)] = tally
+        return _standing_in(slot.tensor, proto)
+
+
+@contextmanager
+def _replaced(tensors: Sequence[Placed], builder: _Builder) -> Iterator[None]:
+    """Put the stand-ins into the model for a while."""
+    replaced: list[TensorSlot] = []
+    names: list[tuple[ir.TensorProtocol, str | None]] = []
+    try:
+        for placed in tensors:
+            slot = placed.slot
+            stand_in = builder.stand_in(slot, placed.part)
+            if stand_in is not None:
+                replaced.append(slot)
+                slot.replace(stand_in)
+            elif slot.value is not None and slot.value.name != slot.tensor.name:
+                # onnx_ir renames the tensor of an initializer when it serialises it.
+                names.append((slot.tensor, slot.tensor.name))
+        yield
+    finally:
+        for slot in replaced:
+            slot.replace(slot.tensor)
+        for tensor, name in reversed(names):
+            tensor.name = name
+
+
+def make_skeleton(model: ir.Model, plan: Plan, *, inline: bool) -> Skeleton:
+    """Serialise a model without its large weights.
+
+    Args:
+        model: Its tensors are replaced for the time of this call only.
+        plan: Where the weights go.
+        inline: Whether large weights go into the model file, and so are marked in it.
+
+    Raises:
+        SaveError: Something in the model has no protobuf form.
+    """
+    skeleton = Skeleton()
+    with _replaced(plan.tensors, _Builder(plan, skeleton, inline=inline)):
+        try:
+            skeleton.model = ir.to_proto(model)
+        except ir.serde.SerdeError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise SaveError(f"the model cannot be written as a protobuf: {cause}") from error
+    for tensor in model_tensors(skeleton.model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            entry = tensor.external_data[0]
+            skeleton.locations.append((entry, int(entry.value)))
+    return skeleton

@@ -1,0 +1,138 @@
+"""Which data files the models in a folder refer to, read off their files in bounded memory.
+
+A model file is searched for its external-data entries as they stand in the file, without parsing
+it, so that neither its size nor what else is in it matters.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+__all__ = ["Folder", "data_files_of", "is_model_file"]
+
+_CHUNK_BYTES = 4 << 20
+_OVERLAP_BYTES = 1 << 16
+
+_BINARY = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
+# The IR version comes first in every known writer's files, then another field of a ModelProto.
+_HEAD = re.compile(rb"\x08[\x01-\x1f][\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2]", re.DOTALL)
+_QUOTED = rb'"((?:[^"\\]|\\.)*)"'
+_TEXTS = {
+    ".textproto": re.compile(rb'key:\s*"location"\s*value:\s*' + _QUOTED),
+    ".json": re.compile(rb'"key":\s*"location",\s*"value":\s*' + _QUOTED),
+    ".onnxtxt": re.compile(rb'"location":\s*' + _QUOTED),
+}
+
+
+def _binary_value(buffer: bytes, match: re.Match[bytes]) -> str | None:
+    length = match[1][0] & 0x7F
+    if len(match[1]) == 2:
+        length |= match[1][1] << 7
+    value = buffer[match.end() : match.end() + length]
+    return os.fsdecode(value) if len(value) == length else None
+
+
+def _json_value(_: bytes, match: re.Match[bytes]) -> str | None:
+    return str(json.loads(b'"' + match[1] + b'"'))
+
+
+def _escaped_value(_: bytes, match: re.Match[bytes]) -> str | None:
+    raw, _length = codecs.escape_decode(match[1])
+    return os.fsdecode(raw)
+
+
+def _reader(path: Path) -> tuple[re.Pattern[bytes], Callable[..., str | None]]:
+    pattern = _TEXTS.get(path.suffix)
+    if pattern is None:
+        return _BINARY, _binary_value
+    return pattern, _json_value if path.suffix == ".json" else _escaped_value
+
+
+def _locations(path: Path) -> set[str]:
+    pattern, value = _reader(path)
+    found: set[str] = set()
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            buffer = tail + chunk
+            for match in pattern.finditer(buffer):
+                location = value(buffer, match)
+                if location:
+                    found.add(location)
+            tail = buffer[-_OVERLAP_BYTES:]
+    return found
+
+
+def data_files_of(model: Path) -> set[Path]:
+    """Return the data files a model file refers to, as normal absolute paths.
+
+    Args:
+        model: A model file in any form; what is not one refers to nothing.
+
+    Links are not followed: locations count from the folder in which the model's name lies.
+    """
+    folder = os.path.abspath(model.parent)
+    return {Path(os.path.normpath(os.path.join(folder, name))) for name in _locations(model)}
+
+
+def is_model_file(path: Path) -> bool:
+    """Return whether a file is a model by its suffix or by how it starts."""
+    try:
+        if not path.is_file():
+            return False
+        if path.suffix == ".onnx" or path.suffix in _TEXTS:
+            return True
+        with path.open("rb") as file:
+            return _HEAD.match(file.read(4)) is not None
+    except OSError:
+        return False
+
+
+def _models_in(folder: Path) -> list[Path]:
+    try:
+        return [path for path in sorted(folder.iterdir()) if is_model_file(path)]
+    except OSError:
+        return []
+
+
+class Folder:
+    """What the models in and around an output folder own, looked up when first asked.
+
+    Args:
+        output: The model file that is about to be written there.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
+    @cached_property
+    def replaced(self) -> frozenset[Path]:
+        """The data files of the model that is about to be replaced; empty if there is none."""
+        if not os.path.isfile(self.output):
+            return frozenset()
+        inside = str(self.output.parent) + os.sep
+        return frozenset(p for p in data_files_of(self.output) if str(p).startswith(inside))
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Real paths of all data files that other models in or just above the folder refer to."""
+        folders = {self.output.parent, self.output.parent.parent}
+        for path in self.replaced:
+            folders.update(p for p in path.parents if self.output.parent in p.parents)
+        return frozenset(
+            os.path.realpath(data)
+            for folder in sorted(folders)
+            for model in _models_in(folder)
+            if model != self.output
+            for data in data_files_of(model)
+        )
+
+    def owns(self, path: Path) -> bool:
+        """Return whether a data file belongs to the replaced model and to no other."""
+        return path in self.replaced and os.path.realpath(path) not in self.shared

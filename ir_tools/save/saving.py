@@ -1,0 +1,193 @@
+"""Saving: an output is planned, its files are written in a temporary folder, one commit follows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
+from vlmpass.ir_tools.save.keep import Weights
+from vlmpass.ir_tools.save.layout import Layout, layout_of
+from vlmpass.ir_tools.save.litter import record_litter
+from vlmpass.ir_tools.save.locks import locked_folder
+from vlmpass.ir_tools.save.prepare import Output, model_path, plan_output
+from vlmpass.ir_tools.save.references import Folder
+from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport
+from vlmpass.ir_tools.save.shield import shielded
+from vlmpass.ir_tools.save.size import parse_size
+from vlmpass.ir_tools.save.staging import Staging, remove_dead
+from vlmpass.ir_tools.save.tasks import StagedFile
+from vlmpass.ir_tools.save.validate import check_model_file
+from vlmpass.ir_tools.save.write import Progress, naming, write_files
+from vlmpass.ir_tools.weights import Tally, release_files
+
+__all__ = ["save"]
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """An output in its temporary folder, its data files written."""
+
+    output: Output
+    folder: Path
+
+    @property
+    def model(self) -> Prepared:
+        return Prepared(self.folder / "model", self.output.path)
+
+    @property
+    def interim(self) -> Path:
+        return self.folder / "interim"
+
+    def data(self, names: Sequence[str]) -> list[Prepared]:
+        """Return the new data files, given the names of all."""
+        new = names[len(self.output.plan.kept) :]
+        return [
+            Prepared(self.folder / str(number), self.output.path.parent / name)
+            for number, name in enumerate(new)
+        ]
+
+    def files(self) -> list[StagedFile]:
+        """Return what to write before the commit."""
+        names = self.output.names(Folder(self.output.path))
+        contents = zip(self.data(names), self.output.plan.new, strict=True)
+        files = [StagedFile(data.path, data.final.name, content) for data, content in contents]
+        if self.output.whole is not None:
+            files.append(StagedFile(self.model.path, self.output.path.name, self.output.whole))
+        return files
+
+    def write_model(self, path: Path, names: Sequence[str]) -> str | None:
+        """Write a model file that refers to data files by these names, and read it back."""
+        content, note = self.output.model_bytes(names)
+        with naming(self.output.path.name), path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        sizes = dict(zip(names, self.output.plan.sizes(), strict=True))
+        check_model_file(path, self.output.path, sizes)
+        return note
+
+
+@dataclass(frozen=True)
+class _Committed:
+    names: Sequence[str]
+    nbytes: int
+    removed: Sequence[Path]
+    note: str | None
+
+
+def _commit(staged: _Staged) -> _Committed:
+    """Put a written output in place; the folder is looked at anew, under its lock."""
+    output = staged.output
+    with locked_folder(output.path.parent):
+        owners = Folder(output.path)
+        for kept in output.plan.kept:
+            kept.check()
+        names = output.names(owners)
+        data = staged.data(names)
+        clashing = [file for file in data if os.path.lexists(file.final)]
+        free = [file for file in data if file not in clashing]
+        note = None
+        if output.whole is None:
+            note = staged.write_model(staged.model.path, names)
+        if clashing:
+            moved = {str(f.final): f"{staged.folder.name}/{f.path.name}" for f in clashing}
+            folder = output.path.parent
+            staged.write_model(staged.interim, [moved.get(str(folder / n), n) for n in names])
+        stale = stale_files(owners, [output.path.parent / name for name in names])
+        pairs = [(file.path, file.final) for file in data]
+        record_litter(staged.folder, pairs, stale, staged.model.path)
+        nbytes = staged.model.path.stat().st_size
+        release_files()
+        put_in_place(free, clashing, staged.interim, staged.model)
+        removed = [path for path in stale if _removed(path)]
+    return _Committed(names, nbytes, removed, note)
+
+
+def _removed(path: Path) -> bool:
+    with suppress(OSError):
+        path.unlink()
+        return True
+    return False
+
+
+def _report(output: Output, done: _Committed, tallies: Mapping[str, Tally]) -> SaveReport:
+    folder = output.path.parent
+    files = [SavedFile(output.path.name, done.nbytes, "written")]
+    kept = len(output.plan.kept)
+    for name, file in zip(done.names, output.plan.kept, strict=False):
+        files.append(SavedFile(name, file.nbytes, "kept"))
+    for name, new in zip(done.names[kept:], output.plan.new, strict=True):
+        how: How = "copied" if all(block.source for _, block in new.blocks) else "written"
+        files.append(SavedFile(name, new.nbytes, how))
+    return SaveReport(
+        str(output.path),
+        tuple(files),
+        sum(file.nbytes for file in files if file.how != "kept"),
+        {**output.skeleton.tallies, **tallies},
+        tuple(path.relative_to(folder).as_posix() for path in done.removed),
+        (done.note,) if done.note else (),
+    )
+
+
+def save(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    shard_size: int | str = "2GB",
+    layout: Layout | str = Layout.DEFAULT,
+    weights: Weights = "auto",
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> SaveReport:
+    """Write a model so that its files appear whole or not at all, the model file last.
+
+    An output that is already there is replaced, and stays whole until the new one is; data files
+    that only it referred to are removed. Weights are never held in memory whole. The output does
+    not depend on `jobs`.
+
+    Args:
+        model: Unchanged when this returns.
+        path: The model file. ``.textproto``, ``.json`` and ``.onnxtxt`` are written as text. A link
+            is replaced, not followed.
+        shard_size: The most bytes of any file, as a number or like ``500MB`` or ``2GiB``; layouts
+            ``single`` and ``inline`` are not bound by it.
+        layout: How data files are called, see `Layout`.
+        weights: ``keep`` refers to the source's data files instead of copying them and refuses if
+            one cannot be kept, ``copy`` copies always, ``auto`` keeps where it can: files in the
+            output's folder or below it, not above the limit, whose bytes are unchanged.
+        jobs: Threads that write.
+        progress: Called with bytes done and bytes in all.
+
+    Raises:
+        SaveError: It cannot be written as asked; the folder is as it was.
+        ModelError: A weight cannot be read or evaluated; likewise.
+    """
+    if weights not in get_args(Weights):
+        raise SaveError(f"there is no '{weights}' for weights", remedy="choose auto, keep or copy")
+    if jobs is not None and jobs < 1:
+        raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
+    target = model_path(path)
+    limit, profile = parse_size(shard_size), layout_of(layout)
+    remove_dead(target)
+    output = plan_output(model, target, profile, limit, weights)
+    staging = Staging(target)
+    keep = False
+    try:
+        staged = _Staged(output, staging.path)
+        tallies = write_files(staged.files(), jobs, progress)
+        done = shielded(lambda: _commit(staged))
+    except UnfinishedError:
+        keep = True
+        raise
+    finally:
+        staging.close(keep=keep)
+    remove_dead(target)
+    return _report(output, done, tallies)

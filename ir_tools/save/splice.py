@@ -1,0 +1,98 @@
+"""Large weights put into serialised protobufs without ever holding them in memory.
+
+A message is serialised with a short mark in the place of each weight; here the marks are found and
+the lengths of all messages around them are set to what they become.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+__all__ = ["mark", "spliced"]
+
+_MAGIC = bytes.fromhex("8f3ac17e55d2096bb4e0f6713d9a28cc")
+_MARK_BYTES = len(_MAGIC) + 8
+
+
+def mark(number: int) -> bytes:
+    """Return what stands for weight `number` in a message."""
+    return _MAGIC + number.to_bytes(8, "little")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+class _Splicer:
+    def __init__(self, data: bytes, sizes: Sequence[int]) -> None:
+        self.data, self.sizes = data, sizes
+        self.marks: list[int] = []
+        position = data.find(_MAGIC)
+        while position >= 0:
+            self.marks.append(position)
+            position = data.find(_MAGIC, position + _MARK_BYTES)
+
+    def field_end(self, position: int) -> tuple[int, int]:
+        """Return where the payload of the field at a position starts, and where it ends."""
+        tag, position = _read_varint(self.data, position)
+        kind = tag & 7
+        if kind == 0:
+            return position, _read_varint(self.data, position)[1]
+        if kind in (1, 5):
+            return position, position + (8 if kind == 1 else 4)
+        length, position = _read_varint(self.data, position)
+        return position, position + length
+
+    def message(self, start: int, stop: int) -> tuple[list[bytes | int], int]:
+        """Return the pieces of a message, a number for each weight, and their bytes in all."""
+        pieces: list[bytes | int] = []
+        total, copied, position = 0, start, start
+        while position < stop:
+            payload, end = self.field_end(position)
+            first = bisect_left(self.marks, payload)
+            if first < len(self.marks) and self.marks[first] < end:
+                inner, length = self.payload(payload, end, self.marks[first])
+                tag_end = _read_varint(self.data, position)[1]
+                head = self.data[copied:tag_end] + _varint(length)
+                pieces += [head, *inner]
+                total += len(head) + length
+                copied = end
+            position = end
+        pieces.append(self.data[copied:stop])
+        return pieces, total + stop - copied
+
+    def payload(self, start: int, stop: int, found: int) -> tuple[list[bytes | int], int]:
+        if found != start or stop - start != _MARK_BYTES:
+            return self.message(start, stop)
+        number = int.from_bytes(self.data[start + len(_MAGIC) : stop], "little")
+        return [number], self.sizes[number]
+
+
+def spliced(data: bytes, sizes: Sequence[int]) -> tuple[list[bytes | int], int]:
+    """Return what to write in place of a serialised message with marks.
+
+    Args:
+        data: The message.
+        sizes: Bytes of each weight, by its number.
+
+    Returns:
+        Pieces in order, bytes as they are and numbers for weights, and their bytes in all.
+    """
+    return _Splicer(data, sizes).message(0, len(data))
