@@ -317,20 +317,28 @@ class Call:
         return UNKNOWN if rank is None else Known(self.fresh(rank))
 
 
-def visit_scope(facts: Facts, scope: Scope, each: Callable[[ir.Node, Scope], None]) -> None:
+def visit_scope(
+    facts: Facts,
+    scope: Scope,
+    each: Callable[[ir.Node, Scope], None],
+    enter: Callable[[Scope], None] | None = None,
+) -> None:
     """Visit a graph and its subgraphs, every node after its producers and its own subgraphs.
 
     Args:
         facts: Filled in on the way.
         scope: The graph or function to visit.
-        each: Called after the facts of a node are known; may replace what comes later, and the
-            node itself if it leaves the visited values' facts right.
+        each: Called after the facts of a node are known; it may change nodes already visited and
+            the node itself, as long as the facts of the visited values stay right.
+        enter: Called for a graph or function before its nodes.
     """
     if isinstance(scope.graph, ir.Graph):
         facts.enter(scope.graph, owner=scope.depth == 0 and not scope.in_function)
+    if enter is not None:
+        enter(scope)
     for node in scope.graph:
         for graph in subgraphs(node):
-            visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each)
+            visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter)
         if not any(attribute.is_ref() for attribute in node.attributes.values()):
             facts.visit(node, scope.opsets)
         each(node, scope)

@@ -1,0 +1,128 @@
+"""The pass shape-arithmetic: shapes are computed once, and only where they are not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.edit import add_constant, remove_dead
+from vlmpass.ir_tools.limit import may_apply
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
+from vlmpass.ir_tools.shapes.targets import constant_target, is_no_op
+from vlmpass.ir_tools.walk import Scope
+from vlmpass.passes.base import Pass
+
+__all__ = ["ShapeArithmetic"]
+
+_Key = tuple[ir.DataType | None, tuple[Dim, ...] | None, tuple[Dim, ...]]
+
+
+@dataclass(frozen=True)
+class ShapeArithmetic(Pass):
+    """Evaluate shapes in part: constant Reshape and Expand targets, every other size once.
+
+    Two sizes are the same only where that is proven from the graph's inputs, whatever names and
+    shapes the model declares; axes of size 0 and `allowzero` keep their meaning.
+    """
+
+    name: ClassVar[str] = "shape-arithmetic"
+
+    def run(self, model: ir.Model) -> bool:
+        """Simplify the main graph, its subgraphs and the functions."""
+        work = _Work(model, facts_of(model))
+        owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+        for owner in owners:
+            visit_scope(work.facts, Scope(owner, owner, 0), work.visit, work.enter)
+        remove_dead(work.replaced)
+        return work.changed
+
+
+@dataclass
+class _Work:
+    """One run over a model.
+
+    Attributes:
+        tables: Values by their elements, for every graph around the node being visited.
+        targets: Constants made so far, likewise.
+        replaced: Nodes that lost a user.
+    """
+
+    model: ir.Model
+    facts: Facts
+    tables: list[dict[_Key, ir.Value]] = field(default_factory=list)
+    targets: list[dict[tuple[int, ...], ir.Value]] = field(default_factory=list)
+    replaced: list[ir.Node] = field(default_factory=list)
+    changed: bool = False
+    _names: Names | None = None
+
+    def enter(self, scope: Scope) -> None:
+        del self.tables[scope.depth :], self.targets[scope.depth :]
+        self.tables.append({})
+        self.targets.append({})
+
+    def visit(self, node: ir.Node, scope: Scope) -> None:
+        if node.domain not in ("", "ai.onnx") or not node.outputs:
+            return
+        if is_no_op(node, self.facts) and self._skip(node):
+            return
+        found = constant_target(node, self.facts)
+        if found is not None:
+            self._set_constant(node, scope, *found)
+        for value in node.outputs:
+            self._share(node, value, scope)
+
+    def _skip(self, node: ir.Node) -> bool:
+        """Let the input of a node stand for its output."""
+        source, (value,) = node.inputs[0], node.outputs
+        assert source is not None
+        if value.is_graph_output() or not self._may(node):
+            return False
+        value.replace_all_uses_with(source)
+        self.replaced.append(node)
+        return True
+
+    def _may(self, node: ir.Node) -> bool:
+        allowed = may_apply("shape-arithmetic", node.name or node.op_type)
+        self.changed |= allowed
+        return allowed
+
+    def _set_constant(
+        self, node: ir.Node, scope: Scope, index: int, numbers: Sequence[int]
+    ) -> None:
+        """Give a node a constant input in the place of a computed one."""
+        old = node.inputs[index]
+        assert old is not None
+        if not self._may(node):
+            return
+        key = tuple(numbers)
+        found = next((table[key] for table in self.targets if key in table), None)
+        if found is None:
+            self._names = self._names or Names.of(self.model)
+            as_node = not scope.holds_initializers or self.model.ir_version < 4
+            name = self._names.value(f"{old.name}/known")
+            tensor = ir.tensor(list(key), dtype=ir.DataType.INT64)
+            found = add_constant(tensor, node, name, as_node=as_node)
+            self.targets[scope.depth][key] = found
+        node.replace_input_with(index, found)
+        producer = old.producer()
+        if producer is not None:
+            self.replaced.append(producer)
+
+    def _share(self, node: ir.Node, value: ir.Value, scope: Scope) -> None:
+        """Replace a value by an earlier one with the same elements, or note it."""
+        known = self.facts[value]
+        if known.elements is None or known.numbers is not None:
+            return
+        key = (self.facts.dtype(value), known.shape, known.elements)
+        for table in self.tables[: scope.depth + 1]:
+            found = table.get(key)
+            if found is not None:
+                if not value.is_graph_output() and value.uses() and self._may(node):
+                    value.replace_all_uses_with(found)
+                    self.replaced.append(node)
+                return
+        self.tables[scope.depth][key] = value
