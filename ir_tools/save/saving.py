@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import get_args
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
+from vlmpass.ir_tools.save.forms import parsed
 from vlmpass.ir_tools.save.keep import Weights
 from vlmpass.ir_tools.save.layout import Layout, layout_of
 from vlmpass.ir_tools.save.litter import record_litter
@@ -62,6 +64,16 @@ class _Staged:
         if self.output.whole is not None:
             files.append(StagedFile(self.model.path, self.output.path.name, self.output.whole))
         return files
+
+    def read_back(self) -> ir.Model:
+        """Return the output as it was written, its data where they were prepared."""
+        if self.output.whole is not None:
+            return load(self.model.path)
+        folder = self.output.path.parent
+        names = self.output.names(Folder(self.output.path))
+        prepared = [f"{self.folder.name}/{data.path.name}" for data in self.data(names)]
+        content, _ = self.output.model_bytes([*names[: len(names) - len(prepared)], *prepared])
+        return load(parsed(content, self.output.path), base_dir=folder)
 
     def write_model(self, path: Path, names: Sequence[str]) -> str | None:
         """Write a model file that refers to data files by these names, and read it back."""
@@ -146,6 +158,7 @@ def save(
     weights: Weights = "auto",
     jobs: int | None = None,
     progress: Progress | None = None,
+    before_commit: Callable[[ir.Model], None] | None = None,
 ) -> SaveReport:
     """Write a model so that its files appear whole or not at all, the model file last.
 
@@ -165,6 +178,8 @@ def save(
             output's folder or below it, not above the limit, whose bytes are unchanged.
         jobs: Threads that write.
         progress: Called with bytes done and bytes in all.
+        before_commit: Called with the output as it was written, read back from the temporary
+            folder; if it raises, nothing takes its place.
 
     Raises:
         SaveError: It cannot be written as asked; the folder is as it was.
@@ -183,6 +198,8 @@ def save(
     try:
         staged = _Staged(output, staging.path)
         tallies = write_files(staged.files(), jobs, progress)
+        if before_commit is not None:
+            before_commit(staged.read_back())
         done = shielded(lambda: _commit(staged))
     except UnfinishedError:
         keep = True
