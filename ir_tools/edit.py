@@ -18,13 +18,13 @@ def stand_in(old: ir.Value, new: ir.Value) -> None:
         old: The value that goes away; it may be a graph output.
         new: A value of the same graph that nothing else is known by: it is renamed.
     """
+    if new.shape is None or (old.is_graph_output() and old.shape is not None):
+        new.shape = old.shape  # what a graph declares about its outputs stays
+    new.type = new.type or old.type
     name = old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name = None
     new.name = name
-    new.type = new.type or old.type
-    if new.shape is None:
-        new.shape = old.shape
     new.doc_string = new.doc_string or old.doc_string
     for key, text in old.metadata_props.items():
         new.metadata_props.setdefault(key, text)

@@ -1,0 +1,134 @@
+"""The pass cse: what is computed twice from the same values is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.edit import remove_dead, stand_in
+from vlmpass.ir_tools.evaluate.determinism import Determinism
+from vlmpass.ir_tools.limit import may_apply
+from vlmpass.ir_tools.shapes import constant_of
+from vlmpass.ir_tools.walk import Scope, subgraphs
+from vlmpass.passes.base import Pass
+
+__all__ = ["CommonSubexpressions"]
+
+_SMALL = 1024
+_COMMUTATIVE = frozenset(
+    {"Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
+)
+
+
+@dataclass(frozen=True)
+class CommonSubexpressions(Pass):
+    """Compute equal nodes once: same operator, attributes and inputs, small constants by content.
+
+    Random operators and operators of unknown domains are left alone. A subgraph uses what the
+    graphs around it have computed; graph outputs keep their names.
+    """
+
+    name: ClassVar[str] = "cse"
+
+    def run(self, model: ir.Model) -> bool:
+        """Look through the main graph, its subgraphs and the functions."""
+        work = _Work(model.ir_version, Determinism(model))
+        owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+        for owner in owners:
+            work.scope(Scope(owner, owner, 0))
+        remove_dead(work.replaced)
+        return bool(work.replaced)
+
+
+@dataclass
+class _Work:
+    """One run over a model.
+
+    Attributes:
+        tables: First nodes by what they compute, for every graph around the one being visited.
+        numbers: A number for every distinct input, so that keys stay short.
+        replaced: Nodes nobody needs any more.
+    """
+
+    ir_version: int
+    determinism: Determinism
+    tables: list[dict[Hashable, ir.Node]] = field(default_factory=list)
+    numbers: dict[Hashable, int] = field(default_factory=dict)
+    replaced: list[ir.Node] = field(default_factory=list)
+
+    def scope(self, scope: Scope) -> None:
+        del self.tables[scope.depth :]
+        self.tables.append({})
+        for node in scope.graph:
+            for graph in subgraphs(node):
+                self.scope(Scope(graph, scope.owner, scope.depth + 1))
+                del self.tables[scope.depth + 1 :]
+            if self.determinism.holds(node):
+                self.node(node)
+
+    def node(self, node: ir.Node) -> None:
+        key = self.key(node)
+        if key is None:
+            return
+        for table in self.tables:
+            first = table.get(key)
+            if first is not None and self.replace(node, first):
+                return
+        self.tables[-1].setdefault(key, node)
+
+    def key(self, node: ir.Node) -> Hashable | None:
+        attributes: list[tuple[Hashable, ...]] = []
+        for name, attribute in sorted(node.attributes.items()):
+            if attribute.is_ref():
+                attributes.append((name, "ref", attribute.ref_attr_name))
+                continue
+            attributes.append((name, attribute.type.value, _hashable(attribute)))
+        inputs = [self.number(value) for value in node.inputs]
+        while inputs and inputs[-1] == -1:
+            inputs.pop()
+        if node.op_type in _COMMUTATIVE and node.domain in ("", "ai.onnx"):
+            inputs.sort()
+        operator = node.domain, node.op_type, node.overload, len(node.outputs)
+        return (*operator, tuple(attributes), tuple(inputs))
+
+    def number(self, value: ir.Value | None) -> int:
+        if value is None:
+            return -1
+        key: Hashable = value
+        tensor = constant_of(value, self.ir_version)
+        if tensor is not None and tensor.nbytes <= _SMALL and tensor.dtype != ir.DataType.STRING:
+            key = _content(tensor)
+        return self.numbers.setdefault(key, len(self.numbers))
+
+    def replace(self, node: ir.Node, first: ir.Node) -> bool:
+        """Let the outputs of the first node stand for those of a later one, if they can."""
+        pairs = list(zip(node.outputs, first.outputs, strict=True))
+        for old, new in pairs:
+            if old.is_graph_output() and (first.graph is not node.graph or new.is_graph_output()):
+                return False
+        if not may_apply("cse", node.name or node.op_type):
+            return True
+        for old, new in pairs:
+            if old.is_graph_output():
+                stand_in(old, new)
+            else:
+                old.replace_all_uses_with(new)
+        self.replaced.append(node)
+        return True
+
+
+def _content(tensor: ir.TensorProtocol) -> Hashable:
+    return tensor.dtype.value, tuple(tensor.shape.numpy()), tensor.tobytes()
+
+
+def _hashable(attribute: ir.Attr) -> Hashable:
+    value = attribute.value
+    if isinstance(value, ir.TensorProtocol):
+        plain = value.nbytes <= _SMALL and value.dtype != ir.DataType.STRING
+        return _content(value) if plain else id(value)
+    if isinstance(value, (str, bytes, int, float)):
+        return repr(value)
+    return tuple(map(repr, value)) if isinstance(value, Sequence) else id(value)
