@@ -4,8 +4,9 @@ A rule is what `rule` makes of a function; `apply_rules` applies rules to a mode
 """
 
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
-from vlmpass.ir_tools.rewrite.gate import Gate, gated
+from vlmpass.ir_tools.rewrite.explain import Attempt, explain
 from vlmpass.ir_tools.rewrite.pattern import P, Pattern
+from vlmpass.ir_tools.rewrite.registry import all_rules, rule_named
 from vlmpass.ir_tools.rewrite.rule import (
     Declined,
     Replacement,
@@ -18,8 +19,8 @@ from vlmpass.ir_tools.rewrite.rule import (
 from vlmpass.ir_tools.tape import Tape
 
 __all__ = [
+    "Attempt",
     "Declined",
-    "Gate",
     "NoFixpoint",
     "P",
     "Pattern",
@@ -29,8 +30,10 @@ __all__ = [
     "RuleError",
     "RuleSet",
     "Tape",
+    "all_rules",
     "apply_rules",
-    "gated",
+    "explain",
     "refuse",
     "rule",
+    "rule_named",
 ]

@@ -10,9 +10,9 @@ from typing import Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VlmpassError
+from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.rewrite.constants import Constants
-from vlmpass.ir_tools.rewrite.gate import admitted
 from vlmpass.ir_tools.rewrite.index import Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
@@ -152,7 +152,7 @@ class _Engine:
         way: Sequence[ir.Node] | Declined = gone
         if match.rule.plan.links:
             way = make_way(match, gone, self._order)
-        if isinstance(way, Declined) or not admitted(match.rule.name, root):
+        if isinstance(way, Declined) or not may_apply(match.rule.name, root.name or hint):
             tape.discard()
             return None
         lineage = self._lineage(proposal, root, hint)

@@ -54,9 +54,11 @@ def leaving(match: Match) -> list[ir.Node] | Declined:
         gone.update(dict.fromkeys(free))
         staying = [node for node in staying if node not in gone]
     held = _held(match, staying) if staying else set()
-    for node in staying:
-        if node not in held:
-            return _why_not(node, gone)
+    stuck = [node for node in staying if node not in held]
+    if stuck:
+        # The cause is what something outside uses, not what another node here stays for.
+        inside = dict.fromkeys([*gone, *stuck])
+        return _why_not(next(node for node in stuck if _outside(node, inside)), inside)
     return list(gone)[::-1]
 
 

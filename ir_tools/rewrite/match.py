@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -19,6 +18,7 @@ from vlmpass.ir_tools.rewrite.attributes import (
 )
 from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, VALUE, Kind, same
 from vlmpass.ir_tools.rewrite.constants import Constants, tensor_of
+from vlmpass.ir_tools.rewrite.links import roots_beside
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
     Anything,
@@ -39,9 +39,22 @@ from vlmpass.ir_tools.rewrite.values import attribute_is, is_number, widens
 __all__ = ["COMMUTATIVE", "Match"]
 
 COMMUTATIVE: Final = frozenset(
-    "Add And BitwiseAnd BitwiseOr BitwiseXor Equal Max Mean Min Mul Or Sum Xor".split()
+    [
+        "Add",
+        "And",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+        "Equal",
+        "Max",
+        "Mean",
+        "Min",
+        "Mul",
+        "Or",
+        "Sum",
+        "Xor",
+    ]
 )
-_USERS_TRIED: Final = 256
 
 Goal: TypeAlias = "tuple[Pattern, ir.Value | None, ir.Node]"
 Goals: TypeAlias = "tuple[Goal, Goals] | None"
@@ -335,7 +348,18 @@ class Match:
         values += [None] * (len(patterns) - len(values))
         if len(patterns) == 2 and node.op_type in COMMUTATIVE and len(node.inputs) == 2:
             return self._either_order(patterns, values, node, goals)
-        return ((*goals, *((p, v, node) for p, v in zip(patterns, values, strict=False))),)
+        pairs = zip(patterns, values, strict=False)
+        return (self._structure_first([*goals, *((p, v, node) for p, v in pairs)]),)
+
+    def _structure_first(self, goals: Sequence[Goal]) -> Sequence[Goal]:
+        """Put constants last, so that a failed match says how far the structure fits."""
+        return sorted(goals, key=self._is_constant)
+
+    def _is_constant(self, goal: Goal) -> bool:
+        pattern = goal[0]
+        if isinstance(pattern, Capture):
+            return self.rule.kinds[pattern.name].constant
+        return isinstance(pattern, Number)
 
     def _either_order(
         self,
@@ -344,40 +368,26 @@ class Match:
         node: ir.Node,
         goals: Sequence[Goal],
     ) -> Steps:
-        plan, kinds = self.rule.plan, self.rule.kinds
         (one, other), (left, right) = patterns, values
-        straight = (*goals, (one, left, node), (other, right, node))
+        straight = self._structure_first([*goals, (one, left, node), (other, right, node)])
         if one is other or left is right:
             return (straight,)
-        here, there = token_of(left), token_of(right)
-        fits = plan.may_match(one, here, kinds) and plan.may_match(other, there, kinds)
-        crossed = plan.may_match(one, there, kinds) and plan.may_match(other, here, kinds)
-        if not crossed:
-            return (straight,)
-        swapped = (*goals, (one, right, node), (other, left, node))
-        return (straight, swapped) if fits else (swapped,)
+        swapped = self._structure_first([*goals, (one, right, node), (other, left, node)])
+        first, second = self._chances(straight), self._chances(swapped)
+        if first == second == len(straight):
+            return (straight, swapped)
+        return (swapped,) if second > first else (straight,)
+
+    def _chances(self, goals: Sequence[Goal]) -> int:
+        """Return how many goals can be met, judging by what produces the values."""
+        plan, kinds = self.rule.plan, self.rule.kinds
+        return sum(plan.may_match(pattern, token_of(value), kinds) for pattern, value, _ in goals)
 
     def _elsewhere(self, link: Link) -> Steps:
-        start = link.start
-        if isinstance(start, Op):
-            matched = self.nodes.get(start)
-            values = list(matched.outputs) if matched is not None else []
-        else:
-            assert isinstance(start, Capture)
-            bound = self.captured.get(start.name)
-            values = [bound] if isinstance(bound, ir.Value) else []
-        taken = set(self.nodes.values())
-        for op in link.path:
-            users = dict.fromkeys(
-                use.node
-                for value in values
-                for use in islice(value.uses(), _USERS_TRIED)
-                if (use.node.domain, use.node.op_type) in op.ops
-            )
-            values = [user.outputs[0] for user in users]
         root = self._root
         assert root is not None
-        steps = [((link.root, v, root),) for v in values if v.producer() not in taken]
+        found = roots_beside(link, self.nodes, self.captured)
+        steps = [((link.root, node.outputs[0], root),) for node in found]
         return steps or self._fail(root, "found no further {} beside it", link.root.label)
 
     def _dtypes_fit(self, node: ir.Node) -> bool:

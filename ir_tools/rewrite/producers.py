@@ -28,7 +28,8 @@ def describe(value: ir.Value | None) -> str:
     if is_constant(value):
         array = Constants().small(value)
         if array is not None and array.size <= 4:
-            return f"{array.tolist()!r}"
+            numbers = [f"{float(number):.7g}" for number in array.flat]
+            return f"[{', '.join(numbers)}]" if array.ndim else numbers[0]
         return f"constant '{value.name}'"
     producer = value.producer()
     if producer is not None:

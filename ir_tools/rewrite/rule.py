@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import onnx_ir as ir
@@ -34,7 +34,9 @@ class Declined:
 
 
 def _shown(detail: object) -> object:
-    if isinstance(detail, (ir.Value, ir.Node)):
+    if isinstance(detail, ir.Node):
+        return f"'{detail.name or detail.outputs[0].name}'"
+    if isinstance(detail, ir.Value):
         return f"'{detail.name}'"
     return detail.name if isinstance(detail, ir.DataType) else detail
 
@@ -53,7 +55,7 @@ Replacement: TypeAlias = ir.Value | Sequence[ir.Value] | Declined
 Function: TypeAlias = Callable[..., Replacement]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rule:
     """What equals what.
 
@@ -82,10 +84,13 @@ class Rule:
     fast_math: bool
     file: str
     line: int
-    doc: str = field(default="", repr=False)
+    doc: str
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return f"<rule {self.name}: {self.formula}>"
 
     def __add__(self, other: Rule | RuleSet) -> RuleSet:
         return RuleSet((self,)) + other
