@@ -129,9 +129,9 @@ class Demand:
         new = self.mapped(text)
         if known is None or formal is None:
             return new
-        if self._takes_any(node, known, formal.variable):
-            return None
-        return new if new in known.allowed[formal.variable] else text
+        if new not in known.allowed[formal.variable]:
+            return text
+        return None if self._takes_any(node, known, formal.variable) else new
 
     @staticmethod
     def _takes_any(node: ir.Node, known: Signature, variable: str) -> bool:

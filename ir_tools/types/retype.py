@@ -257,4 +257,6 @@ def retype(
     changed = retyping.run()
     typing = require_well_typed(model, request)
     changed |= remove_needless(model, typing, retyping.names) > 0
-    return apply(model, typing) or changed
+    if changed:
+        apply(model, typing)
+    return changed
