@@ -18,6 +18,7 @@ nothing but types goes into `same.py`; what `expand.py` lists is spelled by ONNX
 from __future__ import annotations
 
 from vlmpass.rewriter_rules.opset import (
+    attention,
     casts,
     elementwise,
     expand,
@@ -27,6 +28,7 @@ from vlmpass.rewriter_rules.opset import (
     quantize,
     reduce,
     same,
+    scatter,
     softmax,
     split_pad,
 )
@@ -36,7 +38,8 @@ from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 
 _FAMILIES = (
-    casts, elementwise, expand, layout, norm, pool, quantize, reduce, same, softmax, split_pad,
+    attention, casts, elementwise, expand, layout, norm, pool, quantize, reduce, same, scatter,
+    softmax, split_pad,
 )  # fmt: skip
 """Imported for what they enter into the table."""
 

@@ -93,7 +93,7 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
 _BODIES = (
     "AffineGrid BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
     " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss Range"
-    " RotaryEmbedding SequenceMap Shrink SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu Attention"
+    " SequenceMap Shrink SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
     " Bernoulli"
 )
 

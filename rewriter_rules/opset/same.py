@@ -10,7 +10,7 @@ from vlmpass.rewriter_rules.opset.table import same
 
 __all__: list[str] = []
 
-same("""
+_BOTH_WAYS = """
 Abs 6 13
 Acos 7 22
 Acosh 9 22
@@ -164,14 +164,13 @@ Transpose 1 13 21 23 24 25
 Unique 11 28
 Unsqueeze 13 21 23 24 25
 Where 9 16
-""")
+"""
 
 # What the higher version adds has the old meaning as its default.
-same(
-    """
+_UPWARDS = """
 ArgMax 1 11 12
 ArgMin 1 11 12
-Attention 23 24 25
+Attention 24 25
 AveragePool 7 10
 AveragePool 11 19
 BitShift 11 28
@@ -235,6 +234,7 @@ Squeeze 1 11
 Sum 6 8
 TopK 10 11
 Unsqueeze 1 11
-""",
-    down=False,
-)
+"""
+
+same(_BOTH_WAYS)
+same(_UPWARDS, down=False)
