@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from vlmpass.rewriter_rules.opset import (
     attention,
+    bits,
     casts,
     elementwise,
     expand,
@@ -27,8 +28,10 @@ from vlmpass.rewriter_rules.opset import (
     pool,
     quantize,
     reduce,
+    resize,
     same,
     scatter,
+    series,
     softmax,
     split_pad,
 )
@@ -38,8 +41,8 @@ from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 
 _FAMILIES = (
-    attention, casts, elementwise, expand, layout, norm, pool, quantize, reduce, same, scatter,
-    softmax, split_pad,
+    attention, bits, casts, elementwise, expand, layout, norm, pool, quantize, reduce, resize, same,
+    scatter, series, softmax, split_pad,
 )  # fmt: skip
 """Imported for what they enter into the table."""
 

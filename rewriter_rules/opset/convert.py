@@ -137,12 +137,13 @@ def detach(nodes: Iterable[ir.Node], keep: Callable[[ir.Graph], bool]) -> None:
 def bind_types(node: ir.Node, found: Schema) -> None:
     """Give untyped outputs the type of the input that shares their type parameter."""
     for index, output in enumerate(node.outputs):
-        if output.type is not None or not found.outputs:
+        if output.type is not None or not found.outputs or not found.output(index).homogeneous:
             continue
         formal = found.output(index)
         for position, value in enumerate(node.inputs):
             source = found.input(position)
-            if value is not None and value.type and source.parameter == formal.parameter:
+            shared = source.homogeneous and source.parameter == formal.parameter
+            if shared and value is not None and value.type is not None:
                 output.type = value.type
                 break
 

@@ -119,3 +119,20 @@ unspelled(
     "sequences do not exist before opset 11",
 )
 unspelled("Optional OptionalGetElement OptionalHasElement", 15, "optional values came with 15")
+unspelled("Expand", 8, "nothing broadcasts to a computed shape before opset 8")
+unspelled(
+    "Acosh Asinh Atanh Compress Cosh Erf EyeLike IsNaN MaxUnpool NonZero OneHot Scatter Sinh Where",
+    9,
+    "nothing older computes this exactly",
+)
+unspelled(
+    "ConvInteger MatMulInteger Mod NonMaxSuppression QLinearConv QLinearMatMul ReverseSequence"
+    " RoiAlign",
+    10,
+    "nothing older computes this exactly",
+)
+unspelled(
+    "BitShift CumSum Det GatherElements GatherND ScatterND Unique",
+    11,
+    "nothing older computes this exactly",
+)

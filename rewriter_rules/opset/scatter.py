@@ -89,14 +89,10 @@ def _full_indices(op: Tape, node: ir.Node, x: ir.Value, indices: ir.Value) -> ir
     return op.Concat(*coordinates, axis=-1)
 
 
-def _turn(
-    op: Tape, x: ir.Value, places: ir.Value, rows: ir.Value, combine: str
-) -> ir.Graph:
+def _turn(op: Tape, x: ir.Value, places: ir.Value, rows: ir.Value, combine: str) -> ir.Graph:
     """Return the body of the Loop: turn, condition, data -> condition, data."""
     name = op.names.value
-    turn = ir.Value(
-        name=name(f"{op.hint}/turn"), type=ir.TensorType(_D.INT64), shape=ir.Shape([])
-    )
+    turn = ir.Value(name=name(f"{op.hint}/turn"), type=ir.TensorType(_D.INT64), shape=ir.Shape([]))
     condition = ir.Value(
         name=name(f"{op.hint}/condition"), type=ir.TensorType(_D.BOOL), shape=ir.Shape([])
     )

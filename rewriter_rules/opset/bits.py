@@ -1,0 +1,99 @@
+"""Operations on bits: shifts beyond the width, and logic by sums of powers of two."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.build import scalar, vector
+from vlmpass.rewriter_rules.opset.facts import dtype, known_or_none, operand, text
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+
+__all__: list[str] = []
+
+_D = ir.DataType
+_UNSIGNED = {_D.INT8: _D.UINT8, _D.INT16: _D.UINT16, _D.INT32: _D.UINT32, _D.INT64: _D.UINT64}
+
+
+@adapter("BitShift", 28, 11)
+def within_the_width(op: Tape, node: ir.Node) -> Outputs:
+    """BitShift(x, y) -> Where(y < width, BitShift(x, y), 0), of unsigned integers."""
+    x, amount = operand(node, 0), operand(node, 1)
+    kind, direction = dtype(x), text(node, "direction")
+    width = kind.bitwidth
+    fixed = known_or_none(amount)
+    inside = fixed is not None and bool(((fixed >= 0) & (fixed < width)).all())
+    if kind not in _UNSIGNED:
+        return UNCHANGED if inside else _guarded(op, x, amount, direction, width)
+    bare, zero = _UNSIGNED[kind], scalar(op, 0, kind)
+    steps = op.Cast(amount, to=bare)
+    if direction == "LEFT":
+        return op.Cast(_guarded(op, op.Cast(x, to=bare), steps, direction, width), to=kind)
+    # ~((~x) >> y) shifts the sign in, and ~x is -1 - x.
+    below, ones = op.Less(x, zero), scalar(op, -1, kind)
+    positive = op.Where(below, op.Sub(ones, x), x)
+    moved = op.Cast(_guarded(op, op.Cast(positive, to=bare), steps, direction, width), to=kind)
+    return op.Where(op.And(below, op.Equal(moved, moved)), op.Sub(ones, moved), moved)
+
+
+def _guarded(op: Tape, x: ir.Value, amount: ir.Value, direction: str, width: int) -> ir.Value:
+    kind = dtype(amount)
+    inside = op.Less(amount, scalar(op, width, kind))
+    safe = op.Where(inside, amount, scalar(op, 0, kind))
+    return op.Where(inside, op.BitShift(x, safe, direction=direction), scalar(op, 0, dtype(x)))
+
+
+@expansion("BitwiseNot", 18)
+def bitwise_not(op: Tape, node: ir.Node) -> Outputs:
+    """BitwiseNot(x) -> -1 - x, or the largest value - x where it is unsigned."""
+    x = operand(node, 0)
+    kind = dtype(x)
+    top = np.iinfo(kind.numpy()).max if not kind.is_signed() else -1
+    return op.Sub(op.const(np.array(top, kind.numpy()), kind), x)
+
+
+@expansion("BitwiseAnd BitwiseOr BitwiseXor", 18)
+def by_bits(op: Tape, node: ir.Node) -> Outputs:
+    """BitwiseAnd(x, y) -> the sum over i of 2^i where bit i is set in x and in y."""
+    kind = dtype(operand(node, 0))
+    operands = [op.Cast(operand(node, index), to=_D.INT64) for index in range(2)]
+    logic = node.op_type.removeprefix("Bitwise")
+    if kind.bitwidth <= 32:
+        return op.Cast(_words(op, operands, logic, kind.bitwidth), to=kind)
+    half = scalar(op, 2**32, _D.INT64)
+    low = _words(op, operands, logic, 32)
+    lower = [op.Mod(value, half) for value in operands]
+    upper = [op.Div(op.Sub(v, rest), half) for v, rest in zip(operands, lower, strict=True)]
+    high = _words(op, upper, logic, 32)
+    signed = op.Where(op.Less(high, scalar(op, 2**31, _D.INT64)), high, op.Sub(high, half))
+    return op.Cast(op.Add(op.Mul(signed, half), low), to=kind)
+
+
+def _words(op: Tape, operands: list[ir.Value], logic: str, width: int) -> ir.Value:
+    """Record the logic of the lowest bits of int64 values, as a number of that many bits."""
+    powers = op.const(2 ** np.arange(width, dtype=np.int64), name="powers")
+    two, last = scalar(op, 2, _D.INT64), vector(op, [-1])
+    modulus = scalar(op, 2**width, _D.INT64)
+    bits = [
+        op.Cast(op.Mod(op.Div(op.Unsqueeze(op.Mod(v, modulus), last), powers), two), to=_D.BOOL)
+        for v in operands
+    ]
+    found = op.Cast(op.node(logic, bits)[0], to=_D.INT64)
+    return op.ReduceSum(op.Mul(found, powers), last, keepdims=0)
+
+
+@expansion("BitCast", 26)
+def same_bits(op: Tape, node: ir.Node) -> Outputs:
+    """BitCast(x, to) -> Cast(x, to), between integers of one width."""
+    x, kind = operand(node, 0), _D(node.attributes["to"].as_int())
+    whole = dtype(x).is_integer() and kind.is_integer() and dtype(x).bitwidth == kind.bitwidth
+    if dtype(x) == kind:
+        return op.Identity(x)
+    if not whole or kind.bitwidth < 8:
+        refuse(
+            f"the bits of {dtype(x).name.lower()} cannot be read as {kind.name.lower()}"
+            " before opset 26",
+            "choose opset 26 or higher",
+        )
+    return op.Cast(x, to=kind)

@@ -1,0 +1,208 @@
+"""Resize and Upsample: coordinate modes that were once defaults, axes, optional inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.build import normalized, vector
+from vlmpass.rewriter_rules.opset.facts import (
+    again,
+    attribute,
+    dims,
+    integer,
+    integers,
+    known,
+    known_or_none,
+    operand,
+    optional_input,
+    rank,
+    text,
+)
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+
+__all__: list[str] = []
+
+_D = ir.DataType
+_MODE = "coordinate_transformation_mode"
+
+
+@adapter("Upsample", 7, 9)
+def scales_become_input(op: Tape, node: ir.Node) -> Outputs:
+    """Upsample(x, scales=s) -> Upsample(x, s)."""
+    given = attribute(node, "scales")
+    scales = np.array([] if given is None else given.as_floats(), np.float32)
+    return again(op, node, [node.inputs[0], op.const(scales, name="scales")], drop=("scales",))
+
+
+@adapter("Upsample", 9, 7)
+def scales_become_attribute(op: Tape, node: ir.Node) -> Outputs:
+    """Upsample(x, s) -> Upsample(x, scales=s)."""
+    scales = known(operand(node, 1), "scales").reshape(-1)
+    return again(op, node, [node.inputs[0]], scales=[float(scale) for scale in scales])
+
+
+@adapter("Upsample", 9, 10)
+def resize(op: Tape, node: ir.Node) -> Outputs:
+    """Upsample(x, s) -> Resize(x, s)."""
+    return again(op, node, op_type="Resize")
+
+
+@expansion("Resize", 10)
+def upsample(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, s) -> Upsample(x, s), when no scale is below 1."""
+    if (known(operand(node, 1), "scales") < 1).any():
+        refuse("Upsample cannot make an axis smaller", "choose opset 10 or higher")
+    return again(op, node, op_type="Upsample")
+
+
+@adapter("Resize", 10, 11)
+def asymmetric(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, s) -> Resize(x, roi, s, asymmetric, floor), which opset 10 did without saying."""
+    inputs = [node.inputs[0], _nothing(op), node.inputs[1]]
+    modes = {_MODE: "asymmetric", "nearest_mode": "floor"}
+    return again(op, node, inputs, **modes)
+
+
+def _nothing(op: Tape) -> ir.Value:
+    return op.const(np.zeros(0, np.float32), name="empty")
+
+
+@adapter("Resize", 11, 10)
+def asymmetric_by_default(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, roi, s, asymmetric, floor) -> Resize(x, s)."""
+    nearest = text(node, "mode", "nearest") == "nearest"
+    exact = text(node, _MODE, "half_pixel") == "asymmetric" and (
+        not nearest or text(node, "nearest_mode", "round_prefer_floor") == "floor"
+    )
+    if not exact or text(node, "mode", "nearest") == "cubic" or integer(node, "exclude_outside"):
+        refuse(
+            "opset 10 knows the coordinates `asymmetric` with rounding down and no cubic mode",
+            "choose opset 11 or higher",
+        )
+    if optional_input(node, 3) is not None:
+        refuse("sizes do not exist before opset 11, only scales", "choose opset 11 or higher")
+    return op.Resize(node.inputs[0], node.inputs[2], mode=text(node, "mode", "nearest"))
+
+
+@adapter("Resize", 11, 13)
+def one_of_scales_and_sizes(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, roi, empty, sizes) -> Resize(x, roi, , sizes)."""
+    inputs, changed = list(node.inputs), {}
+    if optional_input(node, 3) is not None and inputs[2] is not None:
+        inputs[2] = None
+    if text(node, _MODE) == "tf_half_pixel_for_nn":
+        nearest = text(node, "mode", "nearest") == "nearest"
+        if not nearest or text(node, "nearest_mode", "round_prefer_floor") != "floor":
+            refuse(
+                "tf_half_pixel_for_nn left with opset 13, and only rounding down has another name",
+                "choose opset 12 or lower",
+            )
+        # floor((x + 0.5) / s) is half_pixel's (x + 0.5) / s - 0.5 rounded half up.
+        changed = {_MODE: "half_pixel", "nearest_mode": "round_prefer_ceil"}
+    if inputs == list(node.inputs) and not changed:
+        return UNCHANGED
+    return again(op, node, inputs, **changed)
+
+
+@adapter("Resize", 13, 11)
+def every_input_given(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, , s) -> Resize(x, empty, s)."""
+    inputs = [*node.inputs, None, None][: max(3, len(node.inputs))]
+    if inputs[1] is not None and inputs[2] is not None:
+        return UNCHANGED
+    inputs[1:3] = [value if value is not None else _nothing(op) for value in inputs[1:3]]
+    return again(op, node, inputs)
+
+
+@adapter("Resize", 19, 18)
+def symmetric(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, sizes, half_pixel_symmetric) -> Resize(x, sizes, half_pixel)."""
+    if text(node, _MODE) != "half_pixel_symmetric":
+        return UNCHANGED
+    scales = optional_input(node, 2)
+    if scales is not None:
+        sizes, factors = dims(operand(node, 0)), known(scales, "scales")
+        axes = integers(node, "axes") or range(len(factors))
+        lengths = [None if sizes is None else sizes[axis] for axis in axes]
+        for length, factor in zip(lengths, factors, strict=True):
+            if length is None or not float(length * factor).is_integer():
+                refuse(
+                    "half_pixel_symmetric with scales came with opset 19",
+                    "choose opset 19 or higher, or give sizes",
+                )
+    return again(op, node, **{_MODE: "half_pixel"})
+
+
+_NEW = ("antialias", "axes", "keep_aspect_ratio_policy")
+
+
+@adapter("Resize", 18, 13)
+def every_axis(op: Tape, node: ir.Node) -> Outputs:
+    """Resize(x, s, axes) -> Resize(x, t), t being s at these axes and 1 at the others."""
+    if integer(node, "antialias") and text(node, "mode", "nearest") != "nearest":
+        refuse("antialias came with opset 18", "choose opset 18 or higher")
+    if text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        if optional_input(node, 3) is not None:
+            refuse("keep_aspect_ratio_policy came with opset 18", "choose opset 18 or higher")
+    axes = integers(node, "axes")
+    if axes is None:
+        dropped = [name for name in _NEW if name in node.attributes]
+        return again(op, node, drop=dropped) if dropped else UNCHANGED
+    x, count = operand(node, 0), rank(operand(node, 0))
+    places = [normalized(axis, count) for axis in axes]
+    roi, scales, sizes = (optional_input(node, index) for index in (1, 2, 3))
+    if roi is not None and text(node, _MODE) == "tf_crop_and_resize":
+        ends = [place + count for place in places]
+        whole = op.const(np.repeat([0, 1], count).astype(roi.dtype.numpy() if roi.dtype else "f4"))
+        roi = _placed(op, whole, [*places, *ends], roi)
+    if scales is not None:
+        scales = _placed(op, op.const(np.ones(count, np.float32)), places, scales)
+    if sizes is not None:
+        sizes = _placed(op, op.Shape(x), places, sizes)
+    return again(op, node, [x, roi, scales, sizes], drop=_NEW)
+
+
+def _placed(op: Tape, whole: ir.Value, places: list[int], part: ir.Value) -> ir.Value:
+    """Record a vector with some of its elements replaced."""
+    fixed, base = known_or_none(part), known_or_none(whole)
+    if fixed is not None and base is not None:
+        values = base.copy()
+        values[places] = fixed
+        return op.const(values)
+    return op.ScatterElements(whole, vector(op, places), part, axis=0)
+
+
+@adapter("GridSample", 16, 20)
+def modes_by_any_rank(op: Tape, node: ir.Node) -> Outputs:
+    """GridSample(x, g, mode=bilinear) -> GridSample(x, g, mode=linear)."""
+    mode = text(node, "mode")
+    new = {"bilinear": "linear", "bicubic": "cubic"}.get(mode)
+    return UNCHANGED if new is None else again(op, node, mode=new)
+
+
+@adapter("GridSample", 20, 16)
+def modes_of_images(op: Tape, node: ir.Node) -> Outputs:
+    """GridSample(x, g, mode=linear) -> GridSample(x, g, mode=bilinear), for images."""
+    if rank(operand(node, 0)) != 4:
+        refuse("volumes came with opset 20; before it GridSample takes images only", "")
+    mode = text(node, "mode", "linear")
+    return again(op, node, mode={"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode))
+
+
+@adapter("RoiAlign", 10, 16)
+def output_half_pixel(op: Tape, node: ir.Node) -> Outputs:
+    """RoiAlign(x) -> RoiAlign(x, coordinate_transformation_mode=output_half_pixel)."""
+    return again(op, node, **{_MODE: "output_half_pixel"})
+
+
+@adapter("RoiAlign", 16, 10)
+def output_half_pixel_by_default(op: Tape, node: ir.Node) -> Outputs:
+    """RoiAlign(x, output_half_pixel) -> RoiAlign(x)."""
+    if text(node, _MODE, "half_pixel") != "output_half_pixel":
+        refuse(
+            "half_pixel regions came with opset 16; before it they are widened to one pixel",
+            "choose opset 16 or higher",
+        )
+    return again(op, node, drop=(_MODE,))
