@@ -3,8 +3,8 @@
 Data files go first and the model file last. Where a new data file wants the very name that the old
 model refers to, neither order is safe. Then the model file is switched twice: first to one that
 refers to the new data where they were prepared, in the temporary folder; now nobody refers to the
-old data and the new ones take over their names, as second names of the same files; last to the
-final model file. Each switch is one rename.
+old data, they go away and the new ones get their names besides those they have; last to the final
+model file. Each switch is one rename.
 """
 
 from __future__ import annotations
@@ -49,49 +49,42 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _second_name(path: Path) -> Path:
-    return path.with_name(f"{path.name}.link")
-
-
-def _copy(path: Path, to: Path) -> None:
-    with path.open("rb") as source, to.open("xb") as target:
-        copy_range(source.fileno(), 0, target.fileno(), 0, path.stat().st_size)
-        os.fsync(target.fileno())
-
-
-def _make_sure_of_second_name(path: Path) -> None:
-    """See that a file can have a second name, or copy it now that failing does no harm."""
+def _copied(path: Path) -> Path | None:
+    """Return a copy of a file if it cannot have a second name, made now that failing is safe."""
+    probe = path.with_name(f"{path.name}.second")
     try:
-        os.link(path, _second_name(path))
+        os.link(path, probe)
     except OSError:
-        _copy(path, _second_name(path))
-    else:
-        # Some tools refuse files that have two names, so not before it is needed.
-        _second_name(path).unlink()
+        with path.open("rb") as source, probe.open("xb") as target:
+            copy_range(source.fileno(), 0, target.fileno(), 0, path.stat().st_size)
+            os.fsync(target.fileno())
+        return probe
+    probe.unlink()
+    return None
 
 
 def _switch_through(clashing: Sequence[Prepared], interim: Path, model: Prepared) -> None:
     """Replace a model whose data files have the names that the new ones want."""
-    folder = model.final.parent
-    for data in clashing:
-        _make_sure_of_second_name(data.path)
+    copies = [_copied(data.path) for data in clashing]
     _sync_folder(interim.parent)
     interim.replace(model.final)
-    _sync_folder(folder)
+    _sync_folder(model.final.parent)
     try:
         for data in clashing:
-            second = _second_name(data.path)
-            if not second.exists():
-                os.link(data.path, second)
-            second.replace(data.final)
-        _sync_folder(folder)
+            data.final.rename(data.path.with_name(f"{data.path.name}.old"))
+        # Some tools refuse files with two names, so these are not for long: nothing is waited for
+        # or freed in between. Should the power fail, journaling file systems keep the order.
+        for data, copy in zip(clashing, copies, strict=True):
+            if copy is None:
+                os.link(data.path, data.final)
+            else:
+                copy.rename(data.final)
         model.path.replace(model.final)
     except OSError as error:
         raise UnfinishedError(
             f"{model.final} is complete, but its data stayed in {interim.parent}: {error}",
             remedy="save it once more",
         ) from error
-    _sync_folder(folder)
     for data in clashing:
         data.path.unlink()
 

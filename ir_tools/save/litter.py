@@ -23,7 +23,7 @@ def _state(path: Path) -> list[int]:
 
 
 def record_litter(
-    staging: Path, new: Iterable[tuple[Path, Path]], stale: Iterable[Path], model: Path
+    staging: Path, new: Iterable[tuple[Path, Path]], stale: Iterable[Path], switch: Path
 ) -> None:
     """Write down what is litter if this process is killed from now on.
 
@@ -32,10 +32,10 @@ def record_litter(
         new: Data files, where they are prepared and where they go: litter until the model that
             refers to them is in place.
         stale: Data files of the model that is replaced: litter as soon as it is.
-        model: The prepared model file, which leaves the temporary folder at that moment.
+        switch: The prepared model file that leaves the temporary folder at that moment.
     """
     entries = {
-        "model": model.name,
+        "switch": switch.name,
         "new": [[str(final), _state(path)] for path, final in new],
         "stale": [[str(path), _state(path)] for path in stale if os.path.lexists(path)],
     }
@@ -55,7 +55,7 @@ def remove_litter(staging: Path, used: Collection[str]) -> None:
     try:
         entries = json.loads((staging / _NAME).read_text(encoding="utf-8"))
         listed = [*entries["new"]]
-        if not (staging / entries["model"]).exists():
+        if not (staging / entries["switch"]).exists():
             listed += entries["stale"]
     except (OSError, ValueError, KeyError):
         # Killed before the list was whole, so before anything left the temporary folder.

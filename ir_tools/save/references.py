@@ -81,12 +81,16 @@ def data_files_of(model: Path) -> set[Path]:
     return {Path(os.path.normpath(os.path.join(folder, name))) for name in _locations(model)}
 
 
+def _named_as_model(path: Path) -> bool:
+    return path.suffix == ".onnx" or path.suffix in _TEXTS
+
+
 def is_model_file(path: Path) -> bool:
     """Return whether a file is a model by its suffix or by how it starts."""
     try:
         if not path.is_file():
             return False
-        if path.suffix == ".onnx" or path.suffix in _TEXTS:
+        if _named_as_model(path):
             return True
         with path.open("rb") as file:
             return _HEAD.match(file.read(4)) is not None
@@ -94,9 +98,9 @@ def is_model_file(path: Path) -> bool:
         return False
 
 
-def _models_in(folder: Path) -> list[Path]:
+def _models_in(folder: Path, is_model: Callable[[Path], bool]) -> list[Path]:
     try:
-        return [path for path in sorted(folder.iterdir()) if is_model_file(path)]
+        return [path for path in sorted(folder.iterdir()) if is_model(path)]
     except OSError:
         return []
 
@@ -122,14 +126,16 @@ class Folder:
     @cached_property
     def shared(self) -> frozenset[str]:
         """Real paths of all data files that other models in or just above the folder refer to."""
-        folders = {self.output.parent, self.output.parent.parent}
+        folders = {self.output.parent}
         for path in self.replaced:
             folders.update(p for p in path.parents if self.output.parent in p.parents)
+        models = _models_in(self.output.parent.parent, _named_as_model)
+        for folder in sorted(folders):
+            models += _models_in(folder, is_model_file)
         return frozenset(
             os.path.realpath(data)
-            for folder in sorted(folders)
-            for model in _models_in(folder)
-            if model != self.output
+            for model in models
+            if model != self.output and model.is_file()
             for data in data_files_of(model)
         )
 

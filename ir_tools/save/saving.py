@@ -114,8 +114,12 @@ def _commit(staged: _Staged) -> _Committed:
             folder = output.path.parent
             staged.write_model(staged.interim, [moved.get(str(folder / n), n) for n in names])
         stale = stale_files(owners, [output.path.parent / name for name in names])
-        pairs = [(file.path, file.final) for file in data]
-        record_litter(staged.folder, pairs, stale, staged.model.path)
+        record_litter(
+            staged.folder,
+            [(file.path, file.final) for file in data],
+            [*stale, *(file.final for file in clashing)],
+            staged.interim if clashing else staged.model.path,
+        )
         nbytes = staged.model.path.stat().st_size
         release_files()
         put_in_place(free, clashing, staged.interim, staged.model)

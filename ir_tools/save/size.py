@@ -8,7 +8,7 @@ from vlmpass.ir_tools.errors import SaveError
 
 __all__ = ["format_size", "parse_size"]
 
-_UNITS = {
+_UNITS: dict[str, int] = {
     "": 1,
     "b": 1,
     **{f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)},
