@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import onnx_ir as ir
 
-__all__ = ["adopt", "clone"]
+__all__ = ["adopt", "clone", "instantiate"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -44,10 +44,22 @@ def _type(type_: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
 
 
 class _Cloner:
-    def __init__(self) -> None:
-        self._values: dict[ir.Value, ir.Value] = {}
+    """Copies what it meets once.
 
-    def _value(self, value: ir.Value) -> ir.Value:
+    Args:
+        values: What stands for values of the original from the start.
+        bound: Attributes that references are resolved to, None to keep references.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[ir.Value, ir.Value] | None = None,
+        bound: Mapping[str, ir.Attr] | None = None,
+    ) -> None:
+        self._values = dict(values or {})
+        self._bound = bound
+
+    def value(self, value: ir.Value) -> ir.Value:
         new = self._values.get(value)
         if new is None:
             new = ir.Value(
@@ -63,9 +75,9 @@ class _Cloner:
             self._values[value] = new
         return new
 
-    def _attribute(self, attribute: ir.Attr) -> ir.Attr:
+    def _attribute(self, attribute: ir.Attr) -> ir.Attr | None:
         if attribute.is_ref():
-            return attribute
+            return attribute if self._bound is None else self._resolve(attribute, self._bound)
         value: object
         if attribute.type == ir.AttributeType.GRAPH:
             value = self.graph(attribute.as_graph())
@@ -75,25 +87,38 @@ class _Cloner:
             return attribute
         return ir.Attr(attribute.name, attribute.type, value, doc_string=attribute.doc_string)
 
+    def _resolve(self, attribute: ir.Attr, bound: Mapping[str, ir.Attr]) -> ir.Attr | None:
+        """Return what a reference stands for; None where the caller leaves it to the operator."""
+        given = bound.get(attribute.ref_attr_name or "")
+        if given is None:
+            return None
+        if given.is_ref():
+            assert given.ref_attr_name is not None
+            return ir.RefAttr(attribute.name, given.ref_attr_name, given.type)
+        copied = _Cloner(self._values)._attribute(given)  # a subgraph is copied for each use
+        assert copied is not None
+        return ir.Attr(attribute.name, copied.type, copied.value, doc_string=attribute.doc_string)
+
     def _devices(self, node: ir.Node) -> tuple[ir.NodeDeviceConfiguration, ...]:
         return tuple(
             replace(
                 each,
                 sharding_specs=tuple(
-                    spec if spec.value is None else replace(spec, value=self._value(spec.value))
+                    spec if spec.value is None else replace(spec, value=self.value(spec.value))
                     for spec in each.sharding_specs
                 ),
             )
             for each in node.device_configurations
         )
 
-    def _node(self, node: ir.Node) -> ir.Node:
+    def node(self, node: ir.Node) -> ir.Node:
+        attributes = [self._attribute(attribute) for attribute in node.attributes.values()]
         new = ir.Node(
             node.domain,
             node.op_type,
-            [None if value is None else self._value(value) for value in node.inputs],
-            [self._attribute(attribute) for attribute in node.attributes.values()],
-            outputs=[self._value(value) for value in node.outputs],
+            [None if value is None else self.value(value) for value in node.inputs],
+            [attribute for attribute in attributes if attribute is not None],
+            outputs=[self.value(value) for value in node.outputs],
             overload=node.overload,
             version=node.version,
             name=node.name,
@@ -106,10 +131,10 @@ class _Cloner:
 
     def graph(self, graph: ir.Graph) -> ir.Graph:
         new = ir.Graph(
-            [self._value(value) for value in graph.inputs],
-            [self._value(value) for value in graph.outputs],
-            nodes=[self._node(node) for node in graph],
-            initializers=[self._value(value) for value in graph.initializers.values()],
+            [self.value(value) for value in graph.inputs],
+            [self.value(value) for value in graph.outputs],
+            nodes=[self.node(node) for node in graph],
+            initializers=[self.value(value) for value in graph.initializers.values()],
             doc_string=graph.doc_string,
             opset_imports=dict(graph.opset_imports),
             name=graph.name,
@@ -119,12 +144,13 @@ class _Cloner:
         return new
 
     def function(self, function: ir.Function) -> ir.Function:
+        attributes = [self._attribute(each) for each in function.attributes.values()]
         return ir.Function(
             domain=function.domain,
             name=function.name,
             overload=function.overload,
             graph=self.graph(function.graph),
-            attributes=[self._attribute(each) for each in function.attributes.values()],
+            attributes=[attribute for attribute in attributes if attribute is not None],
         )
 
 
@@ -155,6 +181,38 @@ def clone(model: ir.Model) -> ir.Model:
     )
     _copy_meta(model, new)
     return new
+
+
+def instantiate(
+    function: ir.Function, call: ir.Node
+) -> tuple[list[ir.Node], list[ir.Value | None]]:
+    """Copy the body of a function for one call of it.
+
+    Args:
+        function: The function; attributes it refers to come from the call, else its defaults.
+        call: The node that calls it, with at most as many inputs and outputs.
+
+    Returns:
+        The nodes, in no graph yet, and for each output of the call the value that stands for it:
+        of one of the nodes, or an input of the call, None where that is absent. Inputs that the
+        call leaves out are absent in the nodes.
+    """
+    absent = ir.Value()
+    given = [*call.inputs, *(None for _ in function.inputs[len(call.inputs) :])]
+    values = {
+        formal: absent if actual is None else actual
+        for formal, actual in zip(function.inputs, given, strict=True)
+    }
+    bound = {**function.attributes, **call.attributes}
+    defaults = {
+        name: each for name, each in bound.items() if each.value is not None or each.is_ref()
+    }
+    cloner = _Cloner(values, defaults)
+    nodes = [cloner.node(node) for node in function]
+    for use in list(absent.uses()):
+        use.node.replace_input_with(use.idx, None)
+    outputs = [cloner.value(value) for value in function.outputs[: len(call.outputs)]]
+    return nodes, [None if value is absent else value for value in outputs]
 
 
 def adopt(model: ir.Model, other: ir.Model) -> None:

@@ -58,24 +58,20 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
 )
 
 
-_IN_MEMORY = (ir.Tensor, ir.TensorProtoTensor, ir.StringTensor, ir.PackedTensor)
-
-
 def weightless(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """Return what stands for a tensor where only types and shapes matter.
 
-    Small tensors in memory keep their values, and so do small integers in a file, because shapes
-    may depend on them. Where that file cannot be read the type check goes on without: finding that
-    out is the business of whoever needs the bytes.
+    Tensors up to a kilobyte keep their values, because shapes may depend on them. Where one lies in
+    a file that cannot be read, the type check goes on without: finding that out is the business of
+    whoever needs the bytes.
     """
     if tensor.nbytes <= _INLINE_BYTES:
-        if isinstance(tensor, _IN_MEMORY):
+        if not isinstance(tensor, ir.ExternalTensor):
             return inline(tensor)
-        if tensor.dtype.is_integer():
-            try:
-                return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-            except (OSError, ModelError):
-                pass
+        try:
+            return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+        except (OSError, ModelError):
+            pass
     dims = ir.Shape(tensor.shape.numpy())
     return ir.ExternalTensor(
         _LOCATION, None, None, tensor.dtype, shape=dims, name=tensor.name or ""

@@ -1,0 +1,195 @@
+"""Shapes of every value from the inputs and the operators alone, whatever the model declares.
+
+Two sources, each sound where it speaks: onnx's own inference, which knows every operator of ONNX,
+and the facts of `vlmpass.ir_tools.shapes`, which compute with sizes that are only known by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+
+from vlmpass.ir_tools.check.full import weightless
+from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
+from vlmpass.ir_tools.skeleton import skeleton
+from vlmpass.ir_tools.walk import Scope, subgraphs
+
+__all__ = ["Size", "inferred_shapes"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is known about one axis.
+
+    Attributes:
+        known: Its size, or an expression over named sizes of the model's inputs; None if neither.
+        varies: Whether it is known to depend on the sizes of the inputs.
+    """
+
+    known: int | str | None
+    varies: bool = False
+
+
+def inferred_shapes(
+    model: ir.Model, *, trust_unknown: bool = True
+) -> dict[ir.Value, tuple[Size, ...]]:
+    """Infer the shapes of node outputs of the graph and its subgraphs.
+
+    Args:
+        model: Any model in topological order; it is not changed and no weight is read.
+        trust_unknown: Whether to believe what is declared for operators nobody knows.
+
+    Returns:
+        The sizes of every axis, for the values whose rank is known. Declared shapes of graph inputs
+        are believed, those in between and of outputs are not.
+    """
+    named = {
+        dim.value
+        for value in model.graph.inputs
+        for dim in value.shape or ()
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None
+    }
+    shapes = _by_onnx(model, named, trust_unknown)
+    facts = facts_of(model)
+    visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for node in graph:
+            for value in node.outputs:
+                proven = facts[value].shape
+                if proven is not None:
+                    sizes = tuple(_size(facts, dim) for dim in proven)
+                    shapes[value] = _merge(sizes, shapes.get(value))
+    return shapes
+
+
+def _merge(proven: tuple[Size, ...], other: tuple[Size, ...] | None) -> tuple[Size, ...]:
+    """Take what is proven, but a number or a name of the other source where that is lacking."""
+    if other is None or len(other) != len(proven):
+        return proven
+    return tuple(
+        b if a.known is None or (isinstance(a.known, str) and isinstance(b.known, int)) else a
+        for a, b in zip(proven, other, strict=True)
+    )
+
+
+def _size(facts: Facts, dim: Dim) -> Size:
+    if isinstance(dim, int):
+        return Size(dim)
+    return Size(_text(facts, dim), _varies(facts, dim))
+
+
+def _atoms(facts: Facts, dim: Dim) -> Iterator[int]:
+    if not isinstance(dim, int):
+        yield from (serial for monomial, _ in dim.terms for serial in monomial)
+
+
+def _varies(facts: Facts, dim: Dim) -> bool:
+    """Whether an expression is one of the sizes of the model's inputs and nothing else."""
+    for serial in _atoms(facts, dim):
+        atom = facts.algebra.atoms[serial]
+        if atom.operation == "dim":
+            if atom.value is None or not atom.value.is_graph_input():
+                return False
+        elif not atom.args or not all(_varies(facts, arg) for arg in atom.args):
+            return False
+    return True
+
+
+def _text(facts: Facts, dim: Dim) -> str | None:
+    """Write an expression over names of input sizes, such as ``2*batch + 1``; None if it is not."""
+    if isinstance(dim, int):
+        return str(dim)
+    terms = []
+    for monomial, factor in reversed(dim.terms):
+        names = [_atom_text(facts, serial) for serial in monomial]
+        if any(name is None for name in names):
+            return None
+        factors = [str(abs(factor))] if abs(factor) != 1 or not names else []
+        factors += [name for name in names if name is not None]
+        terms.append(("- " if factor < 0 else "+ ") + "*".join(factors))
+    text = " ".join(terms)
+    return text[2:] if text.startswith("+ ") else f"-{text[2:]}"
+
+
+def _atom_text(facts: Facts, serial: int) -> str | None:
+    atom = facts.algebra.atoms[serial]
+    if atom.operation == "dim" and atom.value is not None and atom.value.is_graph_input():
+        dim = None if atom.value.shape is None else atom.value.shape[atom.index]
+        return dim.value if isinstance(dim, ir.SymbolicDim) else None
+    args = [_text(facts, arg) for arg in atom.args]
+    if atom.operation == "broadcast" and len(set(args)) == 1:
+        return args[0]  # inputs whose axes have one name have one size
+    if atom.operation == "floordiv" and None not in args:
+        return f"floor(({args[0]})/({args[1]}))"
+    return None
+
+
+def _by_onnx(
+    model: ir.Model, named: set[str], trust_unknown: bool
+) -> dict[ir.Value, tuple[Size, ...]]:
+    proto = skeleton(model, weightless)
+    _forget(model.graph, proto.graph, trust_unknown, top=True)
+    result = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    shapes: dict[ir.Value, tuple[Size, ...]] = {}
+    for graph, graph_proto in _pairs(model.graph, result.graph):
+        types = {each.name: each.type for each in (*graph_proto.value_info, *graph_proto.output)}
+        for node in graph:
+            for value in node.outputs:
+                type_ = types.get(value.name or "")
+                if type_ is not None and type_.tensor_type.HasField("shape"):
+                    dims = type_.tensor_type.shape.dim
+                    shapes[value] = tuple(Size(_dim(dim, named)) for dim in dims)
+    return shapes
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension, named: set[str]) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return dim.dim_value
+    return dim.dim_param if dim.dim_param in named else None
+
+
+def _forget(graph: ir.Graph, proto: onnx.GraphProto, trust_unknown: bool, *, top: bool) -> None:
+    """Drop what is declared for anything but the model's inputs and unknown operators."""
+    unknown = {
+        value.name
+        for node in graph
+        if node.domain not in _ONNX_DOMAINS
+        for value in node.outputs
+        if value.name
+    }
+    kept = [each for each in proto.value_info if each.name in unknown]
+    del proto.value_info[:]
+    for value in kept:
+        if not trust_unknown:
+            value.type.tensor_type.ClearField("shape")
+        proto.value_info.append(value)
+    for output in proto.output:
+        if output.name not in unknown:
+            output.ClearField("type")
+    if not top:
+        for each in proto.input:
+            each.type.tensor_type.ClearField("shape")
+    for node, node_proto in zip(graph, proto.node, strict=True):
+        for inner, inner_proto in zip(subgraphs(node), _graphs(node_proto), strict=True):
+            _forget(inner, inner_proto, trust_unknown, top=False)
+
+
+_ONNX_DOMAINS = ("", "ai.onnx.ml")
+
+
+def _graphs(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _pairs(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
+    yield graph, proto
+    for node, node_proto in zip(graph, proto.node, strict=True):
+        for inner, inner_proto in zip(subgraphs(node), _graphs(node_proto), strict=True):
+            yield from _pairs(inner, inner_proto)

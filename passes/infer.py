@@ -1,0 +1,91 @@
+"""Types and shapes of every value, as far as they follow from the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.inferred import Size, inferred_shapes
+from vlmpass.ir_tools.types import apply, solve, spell
+from vlmpass.ir_tools.walk import all_values
+from vlmpass.passes.base import Pass
+
+__all__ = ["Infer"]
+
+_Dim = int | str | None
+
+
+@dataclass(frozen=True)
+class Infer(Pass):
+    """Write the types and shapes that follow from the inputs to every value.
+
+    What is declared for a value and does not contradict is kept where nothing better is known; what
+    contradicts is replaced. Once a declared size is refuted, the model's shapes are stale (traced,
+    then its inputs were edited), and declared sizes that nothing confirms are forgotten as well.
+    Types of the model's inputs and outputs stay as declared; names of sizes of the outputs, too.
+    """
+
+    name = "infer"
+
+    def run(self, model: ir.Model) -> bool:
+        """Infer types, then shapes."""
+        changed = _types(model)
+        shapes = inferred_shapes(model)
+        stale = any(_refuted(value, sizes) for value, sizes in shapes.items())
+        if stale:
+            shapes = inferred_shapes(model, trust_unknown=False)
+        for graph in (model.graph, *model.graph.subgraphs()):
+            for node in graph:
+                for value in node.outputs:
+                    is_output = graph is model.graph and value.is_graph_output()
+                    dims = _merged(value, shapes.get(value), stale=stale, is_output=is_output)
+                    if value.type is not None and dims != _declared(value):
+                        value.shape = None if dims is None else ir.Shape(dims)
+                        changed = True
+        return changed
+
+
+def _types(model: ir.Model) -> bool:
+    before = {value: value.type for value in all_values(model)}
+    apply(model, solve(model))
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if before[value] is not None:
+            value.type = before[value]
+    return any(spell(value.type) != spell(old) for value, old in before.items())
+
+
+def _declared(value: ir.Value) -> tuple[_Dim, ...] | None:
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def _refuted(value: ir.Value, sizes: tuple[Size, ...]) -> bool:
+    """Whether a declared size is another number, or a number where the inputs decide."""
+    declared = _declared(value)
+    if declared is None:
+        return False
+    if len(declared) != len(sizes):
+        return True
+    return any(
+        isinstance(old, int)
+        and (old != size.known if isinstance(size.known, int) else size.known or size.varies)
+        for old, size in zip(declared, sizes, strict=True)
+    )
+
+
+def _merged(
+    value: ir.Value, sizes: tuple[Size, ...] | None, *, stale: bool, is_output: bool
+) -> tuple[_Dim, ...] | None:
+    declared = _declared(value)
+    if sizes is None:
+        return None if declared is None else tuple(None if stale else dim for dim in declared)
+    if declared is None or len(declared) != len(sizes):
+        return tuple(size.known for size in sizes)
+    dims: list[_Dim] = []
+    for old, size in zip(declared, sizes, strict=True):
+        named = isinstance(old, str) and is_output and not isinstance(size.known, int)
+        unknown = size.known is None and not stale
+        dims.append(old if named or unknown else size.known)
+    return tuple(dims)

@@ -1,0 +1,115 @@
+"""What no output of the model depends on goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.walk import all_nodes, scopes, subgraphs
+from vlmpass.passes.base import Pass
+
+__all__ = ["RemoveUnused"]
+
+
+@dataclass(frozen=True)
+class RemoveUnused(Pass):
+    """Remove nodes, initializers, functions and opset imports that no output depends on.
+
+    Inputs and outputs of the model stay, an initializer that is an input included. A node without
+    outputs stays, since it can only be there for what it does.
+    """
+
+    name = "remove-unused"
+
+    def run(self, model: ir.Model) -> bool:
+        """Remove what is unused, functions first so that their bodies keep nothing alive."""
+        changed = _remove_functions(model)
+        changed |= _remove_nodes(list(all_nodes(model)))
+        for scope in scopes(model):
+            if isinstance(scope.graph, ir.Graph):
+                changed |= _remove_initializers(scope.graph)
+        changed |= _remove_functions(model)
+        return _remove_imports(model) or changed
+
+
+def _remove_functions(model: ir.Model) -> bool:
+    called: set[ir.OperatorIdentifier] = set()
+    pending: list[Iterable[ir.Node]] = [model.graph.all_nodes()]
+    while pending:
+        for node in pending.pop():
+            key = node.op_identifier()
+            if key in model.functions and key not in called:
+                called.add(key)
+                pending.append(model.functions[key].all_nodes())
+    unused = [key for key in model.functions if key not in called]
+    for key in unused:
+        del model.functions[key]
+    return bool(unused)
+
+
+def _remove_nodes(pending: list[ir.Node]) -> bool:
+    """Remove unused nodes, and the producers that this leaves unused."""
+    changed = False
+    while pending:
+        node = pending.pop()
+        if node.graph is None or not node.outputs or any(map(_is_used, node.outputs)):
+            continue
+        changed = True
+        pending.extend(_take_out(node))
+    return changed
+
+
+def _is_used(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _take_out(node: ir.Node) -> list[ir.Node]:
+    """Remove a node with all that is in its subgraphs; return the producers of what it used."""
+    producers: list[ir.Node] = []
+    for graph in subgraphs(node):
+        graph.outputs.clear()
+        for inner in list(reversed(graph)):
+            producers += _take_out(inner)
+    for index, value in enumerate(node.inputs):
+        if value is not None:
+            producer = value.producer()
+            if producer is not None:
+                producers.append(producer)
+            node.replace_input_with(index, None)
+    if node.graph is not None:
+        node.graph.remove(node)
+    return producers
+
+
+def _remove_initializers(graph: ir.Graph) -> bool:
+    unused = [
+        name
+        for name, value in graph.initializers.items()
+        if not _is_used(value) and not value.is_graph_input()
+    ]
+    for name in unused:
+        del graph.initializers[name]
+    return bool(unused)
+
+
+def _remove_imports(model: ir.Model) -> bool:
+    """Keep the domain of ONNX itself, and in the graph those of the functions' nodes as well.
+
+    A runtime that inlines a function looks its operators up in the imports of the graph.
+    """
+    used: dict[int, set[str]] = {}
+    everywhere = {""}
+    for scope in scopes(model):
+        domains = {node.domain for node in scope.graph}
+        used.setdefault(id(scope.owner), {""}).update(domains)
+        everywhere |= domains
+    changed = False
+    for owner in (model.graph, *model.functions.values()):
+        kept = everywhere if owner is model.graph else used[id(owner)]
+        assert isinstance(owner, (ir.Graph, ir.Function))
+        for domain in [each for each in owner.opset_imports if each not in kept]:
+            del owner.opset_imports[domain]
+            changed = True
+    return changed
