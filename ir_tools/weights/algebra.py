@@ -15,8 +15,17 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.weights import casts
-from vlmpass.ir_tools.weights.arrays import AnyArray, contiguous
-from vlmpass.ir_tools.weights.boxes import Box, extent, flat_cover, full, shifted, strip
+from vlmpass.ir_tools.weights.arrays import AnyArray
+from vlmpass.ir_tools.weights.boxes import (
+    Box,
+    cut,
+    extent,
+    flat_cover,
+    full,
+    shifted,
+    slices,
+    strip,
+)
 from vlmpass.ir_tools.weights.leaves import Expression, Held, Stored
 from vlmpass.ir_tools.weights.packing import is_packed
 from vlmpass.ir_tools.weights.tally import Tally
@@ -35,6 +44,10 @@ __all__ = [
     "taken",
     "transposed",
 ]
+
+
+_BLOCK_BYTES = 1 << 20
+_TILE = 256
 
 
 @dataclass(frozen=True)
@@ -86,19 +99,49 @@ class Transposed(_Unary):
 
     @property
     def strided(self) -> bool:
-        """True: a row here is a column there."""
+        """True: neighbours here are far apart there."""
         return True
+
+    @property
+    def source_axes(self) -> tuple[int, ...]:
+        """Which axis each axis of the source has become."""
+        return tuple(self.perm.index(axis) for axis in range(len(self.perm)))
 
     def source_box(self, box: Box) -> Box:
         """Return the box of the source that a box of this comes from."""
-        back = [(0, 0)] * len(box)
-        for axis, from_axis in enumerate(self.perm):
-            back[from_axis] = box[axis]
-        return tuple(back)
+        return tuple(box[axis] for axis in self.source_axes)
 
     def read(self, box: Box, tally: Tally | None = None) -> AnyArray:
-        """Transpose the box of the source."""
-        return contiguous(self.source.read(self.source_box(box), tally).transpose(self.perm))
+        """Read the source in blocks that the cache holds and put each where it belongs."""
+        out = np.empty(extent(box), self.dtype.numpy())
+        source_box = self.source_box(box)
+        as_source = out.transpose(self.source_axes)
+        for block in cut(extent(source_box), _BLOCK_BYTES // out.itemsize):
+            part = self.source.read(shifted(block, source_box), tally)
+            _copy_tiled(part, as_source[slices(block)], self.perm[-1] if self.perm else 0)
+        return out
+
+
+def _copy_tiled(source: AnyArray, out: AnyArray, axis: int) -> None:
+    """Copy between arrays of one shape, the last axis of `source` and `axis` of `out` dense.
+
+    A plain copy misses the cache at every element, the more so the rounder the extents are. This
+    one goes by squares, over a buffer whose rows are no power of two apart.
+    """
+    if axis == source.ndim - 1 or min(source.shape[-1], source.shape[axis]) < _TILE // 8:
+        out[...] = source
+        return
+    source, out = np.moveaxis(source, axis, -2), np.moveaxis(out, axis, -2)
+    height, width = source.shape[-2:]
+    buffer = np.empty((_TILE, _TILE + 16), source.dtype)
+    for index in np.ndindex(*source.shape[:-2]):
+        rows, target = source[index], out[index]
+        for top in range(0, height, _TILE):
+            for left in range(0, width, _TILE):
+                part = rows[top : top + _TILE, left : left + _TILE]
+                square = buffer[: part.shape[0], : part.shape[1]]
+                square[...] = part
+                target[top : top + _TILE, left : left + _TILE] = square
 
 
 @dataclass(frozen=True)
@@ -212,6 +255,8 @@ def cast(source: Expression, dtype: ir.DataType, saturate: bool) -> Expression:
             return cast(source.source, dtype, saturate)
     if source.dtype == dtype:
         return source
+    if isinstance(source, Transposed):
+        return transposed(cast(source.source, dtype, saturate), source.perm)
     return Cast(dtype, source.shape, source, saturate)
 
 
@@ -296,6 +341,8 @@ def reshaped(source: Expression, shape: tuple[int, ...]) -> Expression:
 
 def scaled(source: Expression, factor: AnyArray) -> Expression:
     """Multiply by a factor of as many axes as the source, each of extent 1 or the source's."""
+    if isinstance(source, Transposed):
+        return transposed(scaled(source.source, factor.transpose(source.source_axes)), source.perm)
     wide = np.float64 if source.dtype == ir.DataType.DOUBLE else np.float32
     return Scaled(source.dtype, source.shape, source, Held.of(ir.Tensor(factor.astype(wide))))
 
@@ -314,6 +361,10 @@ def joined(sources: Sequence[Expression], axis: int) -> Expression:
     if len(merged) == 1:
         return merged[0]
     first = merged[0]
+    if isinstance(first, Transposed):
+        alike = [p.source for p in merged if isinstance(p, Transposed) and p.perm == first.perm]
+        if len(alike) == len(merged):
+            return transposed(joined(alike, first.perm[axis]), first.perm)
     total = sum(part.shape[axis] for part in merged)
     shape = (*first.shape[:axis], total, *first.shape[axis + 1 :])
     return Joined(first.dtype, shape, tuple(merged), axis)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
-__all__ = ["Box", "cut", "extent", "flat_cover", "full", "shifted", "slices", "strip"]
+__all__ = [
+    "Box",
+    "cut",
+    "extent",
+    "flat_cover",
+    "full",
+    "grid",
+    "shifted",
+    "slices",
+    "strip",
+    "tile_shape",
+]
 
 Box = tuple[tuple[int, int], ...]
 
@@ -84,3 +95,44 @@ def flat_cover(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Box]:
     if rest and last >= first:
         for box in flat_cover(shape[1:], 0, rest):
             yield ((last, last + 1), *box)
+
+
+def grid(shape: tuple[int, ...], tile: tuple[int, ...]) -> Iterator[Box]:
+    """Yield the boxes of at most `tile` extents that cover a tensor."""
+    starts = (range(0, size, step) for size, step in zip(shape, tile, strict=True))
+    for origin in product(*starts):
+        yield tuple(
+            (start, min(start + step, size))
+            for start, step, size in zip(origin, tile, shape, strict=True)
+        )
+
+
+def tile_shape(shape: tuple[int, ...], other_order: tuple[int, ...], limit: int) -> tuple[int, ...]:
+    """Choose the extents of tiles that are contiguous in long runs in two orders of the axes.
+
+    Args:
+        shape: Of the tensor.
+        other_order: The axes from the outermost to the innermost in the other order; in this one
+            they are as in `shape`.
+        limit: Elements of a tile, at most (but at least one).
+    """
+    tile = [1] * len(shape)
+
+    def frontier(order: Sequence[int]) -> tuple[int, int]:
+        """Return the length of a run, and the axis along which it could grow, or -1."""
+        run = 1
+        for axis in reversed(order):
+            run *= tile[axis]
+            if tile[axis] < shape[axis]:
+                return run, axis
+        return run, -1
+
+    orders = (tuple(range(len(shape))), other_order)
+    while True:
+        _, axis = min(map(frontier, orders), key=lambda found: (found[1] < 0, found[0]))
+        if axis < 0:
+            return tuple(tile)
+        grown = min(2 * tile[axis], shape[axis])
+        if math.prod(tile) // tile[axis] * grown > limit:
+            return tuple(tile)
+        tile[axis] = grown

@@ -158,7 +158,9 @@ def _look_up(patterns: AnyArray, out: AnyArray, cast: _Cast, tally: Tally | None
     np.take(table.values, patterns, out=out, mode="clip")
     if table.lost is None:
         return
-    lost = table.lost[patterns]
+    lost = np.take(table.lost, patterns, mode="clip")
+    if not lost.any():
+        return
     if (lost & _UNDEFINED).any():
         pattern = patterns[(lost & _UNDEFINED) != 0][:1]
         raise _undefined(pattern.view(cast.source.numpy())[0], cast)
@@ -257,7 +259,9 @@ def _count_lost(block: AnyArray, out: AnyArray, infinity: int, tally: Tally | No
     if tally is None:
         return
     magnitude = out & out.dtype.type((1 << (8 * out.itemsize - 1)) - 1)
-    infinite = np.count_nonzero(magnitude == infinity)
-    if infinite:
+    if magnitude.max(initial=0) >= infinity:
+        infinite = np.count_nonzero(magnitude == infinity)
         tally.overflowed += int(infinite - np.count_nonzero(np.isinf(block)))
-    tally.underflowed += int(np.count_nonzero(block) - np.count_nonzero(magnitude))
+    zeros = magnitude.size - np.count_nonzero(magnitude)
+    if zeros:
+        tally.underflowed += int(zeros - (block.size - np.count_nonzero(block)))

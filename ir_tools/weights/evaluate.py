@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
+from vlmpass.ir_tools.weights.algebra import Transposed
 from vlmpass.ir_tools.weights.arrays import AnyArray
-from vlmpass.ir_tools.weights.boxes import cut, slices
+from vlmpass.ir_tools.weights.boxes import cut, extent, grid, slices, tile_shape
 from vlmpass.ir_tools.weights.leaves import Expression, Stored
 from vlmpass.ir_tools.weights.packing import GROUP, is_packed, pack, to_file_order
 from vlmpass.ir_tools.weights.tally import Tally
 
-__all__ = ["CHUNK_BYTES", "byte_chunks", "evaluate"]
+__all__ = ["CHUNK_BYTES", "byte_chunks", "byte_pieces", "evaluate"]
 
 CHUNK_BYTES = 16 << 20
 """No chunk is larger than this, in bytes."""
 _WORK_BYTES = 8 << 20  # of the widest array on the way
-_STRIDED_BYTES = 32 << 20  # where runs in the file grow with the box
+_STRIDED_BYTES = 16 << 20  # where runs in the file grow with the box
 
 
 def _box_elements(expression: Expression) -> int:
@@ -47,6 +49,42 @@ def byte_chunks(expression: Expression, tally: Tally | None = None) -> Iterator[
         data = to_file_order(array, expression.dtype).view(np.uint8).data
         for start in range(0, len(data), CHUNK_BYTES):
             yield data[start : start + CHUNK_BYTES]
+
+
+def byte_pieces(
+    expression: Expression, tally: Tally | None = None
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield pieces of the bytes, each with its offset, in whatever order reads the source best.
+
+    Every byte is yielded once, at most `CHUNK_BYTES` at a time.
+    """
+    if isinstance(expression, Transposed) and not is_packed(expression.dtype):
+        yield from _tiles(expression, tally)
+        return
+    offset = 0
+    for chunk in byte_chunks(expression, tally):
+        yield offset, chunk
+        offset += len(chunk)
+
+
+def _tiles(expression: Transposed, tally: Tally | None) -> Iterator[tuple[int, memoryview]]:
+    """Go through a transposed tensor by tiles with long runs here and in its source."""
+    shape = expression.shape
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    tile = tile_shape(shape, expression.source_axes, _box_elements(expression))
+    whole = len(shape)  # axes from here on are whole in every tile
+    while whole > 0 and tile[whole - 1] == shape[whole - 1]:
+        whole -= 1
+    prepared = expression.prepared()
+    for box in grid(shape, tile):
+        array = prepared.read(box, tally)
+        runs = to_file_order(array, expression.dtype).reshape(-1).view(np.uint8).data
+        outer = extent(box)[: max(0, whole - 1)]
+        length = len(runs) // max(1, math.prod(outer))
+        origin = sum(start * stride for (start, _), stride in zip(box, strides, strict=True))
+        for number, index in enumerate(np.ndindex(*outer)):
+            first = origin + sum(i * strides[axis] for axis, i in enumerate(index))
+            yield first * array.itemsize, runs[number * length : (number + 1) * length]
 
 
 def _flat_arrays(expression: Expression, tally: Tally | None) -> Iterator[AnyArray]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from vlmpass.ir_tools.errors import ModelError
 
-__all__ = ["POOL", "FilePool", "Stamp", "release_files"]
+__all__ = ["POOL", "FilePool", "Runs", "Stamp", "release_files"]
 
 
 class Stamp(NamedTuple):
@@ -30,6 +30,14 @@ class Stamp(NamedTuple):
     def of(cls, status: os.stat_result) -> Stamp:
         """Take the stamp of a file from its status."""
         return cls(status.st_size, status.st_mtime_ns)
+
+
+class Runs(NamedTuple):
+    """Ranges of a file of equal length at equal distance, in bytes."""
+
+    offset: int
+    length: int
+    distance: int = 0
 
 
 @dataclass
@@ -61,31 +69,35 @@ class FilePool:
     def __len__(self) -> int:
         return len(self._handles)
 
-    def read_into(self, path: str, stamp: Stamp, offset: int, buffer: memoryview) -> None:
+    def read_into(self, path: str, stamp: Stamp, runs: Runs, buffer: memoryview) -> None:
         """Fill a buffer from a file.
 
         Args:
             path: Of the file.
             stamp: The state it must be in.
-            offset: In bytes.
-            buffer: Writable bytes.
+            runs: What to read.
+            buffer: Writable bytes, a multiple of `runs.length`.
 
         Raises:
             ModelError: The file is gone, has changed, is too short or cannot be read.
         """
-        with self.borrow(path, stamp) as handle:
-            done = 0
-            while done < len(buffer):
-                try:
-                    count = handle.read_into(offset + done, buffer[done:])
-                except OSError as error:
-                    raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-                if count == 0:
-                    raise _changed(path)
-                done += count
+        offset, length, distance = runs
+        with self._borrow(path, stamp) as handle:
+            try:
+                for start in range(0, len(buffer), length):
+                    run = buffer[start : start + length]
+                    while count := handle.read_into(offset, run):
+                        if count == len(run):
+                            break
+                        run, offset = run[count:], offset + count
+                    else:
+                        raise _changed(path)
+                    offset += distance - length + len(run)
+            except OSError as error:
+                raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
     @contextmanager
-    def borrow(self, path: str, stamp: Stamp) -> Iterator[_Handle]:
+    def _borrow(self, path: str, stamp: Stamp) -> Iterator[_Handle]:
         """Lend an open file that is in the given state, and keep it open afterwards."""
         key = (path, stamp)
         with self._lock:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.arrays import AnyArray, contiguous
 from vlmpass.ir_tools.weights.boxes import Box, extent, slices
-from vlmpass.ir_tools.weights.files import POOL, Stamp
+from vlmpass.ir_tools.weights.files import POOL, Runs, Stamp
 from vlmpass.ir_tools.weights.packing import GROUP, is_packed, packed_size, to_file_order, unpack
 from vlmpass.ir_tools.weights.tally import Tally
 
@@ -109,7 +109,9 @@ class Stored(Expression):
 
     def read_bytes(self, start: int, buffer: memoryview) -> None:
         """Fill a buffer with its bytes, from a number of bytes after the first one on."""
-        POOL.read_into(self.path, self.stamp, self.offset + start, buffer)
+        if len(buffer):
+            runs = Runs(self.offset + start, len(buffer))
+            POOL.read_into(self.path, self.stamp, runs, buffer)
 
     def read(self, box: Box, tally: Tally | None = None) -> AnyArray:
         """Read contiguous runs, or through the gaps between them where those are small."""
@@ -159,24 +161,39 @@ class Stored(Expression):
     def _read_rows(self, first: int, distance: int, out: AnyArray) -> None:
         """Read runs whose first elements are `distance` apart, one into each row of `out`."""
         count, run = out.shape
-        if packed_size(self.dtype, distance - run) > _WORTH_SKIPPING or count == 1:
+        gap = packed_size(self.dtype, distance - run)
+        if count > 1 and gap <= _WORTH_SKIPPING:
+            self._read_through(first, distance, out)
+        elif is_packed(self.dtype):
             for i in range(count):
                 self._read_run(first + i * distance, out[i])
-            return
-        step = max(1, _READ_THROUGH_BYTES // max(1, packed_size(self.dtype, distance)))
+        else:
+            width = out.itemsize
+            runs = Runs(self.offset + first * width, run * width, distance * width)
+            POOL.read_into(self.path, self.stamp, runs, out.reshape(-1).view(np.uint8).data)
+            self._to_native_order(out)
+
+    def _read_through(self, first: int, distance: int, out: AnyArray) -> None:
+        """Read runs together with the gaps between them."""
+        count, run = out.shape
+        step = max(1, _READ_THROUGH_BYTES // max(1, distance * out.itemsize))
+        buffer = np.empty((min(step, count), distance), out.dtype)
         for start in range(0, count, step):
             some = out[start : start + step]
-            through = np.zeros(len(some) * distance, out.dtype)
-            self._read_run(first + start * distance, through[: through.size - distance + run])
-            some[...] = through.reshape(len(some), distance)[:, :run]
+            flat = buffer[: len(some)].reshape(-1)
+            self._read_run(first + start * distance, flat[: flat.size - distance + run])
+            some[...] = buffer[: len(some), :run]
+
+    def _to_native_order(self, out: AnyArray) -> None:
+        ordered = to_file_order(out, self.dtype)
+        if ordered is not out:
+            out[...] = ordered
 
     def _read_run(self, first: int, out: AnyArray) -> None:
         """Read consecutive elements into a flat array."""
         if not is_packed(self.dtype):
             self.read_bytes(first * out.itemsize, out.view(np.uint8).data)
-            ordered = to_file_order(out, self.dtype)
-            if ordered is not out:
-                out[...] = ordered
+            self._to_native_order(out)
             return
         before = first % GROUP
         start = packed_size(self.dtype, first - before)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.arrays import AnyArray
 from vlmpass.ir_tools.weights.boxes import Box
-from vlmpass.ir_tools.weights.evaluate import byte_chunks, evaluate
+from vlmpass.ir_tools.weights.evaluate import byte_chunks, byte_pieces, evaluate
 from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.weights.leaves import Expression, FileRange, Held, Stored
 from vlmpass.ir_tools.weights.tally import Tally
@@ -69,12 +69,23 @@ class Weight(ir.TensorProtocol):
     def chunks(self, tally: Tally | None = None) -> Iterator[memoryview]:
         """Yield its bytes as in a file, in order, at most `CHUNK_BYTES` at a time.
 
-        Peak memory stays below 100 MB for any tensor. A chunk stays valid when the next is made.
+        Memory stays below 64 MB for any tensor. A chunk stays valid when the next is made.
 
         Raises:
             ModelError: As in `read`.
         """
         return byte_chunks(self.expression, tally)
+
+    def pieces(self, tally: Tally | None = None) -> Iterator[tuple[int, memoryview]]:
+        """Yield its bytes as in a file, in pieces with their offsets and in any order.
+
+        Every byte comes once, at most `CHUNK_BYTES` at a time. For who can write at any place this
+        is the faster way: a transposed matrix is read and written in long runs.
+
+        Raises:
+            ModelError: As in `read`.
+        """
+        return byte_pieces(self.expression, tally)
 
     def file_range(self) -> FileRange | None:
         """Return where these very bytes lie in a data file, or None if they do not.
