@@ -2,12 +2,49 @@
 
 from __future__ import annotations
 
+from importlib import import_module as _import_module
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING
 
 _ROOT = _Path(__file__).resolve().parent.parent
 if (_ROOT / "ir_tools").is_dir() and (_ROOT / "pyproject.toml").is_file():
     # In a checkout the other three floors lie beside this folder, not inside it.
     __path__.append(str(_ROOT))
 
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.check import check
+    from vlmpass.ir_tools.errors import VlmpassError
+    from vlmpass.ir_tools.load import load
+    from vlmpass.ir_tools.run import verify
+    from vlmpass.ir_tools.save import save
+    from vlmpass.pipeline import Pipeline
+    from vlmpass.report import Report
+
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+__all__ = [
+    "Pipeline",
+    "Report",
+    "VlmpassError",
+    "__version__",
+    "check",
+    "load",
+    "save",
+    "verify",
+]
+
+_HOMES = {
+    "Pipeline": "pipeline",
+    "Report": "report",
+    "VlmpassError": "ir_tools.errors",
+    "check": "ir_tools.check",
+    "load": "ir_tools.load",
+    "save": "ir_tools.save",
+    "verify": "ir_tools.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: `vlmpass --help` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -10,7 +10,7 @@ from vlmpass.ir_tools.inspecting.inspect import (
     WeightInfo,
     inspect_model,
 )
-from vlmpass.ir_tools.inspecting.macs import Macs, macs_of
+from vlmpass.ir_tools.inspecting.macs import Macs, as_factor, macs_of
 from vlmpass.ir_tools.inspecting.modules import module_of
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Share",
     "Tie",
     "WeightInfo",
+    "as_factor",
     "dtype_name",
     "inspect_model",
     "macs_of",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vlmpass.ir_tools.inspecting.facts import Facts, dtype_name
-from vlmpass.ir_tools.inspecting.macs import Macs, macs_of
+from vlmpass.ir_tools.inspecting.macs import Macs, free_symbols, macs_of
 from vlmpass.ir_tools.inspecting.modules import module_of
 from vlmpass.ir_tools.walk import TensorSlot, all_nodes, tensor_slots
 from vlmpass.ir_tools.weights import FileRange, as_weight
@@ -157,8 +157,9 @@ def _symbols(values: Iterable[ir.Value]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for value in values:
         for axis, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int):
-                found[dim.value or f"{value.name}[{axis}]"] = None
+            if isinstance(dim, ir.SymbolicDim):
+                names = sorted(free_symbols(dim)) if dim.value else [f"{value.name}[{axis}]"]
+                found.update(dict.fromkeys(names))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from functools import cache
 
 import onnx_ir as ir
 
-__all__ = ["Macs", "macs_of"]
+__all__ = ["Macs", "as_factor", "free_symbols", "macs_of"]
 
 Dim = int | str
 Factors = list[Dim]
@@ -54,10 +54,21 @@ class Macs:
     def text(self) -> str:
         """The sum with exact coefficients, such as ``49152*batch*seq``; the largest term first."""
         ranked = sorted(self.terms.items(), key=lambda item: (-item[1], item[0]))
-        return " + ".join("*".join([str(n), *map(_atom, symbols)]) for symbols, n in ranked) or "0"
+        return (
+            " + ".join("*".join([str(n), *map(as_factor, symbols)]) for symbols, n in ranked) or "0"
+        )
 
 
-def _atom(symbol: str) -> str:
+def free_symbols(dim: ir.SymbolicDim) -> frozenset[str]:
+    """Return the symbols of a dimension: ``past + seq`` has two, a name that is no word is one."""
+    try:
+        return dim.free_symbols()
+    except ValueError:
+        return frozenset({dim.value or ""})
+
+
+def as_factor(symbol: str) -> str:
+    """Return a symbol, or an expression in parentheses, so that it can stand in a product."""
     return symbol if symbol.replace(".", "_").isidentifier() else f"({symbol})"
 
 

@@ -1,0 +1,5 @@
+"""`python -m vlmpass` is `vlmpass`."""
+
+from vlmpass.cli import main
+
+main()

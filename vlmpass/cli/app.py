@@ -1,0 +1,92 @@
+"""The command line's frame: the verbs, their help, and what is common to all."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import vlmpass
+from vlmpass.cli import check, convert, demo, inspect, passes, rules, verify
+from vlmpass.cli.console import say
+from vlmpass.cli.verb import REFUSED, set_debugging
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="vlmpass",
+    help="Convert large ONNX models: right or refused.",
+    epilog="Exit codes: 0 done, 1 findings, 2 the request or the input cannot be honoured.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+for _name, _function, _summary in (
+    ("convert", convert.convert, "Change opset, element type or layout; shards below 2 GB."),
+    ("inspect", inspect.inspect, "Show inputs, operators, weights, files, modules, cost."),
+    ("check", check.check, "Check structure, types and shapes, whatever the size."),
+    ("verify", verify.verify, "Compare what two models compute."),
+    ("passes", passes.passes, "List the passes, or show one."),
+    ("rules", rules.rules, "List the rules, show one, or explain why it does not apply."),
+    ("demo", demo.demo, "Do the main job on a model it makes itself."),
+):
+    app.command(_name, short_help=_summary)(_function)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"vlmpass {vlmpass.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error was raised.")] = False,
+) -> None:
+    set_debugging(debug)
+
+
+# Typer brings its own click or takes the installed one; the error that both derive from is here.
+_UsageError: type[Exception] = next(
+    each
+    for each in typer.BadParameter.__mro__
+    if each.__name__ == "ClickException" and issubclass(each, Exception)
+)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(given or ["--help"], prog_name="vlmpass", standalone_mode=False)
+    except _UsageError as error:
+        say(f"vlmpass: error: {_explained(error)}")
+        return REFUSED
+    return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception) -> str:
+    """Return the message of a usage error, with the nearest right word where there is one."""
+    option = getattr(error, "option_name", None)
+    possible = getattr(error, "possibilities", None) or []
+    context = getattr(error, "ctx", None)
+    where = getattr(context, "command_path", "vlmpass")
+    if option is not None and not possible and context is not None:
+        known = [each for param in context.command.params for each in param.opts]
+        possible = difflib.get_close_matches(option, known, 1, 0.5)
+    if option is not None:
+        message = f"{where} has no option {option}"
+        hint = f"did you mean {possible[0]}?" if possible else f"see {where} --help"
+        return f"{message}; {hint}"
+    message = str(getattr(error, "message", error)).rstrip(".")
+    return f"{message}; see {where} --help" if "Did you mean" not in message else message

@@ -1,0 +1,44 @@
+"""`vlmpass check`: is this a valid model?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmpass.cli.console import show, show_json
+from vlmpass.cli.verb import DONE, FINDINGS, verb
+
+__all__ = ["check"]
+
+
+@verb
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> int:
+    """Check structure, types and shapes with ONNX's full check, whatever the model's size.
+
+    Every reference to a data file is held against the file; no weight is read. Exit code 1 if the
+    model is not valid.
+    """
+    from rich.text import Text
+
+    from vlmpass.ir_tools.check import check as run_check
+    from vlmpass.ir_tools.errors import CheckError
+    from vlmpass.ir_tools.load import load
+
+    opened = load(model)
+    finding = None
+    try:
+        run_check(opened)
+    except CheckError as error:
+        finding = str(error)
+    if json:
+        show_json({"path": str(model), "ok": finding is None, "finding": finding})
+    elif finding is None:
+        show(Text.assemble(f"{model}: ", ("valid", "green")))
+    else:
+        show(Text.assemble(f"{model}: ", ("not valid", "red"), f"\n{finding}"))
+    return DONE if finding is None else FINDINGS

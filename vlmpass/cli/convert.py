@@ -1,0 +1,152 @@
+"""`vlmpass convert`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmpass.cli.console import progress_bar, show, show_json
+from vlmpass.cli.verb import DONE, verb
+
+if TYPE_CHECKING:
+    from vlmpass.passes.instruments.base import Instrument
+
+__all__ = ["convert"]
+
+
+@verb
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The model.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="OUT",
+            help="Where the result goes; beside IN by default, named after what was asked for,"
+            " such as big.opset18.onnx.",
+            show_default=False,
+        ),
+    ] = None,
+    opset: Annotated[
+        str | None, typer.Option(metavar="N", help="Opset to convert to, or auto or lowest.")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="Compute in float32, float16 or bfloat16."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Keep within what this runtime reads: ort-cpu."),
+    ] = None,
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Run these passes instead, such as 'infer,convert-opset{to=18}';"
+            " see vlmpass passes.",
+        ),
+    ] = None,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Compare the result's numbers with the source's on ONNX Runtime; done by default"
+            " up to 512 MB of weights. Types are always checked.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    shard_size: Annotated[
+        str,
+        typer.Option(metavar="SIZE", help="No file is larger, as 500MB or 2GiB."),
+    ] = "2GB",
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="default, hf (transformers.js), single, inline or safetensors.",
+        ),
+    ] = "default",
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help="Data files that need no change: keep, copy, or auto.",
+        ),
+    ] = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Threads that write.", show_default=False),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace an OUT that is not a model."),
+    ] = False,
+    verify_each: Annotated[
+        bool,
+        typer.Option("--verify-each", help="Check types after every pass."),
+    ] = False,
+    dump: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the graph after every pass as text.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Make no change after the Nth.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    """Convert a model and write it in shards below 2 GB.
+
+    The result passes ONNX's full type check and computes what IN computes, or nothing is written.
+    IN stays as it is; an earlier OUT stays usable until the new one is complete.
+    """
+    from vlmpass.cli.naming import output_beside
+    from vlmpass.pipeline import Pipeline
+
+    instruments = _instruments(verify_each, dump, limit)
+    pipeline = Pipeline(passes, opset=opset, dtype=dtype, target=target, instruments=instruments)
+    asked = [f"opset{opset}" if opset else None, dtype, target, "passes" if passes else None]
+    if layout != "default":
+        asked.append(layout)
+    path = output or output_beside(source, asked)
+    with progress_bar(f"writing {path.name}") as progress:
+        report = pipeline.convert(
+            source,
+            path,
+            shard_size=shard_size,
+            layout=layout,
+            weights=weights,
+            jobs=jobs,
+            verify=verify,
+            force=force,
+            progress=progress,
+        )
+    if json:
+        show_json(report.to_json())
+    else:
+        show(report)
+    return DONE
+
+
+def _instruments(verify_each: bool, dump: Path | None, limit: int | None) -> list[Instrument]:
+    from vlmpass.passes.instruments.dump import Dump
+    from vlmpass.passes.instruments.limit import Limit
+    from vlmpass.passes.instruments.verify import VerifyEach
+
+    found: list[Instrument] = []
+    if limit is not None:
+        found.append(Limit(limit))
+    if dump is not None:
+        found.append(Dump(dump))
+    if verify_each:
+        found.append(VerifyEach())
+    return found

@@ -1,0 +1,45 @@
+"""`vlmpass demo`: the main job on a model it makes itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmpass.cli.console import progress_bar, show, show_json
+from vlmpass.cli.verb import DONE, verb
+
+__all__ = ["demo"]
+
+
+@verb
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the models go; it is made.")
+    ] = Path("vlmpass-demo"),
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Make a small bfloat16 vision-language model, convert it to float32 and verify it.
+
+    The model has patches, a vision encoder and a decoder with a cache, at opset 17; ONNX Runtime's
+    CPU cannot run it. The result is at opset 18 in shards of 8 MB, checked and compared.
+    """
+    from vlmpass.demo import write_demo_model
+    from vlmpass.pipeline import Pipeline
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = write_demo_model(folder / "tiny-vlm.onnx")
+    with progress_bar("writing tiny-vlm.float32.onnx") as progress:
+        report = Pipeline(opset=18, dtype="float32", target="ort-cpu").convert(
+            source,
+            folder / "tiny-vlm.float32.onnx",
+            shard_size="8MB",
+            verify=True,
+            progress=progress,
+        )
+    if json:
+        show_json(report.to_json())
+    else:
+        show(report)
+    return DONE

@@ -1,0 +1,131 @@
+"""`vlmpass rules`: what equals what, and why a rule does not apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmpass.cli.console import show, show_json
+from vlmpass.cli.verb import DONE, verb
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.rewrite import Attempt, Rule
+
+__all__ = ["rules"]
+
+_SHOWN = 20
+
+
+@verb
+def rules(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME | explain NAME MODEL", show_default=False),
+    ] = None,
+    near: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NODE",
+            help="With explain: only where a node or value of this name is reached.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> int:
+    """List the rewrite rules, show one, or explain why one does not apply to a model.
+
+    'vlmpass rules explain NAME MODEL' tries the rule wherever its root's operator stands and says
+    how far it got and what failed; nothing is changed.
+    """
+    from vlmpass.ir_tools.errors import PipelineError
+    from vlmpass.ir_tools.rewrite import all_rules, rule_named
+
+    given = words or []
+    if given[:1] == ["explain"]:
+        if len(given) != 3:
+            raise PipelineError("explain takes a rule and a model: rules explain NAME MODEL")
+        return _explain(rule_named(given[1]), Path(given[2]), near, json)
+    if len(given) > 1:
+        raise PipelineError(f"one rule at a time, not {', '.join(given)}")
+    if near is not None:
+        raise PipelineError("--near goes with explain: rules explain NAME MODEL --near NODE")
+    if given:
+        _show_one(rule_named(given[0]), json)
+    else:
+        _show_all(all_rules(), json)
+    return DONE
+
+
+def _data(rule: Rule) -> dict[str, object]:
+    return {
+        "name": rule.name,
+        "formula": rule.formula,
+        "needs": list(rule.needs),
+        "file": rule.file,
+        "line": rule.line,
+    }
+
+
+def _place(rule: Rule) -> str:
+    """Return file and line, the file from the package's folder on."""
+    parts = Path(rule.file).parts
+    start = next((i for i, part in enumerate(parts) if part == "rewriter_rules"), len(parts) - 1)
+    return f"{'/'.join(parts[start:])}:{rule.line}"
+
+
+def _show_all(found: list[Rule], json: bool) -> None:
+    from rich.text import Text
+
+    from vlmpass.screens.text import grid
+
+    if json:
+        show_json([_data(rule) for rule in found])
+        return
+    table = grid("rule", "before -> after", "needs", "source")
+    for rule in found:
+        place = Text(_place(rule), style="dim")
+        needs = Text(", ".join(rule.needs))
+        table.add_row(Text(rule.name, style="bold"), Text(rule.formula), needs, place)
+    show(table)
+
+
+def _show_one(rule: Rule, json: bool) -> None:
+    from rich.console import Group
+    from rich.text import Text
+
+    if json:
+        show_json({**_data(rule), "doc": rule.doc})
+        return
+    lines = [Text(rule.name, style="bold"), Text(rule.doc), Text()]
+    lines.append(Text(f"needs   {', '.join(rule.needs) or 'nothing'}"))
+    lines.append(Text(f"source  {_place(rule)}"))
+    show(Group(*lines))
+
+
+def _explain(rule: Rule, path: Path, near: str | None, json: bool) -> int:
+    from vlmpass.ir_tools.load import load
+    from vlmpass.ir_tools.rewrite import explain
+    from vlmpass.report import to_data
+
+    attempts = explain(rule, load(path), near)
+    if json:
+        show_json({"rule": rule.name, "model": str(path), "attempts": to_data(attempts)})
+    else:
+        _show_attempts(rule, path, attempts)
+    return DONE
+
+
+def _show_attempts(rule: Rule, path: Path, attempts: list[Attempt]) -> None:
+    from rich.console import Group
+    from rich.text import Text
+
+    applying = sum(attempt.applies for attempt in attempts)
+    lines = [Text(rule.formula, style="bold")]
+    lines.append(Text(f"{path}: tried at {len(attempts)} nodes, applies at {applying}"))
+    for attempt in attempts[:_SHOWN]:
+        lines.append(Text(f"  {attempt}", style="green" if attempt.applies else ""))
+    if len(attempts) > _SHOWN:
+        lines.append(Text(f"  and {len(attempts) - _SHOWN} more; --near narrows it", style="dim"))
+    show(Group(*lines))

@@ -1,0 +1,77 @@
+"""What every verb has around it: errors become one clear line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from vlmpass.cli.console import say
+
+__all__ = ["DONE", "FINDINGS", "INTERRUPTED", "REFUSED", "is_debugging", "set_debugging", "verb"]
+
+_P = ParamSpec("_P")
+
+DONE, FINDINGS, REFUSED, INTERRUPTED = 0, 1, 2, 130
+_state = {"debug": False}
+
+
+def set_debugging(wanted: bool) -> None:
+    """Say whether errors show where they were raised."""
+    _state["debug"] = wanted
+
+
+def is_debugging() -> bool:
+    """Tell whether errors show where they were raised."""
+    return _state["debug"]
+
+
+def verb(function: Callable[_P, int]) -> Callable[_P, None]:
+    """Turn a function that returns an exit code into a command that never shows a traceback.
+
+    An error of vlmpass is one line and exit code 2; anything else it raises is a defect, which is
+    said so, with the command that shows it again.
+    """
+
+    @functools.wraps(function)
+    def command(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        raise typer.Exit(_guarded(lambda: function(*args, **kwargs)))
+
+    return command
+
+
+def _guarded(function: Callable[[], int]) -> int:
+    from vlmpass.ir_tools.errors import VlmpassError
+
+    try:
+        return function()
+    except KeyboardInterrupt:
+        say("vlmpass: interrupted; nothing was written")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone, as `head` does: be silent, also when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except VlmpassError as error:
+        _traceback()
+        say(f"vlmpass: error: {error}")
+        return REFUSED
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except Exception as error:  # noqa: BLE001 - the last place where a defect can be reported as one
+        _traceback()
+        again = shlex.join(["vlmpass", "--debug", *sys.argv[1:]])
+        say(f"vlmpass: defect: {type(error).__name__}: {error}")
+        say(f"  nothing was written; please report it with what this shows: {again}")
+        return REFUSED
+
+
+def _traceback() -> None:
+    if is_debugging():
+        say(traceback.format_exc())

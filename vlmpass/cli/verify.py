@@ -1,0 +1,75 @@
+"""`vlmpass verify`: do two models compute the same?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlmpass.cli.console import show, show_json
+from vlmpass.cli.verb import DONE, FINDINGS, verb
+
+__all__ = ["verify"]
+
+
+@verb
+def verify(
+    reference: Annotated[
+        Path, typer.Argument(metavar="A", help="The reference.", show_default=False)
+    ],
+    judged: Annotated[
+        Path, typer.Argument(metavar="B", help="What is judged.", show_default=False)
+    ],
+    inputs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Your own inputs instead of generated ones.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the generated inputs.")] = 0,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Largest relative error allowed; by default 1e-4 for float32, 5e-3 for float16,"
+            " 4e-2 for bfloat16.",
+            show_default=False,
+        ),
+    ] = None,
+    optimization: Annotated[
+        str,
+        typer.Option(metavar="LEVEL", help="ONNX Runtime's: none, basic, extended or all."),
+    ] = "basic",
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> int:
+    """Run two models on the same inputs and compare every output.
+
+    Inputs are generated from A: ids, masks, positions, caches and pixels by name, type and use, at
+    two sizes of every dynamic dimension. Each model runs on ONNX Runtime in a process of its own.
+    Exit code 1 if an output differs by more than the tolerance.
+    """
+    from vlmpass.ir_tools.load import load
+    from vlmpass.ir_tools.run import OPTIMIZATIONS, read_inputs, require_onnxruntime
+    from vlmpass.ir_tools.run import verify as run_verify
+    from vlmpass.presets import nearest
+    from vlmpass.report import to_data
+    from vlmpass.screens.verification import verification_screen
+
+    level = next((each for each in OPTIMIZATIONS if each == optimization), None)
+    if level is None:
+        raise nearest(optimization, OPTIMIZATIONS, "optimisation level")
+    require_onnxruntime()
+    given = read_inputs(inputs, load(reference)) if inputs is not None else None
+    found = run_verify(
+        reference, judged, inputs=given, seed=seed, tolerance=tolerance, optimization=level
+    )
+    if json:
+        data = to_data(found)
+        assert isinstance(data, dict)
+        show_json({"reference": str(reference), "judged": str(judged), **data})
+    else:
+        show(verification_screen(found, str(reference), str(judged)))
+    return DONE if found.ok else FINDINGS

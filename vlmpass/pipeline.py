@@ -1,0 +1,236 @@
+"""The way through: open, run the passes on a copy, judge the result, write it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias, cast, get_args
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.clone import clone
+from vlmpass.ir_tools.errors import PipelineError, SaveError
+from vlmpass.ir_tools.inspecting import Facts
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.load.source import Source
+from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.save import SaveReport, parse_size, save
+from vlmpass.ir_tools.save.keep import Weights
+from vlmpass.ir_tools.save.layout import Layout
+from vlmpass.ir_tools.walk import tensor_slots
+from vlmpass.ir_tools.weights import as_weight
+from vlmpass.judge import Judge
+from vlmpass.passes import PassManager, RunReport, parse
+from vlmpass.passes.instruments.base import Instrument
+from vlmpass.passes.instruments.provenance import Provenance
+from vlmpass.presets import Intent, fit_ir_version, nearest
+from vlmpass.report import Checked, Report, Snapshot
+
+__all__ = ["Pipeline"]
+
+Passes: TypeAlias = "str | Sequence[ir.passes.PassBase]"
+
+
+class Pipeline:
+    """Passes to run over models.
+
+    Args:
+        passes: Pipeline text such as ``unify-dtype{to=float32},convert-opset{to=18}``, or passes;
+            onnx_ir passes will do.
+        opset: Instead of passes: the opset wanted, ``auto`` or ``lowest``.
+        dtype: Instead of passes: ``float32``, ``float16`` or ``bfloat16``.
+        target: Who is to run the result, such as ``ort-cpu``.
+        instruments: What else happens around each pass.
+
+    Raises:
+        PipelineError: Unknown passes, options or names, or both passes and an intent.
+    """
+
+    def __init__(
+        self,
+        passes: Passes | None = None,
+        *,
+        opset: int | str | None = None,
+        dtype: str | None = None,
+        target: str | None = None,
+        instruments: Sequence[Instrument] = (),
+    ) -> None:
+        if passes is not None and (opset is not None or dtype is not None):
+            raise PipelineError(
+                "passes say everything, and an opset or element type was given too",
+                remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
+            )
+        self._intent = Intent(opset, dtype, target)
+        self._passes: tuple[ir.passes.PassBase, ...] | None = None
+        if passes is not None:
+            self._passes = parse(passes) if isinstance(passes, str) else tuple(passes)
+        self._instruments = (Provenance(), *instruments)
+
+    def run(self, model: Source, *, verify: bool | None = False) -> Report:
+        """Run the passes over a model in memory.
+
+        Args:
+            model: Anything that `load` takes; an `ir.Model` stays as it is, and the result is the
+                report's `model`.
+            verify: Compare the result's numbers with the source's; None does so for small models.
+
+        Raises:
+            VlmpassError: A pass refused or failed, or the result is wrong.
+        """
+        run = _Run(self, model, verify)
+        run.transform(())
+        return run.report(run.judge.judge(run.work), None, run.work)
+
+    def convert(
+        self,
+        source: Source,
+        path: str | os.PathLike[str],
+        *,
+        shard_size: int | str = "2GB",
+        layout: str = "default",
+        weights: str = "auto",
+        jobs: int | None = None,
+        verify: bool | None = None,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Report:
+        """Run the passes over a model and write the result; it appears whole or not at all.
+
+        Args:
+            source: A path, or anything that `load` takes.
+            path: Of the result. A model that is there is replaced once the new one is complete.
+            shard_size: Limit of every file, such as ``2GB`` or ``500MB``; a larger weight is split
+                in the graph.
+            layout: ``default``, ``hf``, ``single``, ``inline`` or ``safetensors``.
+            weights: ``keep`` data files that need no change, ``copy`` them, or ``auto``.
+            jobs: Threads that write.
+            verify: Compare numbers with the source's; None does so for small models where ONNX
+                Runtime is installed. The type check is always made.
+            force: Replace a file in the way that is not a model.
+            progress: Called with bytes written so far and bytes in all.
+
+        Raises:
+            VlmpassError: It cannot be done right; nothing was written.
+        """
+        limit, kind, way = parse_size(shard_size), _layout(layout), _weights(weights)
+        _refuse_foreign(Path(path), force)
+        run = _Run(self, source, verify)
+        run.transform(_splitting(limit, kind))
+        found: list[Checked] = []
+        saved = save(
+            run.work,
+            path,
+            shard_size=limit,
+            layout=kind,
+            weights=way,
+            jobs=jobs,
+            progress=progress,
+            before_commit=lambda written: found.append(run.judge.judge(written)),
+        )
+        return run.report(found[0], saved, load(saved.path))
+
+
+def _layout(text: str) -> Layout:
+    names = [each.value for each in Layout]
+    if text not in names:
+        raise nearest(text, names, "layout")
+    return Layout(text)
+
+
+def _weights(text: str) -> Weights:
+    found = next((each for each in get_args(Weights) if each == text), None)
+    if found is None:
+        raise nearest(text, get_args(Weights), "way with weights")
+    return cast(Weights, found)
+
+
+def _splitting(limit: int, layout: Layout) -> tuple[ir.passes.PassBase, ...]:
+    return parse(f"split-tensor{{limit={limit}}}") if layout.limits_files else ()
+
+
+class _Run:
+    """One run of a pipeline over one model."""
+
+    def __init__(self, pipeline: Pipeline, source: Source, verify: bool | None) -> None:
+        self._start = time.perf_counter()
+        self._pipeline = pipeline
+        self._path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+        # An ir.Model is the caller's: load would replace its tensors.
+        self.source = load(clone(source) if isinstance(source, ir.Model) else source)
+        self.before = _snapshot(self.source, self._path)  # now: it may be about to be replaced
+        self.work = clone(self.source)
+        self.judge = Judge(self.source, verify, pipeline._intent.target)
+        self._ran: RunReport | None = None
+
+    def transform(self, more: Sequence[ir.passes.PassBase]) -> None:
+        """Run the passes, and some more behind them."""
+        pipeline = self._pipeline
+        passes = pipeline._passes
+        if passes is None:
+            passes = parse(pipeline._intent.text(self.source))
+        manager = PassManager((*passes, *more), pipeline._instruments, source=self._path)
+        self._ran = manager.run(self.work, in_place=True)
+        if pipeline._intent.target is not None:
+            fit_ir_version(self.work, pipeline._intent.target)
+
+    def report(self, checked: Checked, saved: SaveReport | None, result: ir.Model) -> Report:
+        assert self._ran is not None
+        return Report(
+            pipeline=self._ran.pipeline,
+            before=self.before,
+            after=_snapshot(result, None) if saved is None else _saved_snapshot(result, saved),
+            passes=self._ran.passes,
+            checked=checked,
+            seconds=time.perf_counter() - self._start,
+            peak_rss=peak_rss(),
+            source=self._path,
+            saved=saved,
+            notes=tuple(_lost(saved)) if saved is not None else (),
+            model=result,
+        )
+
+
+def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
+    ranges = [as_weight(slot.tensor).file_range() for slot in tensor_slots(model)]
+    files = {where.path for where in ranges if where is not None}
+    facts = Facts.of(model)
+    if path is None:
+        return Snapshot(facts, facts.nbytes, 0)
+    files.discard(os.path.realpath(path))  # large inline weights lie in the model file itself
+    total = sum(os.path.getsize(each) for each in (path, *files))
+    return Snapshot(facts, total, len(files))
+
+
+def _saved_snapshot(model: ir.Model, saved: SaveReport) -> Snapshot:
+    total = sum(file.nbytes for file in saved.files)
+    return Snapshot(Facts.of(model), total, len(saved.files) - 1)
+
+
+def _lost(saved: SaveReport) -> list[str]:
+    """Say which weights hold values that their new type cannot."""
+    overflowed = {name: tally.overflowed for name, tally in saved.tallies.items()}
+    notes = []
+    for name, count in overflowed.items():
+        if count:
+            notes.append(f"{count} values of {name} overflow in their new type")
+    flushed = sum(tally.underflowed for tally in saved.tallies.values())
+    if flushed:
+        notes.append(f"{flushed} values of {len(saved.tallies)} weights are too small and become 0")
+    return notes
+
+
+def _refuse_foreign(path: Path, force: bool) -> None:
+    """Refuse to replace a file that is not a model, unless that is asked for."""
+    from vlmpass.ir_tools.errors import ModelError
+    from vlmpass.ir_tools.load.parse import parse_file
+
+    if force or not path.is_file():
+        return
+    try:
+        parse_file(path)
+    except ModelError as error:
+        raise SaveError(
+            f"{path} exists and is not an ONNX model", remedy="--force replaces it"
+        ) from error

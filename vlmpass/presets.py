@@ -1,0 +1,133 @@
+"""What is asked for (an opset, an element type, a target) as pipeline text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.opsets import OLDEST_OPSET, default_opset, newest_opset
+from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
+
+__all__ = ["DTYPES", "TARGETS", "Intent", "Limits", "fit_ir_version", "nearest", "parse_opset"]
+
+DTYPES: Mapping[str, str] = {
+    "float32": "bfloat16,float16",
+    "float16": "bfloat16,float32",
+    "bfloat16": "float16,float32",
+}
+"""The element types that can be asked for, and those that give way to each."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The newest versions that a target reads.
+
+    Attributes:
+        opset: Of the default domain.
+        ir_version: Of the file format.
+    """
+
+    opset: int
+    ir_version: int
+
+
+TARGETS: Mapping[str, Limits] = {"ort-cpu": Limits(opset=26, ir_version=13)}
+"""The targets that can be asked for; ONNX Runtime's limits are those of 1.31."""
+
+
+def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
+    """Return an error for an unknown word that names the nearest known one, or all."""
+    choices = list(known)
+    found = difflib.get_close_matches(word.lower(), choices, 1, 0.5)
+    remedy = f"did you mean '{found[0]}'?" if found else f"choose one of {', '.join(choices)}"
+    return PipelineError(f"there is no {what} '{word}'", remedy=remedy)
+
+
+def parse_opset(text: str | int) -> int | str:
+    """Return an opset number, or ``auto`` or ``lowest``.
+
+    Raises:
+        PipelineError: It is neither, or out of range.
+    """
+    if text in ("auto", "lowest"):
+        return text
+    bounds = f"from {OLDEST_OPSET} to {newest_opset()}"
+    try:
+        opset = int(text)
+    except ValueError:
+        raise PipelineError(
+            f"'{text}' is no opset", remedy=f"choose one {bounds}, auto or lowest"
+        ) from None
+    if not OLDEST_OPSET <= opset <= newest_opset():
+        raise PipelineError(f"opset {opset} is out of range", remedy=f"choose one {bounds}")
+    return opset
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the result is to be.
+
+    Attributes:
+        opset: Version of the default domain, ``auto`` or ``lowest``; None leaves it.
+        dtype: The floating-point type to compute in; None leaves them.
+        target: Who is to run it; None knows no limits.
+
+    Raises:
+        PipelineError: There is no such opset, type or target, or the target reads older ones only.
+    """
+
+    opset: int | str | None = None
+    dtype: str | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.opset is not None:
+            object.__setattr__(self, "opset", parse_opset(self.opset))
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise nearest(self.dtype, DTYPES, "element type")
+        if self.target is not None and self.target not in TARGETS:
+            raise nearest(self.target, TARGETS, "target")
+        limits = self.limits
+        if limits is not None and isinstance(self.opset, int) and self.opset > limits.opset:
+            raise PipelineError(
+                f"{self.target} reads opset {limits.opset} at most, not {self.opset}",
+                remedy=f"ask for opset {limits.opset}",
+            )
+
+    @property
+    def limits(self) -> Limits | None:
+        """The target's limits."""
+        return None if self.target is None else TARGETS[self.target]
+
+    def text(self, model: ir.Model) -> str:
+        """Return the pipeline that brings a model there."""
+        parts = []
+        if self.dtype is not None:
+            parts.append(f"unify-dtype{{to={self.dtype} from=[{DTYPES[self.dtype]}]}}")
+        opset = self.opset
+        has = default_opset(model.opset_imports)
+        if opset is None and self.limits is not None and has is not None:
+            opset = self.limits.opset if has > self.limits.opset else None
+        if opset is not None:
+            parts.append(f"convert-opset{{to={opset}}}")
+        return ",".join(parts)
+
+
+def fit_ir_version(model: ir.Model, target: str) -> None:
+    """Lower the ir_version to what a target reads, where nothing in the model needs a newer one.
+
+    Raises:
+        PipelineError: Something in the model needs a newer one.
+    """
+    limit = TARGETS[target].ir_version
+    needed = needed_ir_version(model)
+    if needed > limit:
+        raise PipelineError(
+            f"the model needs ir_version {needed}, and {target} reads {limit} at most",
+            remedy="convert the element types or features that need it",
+        )
+    model.ir_version = min(model.ir_version, limit)

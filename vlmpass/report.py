@@ -1,0 +1,120 @@
+"""What a conversion did: counts read off the final graph, as data, as JSON and on screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.inspecting import Facts
+from vlmpass.ir_tools.run import Verification
+from vlmpass.ir_tools.save import SaveReport
+from vlmpass.passes import PassReport
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Checked", "Report", "Snapshot", "to_data"]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model before or after.
+
+    Attributes:
+        facts: Its figures.
+        nbytes: Bytes of the model file and the data files it refers to; for a model in memory,
+            of its tensors.
+        shards: How many data files; 0 where all weights lie in the model file or in memory.
+    """
+
+    facts: Facts
+    nbytes: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was verified of the result.
+
+    Attributes:
+        types: Whether the full type check of the result passed; False if it was not asked for.
+        numbers: The comparison with the source, if there was one.
+        reason: Why there was none; empty if there was.
+    """
+
+    types: bool
+    numbers: Verification | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A pipeline run or a conversion.
+
+    Attributes:
+        pipeline: Its text.
+        before: The source.
+        after: The result, read off the final graph.
+        passes: Every pass in order.
+        checked: What was verified.
+        seconds: Wall time of everything.
+        peak_rss: The most bytes of physical memory this process has held.
+        source: Path of the source; None for a model in memory.
+        saved: What was written; None for a run in memory.
+        notes: What a reader should know, such as values that a narrower type cannot hold.
+        model: The result.
+    """
+
+    pipeline: str
+    before: Snapshot
+    after: Snapshot
+    passes: tuple[PassReport, ...]
+    checked: Checked
+    seconds: float
+    peak_rss: int
+    source: str | None = None
+    saved: SaveReport | None = None
+    notes: tuple[str, ...] = ()
+    model: ir.Model = field(repr=False, compare=False, kw_only=True)
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything but the model as what `json.dumps` takes."""
+        fields = [each for each in dataclasses.fields(self) if each.name != "model"]
+        return {each.name: to_data(getattr(self, each.name)) for each in fields}
+
+    def __rich__(self) -> RenderableType:
+        from vlmpass.screens.report import report_screen
+
+        return report_screen(self)
+
+    def __str__(self) -> str:
+        """Return the report as plain text."""
+        from vlmpass.screens.text import plain
+
+        return plain(self)
+
+
+def to_data(value: object) -> object:
+    """Return dataclasses, mappings and sequences as what `json.dumps` takes."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {each.name: to_data(getattr(value, each.name)) for each in fields}
+    if isinstance(value, Mapping):
+        return {_key(key): to_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_data(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _key(key: object) -> str:
+    return "*".join(map(str, key)) if isinstance(key, tuple) else str(key)

@@ -1,0 +1,1 @@
+"""What people see: tables for terminals, plain text where there is none."""

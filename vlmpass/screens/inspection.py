@@ -1,0 +1,161 @@
+"""What a model is made of, on screen."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vlmpass.ir_tools.inspecting import Inspection, Macs, Module, Port, as_factor
+from vlmpass.screens.text import amount, count, grid, size
+
+__all__ = ["inspection_screen"]
+
+_OPERATORS = 24
+_TERMS = 4
+
+
+def inspection_screen(
+    found: Inspection, path: str, *, depth: int, sizes: Mapping[str, int]
+) -> RenderableType:
+    """Return the tables of an inspection.
+
+    Args:
+        found: The inspection.
+        path: The model's.
+        depth: How deep modules are listed.
+        sizes: Size by symbol, at which multiply-accumulates are counted too.
+    """
+    parts: list[RenderableType] = [_head(found, path, sizes), "", _ports(found)]
+    parts += ["", _operators(found), "", _weights(found)]
+    if found.files:
+        parts += ["", _files(found)]
+    if found.largest:
+        parts += ["", _largest(found)]
+    if found.ties:
+        parts += ["", _ties(found)]
+    if found.modules and depth:
+        parts += ["", _modules(found, depth, sizes)]
+    return Group(*parts)
+
+
+def _head(found: Inspection, path: str, sizes: Mapping[str, int]) -> Table:
+    facts = found.facts
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row(Text(path, style="bold"), "")
+    table.add_row("opsets", ", ".join(f"{name} {v}" for name, v in facts.opsets.items()))
+    made = f", written by {facts.producer}" if facts.producer else ""
+    table.add_row("IR version", f"{facts.ir_version}{made}")
+    functions = f" in the graph and {facts.functions} functions" if facts.functions else ""
+    table.add_row("nodes", count(facts.nodes) + functions)
+    on_disk = f"{count(facts.elements)} elements, {size(facts.nbytes)}"
+    table.add_row("weights", on_disk)
+    table.add_row("dynamic", ", ".join(found.dynamic) or "no dimension")
+    table.add_row("MACs", Text(_macs(found.macs, sizes, _TERMS)))
+    return table
+
+
+def _macs(macs: Macs, sizes: Mapping[str, int], terms: int) -> str:
+    unknown = f", {macs.unknown} nodes of unknown shape not counted" if macs.unknown else ""
+    at = macs.at(sizes)
+    if at is not None:
+        given = " ".join(f"{name}={number}" for name, number in sizes.items())
+        return amount(at) + (f" at {given}" if given else "") + unknown
+    ranked = sorted(macs.terms.items(), key=lambda item: (-item[1], item[0]))
+    texts = [
+        "·".join([amount(number), *map(as_factor, symbols)]) for symbols, number in ranked[:terms]
+    ]
+    if len(ranked) > terms:
+        texts.append(f"{len(ranked) - terms} more terms")
+    return (" + ".join(texts) or "none") + unknown
+
+
+def _ports(found: Inspection) -> Table:
+    table = grid("", "name", "type", "shape")
+    for what, ports in (("input", found.inputs), ("output", found.outputs)):
+        for port in ports:
+            table.add_row(Text(what, style="dim"), Text(port.name), port.dtype, Text(_shape(port)))
+    return table
+
+
+def _shape(port: Port) -> str:
+    return "unknown" if port.shape is None else f"[{', '.join(map(str, port.shape))}]"
+
+
+def _operators(found: Inspection) -> RenderableType:
+    operators = list(found.facts.operators.items())
+    columns = 3
+    shown = operators[:_OPERATORS]
+    rows = -(-len(shown) // columns)
+    table = grid(*["nodes", "operator"] * columns, right=range(0, 2 * columns, 2))
+    for row in range(rows):
+        cells: list[RenderableType] = []
+        for name, number in shown[row::rows]:
+            cells += [count(number), Text(name)]
+        table.add_row(*cells)
+    if len(operators) <= _OPERATORS:
+        return table
+    rest = operators[_OPERATORS:]
+    nodes = sum(number for _, number in rest)
+    more = Text(f"and {len(rest)} more operators, {count(nodes)} nodes", style="dim")
+    return Group(table, more)
+
+
+def _weights(found: Inspection) -> Table:
+    table = grid("element type", "tensors", "elements", "bytes", right=(1, 2, 3))
+    for name, share in found.facts.dtypes.items():
+        table.add_row(name, count(share.tensors), count(share.elements), size(share.nbytes))
+    return table
+
+
+def _files(found: Inspection) -> Table:
+    table = grid("data file", "tensors", "used", "size", right=(1, 2, 3))
+    for file in found.files:
+        name = Text(os.path.basename(file.path))
+        table.add_row(name, count(file.tensors), size(file.used), size(file.nbytes))
+    if found.inline_bytes:
+        table.add_row(Text("in the model file", style="dim"), "", size(found.inline_bytes), "")
+    return table
+
+
+def _largest(found: Inspection) -> Table:
+    table = grid("largest weights", "type", "shape", "bytes", right=(3,))
+    for weight in found.largest:
+        shape = "x".join(map(str, weight.shape)) or "scalar"
+        table.add_row(Text(weight.name), weight.dtype, shape, size(weight.nbytes))
+    return table
+
+
+def _ties(found: Inspection) -> Table:
+    table = grid("shared weights", "bytes", "used by", right=(1,))
+    for tie in found.ties[:10]:
+        users = ", ".join(tie.users[:3]) + (" …" if len(tie.users) > 3 else "")
+        table.add_row(Text(", ".join(tie.names)), size(tie.nbytes), Text(users))
+    return table
+
+
+def _modules(found: Inspection, depth: int, sizes: Mapping[str, int]) -> Table:
+    """List modules down to a depth; numbered siblings of one kind are one line."""
+    groups: dict[str, Module] = {}
+    members: dict[str, set[str]] = {}
+    for module in found.modules:
+        head = ".".join(module.path.split(".")[:depth]) if module.path else "(no module)"
+        kind = re.sub(r"(?<=\.)\d+(?=\.|$)", "*", head)
+        members.setdefault(kind, set()).add(head)
+        group = groups.setdefault(kind, Module(kind))
+        group.nodes += module.nodes
+        group.elements += module.elements
+        group.nbytes += module.nbytes
+        group.macs.add(module.macs)
+    table = grid("module", "nodes", "elements", "bytes", "MACs", right=(1, 2, 3))
+    for kind, group in groups.items():
+        times = f" (x {len(members[kind])})" if len(members[kind]) > 1 else ""
+        macs = _macs(group.macs, sizes, 2) if group.macs.terms or group.macs.unknown else ""
+        weights = amount(group.elements) if group.elements else ""
+        nbytes = size(group.nbytes) if group.nbytes else ""
+        table.add_row(Text(kind + times), count(group.nodes), weights, nbytes, Text(macs))
+    return table

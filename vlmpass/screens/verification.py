@@ -1,0 +1,96 @@
+"""A comparison of two models on screen."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
+from vlmpass.screens.text import count, grid, seconds
+
+__all__ = ["numbers_line", "verification_screen"]
+
+_OUTPUTS = 40
+
+
+def numbers_line(found: Verification) -> Text:
+    """Return the verdict in one line."""
+    trials = " and ".join(filter(None, (_dims(trial) for trial in found.trials)))
+    outputs = len(found.outputs)
+    of = f"{count(outputs)} output{'s' if outputs != 1 else ''}"
+    at = f" at {trials}" if trials else ""
+    if not found.ok:
+        return Text(f"{of} compared{at}: not equal", style="red")
+    how = "" if found.expected_ran == "ONNX Runtime" else f" (source by {found.expected_ran})"
+    bound = max((output.tolerance for output in found.outputs), default=0.0)
+    return Text.assemble(
+        (f"{of} equal", "green"), f"{at}, relative error {found.max_rel:.1e} ≤ {bound:.0e}{how}"
+    )
+
+
+def _dims(trial: Trial) -> str:
+    return " ".join(f"{name}={size}" for name, size in trial.dims.items())
+
+
+def verification_screen(found: Verification, expected: str, actual: str) -> RenderableType:
+    """Return everything a comparison found.
+
+    Args:
+        found: The result.
+        expected: What to call the reference.
+        actual: What to call the other.
+    """
+    head = Table.grid(padding=(0, 2, 0, 0))
+    head.add_row("reference", Text(expected, style="bold"), Text(found.expected_ran, style="dim"))
+    head.add_row("judged", Text(actual, style="bold"), Text(found.actual_ran, style="dim"))
+    for number, trial in enumerate(found.trials, 1):
+        head.add_row(f"inputs {number}", Text(_dims(trial) or "as given"), "")
+    parts: list[RenderableType] = [head, "", _table(found.outputs)]
+    parts += [Text(f"finding  {finding}", style="red") for finding in found.findings]
+    parts += [Text(f"note     {note}", style="yellow") for note in found.notes]
+    wrong = sum(not output.ok for output in found.outputs)
+    verdict = Text("equal within the tolerance", style="bold green")
+    if not found.ok:
+        verdict = Text(f"not equal: {wrong} of {len(found.outputs)} outputs", style="bold red")
+        if found.findings:
+            verdict = Text("not equal", style="bold red")
+    return Group(*parts, Text.assemble(verdict, f", {seconds(found.seconds)}"))
+
+
+def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
+    if not outputs:
+        return Text("no outputs were compared", style="dim")
+    table = grid(
+        "output", "type", "max abs", "max rel", "allowed", "cosine", "", right=(2, 3, 4, 5)
+    )
+    shown = sorted(outputs, key=lambda output: output.ok)[:_OUTPUTS]
+    order = {output.name: index for index, output in enumerate(outputs)}
+    for output in sorted(shown, key=lambda output: order[output.name]):
+        same = output.expected == output.actual
+        kind = output.expected if same else f"{output.expected} → {output.actual}"
+        flags = _flags(output)
+        table.add_row(
+            Text(output.name, style="" if output.ok else "red"),
+            Text(kind),
+            f"{output.max_abs:.1e}",
+            f"{output.max_rel:.1e}",
+            f"{output.tolerance:.0e}" if output.tolerance else "exact",
+            f"{output.cosine:.6f}",
+            Text(flags or "ok", style="green" if output.ok else "red"),
+        )
+    if len(outputs) > _OUTPUTS:
+        table.add_row(Text(f"and {len(outputs) - _OUTPUTS} more, all equal", style="dim"))
+    return table
+
+
+def _flags(output: OutputDifference) -> str:
+    flags = [output.reason] if output.reason else []
+    for what, numbers in (("NaN", output.nan), ("infinite", output.inf)):
+        if any(numbers):
+            flags.append(f"{numbers[0]} → {numbers[1]} {what}")
+    if all(output.all_zero):
+        flags.append("all zero in both")
+    elif any(output.all_zero):
+        flags.append("all zero in one")
+    return ", ".join(flags)
