@@ -6,7 +6,7 @@ All of it is read from onnx.defs once per operator and version and kept as plain
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -157,35 +157,37 @@ def schema(operator: str, version: int) -> Schema:
     )
 
 
-def function_body(
-    node: ir.Node, version: int, opset: int, input_types: Sequence[ir.TypeProtocol | None]
-) -> ir.Function | None:
+def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None:
     """Return the function body that ONNX gives for a node.
 
     Args:
-        node: The node, of the default domain.
+        node: The node, of the default domain; bodies that depend on context look at its inputs'
+            types and shapes.
         version: The since-version it is written for.
         opset: One of the schema's `bodies`; the body's nodes are valid there.
-        input_types: Type of every input; bodies that depend on context need them.
 
     Returns:
-        The body, or None if ONNX has none for this use of the operator.
+        The body, or None if ONNX has none for this use of the operator. Outputs that the body
+        leaves out are not among its outputs.
     """
     found = _histories()[node.op_type][version]
     if opset in found.context_dependent_function_opset_versions:
-        types = [_type_proto(each).SerializeToString() for each in input_types]
+        types = [_type_proto(value).SerializeToString() for value in node.inputs]
         proto = ir.to_proto(node).SerializeToString()
         data = found.get_context_dependent_function_with_opset_version(opset, proto, types)
     else:
         data = found.get_function_with_opset_version(opset)
-    return ir.from_proto(onnx.FunctionProto.FromString(data)) if data else None
+    if not data:
+        return None
+    body = onnx.FunctionProto.FromString(data)
+    computed = {name for each in body.node for name in each.output} | set(body.input)
+    while body.output and body.output[-1] not in computed:
+        body.output.pop()
+    return ir.from_proto(body)
 
 
-def _type_proto(kind: ir.TypeProtocol | None) -> onnx.TypeProto:
-    proto = onnx.TypeProto()
-    if kind is not None:
-        ir.serde.serialize_type_into(proto, kind)
-    return proto
+def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
+    return onnx.TypeProto() if value is None else ir.to_proto(value).type
 
 
 @cache

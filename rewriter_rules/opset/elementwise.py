@@ -218,3 +218,16 @@ def celu(op: Tape, node: ir.Node) -> Outputs:
         return op.Elu(x, alpha=1.0)
     factor = scalar(op, alpha, dtype(x), "alpha")
     return op.Mul(factor, op.Elu(op.Div(x, factor), alpha=1.0))
+
+
+@adapter("Max Min", 12, 8)
+def greater_integers(op: Tape, node: ir.Node) -> Outputs:
+    """Max(x, y) -> Where(Less(x, y), y, x), of integers."""
+    if not dtype(operand(node, 0)).is_integer():
+        return UNCHANGED
+    found = operand(node, 0)
+    for index in range(1, len(node.inputs)):
+        other = operand(node, index)
+        pair = (other, found) if node.op_type == "Max" else (found, other)
+        found = op.Where(op.Less(found, other), *pair)
+    return op.Identity(found) if len(node.inputs) == 1 else found

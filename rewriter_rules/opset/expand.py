@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.opsets import function_body, history, schema, since
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.table import Adapter, Outputs, expansion, refuse, unspelled
@@ -46,6 +47,9 @@ def inline(op: Tape, body: ir.Function, node: ir.Node) -> list[ir.Value | None]:
         if any(isinstance(each, ir.Attr) and _is_graph(each) for each in attributes.values()):
             _bind_outer(attributes, values)
         inputs = [None if value is None else values[value] for value in inner.inputs]
+        for attribute in attributes.values():
+            if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+                _type_body(inner, attribute.as_graph(), inputs, op.opsets)
         outputs = op.node(
             inner.op_type, inputs, attributes, domain=inner.domain, outputs=len(inner.outputs)
         )
@@ -71,15 +75,33 @@ def _bind_outer(
             _bind_outer(inner.attributes, values)
 
 
+def _type_body(
+    node: ir.Node,
+    graph: ir.Graph,
+    inputs: Sequence[ir.Value | None],
+    opsets: Mapping[str, int],
+) -> None:
+    """Type the values of a Scan's or Loop's body from what the node is given."""
+    states = graph.inputs if node.op_type == "Scan" else graph.inputs[2:]
+    given = inputs if node.op_type == "Scan" else inputs[2:]
+    for value, source in zip(states, given, strict=False):
+        if value.type is None and source is not None:
+            value.type = source.type
+    if node.op_type == "Loop":
+        for value, kind in zip(graph.inputs, (ir.DataType.INT64, ir.DataType.BOOL), strict=False):
+            value.type = value.type or ir.TensorType(kind)
+    for each in graph:
+        infer_node(each, opsets)
+
+
 def by_function_body(operator: str, version: int, opset: int) -> Adapter:
     """Return an adapter that spells an operator by its function body at an opset."""
 
     def spelled(op: Tape, node: ir.Node) -> Outputs:
-        types = [None if value is None else value.type for value in node.inputs]
         for index, value in enumerate(node.inputs):
             if value is not None and value.type is None:
                 refuse(f"the type of its input {index} is unknown", "run infer first")
-        body = function_body(node, version, opset, types)
+        body = function_body(node, version, opset)
         if body is None:
             refuse(f"ONNX gives no function body for this use of {operator}")
         return inline(op, body, node)

@@ -26,7 +26,7 @@ from vlmpass.rewriter_rules.opset.facts import (
     rank,
     text,
 )
-from vlmpass.rewriter_rules.opset.reduce import flagged_axes
+from vlmpass.rewriter_rules.opset.reduce import conditional, flagged_axes
 from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
 
 __all__: list[str] = []
@@ -169,13 +169,18 @@ def zeros_allowed(op: Tape, node: ir.Node) -> Outputs:
     values = known_or_none(shape)
     if values is not None and not (values == 0).any():
         return again(op, node, drop=("allowzero",))
-    if values is None:
-        refuse(
-            "its shape varies and may hold a 0, which means another thing before opset 14",
-            "choose opset 14 or higher",
-        )
     empty = ir.tensor(np.zeros([1], dtype(x).numpy()), dtype=dtype(x))
-    return op.ConstantOfShape(shape, value=empty)
+    if values is not None:
+        return op.ConstantOfShape(shape, value=empty)
+    lowest = op.ReduceMin(op.Abs(shape), axes=[0], keepdims=0)
+    plain = op.Not(op.Cast(lowest, to=_D.BOOL))
+    return conditional(
+        op,
+        plain,
+        lambda inner: inner.ConstantOfShape(shape, value=empty),
+        lambda inner: inner.Reshape(x, shape),
+        x.type,
+    )
 
 
 @adapter("Slice", 1, 10)

@@ -25,7 +25,7 @@ from vlmpass.rewriter_rules.opset.facts import (
 )
 from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter
 
-__all__ = ["flagged_axes"]
+__all__ = ["conditional", "flagged_axes"]
 
 _ALL = (
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd"
@@ -80,15 +80,25 @@ def _flag_at(op: Tape, flags: ir.Value, axis: int) -> ir.Value:
     return op.Cast(op.Gather(flags, op.const(axis), axis=0), to=ir.DataType.BOOL)
 
 
-def _branch(op: Tape, name: str, build: Callable[[Tape], ir.Value], like: ir.Value) -> ir.Graph:
-    inner = Tape(op.names, op.opsets, f"{op.hint}/{name}")
-    output = build(inner)
-    if output.type is None:
-        output.type = like.type
-    graph = ir.Graph([], [output], nodes=inner.nodes, name=op.names.value(f"{op.hint}/{name}"))
-    for constant in inner.constants:
-        op.constants.append(constant)
-    return graph
+def conditional(
+    op: Tape,
+    flag: ir.Value,
+    yes: Callable[[Tape], ir.Value],
+    no: Callable[[Tape], ir.Value],
+    kind: ir.TypeProtocol | None,
+) -> ir.Value:
+    """Record an If with one output of a type, each branch built on a tape of its own."""
+    branches: dict[str, object] = {}
+    for name, build in (("then_branch", yes), ("else_branch", no)):
+        inner = Tape(op.names, op.opsets, f"{op.hint}/{name}")
+        output = build(inner)
+        output.type = output.type or kind
+        label = op.names.value(f"{op.hint}/{name}")
+        branches[name] = ir.Graph([], [output], nodes=inner.nodes, name=label)
+        op.constants.extend(inner.constants)
+    (value,) = op.node("If", [flag], branches)
+    value.type, value.shape = kind, None
+    return value
 
 
 def _reduce_at(op: Tape, node: ir.Node, x: ir.Value, axes: ir.Value, bare: bool) -> Outputs:
@@ -127,12 +137,7 @@ def _reduce_if(op: Tape, operator: str, x: ir.Value, flag: ir.Value, axis: int) 
             return inner.ReduceSum(x, vector(op, [axis]), keepdims=1)
         return inner.node(operator, [x], {"axes": [axis], "keepdims": 1})[0]
 
-    branches = {
-        "then_branch": _branch(op, "reduced", reduced, x),
-        "else_branch": _branch(op, "kept", lambda inner: inner.Identity(x), x),
-    }
-    value = op.node("If", [flag], branches)[0]
-    value.type = x.type
+    value = conditional(op, flag, reduced, lambda inner: inner.Identity(x), x.type)
     value.shape = ir.Shape([None] * rank(x))
     return value
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.antialias import as_products
 from vlmpass.rewriter_rules.opset.build import normalized, vector
 from vlmpass.rewriter_rules.opset.facts import (
     again,
@@ -142,7 +143,7 @@ _NEW = ("antialias", "axes", "keep_aspect_ratio_policy")
 def every_axis(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, s, axes) -> Resize(x, t), t being s at these axes and 1 at the others."""
     if integer(node, "antialias") and text(node, "mode", "nearest") != "nearest":
-        refuse("antialias came with opset 18", "choose opset 18 or higher")
+        return as_products(op, node)
     if text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         if optional_input(node, 3) is not None:
             refuse("keep_aspect_ratio_policy came with opset 18", "choose opset 18 or higher")

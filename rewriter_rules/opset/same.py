@@ -86,13 +86,13 @@ LpNormalization 1 22
 LpPool 2 11
 LpPool 18 22
 MatMul 1 9 13
-Max 8 12 13
+Max 12 13
 MaxPool 10 11 12
 MaxRoiPool 1 22
 MaxUnpool 9 11 22
 Mean 8 13
 MeanVarianceNormalization 9 13
-Min 8 12 13
+Min 12 13
 Mish 18 22
 Mod 10 13
 Mul 7 13 14
@@ -195,10 +195,10 @@ If 1 11
 LSTM 7 14
 LogSoftmax 1 11
 LpPool 11 18
-Max 6 8
+Max 6 8 12
 MaxPool 1 8 10
 Mean 6 8
-Min 6 8
+Min 6 8 12
 Mod 13 28
 OneHot 9 11
 OptionalGetElement 15 18

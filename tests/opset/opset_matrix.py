@@ -1,4 +1,4 @@
-"""The node tests of onnx at every opset: converted, checked, run, and compared with what they expect.
+"""The node tests of onnx at every opset: converted, checked, run, compared with what they expect.
 
 Run as a script it goes through the whole matrix and prints the figures:
 
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import json
 import os
+import pathlib
 import re
 import sys
 import warnings
@@ -80,7 +81,9 @@ def _by_ort(model: onnx.ModelProto, feeds: Sequence[Any]) -> list[Any]:
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options)
-    return session.run(None, dict(zip([i.name for i in session.get_inputs()], feeds, strict=False)))
+    arrays = [np.asarray(each) if isinstance(each, np.generic) else each for each in feeds]
+    names = [each.name for each in session.get_inputs()]
+    return session.run(None, dict(zip(names, arrays, strict=False)))
 
 
 def _by_reference(model: onnx.ModelProto, feeds: Sequence[Any]) -> list[Any]:
@@ -94,7 +97,7 @@ def _by_reference(model: onnx.ModelProto, feeds: Sequence[Any]) -> list[Any]:
 def attempts(model: onnx.ModelProto, feeds: Sequence[Any]) -> Iterator[list[Any] | Exception]:
     """Yield what ONNX Runtime and then the reference evaluator compute, or their errors."""
     plain = all(
-        isinstance(each, (list, np.ndarray)) and getattr(each, "dtype", np.dtype("f4")).kind != "V"
+        each is not None and getattr(each, "dtype", np.dtype("f4")).kind != "V"
         for each in feeds
     )
     if plain and (opset_of(model) or 0) <= NEWEST_OF_ORT:
@@ -241,8 +244,8 @@ def main() -> int:
     for reason, count in reasons.most_common():
         print(f"{count:5} {reason}"[:200])
     if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump([vars(each) for each in verdicts], file)
+        text = json.dumps([vars(each) for each in verdicts])
+        pathlib.Path(arguments.json).write_text(text, encoding="utf-8")
     return 1 if any(v.kind in ("wrong", "invalid", "crash") for v in verdicts) else 0
 
 

@@ -1,0 +1,120 @@
+"""Antialiased Resize below opset 18: matrix products that equal ONNX, PyTorch and PIL."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from vlmpass.ir_tools.check import check
+from vlmpass.passes.convert_opset import ConvertOpset
+from vlmpass.passes.infer import Infer
+
+COORDINATES = (
+    "half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel", "half_pixel_symmetric",
+)  # fmt: skip
+
+
+def resize(shape: str, attributes: str, *, sizes: str = "", scales: str = "") -> ir.Model:
+    """Return a model with one Resize; sizes or scales are constants, else graph inputs."""
+    inputs = [f"float[{shape}] x"]
+    lines = []
+    if sizes:
+        lines.append(f"s = Constant<value_ints=[{sizes}]>()")
+    elif scales:
+        lines.append(f"s = Constant<value_floats=[{scales}]>()")
+    else:
+        inputs.append(f"int64[{shape.count(',') + 1}] s")
+    call = "Resize<antialias=1, %s>(x, , s)" if scales else "Resize<antialias=1, %s>(x, , , s)"
+    lines.append("y = " + call % attributes)
+    return ir.from_onnx_text(
+        f'<ir_version: 9, opset_import: ["" : 19]> g ({", ".join(inputs)}) => (float[a,b,c,d] y) '
+        "{ " + "\n".join(lines) + " }"
+    )
+
+
+def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    return session.run(None, feeds)[0]
+
+
+def converted(model: ir.Model, opset: int = 17) -> ir.Model:
+    Infer().run(model)
+    ConvertOpset(to=opset).run(model)
+    check(model)
+    assert not any(node.op_type == "Resize" for node in model.graph)
+    assert model.opset_imports[""] == opset
+    return model
+
+
+def image(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", ["2,3,13,11", "2,3,40,45", "2,3,13,45", "2,3,1,7"])
+@pytest.mark.parametrize("shape", ["2,3,32,30", "2,3,h,w"])
+@pytest.mark.parametrize(
+    ("mode", "outside", "coordinates"),
+    [*itertools.product(["linear", "cubic"], [0, 1], COORDINATES)],
+)
+def test_static_and_dynamic_equal_the_specification(size, shape, mode, outside, coordinates):
+    """The matrices of known sizes and those built in the graph, against ONNX's own evaluator."""
+    if size == "2,3,1,7" and coordinates == "pytorch_half_pixel":
+        pytest.skip("ONNX's text says place 0 for a single output, its evaluator -0.5")
+    model = resize(
+        shape,
+        f'mode="{mode}", exclude_outside={outside}, cubic_coeff_a=-0.6,'
+        f' coordinate_transformation_mode="{coordinates}"',
+        sizes=size,
+    )
+    x = image(2, 3, 32, 30)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    actual = run(converted(model), {"x": x})
+    np.testing.assert_allclose(actual, expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_sizes_known_at_run_time_only(opset):
+    model = resize("n,c,h,w", 'mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1')
+    x, s = image(1, 2, 20, 24), np.array([1, 2, 9, 31], np.int64)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x, "s": s})[0]
+    model = converted(model, opset)
+    np.testing.assert_allclose(run(model, {"x": x, "s": s}), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "asymmetric", "half_pixel_symmetric"])
+@pytest.mark.parametrize("shape", ["1,2,20,24", "1,2,h,w"])
+def test_scales(coordinates, shape):
+    """Scales that do not divide the sizes stay the scales of the coordinates."""
+    model = resize(
+        shape,
+        f'mode="linear", coordinate_transformation_mode="{coordinates}"',
+        scales="1.0, 1.0, 0.57, 1.31",
+    )
+    x = image(1, 2, 20, 24)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    np.testing.assert_allclose(run(converted(model), {"x": x}), expected, atol=3e-6)
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("shape", ["1,2,20,24", "1,2,h,w"])
+def test_keep_aspect_ratio(policy, shape):
+    model = resize(
+        shape,
+        f'mode="linear", keep_aspect_ratio_policy="{policy}", axes=[2, 3]',
+        sizes="9, 17",
+    )
+    x = image(1, 2, 20, 24)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    actual = run(converted(model), {"x": x})
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, atol=3e-6)
+
+
+def test_unchanged_axes_cost_nothing():
+    model = converted(resize("2,3,32,32", 'mode="cubic"', sizes="2,3,8,8"))
+    assert sum(node.op_type == "MatMul" for node in model.graph) == 2
