@@ -28,22 +28,16 @@ class Part:
     Attributes:
         where: The first place that uses them, for messages.
         name: Of the value there.
+        nbytes: How many.
         weight: What yields them.
+        source: Where they lie now, if they do so unchanged.
     """
 
     where: str
     name: str
+    nbytes: int
     weight: Weight
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes."""
-        return self.weight.nbytes
-
-    @property
-    def source(self) -> FileRange | None:
-        """Where they lie now, if they do so unchanged."""
-        return self.weight.file_range()
+    source: FileRange | None
 
 
 @dataclass(frozen=True)
@@ -85,11 +79,11 @@ def _goes_out(slot: TensorSlot) -> bool:
     return not _is_shape_like(tensor)
 
 
-def _identity(weight: Weight) -> Hashable:
+def _identity(weight: Weight, source: FileRange | None) -> Hashable:
     expression = weight.expression
-    if isinstance(expression, Stored):
+    if source is not None and isinstance(expression, Stored):
         # The same bytes of a file are the same whatever type and shape they are read as.
-        return expression.file_range, expression.stamp
+        return source, expression.stamp
     return expression
 
 
@@ -115,8 +109,10 @@ def collect(model: ir.Model, layout: Layout) -> tuple[list[Placed], list[Part]]:
             tensors.append(Placed(slot, None))
             continue
         weight = as_weight(slot.tensor)
-        number = numbers.setdefault(_identity(weight), len(parts))
+        source = weight.file_range()
+        number = numbers.setdefault(_identity(weight, source), len(parts))
         if number == len(parts):
-            parts.append(Part(slot.where, name_of(slot), weight))
+            nbytes = source.length if source else weight.nbytes
+            parts.append(Part(slot.where, name_of(slot), nbytes, weight, source))
         tensors.append(Placed(slot, number))
     return tensors, parts

@@ -78,15 +78,15 @@ def _groups(parts: Mapping[int, Part]) -> Iterator[list[int]]:
 
 def _block(parts: Mapping[int, Part], group: Sequence[int]) -> Block:
     first = parts[min(group)]
-    sources = {number: source for number in group if (source := parts[number].source) is not None}
-    if not sources:
-        members = tuple((number, 0) for number in group)
-        return Block(first.where, first.name, first.nbytes, first.weight, None, members)
-    start = min(source.offset for source in sources.values())
-    length = max(source.offset + source.length for source in sources.values()) - start
-    path = sources[group[0]].path
-    members = tuple((number, source.offset - start) for number, source in sources.items())
-    source = FileRange(path, start, length)
+    source = first.source
+    if source is None or len(group) == 1:
+        members: tuple[tuple[int, int], ...] = ((group[0], 0),)
+        return Block(first.where, first.name, first.nbytes, first.weight, source, members)
+    ranges = [(number, range_) for number in group if (range_ := parts[number].source)]
+    start = min(range_.offset for _, range_ in ranges)
+    length = max(range_.offset + range_.length for _, range_ in ranges) - start
+    members = tuple((number, range_.offset - start) for number, range_ in ranges)
+    source = FileRange(source.path, start, length)
     return Block(first.where, first.name, length, first.weight, source, members)
 
 
@@ -99,11 +99,12 @@ def blocks_of(parts: Mapping[int, Part], limit: int | None, *, merge: bool) -> l
         merge: Whether parts whose ranges of a file overlap share a block, where it fits.
     """
     groups: list[list[int]] = [[n] for n, part in parts.items() if part.source is None or not merge]
+    blocks = [_block(parts, group) for group in groups]
     for group in _groups(parts) if merge else ():
         together = _block(parts, group)
         fits = limit is None or together.nbytes <= limit
-        groups.extend([group] if fits else [[number] for number in group])
-    return [_block(parts, group) for group in sorted(groups, key=min)]
+        blocks += [together] if fits else [_block(parts, [number]) for number in group]
+    return sorted(blocks, key=lambda block: min(number for number, _ in block.members))
 
 
 def too_large(block: Block, limit: int) -> SaveError:

@@ -30,43 +30,38 @@ _TEXTS = {
 }
 
 
-def _binary_value(buffer: bytes, match: re.Match[bytes]) -> str | None:
+def _binary_value(buffer: bytes, match: re.Match[bytes]) -> bytes:
     length = match[1][0] & 0x7F
     if len(match[1]) == 2:
         length |= match[1][1] << 7
     value = buffer[match.end() : match.end() + length]
-    return os.fsdecode(value) if len(value) == length else None
+    return value if len(value) == length else b""
 
 
-def _json_value(_: bytes, match: re.Match[bytes]) -> str | None:
-    return str(json.loads(b'"' + match[1] + b'"'))
+def _quoted_value(_: bytes, match: re.Match[bytes]) -> bytes:
+    return match[1]
 
 
-def _escaped_value(_: bytes, match: re.Match[bytes]) -> str | None:
-    raw, _length = codecs.escape_decode(match[1])
-    return os.fsdecode(raw)
-
-
-def _reader(path: Path) -> tuple[re.Pattern[bytes], Callable[..., str | None]]:
-    pattern = _TEXTS.get(path.suffix)
-    if pattern is None:
-        return _BINARY, _binary_value
-    return pattern, _json_value if path.suffix == ".json" else _escaped_value
+def _unquoted(value: bytes, suffix: str) -> str:
+    if suffix == ".json":
+        return str(json.loads(b'"' + value + b'"'))
+    return os.fsdecode(codecs.escape_decode(value)[0])
 
 
 def _locations(path: Path) -> set[str]:
-    pattern, value = _reader(path)
-    found: set[str] = set()
+    pattern = _TEXTS.get(path.suffix, _BINARY)
+    value = _binary_value if pattern is _BINARY else _quoted_value
+    found: set[bytes] = set()
     tail = b""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             buffer = tail + chunk
-            for match in pattern.finditer(buffer):
-                location = value(buffer, match)
-                if location:
-                    found.add(location)
+            found.update(value(buffer, match) for match in pattern.finditer(buffer))
             tail = buffer[-_OVERLAP_BYTES:]
-    return found
+    found.discard(b"")
+    if pattern is _BINARY:
+        return {os.fsdecode(location) for location in found}
+    return {_unquoted(location, path.suffix) for location in found}
 
 
 def data_files_of(model: Path) -> set[Path]:
