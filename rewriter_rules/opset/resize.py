@@ -129,6 +129,8 @@ def symmetric(op: Tape, node: ir.Node) -> Outputs:
         lengths = [None if sizes is None else sizes[axis] for axis in axes]
         for length, factor in zip(lengths, factors, strict=True):
             if length is None or not float(length * factor).is_integer():
+                if _antialiased(node):
+                    return as_products(op, node)
                 refuse(
                     "half_pixel_symmetric with scales came with opset 19",
                     "choose opset 19 or higher, or give sizes",
@@ -139,10 +141,14 @@ def symmetric(op: Tape, node: ir.Node) -> Outputs:
 _NEW = ("antialias", "axes", "keep_aspect_ratio_policy")
 
 
+def _antialiased(node: ir.Node) -> bool:
+    return bool(integer(node, "antialias")) and text(node, "mode", "nearest") != "nearest"
+
+
 @adapter("Resize", 18, 13)
 def every_axis(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, s, axes) -> Resize(x, t), t being s at these axes and 1 at the others."""
-    if integer(node, "antialias") and text(node, "mode", "nearest") != "nearest":
+    if _antialiased(node):
         return as_products(op, node)
     if text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         if optional_input(node, 3) is not None:
