@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import onnx
 import onnx.shape_inference
@@ -53,23 +54,37 @@ def inferred_shapes(
         for dim in value.shape or ()
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
-    shapes = _by_onnx(model, named, trust_unknown)
+    proven = _by_facts(model)
+    if all(
+        sizes is not None and all(s.known is not None for s in sizes) for sizes in proven.values()
+    ):
+        others = {}
+    else:
+        others = _by_onnx(model, named, trust_unknown)
+    shapes = {value: _merge(sizes, others.get(value)) for value, sizes in proven.items()}
+    return {value: sizes for value, sizes in shapes.items() if sizes is not None}
+
+
+def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
+    """Return what is proven about every node output, None where the rank is not."""
     facts = facts_of(model)
     visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
+    sizes = cache(partial(_size, facts))
+    proven: dict[ir.Value, tuple[Size, ...] | None] = {}
     for graph in (model.graph, *model.graph.subgraphs()):
         for node in graph:
             for value in node.outputs:
-                proven = facts[value].shape
-                if proven is not None:
-                    sizes = tuple(_size(facts, dim) for dim in proven)
-                    shapes[value] = _merge(sizes, shapes.get(value))
-    return shapes
+                shape = facts[value].shape
+                proven[value] = None if shape is None else tuple(sizes(dim) for dim in shape)
+    return proven
 
 
-def _merge(proven: tuple[Size, ...], other: tuple[Size, ...] | None) -> tuple[Size, ...]:
+def _merge(
+    proven: tuple[Size, ...] | None, other: tuple[Size, ...] | None
+) -> tuple[Size, ...] | None:
     """Take what is proven, but a number or a name of the other source where that is lacking."""
-    if other is None or len(other) != len(proven):
-        return proven
+    if proven is None or other is None or len(other) != len(proven):
+        return other if proven is None else proven
     return tuple(
         b if a.known is None or (isinstance(a.known, str) and isinstance(b.known, int)) else a
         for a, b in zip(proven, other, strict=True)
@@ -131,8 +146,16 @@ def _atom_text(facts: Facts, serial: int) -> str | None:
 def _by_onnx(
     model: ir.Model, named: set[str], trust_unknown: bool
 ) -> dict[ir.Value, tuple[Size, ...]]:
-    proto = skeleton(model, weightless)
-    _forget(model.graph, proto.graph, trust_unknown, top=True)
+    def declare(value: ir.Value) -> ir.Value:
+        """Declare only what nobody can infer."""
+        node = value.producer()
+        if node is not None and node.domain in _ONNX_DOMAINS:
+            return ir.Value(name=value.name)
+        if node is not None and trust_unknown:
+            return ir.Value(name=value.name, type=value.type, shape=value.shape)
+        return ir.Value(name=value.name, type=value.type)
+
+    proto = skeleton(model, weightless, declare)
     result = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     shapes: dict[ir.Value, tuple[Size, ...]] = {}
     for graph, graph_proto in _pairs(model.graph, result.graph):
@@ -150,32 +173,6 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, named: set[str]) -> int | str | N
     if dim.HasField("dim_value"):
         return dim.dim_value
     return dim.dim_param if dim.dim_param in named else None
-
-
-def _forget(graph: ir.Graph, proto: onnx.GraphProto, trust_unknown: bool, *, top: bool) -> None:
-    """Drop what is declared for anything but the model's inputs and unknown operators."""
-    unknown = {
-        value.name
-        for node in graph
-        if node.domain not in _ONNX_DOMAINS
-        for value in node.outputs
-        if value.name
-    }
-    kept = [each for each in proto.value_info if each.name in unknown]
-    del proto.value_info[:]
-    for value in kept:
-        if not trust_unknown:
-            value.type.tensor_type.ClearField("shape")
-        proto.value_info.append(value)
-    for output in proto.output:
-        if output.name not in unknown:
-            output.ClearField("type")
-    if not top:
-        for each in proto.input:
-            each.type.tensor_type.ClearField("shape")
-    for node, node_proto in zip(graph, proto.node, strict=True):
-        for inner, inner_proto in zip(subgraphs(node), _graphs(node_proto), strict=True):
-            _forget(inner, inner_proto, trust_unknown, top=False)
 
 
 _ONNX_DOMAINS = ("", "ai.onnx.ml")

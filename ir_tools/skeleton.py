@@ -12,9 +12,10 @@ from typing import Any, cast
 import onnx
 import onnx_ir as ir
 
-__all__ = ["StandIn", "inline", "skeleton"]
+__all__ = ["Declare", "StandIn", "inline", "skeleton"]
 
 StandIn = Callable[[ir.TensorProtocol], ir.TensorProtocol]
+Declare = Callable[[ir.Value], ir.Value]
 
 
 def inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
@@ -48,39 +49,56 @@ class _View:
 
 
 class _NodeView(_View):
-    def __init__(self, node: ir.Node, stand_in: StandIn) -> None:
+    def __init__(self, node: ir.Node, stand_in: StandIn, declare: Declare | None) -> None:
         super().__init__(node)
         self.attributes = {
-            name: _attribute(attribute, stand_in) for name, attribute in node.attributes.items()
+            name: _attribute(attribute, stand_in, declare)
+            for name, attribute in node.attributes.items()
         }
+        if declare is not None:
+            self.outputs = [declare(value) for value in node.outputs]
 
 
 class _GraphView(_View):
     """A graph or a function."""
 
-    def __init__(self, graph: ir.Graph | ir.Function, stand_in: StandIn) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph | ir.Function,
+        stand_in: StandIn,
+        declare: Declare | None,
+        *,
+        inner: bool = True,
+    ) -> None:
         super().__init__(graph)
         self._nodes = graph
         self._stand_in = stand_in
+        self._declare = declare
         if isinstance(graph, ir.Graph):
             self.initializers = {
                 name: _initializer(value, stand_in) for name, value in graph.initializers.items()
             }
+        if declare is not None:
+            self.outputs = [declare(value) for value in graph.outputs]
+            if inner:
+                self.inputs = [declare(value) for value in graph.inputs]
 
     def __iter__(self) -> Iterator[object]:
         for node in self._nodes:
-            if any(_holds_more(attribute) for attribute in node.attributes.values()):
-                yield _NodeView(node, self._stand_in)
+            attributes = node.attributes.values()
+            if self._declare is not None or any(map(_holds_more, attributes)):
+                yield _NodeView(node, self._stand_in, self._declare)
             else:
                 yield node
 
 
 class _ModelView(_View):
-    def __init__(self, model: ir.Model, stand_in: StandIn) -> None:
+    def __init__(self, model: ir.Model, stand_in: StandIn, declare: Declare | None) -> None:
         super().__init__(model)
-        self.graph = _GraphView(model.graph, stand_in)
+        self.graph = _GraphView(model.graph, stand_in, declare, inner=False)
         self.functions = {
-            key: _GraphView(function, stand_in) for key, function in model.functions.items()
+            key: _GraphView(function, stand_in, declare)
+            for key, function in model.functions.items()
         }
 
 
@@ -92,7 +110,7 @@ def _holds_more(attribute: ir.Attr) -> bool:
     return not attribute.is_ref() and attribute.type in (*_TENSORS, *_GRAPHS)
 
 
-def _attribute(attribute: ir.Attr, stand_in: StandIn) -> ir.Attr:
+def _attribute(attribute: ir.Attr, stand_in: StandIn, declare: Declare | None) -> ir.Attr:
     if not _holds_more(attribute):
         return attribute
     value: object
@@ -101,9 +119,9 @@ def _attribute(attribute: ir.Attr, stand_in: StandIn) -> ir.Attr:
     elif attribute.type == ir.AttributeType.TENSORS:
         value = tuple(stand_in(tensor) for tensor in attribute.as_tensors())
     elif attribute.type == ir.AttributeType.GRAPH:
-        value = _GraphView(attribute.as_graph(), stand_in)
+        value = _GraphView(attribute.as_graph(), stand_in, declare)
     else:
-        value = tuple(_GraphView(graph, stand_in) for graph in attribute.as_graphs())
+        value = tuple(_GraphView(graph, stand_in, declare) for graph in attribute.as_graphs())
     return ir.Attr(attribute.name, attribute.type, value, doc_string=attribute.doc_string)
 
 
@@ -121,12 +139,14 @@ def _initializer(value: ir.Value, stand_in: StandIn) -> ir.Value:
     return shown
 
 
-def skeleton(model: ir.Model, stand_in: StandIn) -> onnx.ModelProto:
+def skeleton(model: ir.Model, stand_in: StandIn, declare: Declare | None = None) -> onnx.ModelProto:
     """Return the protobuf of a model with other tensors in it.
 
     Args:
         model: Any model; it is not changed.
         stand_in: Returns what is serialised in place of a tensor. It must return a new object,
             because serialising names it; `inline` wraps a tensor that is wanted as it is.
+        declare: Returns a value of the same name with the type and shape to declare in place of a
+            node output or an input of a subgraph or function. By default, its own.
     """
-    return ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in)))
+    return ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in, declare)))
