@@ -8,7 +8,14 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.walk import subgraphs
 
-__all__ = ["add_constant", "is_used", "remove_dead", "remove_initializer", "stand_in"]
+__all__ = [
+    "add_constant",
+    "is_used",
+    "remove_dead",
+    "remove_initializer",
+    "remove_unused_constant",
+    "stand_in",
+]
 
 
 def stand_in(old: ir.Value, new: ir.Value) -> None:
@@ -95,6 +102,15 @@ def remove_initializer(value: ir.Value) -> None:
     assert graph is not None
     assert name is not None
     del graph.initializers[name]
+
+
+def remove_unused_constant(value: ir.Value) -> None:
+    """Remove an initializer or Constant node if nobody uses its value."""
+    producer = value.producer()
+    if producer is not None:
+        remove_dead([producer])
+    elif value.is_initializer() and not is_used(value):
+        remove_initializer(value)
 
 
 def is_used(value: ir.Value) -> bool:

@@ -50,7 +50,7 @@ def _lift_constants(model: ir.Model) -> bool:
     """Turn the Constant nodes of graphs into initializers of the same name."""
     changed = False
     for scope in scopes(model):
-        if not scope.holds_initializers or model.ir_version < 4:
+        if scope.in_function or model.ir_version < 4:
             continue
         lifted = []
         for node in scope.graph:

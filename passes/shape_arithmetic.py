@@ -102,7 +102,7 @@ class _Work:
         found = next((table[key] for table in self.targets if key in table), None)
         if found is None:
             self._names = self._names or Names.of(self.model)
-            as_node = not scope.holds_initializers or self.model.ir_version < 4
+            as_node = scope.in_function or self.model.ir_version < 4
             name = self._names.value(f"{old.name}/known")
             tensor = ir.tensor(list(key), dtype=ir.DataType.INT64)
             found = add_constant(tensor, node, name, as_node=as_node)

@@ -53,7 +53,7 @@ class _Round:
             ]
             if self._affordable(wanted):
                 self.going.add(candidate.node)
-                self.choices.extend(wanted)
+                self.choices.extend(reversed(wanted))
 
     def _needed(self, value: ir.Value) -> bool:
         return value.is_graph_output() or any(use.node not in self.going for use in value.uses())
@@ -138,7 +138,7 @@ def replace(choices: Iterable[Choice], ir_version: int) -> bool:
         scope, node, value = choice.candidate.scope, choice.candidate.node, choice.value
         if not may_apply("fold", node.name or node.op_type):
             continue
-        as_node = not scope.holds_initializers or ir_version < 4 or value.is_graph_output()
+        as_node = scope.in_function or ir_version < 4 or value.is_graph_output()
         new = add_constant(choice.constant.tensor, node, value.name or "", as_node=as_node)
         stand_in(value, new)
         replaced.append(node)
