@@ -150,9 +150,9 @@ def every_axis(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, s, axes) -> Resize(x, t), t being s at these axes and 1 at the others."""
     if _antialiased(node):
         return as_products(op, node)
-    if text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        if optional_input(node, 3) is not None:
-            refuse("keep_aspect_ratio_policy came with opset 18", "choose opset 18 or higher")
+    stretched = text(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
+    if not stretched and optional_input(node, 3) is not None:
+        refuse("keep_aspect_ratio_policy came with opset 18", "choose opset 18 or higher")
     axes = integers(node, "axes")
     if axes is None:
         dropped = [name for name in _NEW if name in node.attributes]
