@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,8 +94,8 @@ def retyped(old: ir.TypeProtocol | None, text: str) -> ir.TypeProtocol | None:
     return new
 
 
-def apply(model: ir.Model, typing: Typing) -> bool:
-    """Write solved types into the values of a model; say whether any changed.
+def apply(model: ir.Model, typing: Typing, keep: Collection[ir.Value] = ()) -> bool:
+    """Write solved types into the values of a model, but those to keep; say whether any changed.
 
     A value whose type is unknown keeps its declaration, except in a function whose calls disagree
     about it: there a declaration would be wrong for some, and goes.
@@ -104,6 +104,8 @@ def apply(model: ir.Model, typing: Typing) -> bool:
     called = {value for frame in typing.frames[1:] for value in frame.types}
     for value in all_values(model):
         text = typing.text_of(value)
+        if value in keep:
+            continue
         if text is None and value in called and value.type is not None:
             value.type, changed = None, True
         elif text is not None and spell(value.type) != text:
