@@ -52,14 +52,13 @@ class UnifyDtype(Pass):
     def run(self, model: ir.Model) -> bool:
         """Convert in place."""
         mapping = self._mapping()
-        typing = solve(model)
         kept = {
             node: "a bit pattern has a meaning in its own type only"
             for node in all_nodes(model)
             if (node.domain, node.op_type) == ("", "BitCast")
         }
         if self.keep_rounding:
-            kept |= _round_trips(model, typing, mapping)
+            kept |= _round_trips(model, solve(model), mapping)
         request = f"{self.name} to {self.to}"
         return retype(model, mapping, request=request, kept=kept, keep_io=self.keep_io)
 

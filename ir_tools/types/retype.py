@@ -95,7 +95,7 @@ class _Retyping:
                 continue
             name = attribute.name
             if attribute.type == ir.AttributeType.TENSOR:
-                old = attribute.as_tensor()
+                old: ir.TensorProtocol = attribute.value
                 if old.dtype in mapping:
                     found.append(ir.AttrTensor(name, self._cast(old, mapping[old.dtype], node)))
             elif attribute.type == ir.AttributeType.TENSORS:
@@ -108,7 +108,7 @@ class _Retyping:
             found += self._float_forms(node, mapping[ir.DataType.FLOAT])
         for attribute in found:
             if node.op_type == "Constant" and attribute.name == "value":
-                node.outputs[0].const_value = attribute.as_tensor()
+                node.outputs[0].const_value = attribute.value
         return found
 
     def _cast(
