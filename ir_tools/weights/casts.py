@@ -175,14 +175,15 @@ def _table(cast: _Cast) -> _Table:
     bits = 8 if source.bitwidth < 8 else source.bitwidth
     patterns = np.arange(1 << bits, dtype=np.uint32).astype(f"u{bits // 8}")
     if source == ir.DataType.BOOL:
-        native = (patterns != 0).astype(np.float32)
+        native = patterns != 0
     else:
-        native = patterns.view(source.numpy()).astype(np.float32)
+        wide = np.int32 if source.is_integer() else np.float32
+        native = patterns.view(source.numpy()).astype(wide)
     if not to.is_floating_point():
         values, undefined = _to_whole(native, to)
         lost = undefined.astype(np.uint8) * np.uint8(_UNDEFINED)
     else:
-        values, lost = _to_float(native, cast)
+        values, lost = _to_float(native.astype(np.float32), cast)
     return _Table(values, lost if lost.any() else None)
 
 
@@ -195,7 +196,7 @@ def _to_float(native: AnyArray, cast: _Cast) -> tuple[AnyArray, ByteArray]:
         if to in _NO_INFINITY:
             largest = np.float32(to.max)
             step = largest - np.nextafter(to.max, to.numpy().type(0)).astype(np.float32)
-            over = np.abs(native) >= largest + step / 2
+            over = np.isfinite(native) & (np.abs(native) >= largest + step / 2)
         else:
             over = np.isfinite(native) & ~np.isfinite(back)
         if cast.saturate and to in _FLOAT8:
@@ -213,7 +214,8 @@ def _to_whole(native: AnyArray, to: ir.DataType) -> tuple[AnyArray, BoolArray]:
         return native != 0, np.zeros(native.shape, np.bool_)
     undefined = np.zeros(native.shape, np.bool_)
     if native.dtype.kind == "f":
-        whole = np.trunc(native.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            whole = np.trunc(native.astype(np.float64))
         # both bounds are exact in float64: the upper one is a power of two
         undefined = ~((whole >= float(to.min)) & (whole < float(int(to.max) + 1)))
         native = np.where(undefined, 0, whole)

@@ -6,7 +6,6 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy.typing as npt
@@ -122,11 +121,6 @@ class Weight(ir.TensorProtocol):
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)  # the CPU
 
-    def __repr__(self) -> str:
-        shape = ",".join(map(str, self.expression.shape))
-        what = type(self.expression).__name__
-        return f"{type(self).__name__}<{self.dtype},[{shape}]>({what}, name={self.name!r})"
-
 
 class LazyWeight(Weight):
     """A weight that is computed from others when it is read.
@@ -163,6 +157,10 @@ class LazyWeight(Weight):
     def raw(self) -> Expression:
         """The expression."""
         return self._expression
+
+    def __repr__(self) -> str:
+        what = type(self._expression).__name__
+        return f"LazyWeight<{self.dtype},{self.shape}>({what}, name={self.name!r})"
 
 
 class StoredWeight(Weight, ir.ExternalTensor):
@@ -217,16 +215,34 @@ class StoredWeight(Weight, ir.ExternalTensor):
             base_dir=base_dir,
         )
         self.checksum = checksum
-        path = path or os.path.realpath(Path(base_dir) / location)
-        sizes = tuple(int(size) for size in shape.numpy())
-        self._stored = Stored(dtype, sizes, path, stamp or _stamp(path, name), offset or 0)
-        _check_range(self._stored, length, name)
+        self._stored: Stored = self._located(path, stamp)
+
+    def _located(self, path: str | None = None, stamp: Stamp | None = None) -> Stored:
+        path = path or os.path.realpath(self.path)
+        stamp = stamp or _stamp(path, self.name)
+        sizes = tuple(int(size) for size in self.shape.numpy())
+        stored = Stored(self.dtype, sizes, path, stamp, self.offset or 0)
+        _check_range(stored, self.length, self.name)
+        return stored
 
     @property
     def expression(self) -> Expression:
         """The range of the file."""
         self._check_validity()
         return self._stored
+
+    @property
+    def base_dir(self) -> str | os.PathLike[str]:
+        """The folder of the model; setting it looks the file up there and raises as above."""
+        return self._base_dir
+
+    @base_dir.setter
+    def base_dir(self, value: str | os.PathLike[str]) -> None:
+        self._base_dir = value
+        self._stored = self._located()
+
+    def __repr__(self) -> str:
+        return ir.ExternalTensor.__repr__(self)
 
 
 def _stamp(path: str, name: str) -> Stamp:
