@@ -74,20 +74,21 @@ def remove_dead(nodes: Iterable[ir.Node]) -> int:
     Returns:
         How many nodes were removed.
     """
-    pending = list(nodes)
+    pending = list(dict.fromkeys(nodes))
     gone: dict[ir.Node, ir.Graph] = {}
     while pending:
-        node = pending.pop()
-        if node in gone or node.graph is None or any(map(is_used, node.outputs)):
-            continue
-        gone[node] = node.graph
-        for value in _detach(node):
-            if is_used(value):
-                continue
-            if (producer := value.producer()) is not None:
-                pending.append(producer)
-            elif value.is_initializer() and not value.is_graph_input():
+        # Whole rounds, because asking a value for its users takes time for each of them.
+        dead = [
+            each for each in pending if each not in gone and not any(map(is_used, each.outputs))
+        ]
+        gone.update((each, each.graph) for each in dead if each.graph is not None)
+        freed = dict.fromkeys(value for each in dead for value in _detach(each))
+        unused = [value for value in freed if not is_used(value)]
+        for value in unused:
+            if value.is_initializer() and not value.is_graph_input():
                 remove_initializer(value)
+        producers = [value.producer() for value in unused]
+        pending = [each for each in dict.fromkeys(producers) if each is not None]
     by_graph: dict[ir.Graph, list[ir.Node]] = {}
     for node, graph in gone.items():
         by_graph.setdefault(graph, []).append(node)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.determinism import Determinism
 from vlmpass.ir_tools.limit import may_apply
@@ -33,6 +34,7 @@ class CommonSubexpressions(Pass):
 
     name: ClassVar[str] = "cse"
 
+    @without_collector
     def run(self, model: ir.Model) -> bool:
         """Look through the main graph, its subgraphs and the functions."""
         work = _Work(model.ir_version, Determinism(model))
@@ -126,7 +128,7 @@ def _content(tensor: ir.TensorProtocol) -> Hashable:
 
 def _hashable(attribute: ir.Attr) -> Hashable:
     value = attribute.value
-    if isinstance(value, ir.TensorProtocol):
+    if attribute.type == ir.AttributeType.TENSOR:
         plain = value.nbytes <= _SMALL and value.dtype != ir.DataType.STRING
         return _content(value) if plain else id(value)
     if isinstance(value, (str, bytes, int, float)):

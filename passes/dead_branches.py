@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.branches import Inliner
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import add_constant, is_used, remove_unused_constant
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
@@ -27,6 +28,7 @@ class DeadBranches(Pass):
 
     name = "dead-branches"
 
+    @without_collector
     def run(self, model: ir.Model) -> bool:
         """Decide until nothing is left to decide; a Loop that is inlined may decide more."""
         changed = False

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import add_constant, stand_in
 from vlmpass.ir_tools.evaluate.constants import Constants
 from vlmpass.ir_tools.evaluate.folding import choose, replace
@@ -36,6 +37,7 @@ class Fold(Pass):
         if self.max_growth < 0:
             raise OptionError("max-growth", f"{self.max_growth} is negative")
 
+    @without_collector
     def run(self, model: ir.Model) -> bool:
         """Fold the main graph, its subgraphs and the functions."""
         changed = _lift_constants(model)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import add_constant, remove_dead
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
@@ -31,6 +33,7 @@ class ShapeArithmetic(Pass):
 
     name: ClassVar[str] = "shape-arithmetic"
 
+    @without_collector
     def run(self, model: ir.Model) -> bool:
         """Simplify the main graph, its subgraphs and the functions."""
         work = _Work(model, facts_of(model))
@@ -104,7 +107,7 @@ class _Work:
             self._names = self._names or Names.of(self.model)
             as_node = scope.in_function or self.model.ir_version < 4
             name = self._names.value(f"{old.name}/known")
-            tensor = ir.tensor(list(key), dtype=ir.DataType.INT64)
+            tensor = ir.Tensor(np.array(key, np.int64))
             found = add_constant(tensor, node, name, as_node=as_node)
             self.targets[scope.depth][key] = found
         node.replace_input_with(index, found)

@@ -97,7 +97,7 @@ class Constants:
             if known.numbers is None or known.static is None or dtype is None:
                 return None
             array = np.array(known.numbers, dtype.numpy()).reshape(known.static)
-            found.append(Constant(ir.tensor(array, dtype=dtype), *self._origin(node)))
+            found.append(Constant(ir.Tensor(array, dtype=dtype), *self._origin(node)))
         return tuple(found)
 
     def _origin(self, node: ir.Node) -> tuple[frozenset[ir.Value], bool]:
@@ -143,7 +143,7 @@ class Constants:
         found = evaluate(node, arrays, opsets)
         if found is None:
             return None
-        return [ir.tensor(np.ascontiguousarray(array)) for array in found]
+        return [ir.Tensor(np.ascontiguousarray(array)) for array in found]
 
     def _moderate(self, value: ir.Value) -> bool:
         """Whether a result is known to be small enough to compute, at 8 bytes an element."""

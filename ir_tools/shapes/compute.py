@@ -275,6 +275,12 @@ def _attention(call: Call) -> Sequence[Known]:
     return knowns
 
 
+def _quantised_matmul(call: Call) -> Known:
+    """MatMulNBits of com.microsoft: its weight is packed, its width an attribute."""
+    shape = call.shape(0)
+    return UNKNOWN if not shape else Known((*shape[:-1], call.get_int("N", 0)))
+
+
 _REDUCE = ("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin")
 _REDUCE_FLOAT = ("Mean", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
 RULES: dict[tuple[str, str], Rule] = {
@@ -302,4 +308,5 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "Einsum"): _einsum,
     ("", "If"): _if,
     ("", "Attention"): _attention,
+    ("com.microsoft", "MatMulNBits"): _quantised_matmul,
 }
