@@ -30,7 +30,7 @@ _WINDOWS = ("left_window_size", "right_window_size")
 _D = ir.DataType
 
 
-@adapter("Attention", 23, 24)
+@adapter("Attention", 23, 24, asks=True)
 def mask_of_full_length(op: Tape, node: ir.Node) -> Outputs:
     """Attention(q, k, v, m) -> Attention(q, k, v, Expand(m)), when m has one column for all."""
     mask = optional_input(node, 3)
@@ -214,7 +214,7 @@ def _probabilities(
     if bias is None:
         return found
     highest = op.ReduceMax(bias, vector(op, [-1]), keepdims=1)
-    nothing = op.Equal(highest, scalar(op, -math.inf, dtype(bias), "masked"))
+    nothing = op.Equal(highest, scalar(op, -math.inf, kind, "masked"))
     return op.Where(nothing, scalar(op, 0, kind, "zero"), found)
 
 

@@ -46,6 +46,10 @@ def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
     (given,) = node.attributes.values()
     if given.name in ("value", "sparse_value"):
         return UNCHANGED
+    if given.is_ref() and given.name == "value_float":
+        # No older operator makes a tensor of an attribute as directly: LeakyRelu(-1) is -alpha.
+        alpha = ir.RefAttr("alpha", given.ref_attr_name or "", ir.AttributeType.FLOAT)
+        return op.Neg(op.LeakyRelu(op.const(np.float32(-1)), alpha=alpha))
     if given.is_ref():
         refuse("its value is a parameter of the function around it", "run inline-functions first")
     kind = {"f": np.float32, "i": np.int64, "s": np.str_}[given.name[len("value_")]]

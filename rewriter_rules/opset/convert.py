@@ -18,6 +18,7 @@ from vlmpass.ir_tools.opsets import Schema, history, schema, since
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.walk import subgraphs
 from vlmpass.rewriter_rules.opset.bridge import bridge, misfits
+from vlmpass.rewriter_rules.opset.facts import bind_types
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
     CannotConvertError,
@@ -134,20 +135,6 @@ def detach(nodes: Iterable[ir.Node], keep: Callable[[ir.Graph], bool]) -> None:
                 detach(graph, keep)
 
 
-def bind_types(node: ir.Node, found: Schema) -> None:
-    """Give untyped outputs the type of the input that shares their type parameter."""
-    for index, output in enumerate(node.outputs):
-        if output.type is not None or not found.outputs or not found.output(index).homogeneous:
-            continue
-        formal = found.output(index)
-        for position, value in enumerate(node.inputs):
-            source = found.input(position)
-            shared = source.homogeneous and source.parameter == formal.parameter
-            if shared and value is not None and value.type is not None:
-                output.type = value.type
-                break
-
-
 class Conversion:
     """Leads the nodes of one graph or function, subgraphs included, to one opset.
 
@@ -181,6 +168,12 @@ class Conversion:
         """Say whether nodes of an operator need a closer look at all."""
         found = route(operator, self.source, self.target)
         return bool(found.entries or found.gap or found.narrows or found.version is None)
+
+    def asks(self, operator: str) -> bool:
+        """Say whether leading an operator takes types and shapes that the model may lack."""
+        found = route(operator, self.source, self.target)
+        down = self.target < self.source
+        return down or found.narrows or any(each.asks for each in found.entries)
 
     def build(self, node: ir.Node) -> Built | None:
         """Build what stands for a node of the model; None if it stays as it is.

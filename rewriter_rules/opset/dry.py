@@ -117,10 +117,13 @@ class Dry:
         return edits
 
     def _build_node(self, scope: Scope, node: ir.Node, conversion: Conversion) -> list[Edit]:
-        self._infer(node)
+        if conversion.asks(node.op_type):
+            self._infer(node)
         try:
             built = conversion.build(node)
         except CannotConvertError as error:
+            if self._infer(node):
+                return self._build_node(scope, node, conversion)
             self._refuse(node, conversion.source, error.reason, error.remedy)
             return []
         if built is None:
@@ -131,14 +134,14 @@ class Dry:
     def _is_function(self, node: ir.Node) -> bool:
         return bool(self._model.functions) and node.op_identifier() in self._model.functions
 
-    def _infer(self, node: ir.Node) -> None:
-        """Give all values a type and as many as possible a shape, once, if this node lacks any."""
+    def _infer(self, node: ir.Node) -> bool:
+        """Give values their types and shapes, once, if this node lacks any; say if it was done."""
         values = (*node.inputs, *node.outputs)
         if self._typed is not None or all(
             value is None or (value.type is not None and value.shape is not None)
             for value in values
         ):
-            return
+            return False
         self._typed = []
         typing = solve(self._model)
         for scope in self._scopes:
@@ -148,6 +151,7 @@ class Dry:
                 self._shape(each, scope)
                 for value in each.outputs:
                     self._type(value, typing.type_of(value))
+        return True
 
     def _type(self, value: ir.Value, found: ir.TypeProtocol | None) -> None:
         if value.type is None and found is not None:

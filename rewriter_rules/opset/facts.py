@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.opsets import Schema, history, schema
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.table import refuse
 
 __all__ = [
     "again",
     "attribute",
+    "bind_types",
     "constant",
     "dims",
     "dtype",
@@ -93,8 +95,27 @@ def used(node: ir.Node, index: int) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
+def bind_types(node: ir.Node, found: Schema) -> None:
+    """Give untyped outputs the type of the input that shares their type parameter."""
+    for index, output in enumerate(node.outputs):
+        if output.type is not None or not found.outputs or not found.output(index).homogeneous:
+            continue
+        formal = found.output(index)
+        for position, value in enumerate(node.inputs):
+            source = found.input(position)
+            shared = source.homogeneous and source.parameter == formal.parameter
+            if shared and value is not None and value.type is not None:
+                output.type = value.type
+                break
+
+
 def dtype(value: ir.Value) -> ir.DataType:
     """Return a value's element type."""
+    producer = value.producer()
+    if value.type is None and producer is not None and producer.domain == "":
+        versions = history(producer.op_type)
+        if versions:
+            bind_types(producer, schema(producer.op_type, versions[-1]))
     if isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
         return value.type.dtype
     if value.type is not None:

@@ -32,8 +32,8 @@ class Filter:
         coefficient: The cubic kernel's a.
         exclude_outside: Whether places beyond the border have no weight; else the border's value.
         coordinates: Coordinate transformation mode of ONNX Resize.
-        corner_steps: Whether the kernel widens by steps between corners, as PyTorch's does with
-            align_corners, instead of by sizes.
+        corner_steps: Whether the scale is that of the steps between corners, (m - 1) / (n - 1), and
+            places are half_pixel's: what PyTorch makes of align_corners.
     """
 
     kernel: Literal["linear", "cubic"]
@@ -60,6 +60,8 @@ class Filter:
 def _places(filter_: Filter, n: int, m: int, scale: float | None) -> Floats:
     """Return the place among n inputs of each of m outputs."""
     i = np.arange(m, dtype=np.float64)
+    if filter_.corner_steps:
+        return (i + 0.5) * ((n - 1) / (m - 1) if m > 1 else 0.0) - 0.5
     if filter_.coordinates == "align_corners":
         return i * ((n - 1) / (m - 1)) if m > 1 else i * 0
     step = n / m if scale is None else 1 / scale
@@ -127,6 +129,10 @@ def _quotient(
         return op.Sub(op.Mul(j, steps), op.Mul(i, op.Sub(n, one))), steps
     if filter_.coordinates == "asymmetric":
         return op.Sub(op.Mul(j, m), op.Mul(i, n)), m
+    if filter_.corner_steps:
+        alone = op.Equal(m, one)
+        n = op.Where(alone, op.const(0), op.Sub(n, one))
+        m = op.Where(alone, one, op.Sub(m, one))
     ours = op.Mul(op.Add(op.Mul(j, two), one), m)
     theirs = op.Mul(op.Add(op.Mul(i, two), one), n)
     if filter_.coordinates == "pytorch_half_pixel":

@@ -167,20 +167,29 @@ def zeros_allowed(op: Tape, node: ir.Node) -> Outputs:
         return again(op, node, drop=("allowzero",)) if node.attributes else UNCHANGED
     x, shape = operand(node, 0), operand(node, 1)
     values = known_or_none(shape)
-    if values is not None and not (values == 0).any():
+    if (values is not None and not (values == 0).any()) or _has_minus_one(shape):
         return again(op, node, drop=("allowzero",))
-    empty = ir.tensor(np.zeros([1], dtype(x).numpy()), dtype=dtype(x))
+    filler = op.const(np.zeros([], dtype(x).numpy()), dtype(x))
     if values is not None:
-        return op.ConstantOfShape(shape, value=empty)
+        return op.Expand(filler, shape)
     lowest = op.ReduceMin(op.Abs(shape), axes=[0], keepdims=0)
-    plain = op.Not(op.Cast(lowest, to=_D.BOOL))
+    empty = op.Not(op.Cast(lowest, to=_D.BOOL))
     return conditional(
         op,
-        plain,
-        lambda inner: inner.ConstantOfShape(shape, value=empty),
+        empty,
+        lambda inner: inner.Expand(filler, shape),
         lambda inner: inner.Reshape(x, shape),
         x.type,
     )
+
+
+def _has_minus_one(shape: ir.Value) -> bool:
+    """Whether a part of a shape is -1, beside which it may not have a 0."""
+    producer = shape.producer()
+    if producer is None or (producer.domain, producer.op_type) != ("", "Concat"):
+        return False
+    parts = [known_or_none(part) for part in producer.inputs]
+    return any(part is not None and (part == -1).any() for part in parts)
 
 
 @adapter("Slice", 1, 10)

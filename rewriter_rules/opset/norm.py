@@ -35,8 +35,8 @@ def _stash(node: ir.Node, x: ir.Value) -> ir.DataType:
 
 
 def _last_axes(node: ir.Node, x: ir.Value) -> list[int]:
-    count = rank(x)
-    return list(range(normalized(integer(node, "axis", -1), count) - count, 0))
+    axis = integer(node, "axis", -1)
+    return list(range(axis if axis < 0 else normalized(axis, rank(x)) - rank(x), 0))
 
 
 @expansion("LayerNormalization", 17)

@@ -87,17 +87,27 @@ def conditional(
     no: Callable[[Tape], ir.Value],
     kind: ir.TypeProtocol | None,
 ) -> ir.Value:
-    """Record an If with one output of a type, each branch built on a tape of its own."""
+    """Record an If with one output of a type, each branch built on a tape of its own.
+
+    bfloat16 leaves the branches as float, since If does not admit it before opset 16.
+    """
+    narrow = isinstance(kind, ir.TensorType) and kind.dtype == ir.DataType.BFLOAT16
     branches: dict[str, object] = {}
     for name, build in (("then_branch", yes), ("else_branch", no)):
         inner = Tape(op.names, op.opsets, f"{op.hint}/{name}")
         output = build(inner)
         output.type = output.type or kind
+        if narrow:
+            output = inner.Cast(output, to=ir.DataType.FLOAT)
         label = op.names.value(f"{op.hint}/{name}")
         branches[name] = ir.Graph([], [output], nodes=inner.nodes, name=label)
         op.constants.extend(inner.constants)
     (value,) = op.node("If", [flag], branches)
     value.type, value.shape = kind, None
+    if narrow:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+        value = op.Cast(value, to=ir.DataType.BFLOAT16)
+        value.shape = None
     return value
 
 

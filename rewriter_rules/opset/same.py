@@ -221,7 +221,7 @@ ReduceProd 1 11
 ReduceSum 1 11
 ReduceSumSquare 1 11
 Reshape 13 14
-Resize 18 19
+Resize 13 18 19
 Scan 9 11
 ScatterElements 13 16 18
 ScatterND 13 16 18

@@ -12,7 +12,7 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter
 __all__: list[str] = []
 
 
-@adapter("Softmax LogSoftmax Hardmax", 11, 13)
+@adapter("Softmax LogSoftmax Hardmax", 11, 13, asks=True)
 def flattened(op: Tape, node: ir.Node) -> Outputs:
     """Softmax(x, axis=a) -> Reshape(Softmax(Flatten(x, a), -1), Shape(x)), when a is not last."""
     x, axis = operand(node, 0), integer(node, "axis", 1)

@@ -72,6 +72,7 @@ class Entry:
         summary: First line of its docstring.
         opset: Opset at which the nodes it builds are valid.
         kind: ``exact`` for the operator's own other version, ``expanded`` for other operators.
+        asks: Whether it looks at shapes that it can do without.
     """
 
     run: Adapter
@@ -79,6 +80,7 @@ class Entry:
     summary: str
     opset: int
     kind: str
+    asks: bool
 
 
 _TABLE: dict[Step, Entry] = {}
@@ -86,14 +88,16 @@ _UNSPELLED: dict[Step, str] = {}
 _SAME: set[Step] = set()
 
 
-def _enter(step: Step, run: Adapter, opset: int, kind: str) -> None:
+def _enter(step: Step, run: Adapter, opset: int, kind: str, asks: bool) -> None:
     assert step not in _TABLE, step
     assert step not in _SAME, step
     summary = (run.__doc__ or "").partition("\n")[0]
-    _TABLE[step] = Entry(run, run.__name__, summary, opset, kind)
+    _TABLE[step] = Entry(run, run.__name__, summary, opset, kind, asks)
 
 
-def adapter(operators: str, source: int, target: int) -> Callable[[Adapter], Adapter]:
+def adapter(
+    operators: str, source: int, target: int, *, asks: bool = False
+) -> Callable[[Adapter], Adapter]:
     """Enter a function into the table.
 
     Args:
@@ -101,12 +105,13 @@ def adapter(operators: str, source: int, target: int) -> Callable[[Adapter], Ada
         source: Since-version of the node it is given.
         target: Since-version of the neighbour that it leads to. Upwards, what it builds must be
             valid at opset `target`; downwards at opset `source - 1`.
+        asks: Whether it looks at shapes that it can do without, so that they are inferred first.
     """
 
     def enter(run: Adapter) -> Adapter:
         opset = target if target > source else source - 1
         for operator in operators.split():
-            _enter((operator, source, target), run, opset, "exact")
+            _enter((operator, source, target), run, opset, "exact", asks)
         return run
 
     return enter
@@ -126,7 +131,7 @@ def expansion(
     def enter(run: Adapter) -> Adapter:
         for operator in operators.split():
             at = since - 1 if opset is None else opset
-            _enter((operator, since, None), run, at, "expanded")
+            _enter((operator, since, None), run, at, "expanded", True)
         return run
 
     return enter

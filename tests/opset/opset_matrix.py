@@ -148,11 +148,17 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def _array(value: Any) -> Any:
+    """Return the array of a tensor in a proto, anything else as it is."""
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+
 def _compare(case: Any, model: onnx.ModelProto) -> tuple[str, str]:
     """Run a model on a case's data: right, wrong or unrun, and why."""
     values = not RANDOM.search(case.name)
     worst = ("right", "")
-    for feeds, expected in case.data_sets:
+    for data_set in case.data_sets:
+        feeds, expected = ([_array(each) for each in part] for part in data_set)
         outcome = ("unrun", "")
         for result in attempts(model, feeds):
             if isinstance(result, Exception):
