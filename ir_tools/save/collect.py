@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.save.layout import Layout
-from vlmpass.ir_tools.save.references import is_model_file
 from vlmpass.ir_tools.walk import TensorSlot, tensor_slots
 from vlmpass.ir_tools.weights import FileRange, Weight, as_weight
 from vlmpass.ir_tools.weights.leaves import Stored
 
-__all__ = ["Part", "Placed", "collect", "name_of"]
+__all__ = ["Part", "Placed", "collect", "name_of", "source_of"]
 
 _INLINE_BELOW = 1024
 _SHAPE_LIKE_ELEMENTS = 1024
@@ -39,6 +36,12 @@ class Part:
     weight: Weight
     source: FileRange | None
 
+    @property
+    def data_file(self) -> str | None:
+        """The data file they lie in unchanged; a model file that holds them within is none."""
+        source = self.weight.file_range()
+        return source.path if source is not None else None
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -56,18 +59,6 @@ def _is_shape_like(tensor: ir.TensorProtocol) -> bool:
     )
 
 
-def _in_data_file(tensor: ir.TensorProtocol) -> bool:
-    if not isinstance(tensor, ir.ExternalTensor):
-        return False
-    source = as_weight(tensor).file_range()
-    return source is not None and not _is_model(source.path)
-
-
-@lru_cache(maxsize=64)
-def _is_model(path: str) -> bool:
-    return is_model_file(Path(path))
-
-
 def _goes_out(slot: TensorSlot) -> bool:
     tensor = slot.tensor
     if tensor.dtype == ir.DataType.STRING or tensor.nbytes < _INLINE_BELOW:
@@ -75,8 +66,14 @@ def _goes_out(slot: TensorSlot) -> bool:
     if slot.value is None:
         # Kernels read other tensor attributes themselves, and only from the model file unless
         # whoever wrote the source knew better.
-        return _in_data_file(tensor)
+        return isinstance(tensor, ir.ExternalTensor)
     return not _is_shape_like(tensor)
+
+
+def source_of(weight: Weight) -> FileRange | None:
+    """Return where the bytes of a weight lie in a data file or within a model file, if they do."""
+    expression = weight.expression
+    return expression.file_range if isinstance(expression, Stored) else None
 
 
 def _identity(weight: Weight, source: FileRange | None) -> Hashable:
@@ -109,7 +106,7 @@ def collect(model: ir.Model, layout: Layout) -> tuple[list[Placed], list[Part]]:
             tensors.append(Placed(slot, None))
             continue
         weight = as_weight(slot.tensor)
-        source = weight.file_range()
+        source = source_of(weight)
         number = numbers.setdefault(_identity(weight, source), len(parts))
         if number == len(parts):
             nbytes = source.length if source else weight.nbytes

@@ -12,7 +12,7 @@ from typing import Literal
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.collect import Part
 from vlmpass.ir_tools.save.layout import Layout, names_agree
-from vlmpass.ir_tools.save.references import Folder, is_model_file
+from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.staging import is_staged
 
@@ -69,8 +69,6 @@ def _why_not(path: str, folder: str, limit: int | None) -> str | None:
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         return "is a link, which other tools refuse"
-    if is_model_file(Path(path)):
-        return "is a model file, and what lies inside one moves with it"
     if is_staged(Path(path)):
         return "lies in a temporary folder"
     if limit is not None and status.st_size > limit:
@@ -82,7 +80,7 @@ def _used_bytes(parts: Sequence[Part], path: str) -> int:
     ranges = sorted(
         (p.source.offset, p.source.offset + p.source.length)
         for p in parts
-        if p.source is not None and p.source.path == path
+        if p.source is not None and p.data_file == path
     )
     used = end = 0
     for start, stop in ranges:
@@ -103,7 +101,7 @@ def _why_not_these(
     """Return why a layout does not go with the kept files, or None if it does."""
     if layout is Layout.DEFAULT or not kept:
         return None
-    if any(part.source is None or part.source.path not in kept for part in parts):
+    if any(part.data_file not in kept for part in parts):
         return f"layout {layout.value} does not mix files that are there with new ones"
     names = [file.name for file in kept.values()]
     if not names_agree(layout, output, names):
@@ -133,13 +131,13 @@ def choose_kept(
         return {}
     folder = os.path.realpath(owners.output.parent)
     kept: dict[str, KeptFile] = {}
-    for path in dict.fromkeys(part.source.path for part in parts if part.source is not None):
+    for path in dict.fromkeys(path for part in parts if (path := part.data_file)):
         reason = _why_not(path, folder, limit)
         if reason is None:
             file = KeptFile.at(path, folder)
             if weights == "keep" or not _mostly_unused(parts, file, owners):
                 kept[path] = file
-        elif weights == "keep" and not is_model_file(Path(path)):
+        elif weights == "keep":
             raise SaveError(f"{path} cannot be kept: it {reason}", remedy="use --weights auto")
     reason = _why_not_these(parts, kept, layout, owners.output)
     if reason is not None and weights == "keep":

@@ -97,7 +97,7 @@ def make_plan(
     fresh: dict[int, Part] = {}
     for number, part in enumerate(parts):
         source = part.source
-        if source is not None and source.path in numbers:
+        if source is not None and part.data_file in numbers:
             places[number] = Place(numbers[source.path], source.offset)
         else:
             fresh[number] = part

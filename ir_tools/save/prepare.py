@@ -10,14 +10,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.save.collect import collect, name_of
+from vlmpass.ir_tools.save.collect import collect, name_of, source_of
 from vlmpass.ir_tools.save.forms import PROTOBUF_LIMIT, is_text, serialised
 from vlmpass.ir_tools.save.keep import Weights, choose_kept
 from vlmpass.ir_tools.save.layout import Layout, data_names
 from vlmpass.ir_tools.save.pack import Block, NewFile
 from vlmpass.ir_tools.save.plan import Plan, check_sources, make_plan
 from vlmpass.ir_tools.save.proto import Skeleton, make_skeleton
-from vlmpass.ir_tools.save.references import Folder, is_model_file
+from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.shield import shielded
 from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.splice import spliced
@@ -94,8 +94,8 @@ def model_path(path: str | os.PathLike[str]) -> Path:
 
 def _refuse_overwriting_data(plan: Plan, output: Path) -> None:
     real = os.path.realpath(output)
-    for part in plan.parts if not is_model_file(output) else ():
-        if part.source is not None and part.source.path == real:
+    for part in plan.parts:
+        if part.data_file == real:
             raise SaveError(
                 f"{output} holds the data of {part.where}", remedy="choose another output"
             )
@@ -119,7 +119,7 @@ def _streamed(skeleton: Skeleton, data: bytes, output: Path) -> NewFile:
             offset += len(piece)
             continue
         slot, weight = skeleton.marked[piece]
-        source = weight.file_range()
+        source = source_of(weight)
         block = Block(slot.where, name_of(slot), weight.nbytes, weight, source, ())
         blocks.append((offset, block))
         offset += weight.nbytes

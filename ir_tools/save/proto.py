@@ -120,6 +120,12 @@ class _Builder:
         return _standing_in(slot.tensor, proto)
 
 
+def _renamed_by_onnx_ir(slot: TensorSlot) -> bool:
+    """Whether serialising gives a tensor the name of the initializer that it is."""
+    value = slot.value
+    return value is not None and value.is_initializer() and value.name != slot.tensor.name
+
+
 @contextmanager
 def _replaced(tensors: Sequence[Placed], builder: _Builder) -> Iterator[None]:
     """Put the stand-ins into the model for a while."""
@@ -132,9 +138,8 @@ def _replaced(tensors: Sequence[Placed], builder: _Builder) -> Iterator[None]:
             if stand_in is not None:
                 replaced.append(slot)
                 slot.replace(stand_in)
-            elif slot.value is not None and slot.value.name != slot.tensor.name:
-                # onnx_ir renames the tensor of an initializer when it serialises it.
-                names.append((slot.tensor, slot.tensor.name))
+            elif _renamed_by_onnx_ir(slot):
+                names.append((slot.tensor, slot.tensor.name or None))
         yield
     finally:
         for slot in replaced:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["Folder", "data_files_of", "is_model_file"]
+__all__ = ["Folder", "data_files_of"]
 
 _CHUNK_BYTES = 4 << 20
 _OVERLAP_BYTES = 1 << 16
@@ -80,7 +80,7 @@ def _named_as_model(path: Path) -> bool:
     return path.suffix == ".onnx" or path.suffix in _TEXTS
 
 
-def is_model_file(path: Path) -> bool:
+def _is_model(path: Path) -> bool:
     """Return whether a file is a model by its suffix or by how it starts."""
     try:
         if not path.is_file():
@@ -126,7 +126,7 @@ class Folder:
             folders.update(p for p in path.parents if self.output.parent in p.parents)
         models = _models_in(self.output.parent.parent, _named_as_model)
         for folder in sorted(folders):
-            models += _models_in(folder, is_model_file)
+            models += _models_in(folder, _is_model)
         return frozenset(
             os.path.realpath(data)
             for model in models

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 _STEP_BYTES = 64 << 20  # between two looks at whether to stop
 _BUDGET_BYTES = 128 << 20
-_PLAIN_COST, _STRIDED_COST = 32 << 20, 100 << 20  # of evaluating one weight
+_PLAIN_COST, _STRIDED_COST = 32 << 20, 64 << 20  # of evaluating one weight
 _REPORT_SECONDS = 0.1
 _MAX_JOBS = 4
 
@@ -144,10 +144,10 @@ class _Writer:
     def _compute(self, target: int, offset: int, block: Block) -> None:
         tally = Tally()
         written = 0
-        for chunk in block.weight.chunks(tally):
-            write_at(target, chunk, offset + written)
-            written += len(chunk)
-            self._advance(len(chunk))
+        for shift, piece in block.weight.pieces(tally):
+            write_at(target, piece, offset + shift)
+            written += len(piece)
+            self._advance(len(piece))
         if written != block.nbytes:
             raise SaveError(
                 f"{block.where} evaluates to {written} bytes, not to the {block.nbytes} that its "
