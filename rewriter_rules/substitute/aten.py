@@ -1,0 +1,136 @@
+"""Antialiased PyTorch resizes that an exporter left as nodes of a foreign domain.
+
+``torch.onnx`` writes ``org.pytorch.aten::ATen(operator="_upsample_bicubic2d_aa")`` when it falls
+back, and users register ``aten::_upsample_bicubic2d_aa`` as a custom operator; no runtime has
+either. Inputs are those of PyTorch: image, output size, align_corners, then scales as one vector or
+as two scalars, all but the first optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.rewrite import Replacement, RuleSet, Tape, refuse, rule
+from vlmpass.ir_tools.rewrite.pattern import Op, as_pattern
+from vlmpass.rewriter_rules.opset.antialias import Axis, separable
+from vlmpass.rewriter_rules.opset.facts import known_or_none
+from vlmpass.rewriter_rules.opset.interpolation import Filter
+from vlmpass.rewriter_rules.opset.table import CannotConvertError
+
+__all__ = ["ATEN_RESIZES", "aten_antialiased_resize", "kernel_of"]
+
+_KERNELS: dict[str, Literal["linear", "cubic"]] = {
+    "_upsample_bicubic2d_aa": "cubic",
+    "_upsample_bilinear2d_aa": "linear",
+}
+_DOMAINS = ("org.pytorch.aten", "aten")
+_SPELLINGS = tuple((domain, op) for domain in _DOMAINS for op in ("ATen", *_KERNELS))
+
+
+def kernel_of(node: ir.Node) -> Literal["linear", "cubic"] | None:
+    """Return the kernel of an antialiased PyTorch resize; None for any other node."""
+    if node.domain not in _DOMAINS:
+        return None
+    given = node.attributes.get("operator") if node.op_type == "ATen" else None
+    return _KERNELS.get(node.op_type if given is None else given.as_string())
+
+
+def _corners(node: ir.Node, value: ir.Value | None) -> bool | None:
+    """Return align_corners, given as attribute or as constant input; None if it varies."""
+    if "align_corners" in node.attributes:
+        return bool(node.attributes["align_corners"].as_int())
+    if value is None:
+        return False
+    found = known_or_none(value)
+    return None if found is None else bool(found.reshape(-1)[0])
+
+
+def _scales(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
+    """Return the two scales as one float32 vector; None if PyTorch was given sizes only."""
+    if not given:
+        return None
+    parts = given if len(given) == 1 else [op.Reshape(each, op.const([1])) for each in given]
+    floats = [op.Cast(each, to=ir.DataType.FLOAT) for each in parts]
+    return floats[0] if len(floats) == 1 else op.Concat(*floats, axis=0)
+
+
+def _resize(
+    op: Tape, x: ir.Value, size: ir.Value | None, scales: ir.Value | None, kernel: str
+) -> ir.Value:
+    """Record the Resize of opset 18 that equals PyTorch's."""
+    whole = None
+    if scales is not None:
+        scales = op.Concat(op.const(np.ones(2, np.float32)), scales, axis=0)
+    elif size is not None:
+        kept = op.Slice(op.Shape(x), op.const([0]), op.const([2]), op.const([0]))
+        whole = op.Concat(kept, op.Cast(size, to=ir.DataType.INT64), axis=0)
+    return op.Resize(
+        x,
+        None,
+        scales,
+        whole,
+        mode=kernel,
+        antialias=1,
+        exclude_outside=1,
+        cubic_coeff_a=-0.5,
+        coordinate_transformation_mode="half_pixel",
+    )
+
+
+def _axes(
+    op: Tape, x: ir.Value, size: ir.Value | None, scales: ir.Value | None, corners: bool
+) -> list[Axis]:
+    axes = []
+    for index in (0, 1):
+        at, place = op.const(index), index + 2
+        scale = None if scales is None else op.Gather(scales, at, axis=0)
+        if size is not None:
+            known = known_or_none(size)
+            length: int | ir.Value
+            if known is not None:
+                length = int(known[index])
+            else:
+                length = op.Cast(op.Gather(size, at, axis=0), to=ir.DataType.INT64)
+        else:
+            height = op.Gather(op.Shape(x), op.const(place), axis=0)
+            assert scale is not None
+            wide = op.Mul(op.Cast(height, to=ir.DataType.FLOAT), scale)
+            length = op.Cast(op.Floor(wide), to=ir.DataType.INT64)
+        axes.append(Axis(place, length, None if corners else scale))
+    return axes
+
+
+@rule(Op(_SPELLINGS, (as_pattern("x"), as_pattern("rest*")), node="node"))
+def aten_antialiased_resize(
+    op: Tape, x: ir.Value, rest: tuple[ir.Value | None, ...], node: ir.Node
+) -> Replacement:
+    """aten::_upsample_*2d_aa(x, size) -> Resize(x, antialias=1), below opset 18 two MatMuls."""
+    kernel = kernel_of(node)
+    if kernel is None:
+        return refuse("{} is another operator", node)
+    size, aligned, *factors = [*rest, None, None][: max(2, len(rest))]
+    corners = _corners(node, aligned)
+    if corners is None:
+        return refuse("whether corners are aligned is known at run time only")
+    opset = op.opsets.get("", 1)
+    if opset < 13:
+        return refuse("opset {} is below 13; convert to 13 or later first", opset)
+    scales = _scales(op, [value for value in factors if value is not None])
+    if size is None and scales is None:
+        return refuse("{} has neither an output size nor scales", node)
+    if opset >= 18 and not corners:
+        return _resize(op, x, size, scales, kernel)
+    filter_ = Filter(kernel, -0.5, True, "half_pixel", corner_steps=corners)
+    if x.shape is None:
+        x.shape = ir.Shape([None, None, None, None])
+    try:
+        return separable(op, x, _axes(op, x, size, scales, corners), filter_)
+    except CannotConvertError as error:
+        return refuse(str(error))
+
+
+ATEN_RESIZES = RuleSet((aten_antialiased_resize,))

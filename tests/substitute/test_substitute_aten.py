@@ -1,0 +1,91 @@
+"""PyTorch's antialiased resizes left as foreign nodes: replaced, equal to PyTorch's own results.
+
+The references were computed by PyTorch in double, as float32 rounds places, on the image that `image` makes (see make_references.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.errors import Refused
+from vlmpass.passes.infer import Infer
+from vlmpass.passes.substitute import Substitute
+
+REFERENCES = np.load(Path(__file__).parent / "references.npz")
+SPELLINGS = {
+    "fallback": 'org.pytorch.aten.ATen<operator="{op}">(x, s, corners, {scales})',
+    "custom": "aten.{op}(x, s, corners, {scales})",
+}
+
+
+def image() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, 2, 32, 30)).astype(np.float32)
+
+
+def model(
+    call: str, opset: int, *, size: str | None, corners: int = 0, shape: str = "1,2,h,w"
+) -> ir.Model:
+    inputs = [f"float[{shape}] x"] + ([] if size else ["int64[2] s"])
+    constant = f"s = Constant<value_ints=[{size}]>()\n" if size else ""
+    domain = call.rpartition("(")[0].rpartition("<")[0] or call.partition("(")[0]
+    return ir.from_onnx_text(
+        f'<ir_version: 8, opset_import: ["" : {opset}, "{domain.rpartition(".")[0]}" : 1]>'
+        f" g ({', '.join(inputs)}) => (float[a,b,c,d] y)"
+        f" <bool corners = {{{corners}}}, float[2] scales = {{0.5, 1.5}}>"
+        f" {{ {constant} y = {call} }}"
+    )
+
+
+def run(given: ir.Model, **feeds: np.ndarray) -> np.ndarray:
+    Infer().run(given)
+    assert Substitute().run(given)
+    check(given)
+    assert not Substitute().run(given)
+    session = ort.InferenceSession(ir.to_proto(given).SerializeToString())
+    return session.run(None, feeds)[0]
+
+
+@pytest.mark.parametrize("corners", [0, 1])
+@pytest.mark.parametrize("size", ["13,11", "45,50", "9,40", "1,7", "16,16"])
+@pytest.mark.parametrize("kind", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+def test_equals_pytorch(opset, spelling, kind, size, corners):
+    call = SPELLINGS[spelling].format(op=f"_upsample_{kind}2d_aa", scales="")
+    given = model(call, opset, size=size, corners=corners)
+    y = run(given, x=image())
+    np.testing.assert_allclose(y, REFERENCES[f"{kind} {size} {corners}"], atol=1e-5)
+    resizes = sum(node.op_type == "Resize" for node in given.graph)
+    assert resizes == (opset >= 18 and not corners)
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_sizes_known_at_run_time_only(opset):
+    call = SPELLINGS["fallback"].format(op="_upsample_bicubic2d_aa", scales="")
+    y = run(model(call, opset, size=None), x=image(), s=np.array([9, 40], np.int64))
+    np.testing.assert_allclose(y, REFERENCES["bicubic 9,40 0"], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["1,2,32,30", "1,2,h,w"])
+@pytest.mark.parametrize("opset", [17, 18])
+def test_scales_instead_of_sizes(opset, shape):
+    call = 'org.pytorch.aten.ATen<operator="_upsample_bicubic2d_aa">(x, , corners, scales)'
+    y = run(model(call, opset, size="1,1", shape=shape), x=image())
+    np.testing.assert_allclose(y, REFERENCES["bicubic scales"], atol=1e-5)
+
+
+def test_refuses_below_opset_13_naming_the_node():
+    call = SPELLINGS["custom"].format(op="_upsample_bilinear2d_aa", scales="")
+    with pytest.raises(Refused, match="opset 12 is below 13"):
+        Substitute().run(model(call, 12, size="4,4"))
+
+
+def test_other_foreign_nodes_stay():
+    call = 'org.pytorch.aten.ATen<operator="weight_norm">(x, s, corners, scales)'
+    assert not Substitute().run(model(call, 17, size="4,4"))
