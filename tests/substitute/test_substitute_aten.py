@@ -1,6 +1,7 @@
 """PyTorch's antialiased resizes left as foreign nodes: replaced, equal to PyTorch's own results.
 
-The references were computed by PyTorch in double, as float32 rounds places, on the image that `image` makes (see make_references.py).
+The references were computed by PyTorch in double, as float32 rounds places, on the image that
+`image` makes (see make_references.py).
 """
 
 from __future__ import annotations
