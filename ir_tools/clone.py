@@ -211,6 +211,8 @@ def instantiate(
     nodes = [cloner.node(node) for node in function]
     for use in list(absent.uses()):
         use.node.replace_input_with(use.idx, None)
+        present = [index for index, value in enumerate(use.node.inputs) if value is not None]
+        use.node.resize_inputs(max(present, default=-1) + 1)
     outputs = [cloner.value(value) for value in function.outputs[: len(call.outputs)]]
     return nodes, [None if value is absent else value for value in outputs]
 

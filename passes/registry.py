@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.passes.base import Pass
+
+if TYPE_CHECKING:
+    from vlmpass.passes.base import Pass
 
 __all__ = ["GROUP", "PASSES", "Registry"]
 
 GROUP = "vlmpass.passes"
 
 
-class Registry(Mapping[str, type[Pass]]):
+class Registry(Mapping[str, "type[Pass]"]):
     """Pass classes by name; listing the names imports none of them.
 
     Looking a name up raises KeyError for an unknown one and PipelineError for one whose package is
@@ -29,6 +32,8 @@ class Registry(Mapping[str, type[Pass]]):
         return {name: list(entries[name].values()) for name in sorted(entries)}
 
     def __getitem__(self, name: str) -> type[Pass]:
+        from vlmpass.passes.base import Pass  # imports onnx_ir, which listing the names need not
+
         entry, *others = self._entries[name]
         if others:
             values = ", ".join(_origin(each) for each in (entry, *others))
@@ -47,6 +52,9 @@ class Registry(Mapping[str, type[Pass]]):
         if not (isinstance(found, type) and issubclass(found, Pass) and found.name == name):
             raise PipelineError(f"{_origin(entry)} is not a Pass with the name '{name}'")
         return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -83,9 +83,11 @@ class _Reader:
         return True
 
     def fail(self, expected: str) -> NoReturn:
-        found = self.peek()
+        mark = self.peek()
+        word = WORD.match(self.text, self.at)
+        found = word.group() if word else mark
         got = f"found '{found}'" if found else "the text ends"
-        span = Span(self.at, self.at + 1)
+        span = Span(self.at, self.at + max(1, len(found)))
         raise point(self.text, span, f"{expected} is expected here, but {got}")
 
     def word(self, expected: str) -> Text:
