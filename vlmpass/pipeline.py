@@ -11,14 +11,16 @@ from typing import TypeAlias, cast, get_args
 import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import clone
-from vlmpass.ir_tools.errors import PipelineError, SaveError
+from vlmpass.ir_tools.errors import ModelError, PipelineError, SaveError
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.load.parse import parse_file
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.memory import peak_rss
 from vlmpass.ir_tools.save import SaveReport, parse_size, save
 from vlmpass.ir_tools.save.keep import Weights
 from vlmpass.ir_tools.save.layout import Layout
+from vlmpass.ir_tools.save.prepare import model_path
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import as_weight
 from vlmpass.judge import Judge
@@ -115,7 +117,7 @@ class Pipeline:
             VlmpassError: It cannot be done right; nothing was written.
         """
         limit, kind, way = parse_size(shard_size), _layout(layout), _weights(weights)
-        _refuse_foreign(Path(path), force)
+        _refuse_foreign(model_path(path), force)
         run = _Run(self, source, verify)
         run.transform(_splitting(limit, kind))
         found: list[Checked] = []
@@ -223,9 +225,6 @@ def _lost(saved: SaveReport) -> list[str]:
 
 def _refuse_foreign(path: Path, force: bool) -> None:
     """Refuse to replace a file that is not a model, unless that is asked for."""
-    from vlmpass.ir_tools.errors import ModelError
-    from vlmpass.ir_tools.load.parse import parse_file
-
     if force or not path.is_file():
         return
     try:

@@ -68,40 +68,110 @@ def trace_use(model: ir.Model, value: ir.Value) -> Use:
 
     Calls of the model's functions and loop bodies are followed; no weight is read.
     """
-    use = Use()
-    queue: deque[tuple[ir.Value, int, bool]] = deque([(value, 0, True)])
-    seen: set[int] = set()
-    while queue and len(seen) < _STEPS:
-        current, shift, exact = queue.popleft()
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        for node, position in current.uses():
-            if exact:
-                _note(use, node, position, shift)
-            _note_convolution(use, node, position)
-            queue.extend(_next(model, node, position, shift, exact))
-    return use
+    return _Trace(model).run(value)
 
 
-def _next(
-    model: ir.Model, node: ir.Node, position: int, shift: int, exact: bool
-) -> Iterator[tuple[ir.Value, int, bool]]:
-    function = model.functions.get(node.op_identifier())
-    if function is not None:
-        yield function.inputs[position], shift, exact
-        return
-    if node.op_type == "Loop" and position >= 2:
-        yield node.attributes["body"].as_graph().inputs[position], shift, exact
-        return
-    positions = _KEEPS.get(node.op_type, frozenset())
-    if positions is None or position in positions:
-        for output in node.outputs:
-            yield output, shift, exact
-    elif node.op_type in ("Add", "Mul") or (node.op_type in _ELEMENTWISE and position == 0):
-        added = _shift(node, position)
-        for output in node.outputs:
-            yield output, shift + (added or 0), exact and added is not None
+def small_integers(value: ir.Value | None) -> list[int] | None:
+    """Return the elements of a constant of at most 16 integers; None for anything else."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size > 16 or not tensor.dtype.is_integer():
+        return None
+    return [int(number) for number in tensor.numpy().reshape(-1)]
+
+
+class _Trace:
+    """One walk: values still to look at, with what was added to them on the way."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._functions = model.functions
+        self._arguments: dict[ir.Value, ir.Value | None] = {}
+        self._use = Use()
+
+    def run(self, value: ir.Value) -> Use:
+        """Walk until nothing new is reached."""
+        queue: deque[tuple[ir.Value, int, bool]] = deque([(value, 0, True)])
+        seen: set[ir.Value] = set()
+        while queue and len(seen) < _STEPS:
+            current, shift, exact = queue.popleft()
+            if current in seen:
+                continue
+            seen.add(current)
+            for node, position in current.uses():
+                if exact:
+                    self._note(node, position, shift)
+                self._note_convolution(node, position)
+                queue.extend(self._next(node, position, shift, exact))
+        return self._use
+
+    def _next(
+        self, node: ir.Node, position: int, shift: int, exact: bool
+    ) -> Iterator[tuple[ir.Value, int, bool]]:
+        """Yield what the values become, by how much they are shifted and whether just that."""
+        function = self._functions.get(node.op_identifier())
+        if function is not None:
+            self._arguments.update(zip(function.inputs, node.inputs, strict=False))
+            yield function.inputs[position], shift, exact
+            return
+        if node.op_type == "Loop" and position >= 2:
+            yield node.attributes["body"].as_graph().inputs[position], shift, exact
+            return
+        positions = _KEEPS.get(node.op_type, frozenset())
+        if positions is None or position in positions:
+            for output in node.outputs:
+                yield output, shift, exact
+        elif node.op_type in ("Add", "Mul") or (node.op_type in _ELEMENTWISE and position == 0):
+            added = _shift(node, position)
+            for output in node.outputs:
+                yield output, shift + (added or 0), exact and added is not None
+
+    def _note(self, node: ir.Node, position: int, shift: int) -> None:
+        use = self._use
+        use.consumers.add((node.op_type, position))
+        if node.op_type == "Equal":
+            use.equal_to += small_integers(node.inputs[1 - position]) or []
+        table_at = _INDEXES.get(node.op_type, {}).get(position)
+        rows = None
+        if table_at is not None and table_at < len(node.inputs):
+            rows = self._rows(node, node.inputs[table_at])
+        elif node.op_type == "OneHot" and position == 0:
+            depth = small_integers(node.inputs[1])
+            rows = depth[0] if depth else None
+        if rows is not None:
+            limit = max(rows - shift, 1)
+            use.bound = limit if use.bound is None else min(use.bound, limit)
+
+    def _rows(self, node: ir.Node, table: ir.Value | None) -> int | None:
+        """Return the length of the axis that a node indexes, if it is known."""
+        shape = self._static_shape(table)
+        axis = node.attributes.get_int("axis", 0)
+        if shape is None or not -len(shape) <= axis < len(shape):
+            return None
+        return shape[axis]
+
+    def _static_shape(self, value: ir.Value | None) -> list[int | None] | None:
+        while value in self._arguments:
+            value = self._arguments[value]
+        if value is None:
+            return None
+        shape = value.const_value.shape if value.const_value is not None else value.shape
+        if shape is None:
+            producer = value.producer()
+            keeps = producer is not None and producer.op_type in ("Cast", "DequantizeLinear")
+            return self._static_shape(producer.inputs[0]) if producer and keeps else None
+        return [dim if isinstance(dim, int) else None for dim in shape]
+
+    def _note_convolution(self, node: ir.Node, position: int) -> None:
+        use = self._use
+        if use.stride is not None or position != 0 or node.op_type not in ("Conv", "ConvInteger"):
+            return
+        weight = self._static_shape(node.inputs[1])
+        strides = node.attributes.get_ints("strides", [])
+        if weight is None or len(weight) < 4:
+            return
+        across = [*strides, 1, 1][-2:] if len(strides) < 2 else list(strides[-2:])
+        use.stride = (across[0], across[1])
+        if weight[1] is not None:
+            use.channels = weight[1] * node.attributes.get_int("group", 1)
 
 
 def _shift(node: ir.Node, position: int) -> int | None:
@@ -112,66 +182,3 @@ def _shift(node: ir.Node, position: int) -> int | None:
     if number is None or len(number) != 1:
         return None
     return number[0] if node.op_type == "Add" else -number[0]
-
-
-def small_integers(value: ir.Value | None) -> list[int] | None:
-    """Return the elements of a constant of at most 16 integers; None for anything else."""
-    if value is None:
-        return None
-    tensor = value.const_value
-    producer = value.producer()
-    if tensor is None and producer is not None and producer.op_type == "Constant":
-        attribute = producer.attributes.get("value")
-        tensor = attribute.as_tensor() if attribute is not None else None
-    if tensor is None or tensor.size > 16 or not tensor.dtype.is_integer():
-        return None
-    return [int(number) for number in tensor.numpy().reshape(-1)]
-
-
-def _note(use: Use, node: ir.Node, position: int, shift: int) -> None:
-    use.consumers.add((node.op_type, position))
-    if node.op_type == "Equal":
-        use.equal_to += small_integers(node.inputs[1 - position]) or []
-    table_at = _INDEXES.get(node.op_type, {}).get(position)
-    rows = None
-    if table_at is not None and table_at < len(node.inputs):
-        rows = _rows(node, node.inputs[table_at])
-    elif node.op_type == "OneHot" and position == 0:
-        depth = small_integers(node.inputs[1])
-        rows = depth[0] if depth else None
-    if rows is not None:
-        limit = max(rows - shift, 1)
-        use.bound = limit if use.bound is None else min(use.bound, limit)
-
-
-def _rows(node: ir.Node, table: ir.Value | None) -> int | None:
-    """Return the length of the axis that a node indexes, if it is known."""
-    shape = _static_shape(table)
-    axis = node.attributes.get_int("axis", 0)
-    if shape is None or not -len(shape) <= axis < len(shape):
-        return None
-    return shape[axis]
-
-
-def _static_shape(value: ir.Value | None) -> list[int | None] | None:
-    if value is None:
-        return None
-    shape = value.const_value.shape if value.const_value is not None else value.shape
-    if shape is None:
-        producer = value.producer()
-        keeps = producer is not None and producer.op_type in ("Cast", "DequantizeLinear")
-        return _static_shape(producer.inputs[0]) if producer is not None and keeps else None
-    return [dim if isinstance(dim, int) else None for dim in shape]
-
-
-def _note_convolution(use: Use, node: ir.Node, position: int) -> None:
-    if use.stride is not None or position != 0 or node.op_type not in ("Conv", "ConvInteger"):
-        return
-    weight = _static_shape(node.inputs[1])
-    strides = node.attributes.get_ints("strides", [])
-    if weight is None or len(weight) < 4:
-        return
-    across = [*strides, 1, 1][-2:] if len(strides) < 2 else list(strides[-2:])
-    use.stride = (across[0], across[1])
-    if weight[1] is not None:
-        use.channels = weight[1] * node.attributes.get_int("group", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Protocol, cast
 
 import typer
 
@@ -56,6 +56,10 @@ def _common(
 
 
 # Typer brings its own click or takes the installed one; the error that both derive from is here.
+class _ClickError(Protocol):
+    def format_message(self) -> str: ...
+
+
 _UsageError: type[Exception] = next(
     each
     for each in typer.BadParameter.__mro__
@@ -77,16 +81,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _explained(error: Exception) -> str:
     """Return the message of a usage error, with the nearest right word where there is one."""
-    option = getattr(error, "option_name", None)
-    possible = getattr(error, "possibilities", None) or []
     context = getattr(error, "ctx", None)
     where = getattr(context, "command_path", "vlmpass")
-    if option is not None and not possible and context is not None:
+    option = getattr(error, "option_name", None)
+    if option is not None and context is not None:
         known = [each for param in context.command.params for each in param.opts]
-        possible = difflib.get_close_matches(option, known, 1, 0.5)
-    if option is not None:
-        message = f"{where} has no option {option}"
-        hint = f"did you mean {possible[0]}?" if possible else f"see {where} --help"
-        return f"{message}; {hint}"
-    message = str(getattr(error, "message", error)).rstrip(".")
-    return f"{message}; see {where} --help" if "Did you mean" not in message else message
+        close = difflib.get_close_matches(option, known, 1, 0.5)
+        hint = f"did you mean {close[0]}?" if close else f"see {where} --help"
+        return f"{where} has no option {option}; {hint}"
+    text = cast(_ClickError, error).format_message()
+    problem, _, suggestion = text.rstrip(".").partition(". ")
+    hint = suggestion.replace("Did you", "did you") or f"see {where} --help"
+    return f"{problem[:1].lower()}{problem[1:]}; {hint}"

@@ -114,7 +114,7 @@ def convert(
 
     instruments = _instruments(verify_each, dump, limit)
     pipeline = Pipeline(passes, opset=opset, dtype=dtype, target=target, instruments=instruments)
-    asked = [f"opset{opset}" if opset else None, dtype, target, "passes" if passes else None]
+    asked = [_opset_word(opset), dtype, target, "passes" if passes else None]
     if layout != "default":
         asked.append(layout)
     path = output or output_beside(source, asked)
@@ -150,3 +150,9 @@ def _instruments(verify_each: bool, dump: Path | None, limit: int | None) -> lis
     if verify_each:
         found.append(VerifyEach())
     return found
+
+
+def _opset_word(opset: str | None) -> str | None:
+    if opset is None:
+        return None
+    return f"opset{opset}" if opset.isdigit() else f"opset-{opset}"

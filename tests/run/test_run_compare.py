@@ -1,0 +1,137 @@
+import ml_dtypes
+import numpy as np
+import pytest
+
+from vlmpass.ir_tools.run import TOLERANCES, compare, compare_arrays
+
+
+def arrays(error=0.0, dtype=np.float32, size=1000):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal(size)
+    return a.astype(dtype), (a * (1 + error)).astype(dtype)
+
+
+def test_equal_arrays_are_equal_in_every_type():
+    for dtype in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16, np.int64, np.uint8):
+        a, _ = arrays(dtype=dtype)
+        found = compare_arrays("y", a, a.copy())
+        assert found.ok
+        assert found.max_abs == found.max_rel == 0
+        assert found.cosine == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("error", "ok"), [(5e-5, True), (5e-4, False)])
+def test_float32_is_held_to_its_tolerance(error, ok):
+    found = compare_arrays("y", *arrays(error))
+    assert found.ok is ok
+    assert found.tolerance == TOLERANCES["float32"]
+    assert 0.3 * error < found.max_rel < error
+
+
+def test_the_narrower_type_sets_the_tolerance():
+    a, b = arrays(2e-3)
+    found = compare_arrays("y", a, b.astype(np.float16))
+    assert found.ok
+    assert found.tolerance == TOLERANCES["float16"]
+    assert (found.expected, found.actual) == ("float32[1000]", "float16[1000]")
+
+
+def test_a_given_tolerance_wins_and_a_floor_raises_the_default():
+    a, b = arrays(1e-3)
+    assert not compare_arrays("y", a, b).ok
+    assert compare_arrays("y", a, b, tolerance=1e-2).ok
+    assert compare_arrays("y", a, b, at_least=5e-3).ok
+    assert not compare_arrays("y", a, b, tolerance=1e-4, at_least=5e-3).ok
+
+
+def test_mask_constants_do_not_hide_errors_elsewhere():
+    a, b = arrays(1e-2)
+    a[::10] = b[::10] = -3.4e38
+    assert not compare_arrays("y", a, b).ok
+
+
+def test_an_error_next_to_zeros_counts():
+    a = np.zeros(1000, np.float32)
+    a[:5] = 1
+    b = a.copy()
+    b[900] = 1e-3
+    assert not compare_arrays("y", a, b).ok
+    assert compare_arrays("y", b, a).max_rel == compare_arrays("y", a, b).max_rel
+
+
+def test_nan_and_infinity_count_where_they_are_alone():
+    a, _ = arrays()
+    a[3], a[4] = np.nan, np.inf
+    same = compare_arrays("y", a, a.copy())
+    assert same.ok
+    assert (same.nan, same.inf) == ((1, 1), (1, 1))
+    b = a.copy()
+    b[3], b[5] = 0, np.nan
+    found = compare_arrays("y", a, b)
+    assert not found.ok
+    assert "2 elements are NaN or infinite in one" in found.reason
+    c = a.copy()
+    c[4] = -np.inf
+    assert not compare_arrays("y", a, c).ok
+
+
+def test_all_zero_is_flagged():
+    a, _ = arrays()
+    zero = np.zeros_like(a)
+    assert compare_arrays("y", a, zero).all_zero == (False, True)
+    assert not compare_arrays("y", a, zero).ok
+    assert compare_arrays("y", zero, zero).all_zero == (True, True)
+    assert compare_arrays("y", a, zero).cosine == 0.0
+
+
+def test_integers_booleans_and_strings_are_exact():
+    big = np.array([2**60, 1], np.int64)
+    assert not compare_arrays("y", big, big + 1).ok
+    assert compare_arrays("y", big, big + 1).max_abs == pytest.approx(1, abs=255)
+    flags = np.array([True, False])
+    assert compare_arrays("y", flags, flags).ok
+    assert not compare_arrays("y", flags, ~flags).ok
+    words = np.array(["a", "b"], dtype=object)
+    assert compare_arrays("y", words, words).ok
+    assert not compare_arrays("y", words, words[::-1]).ok
+
+
+def test_shapes_and_kinds_must_agree():
+    a, _ = arrays()
+    assert compare_arrays("y", a, a[:-1]).reason == "shapes differ"
+    assert compare_arrays("y", a, a.astype(np.int64)).reason == "element types differ"
+    assert compare_arrays("y", a.astype(np.int32), a.astype(np.int64)).reason
+
+
+def test_empty_and_scalar_arrays():
+    empty = np.zeros((0, 3), np.float32)
+    found = compare_arrays("y", empty, empty)
+    assert found.ok
+    assert found.all_zero == (False, False)
+    assert compare_arrays("y", np.float32(1).reshape(()), np.float32(1).reshape(())).ok
+
+
+def test_large_arrays_are_compared_whole():
+    a = np.ones(3_000_001, np.float32)
+    b = a.copy()
+    b[-1] = 1.1
+    assert not compare_arrays("y", a, b).ok
+
+
+def test_huge_values_do_not_overflow_the_cosine():
+    a = np.full(10, 1e300)
+    assert compare_arrays("y", a, a).cosine == pytest.approx(1.0)
+
+
+def test_missing_and_new_outputs_and_sequences():
+    a, b = arrays(1e-2)
+    found = {each.name: each for each in compare({"x": a, "y": a}, {"x": a, "z": a})}
+    assert found["x"].ok
+    assert found["y"].reason == "output is missing"
+    assert found["z"].reason == "output is new"
+    lists = compare({"s": [a, a]}, {"s": [a, b]})
+    assert [each.ok for each in lists] == [True, False]
+    assert [each.name for each in lists] == ["s[0]", "s[1]"]
+    assert not compare({"s": [a]}, {"s": [a, a]})[0].ok
+    assert compare({"o": None}, {"o": None})[0].ok
+    assert not compare({"o": None}, {"o": a})[0].ok

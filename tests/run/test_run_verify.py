@@ -1,0 +1,261 @@
+import json
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import pytest
+from run_models import EXPORTS, mlp, saved, text_model, with_initializer
+
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.run import Runner, compare, verify
+from vlmpass.ir_tools.run.sides import computed_in
+from vlmpass.ir_tools.run.widen import widen
+
+F32, F16, BF16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
+# torch's legacy exporter writes Cast(to=COMPLEX128) into this one, which nothing runs.
+BROKEN = "vision.bfloat16.ts17.onnx"
+INDEX = [
+    entry for entry in json.loads((EXPORTS / "index.json").read_text()) if entry["file"] != BROKEN
+]
+
+
+@pytest.mark.parametrize("entry", INDEX, ids=lambda entry: entry["file"])
+def test_every_export_equals_itself_on_generated_inputs(entry):
+    path = EXPORTS / entry["file"]
+    found = verify(path, load(path))
+    assert found.ok
+    assert not found.findings
+    assert all(trial.finite for trial in found.trials)
+    assert len(found.trials) == (2 if found.trials[0].dims else 1)
+    for name in found.trials[0].dims:
+        assert len({trial.dims[name] for trial in found.trials}) == 2
+
+
+def test_a_broken_export_is_an_error_not_a_verdict():
+    with pytest.raises(VerifyError, match="complex128"):
+        verify(EXPORTS / BROKEN, EXPORTS / BROKEN)
+
+
+def halves(arrays, prefix, dtype):
+    """Arrays of an export's file whose names start with a prefix, bit patterns as numbers."""
+    found = {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+    return {k: a.view(dtype) if a.dtype == np.uint16 else a for k, a in found.items()}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    # The exporter's spelling of >> on packed integers is not what torch computes.
+    [e for e in INDEX if "float16" in e["file"] and "quant" not in e["file"]],
+    ids=lambda entry: entry["file"],
+)
+def test_the_wide_twin_of_a_narrow_export_equals_torch_in_float32(entry):
+    arrays = dict(np.load(EXPORTS / entry["feeds"]))
+    dtype = ml_dtypes.bfloat16 if "bfloat16" in entry["file"] else np.float16
+    model = load(EXPORTS / entry["file"])
+    widen(model, frozenset({BF16, F16}))
+    with Runner(model) as runner:
+        made = runner.run(halves(arrays, "in:", dtype))
+    expected = {name: arrays[f"out32:{name}"] for name in made}
+    # Constants such as 1 / sqrt(head) were rounded when the model was exported.
+    for found in compare(expected, made, tolerance=1e-3):
+        assert found.ok, found
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, BF16])
+def test_one_wrong_weight_is_found_in_every_type(dtype):
+    model, wrong = mlp(dtype), mlp(dtype)
+    assert verify(model, wrong).ok
+    value = wrong.graph.initializers["b"]
+    array = value.const_value.numpy().copy()
+    array[3, 5] = -array[3, 5] + 1
+    value.const_value = ir.tensor(array, name="b")
+    found = verify(model, wrong)
+    assert not found.ok
+    assert found.max_rel > 0.01
+
+
+def test_bfloat16_against_float32_is_held_to_float32():
+    found = verify(mlp(BF16), mlp(F32))
+    assert found.ok
+    assert "bfloat16 computed in float32" in found.expected_ran
+    assert found.actual_ran == "ONNX Runtime"
+    assert found.max_rel < 1e-5
+    assert found.outputs[0].tolerance == 1e-4
+    assert not verify(mlp(BF16), mlp(F32, scale=1.001)).ok
+
+
+def test_float16_against_float32_is_held_to_float32():
+    found = verify(mlp(F16), mlp(F32))
+    assert found.ok
+    assert "float16 computed in float32" in found.expected_ran
+    assert not verify(mlp(F16), mlp(F32, scale=1.001)).ok
+
+
+def test_float32_against_a_narrower_type_is_held_to_that():
+    found = verify(mlp(F32), mlp(F16))
+    assert found.ok
+    assert found.expected_ran == found.actual_ran == "ONNX Runtime"
+    assert found.outputs[0].tolerance == 5e-3
+    assert verify(mlp(F32), mlp(BF16)).outputs[0].tolerance == 4e-2
+    assert not verify(mlp(F32), mlp(F16, scale=1.1)).ok
+
+
+def test_what_is_computed_in_ignores_casts_and_moves():
+    model = text_model(
+        """g (float16[n] x) => (float[n] y) {
+            z = Identity(x)
+            w = Cast<to = 1>(z)
+            y = Neg(w)
+        }"""
+    )
+    assert computed_in(model) == {F32}
+
+
+def test_widening_reaches_attributes_subgraphs_and_functions():
+    model = ir.from_onnx_text(
+        # 16384 and 16256 are the bit patterns of 2.0 and 1.0.
+        """<ir_version: 8, opset_import: ["": 17, "f": 1]>
+        g (bfloat16[n] x, bool c) => (bfloat16[n] y) {
+            two = Constant<value = bfloat16[1] {16384}>()
+            s = Shape(x)
+            ones = ConstantOfShape<value = bfloat16[1] {16256}>(s)
+            t = Mul(x, two)
+            u = Add(t, ones)
+            v = If(c) <
+                then_branch = a () => (bfloat16[n] o) { o = f.twice(u) },
+                else_branch = b () => (bfloat16[n] p) { p = Neg(u) }
+            >
+            w = Cast<to = 1>(v)
+            y = Cast<to = 16>(w)
+        }
+        <domain: "f", opset_import: ["": 17]> twice (a) => (b) { b = Add(a, a) }"""
+    )
+    widen(model, frozenset({BF16}))
+    x = np.array([1.0, 2.0], ml_dtypes.bfloat16)
+    with Runner(model) as runner:
+        yes = runner.run({"x": x, "c": np.array(True)})["y"]
+        no = runner.run({"x": x, "c": np.array(False)})["y"]
+    assert yes.dtype == np.float32
+    assert yes.tolist() == [6.0, 10.0]
+    assert no.tolist() == [-3.0, -5.0]
+
+
+def test_an_assignment_the_source_refuses_is_replaced_by_another():
+    model = text_model(
+        """g (float[batch, seq, 4] x, float[batch, other, 4] m) => (float[batch, seq, 4] y) {
+            y = Add(x, m)
+        }"""
+    )
+    found = verify(model, model)
+    assert found.ok
+    assert all(trial.dims["other"] in (trial.dims["seq"], 1) for trial in found.trials)
+
+
+def test_a_source_that_runs_on_nothing_is_an_error_that_says_so():
+    model = text_model(
+        """g (float[n] x) => (float[m] y) {
+            to = Constant<value_ints = [7, 11]>()
+            y = Reshape(x, to)
+        }"""
+    )
+    with pytest.raises(VerifyError, match=r"accepts none of .*; give inputs with --inputs"):
+        verify(model, model)
+
+
+def test_a_size_that_cannot_vary_is_noted():
+    model = text_model(
+        """g (float[n, 4] x, float[1, 4] w) => (float[m, 8] y) {
+            to = Constant<value_ints = [1, 8]>()
+            y = Reshape(x, to)
+        }"""
+    )
+    with_initializer(model, "w", np.ones((1, 4), np.float32))
+    found = verify(model, model)
+    assert found.ok
+    assert any("ran at one size only: n=2" in note for note in found.notes)
+
+
+def test_sizes_that_the_second_model_fixes_are_used():
+    model = mlp(F32)
+    fixed = mlp(F32)
+    fixed.graph.inputs[0].shape = ir.Shape((5, 16))
+    found = verify(model, fixed)
+    assert found.ok
+    assert {trial.dims["n"] for trial in found.trials} == {5}
+
+
+def test_missing_and_new_inputs_and_outputs_are_findings():
+    model, other = mlp(F32), mlp(F32)
+    other.graph.inputs[0].name = "renamed"
+    found = verify(model, other)
+    assert not found.ok
+    assert found.findings == ("input 'x' is missing", "input 'renamed' is new and has no default")
+    other = mlp(F32)
+    other.graph.outputs[0].name = "z"
+    assert verify(model, other).findings == ("output 'y' is missing",)
+    other = mlp(F32)
+    other.graph.inputs[0].shape = ir.Shape(("n", "m", 16))
+    assert verify(model, other).findings == ("input 'x' has rank 3, was 2",)
+
+
+def test_a_result_that_no_longer_loads_is_a_finding():
+    broken = text_model("g (float[n, 16] x) => (float[n, 8] y) { y = Nonsense(x) }")
+    found = verify(mlp(F32), broken)
+    assert not found.ok
+    assert "Nonsense" in found.findings[0]
+
+
+def test_a_result_that_refuses_what_the_source_accepts_is_a_finding():
+    picky = text_model(
+        """g (float[n, 16] x) => (float[n, 8] y) {
+            to = Constant<value_ints = [3, 8]>()
+            y = Reshape(x, to)
+        }"""
+    )
+    found = verify(mlp(F32), picky)
+    assert not found.ok
+    assert "the reference accepts the same inputs" in found.findings[0]
+
+
+def test_nan_in_the_source_is_noted_and_must_be_in_the_result():
+    source = text_model("g (float[n] x) => (float[n] y) { y = Log(x) }")
+    found = verify(source, source)
+    assert found.ok
+    assert any("NaN" in note for note in found.notes)
+    clean = text_model("g (float[n] x) => (float[n] y) { a = Abs(x) y = Log(a) }")
+    assert not verify(source, clean).ok
+
+
+def test_a_model_that_the_runtime_lacks_kernels_for_runs_in_the_evaluator():
+    source = text_model("g (double[n] x) => (double[n] y) { y = Erf(x) }")
+    found = verify(source, source)
+    assert found.ok
+    assert found.expected_ran == "the reference evaluator"
+    strict = verify(source, source, as_is=True)
+    assert not strict.ok
+    assert "NOT_IMPLEMENTED" in strict.findings[0]
+
+
+def test_a_model_that_nothing_runs_is_an_error_with_both_reasons():
+    source = text_model("g (float[n] x) => (float[n] y) { y = com.microsoft.Unheard(x) }")
+    with pytest.raises(VerifyError, match=r"nothing here runs the model: .*; the reference"):
+        verify(source, source)
+
+
+def test_own_inputs_and_a_given_tolerance(tmp_path):
+    path = saved(mlp(F32), tmp_path / "a.onnx")
+    feed = {"x": np.ones((3, 16), np.float32)}
+    found = verify(path, mlp(F32, scale=1.01), inputs=feed)
+    assert not found.ok
+    assert found.trials[0].dims == {}
+    assert verify(path, mlp(F32, scale=1.01), inputs=feed, tolerance=0.1).ok
+
+
+def test_integer_outputs_are_exact():
+    source = text_model("g (float[n, 9] x) => (int64[n, 1] y) { y = ArgMax<axis = 1>(x) }")
+    other = text_model("g (float[n, 9] x) => (int64[n, 1] y) { y = ArgMin<axis = 1>(x) }")
+    assert verify(source, source).ok
+    found = verify(source, other)
+    assert not found.ok
+    assert found.outputs[0].tolerance == 0.0
