@@ -14,6 +14,7 @@ from vlmpass.ir_tools.save.collect import collect, name_of, source_of
 from vlmpass.ir_tools.save.forms import PROTOBUF_LIMIT, is_text, serialised
 from vlmpass.ir_tools.save.keep import Weights, choose_kept
 from vlmpass.ir_tools.save.layout import Layout, data_names
+from vlmpass.ir_tools.save.locks import locked_folder
 from vlmpass.ir_tools.save.pack import Block, NewFile
 from vlmpass.ir_tools.save.plan import Plan, check_sources, make_plan
 from vlmpass.ir_tools.save.proto import Skeleton, make_skeleton
@@ -39,6 +40,7 @@ class Output:
         plan: Where the weights go.
         skeleton: The model file without large weights.
         whole: The model file itself, if large weights go into it.
+        expected: What `names` returned when this was planned.
     """
 
     path: Path
@@ -46,7 +48,8 @@ class Output:
     limit: int
     plan: Plan
     skeleton: Skeleton
-    whole: NewFile | None
+    whole: NewFile | None = None
+    expected: Sequence[str] = ()
 
     @property
     def nbytes(self) -> int:
@@ -156,9 +159,8 @@ def plan_output(
     """
     tensors, parts = collect(model, layout)
     check_sources(parts)
-    owners = Folder(output)
     file_limit = limit if layout.limits_files else None
-    kept = choose_kept(parts, weights, layout, file_limit, owners)
+    kept = choose_kept(parts, weights, layout, file_limit, Folder(output))
     plan = make_plan(tensors, parts, kept, layout, file_limit)
     _refuse_overwriting_data(plan, output)
     inline = layout is Layout.INLINE
@@ -167,9 +169,11 @@ def plan_output(
     marked = inline and not is_text(output)
     skeleton = shielded(lambda: make_skeleton(model, plan, inline=marked))
     model_limit = min(limit, PROTOBUF_LIMIT) if layout.limits_files else PROTOBUF_LIMIT
-    result = Output(output, layout, model_limit, plan, skeleton, None)
-    data, _ = result.model_bytes(result.names(owners))
-    if skeleton.marked:
-        result = replace(result, whole=_streamed(skeleton, data, output))
-    check_space(output.parent, result.nbytes + (0 if result.whole else len(data)))
+    result = Output(output, layout, model_limit, plan, skeleton)
+    with locked_folder(output.parent):
+        names = result.names(Folder(output))
+    data, _ = result.model_bytes(names)
+    whole = _streamed(skeleton, data, output) if skeleton.marked else None
+    result = replace(result, whole=whole, expected=names)
+    check_space(output.parent, result.nbytes + (0 if whole else len(data)))
     return result

@@ -58,8 +58,7 @@ class _Staged:
 
     def files(self) -> list[StagedFile]:
         """Return what to write before the commit."""
-        names = self.output.names(Folder(self.output.path))
-        contents = zip(self.data(names), self.output.plan.new, strict=True)
+        contents = zip(self.data(self.output.expected), self.output.plan.new, strict=True)
         files = [StagedFile(data.path, data.final.name, content) for data, content in contents]
         if self.output.whole is not None:
             files.append(StagedFile(self.model.path, self.output.path.name, self.output.whole))
