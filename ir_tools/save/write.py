@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 _STEP_BYTES = 64 << 20  # between two looks at whether to stop
 _BUDGET_BYTES = 128 << 20
-_PLAIN_COST, _STRIDED_COST = 32 << 20, 64 << 20  # of evaluating one weight
+_PLAIN_COST, _STRIDED_COST = 32 << 20, 80 << 20  # of evaluating one weight
 _REPORT_SECONDS = 0.1
 _MAX_JOBS = 4
 
