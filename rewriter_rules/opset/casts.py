@@ -77,7 +77,7 @@ def dense_value(op: Tape, node: ir.Node) -> Outputs:
 @adapter("ConstantOfShape", 24, 23)
 @adapter("ConstantOfShape", 25, 24)
 def fill_in_admitted_type(op: Tape, node: ir.Node) -> Outputs:
-    """ConstantOfShape(s, value=v) -> Cast(ConstantOfShape(s, value=float(v))), when v is bf16 …"""
+    """ConstantOfShape(s, value=v) -> Cast(ConstantOfShape(s, value=float(v))), of bf16."""
     given = attribute(node, "value")
     if given is None:
         return UNCHANGED

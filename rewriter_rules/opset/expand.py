@@ -113,7 +113,7 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
 
 # Hand-written expansions stand in the files of their families; these need none.
 _BODIES = (
-    "AffineGrid BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
+    "BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
     " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss Range"
     " SequenceMap Shrink SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
     " Bernoulli"

@@ -109,13 +109,25 @@ def bind_types(node: ir.Node, found: Schema) -> None:
                 break
 
 
+def _bind(value: ir.Value) -> None:
+    """Give an untyped value a type through the type parameters of what computes it."""
+    producer = value.producer()
+    if value.type is not None or producer is None or producer.domain != "":
+        return
+    if producer.op_type == "Cast":
+        value.type = ir.TensorType(ir.DataType(integer(producer, "to")))
+        return
+    versions = history(producer.op_type)
+    if versions:
+        for source in producer.inputs:
+            if source is not None:
+                _bind(source)
+        bind_types(producer, schema(producer.op_type, versions[-1]))
+
+
 def dtype(value: ir.Value) -> ir.DataType:
     """Return a value's element type."""
-    producer = value.producer()
-    if value.type is None and producer is not None and producer.domain == "":
-        versions = history(producer.op_type)
-        if versions:
-            bind_types(producer, schema(producer.op_type, versions[-1]))
+    _bind(value)
     if isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
         return value.type.dtype
     if value.type is not None:

@@ -16,6 +16,7 @@ from vlmpass.rewriter_rules.opset.build import (
 )
 from vlmpass.rewriter_rules.opset.facts import (
     again,
+    dims,
     dtype,
     integer,
     known,
@@ -56,9 +57,11 @@ def sizes_of_parts(op: Tape, node: ir.Node) -> Outputs:
     if optional_input(node, 1) is not None:
         return UNCHANGED
     x, count = operand(node, 0), len(node.outputs)
-    if count == 1:
+    axis = axis_of(node, 0)
+    length = (dims(x) or [None] * (axis + 1))[axis]
+    if count == 1 or (length is not None and length % count == 0):
         return again(op, node, drop=("num_outputs",))
-    size = size_at(op, x, axis_of(node, 0))
+    size = size_at(op, x, axis)
     parts = op.const(np.int64(count))
     part = op.Div(op.Add(size, op.const(np.int64(count - 1))), parts)
     starts = op.Mul(vector(op, range(count)), part)

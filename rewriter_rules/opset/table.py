@@ -30,6 +30,7 @@ __all__ = [
     "is_same",
     "refuse",
     "same",
+    "same_steps",
     "steps_between",
     "unspelled",
     "why_unspelled",
@@ -180,6 +181,11 @@ def entry(step: Step) -> Entry | None:
 def entries() -> dict[Step, Entry]:
     """Return all adapters by step, in order of operator and version."""
     return dict(sorted(_TABLE.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0)))
+
+
+def same_steps() -> list[Step]:
+    """Return the hand-checked SAME set in order."""
+    return sorted(_SAME, key=lambda step: (step[0], step[1], step[2] or 0))
 
 
 def is_same(step: Step) -> bool:
