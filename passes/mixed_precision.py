@@ -1,0 +1,166 @@
+"""The pass that brings a model to half precision and leaves islands of float32 where they matter.
+
+The result is strongly typed: every Cast that is needed stands in the graph, and no runtime has to
+guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import ml_dtypes
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.run import generate_inputs, read_inputs
+from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
+from vlmpass.ir_tools.types.narrow import Narrowing
+from vlmpass.ir_tools.types.offline import constant_tensor
+from vlmpass.ir_tools.types.ranges import magnitudes
+from vlmpass.ir_tools.types.retype import retype
+from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.ir_tools.worker.transport import Feed
+from vlmpass.passes.base import OptionError, Pass
+
+__all__ = ["MixedPrecision"]
+
+_FLOAT = ir.DataType.FLOAT
+_HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class MixedPrecision(Pass):
+    """Bring a model to half precision, with islands of float32 where half is too narrow."""
+
+    name: ClassVar[str] = "mixed-precision"
+
+    to: Literal["float16", "bfloat16"] = "float16"
+    """The half precision."""
+
+    keep_io: bool = False
+    """Whether the graph's inputs and outputs keep their types, with Casts at the border."""
+
+    keep_ops: tuple[str, ...] = ()
+    """Operators that stay in float32 besides those known to need it."""
+
+    narrow_ops: tuple[str, ...] = ()
+    """Operators known to need float32 that go to half precision all the same."""
+
+    keep_nodes: tuple[str, ...] = ()
+    """Regular expressions; nodes whose name one of them finds stay in float32."""
+
+    calibrate: str = "none"
+    """What to measure ranges with: `none`, `random` inputs, or an .npz file of inputs."""
+
+    limit: float = 0.5
+    """Share of half precision's range above which a measured value stays wide."""
+
+    def __post_init__(self) -> None:
+        """Check the expressions and the limit."""
+        super().__post_init__()
+        for expression in self.keep_nodes:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise OptionError("keep-nodes", f"'{expression}': {error}") from None
+        if not 0 < self.limit <= 1:
+            raise OptionError("limit", f"{self.limit} is not a share", remedy="give 0 < limit <= 1")
+
+    def run(self, model: ir.Model) -> bool:
+        """Convert in place."""
+        half, request = _HALVES[self.to], f"{self.name} to {self.to}"
+        wide = set(_HALVES.values()) if self._narrow_seeds(model) else {*_HALVES.values()} - {half}
+        widening = dict.fromkeys(sorted(wide, key=int), _FLOAT)
+        changed = retype(model, widening, request=request, keep_io=self.keep_io)
+        kept = self._chosen(model)
+        kept |= self._measured(model, half, request)
+        kept = grow(model, solve(model), kept)
+        kept |= dict(_unfit(model, kept, half))
+        changed |= retype(model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io)
+        return _wide_softmax(model) or changed
+
+    def _sensitive(self) -> dict[tuple[str, str], str]:
+        found = {key: why for key, why in SENSITIVE.items() if key[1] not in self.narrow_ops}
+        for name in self.keep_ops:
+            domain, _, op_type = name.rpartition("::")
+            found[domain, op_type] = "the pipeline says so"
+        return found
+
+    def _narrow_seeds(self, model: ir.Model) -> bool:
+        """Whether a node that is to be wide computes in half precision now."""
+        typing = solve(model)
+        halves = set(_HALVES.values())
+        return any(
+            typing.dtype(value) in halves for node in self._chosen(model) for value in node.outputs
+        )
+
+    def _chosen(self, model: ir.Model) -> dict[ir.Node, str]:
+        kept = seeds(model, solve(model), self._sensitive())
+        for node in all_nodes(model):
+            for expression in self.keep_nodes:
+                if node.name and re.search(expression, node.name):
+                    kept.setdefault(node, f"the pipeline keeps nodes like '{expression}'")
+        return kept
+
+    def _feeds(self, model: ir.Model) -> Sequence[Feed]:
+        if self.calibrate == "none":
+            return ()
+        if self.calibrate != "random":
+            return (read_inputs(self.calibrate, model),)
+        return tuple(generate_inputs(model, seed=seed) for seed in range(_SEEDS))
+
+    def _measured(self, model: ir.Model, half: ir.DataType, request: str) -> dict[ir.Node, str]:
+        """Keep what makes or takes values that come near the end of the range."""
+        feeds = self._feeds(model)
+        if not feeds:
+            return {}
+        end = self.limit * float(ml_dtypes.finfo(half.numpy()).max)  # type: ignore[no-untyped-call]
+        large = {name: top for name, top in magnitudes(model, feeds).items() if top > end}
+        kept: dict[ir.Node, str] = {}
+        for node in model.graph:
+            for value in (*node.outputs, *node.inputs):
+                if value is not None and value.name in large:
+                    reason = f"'{value.name}' reaches {large[value.name]:.5g} when measured"
+                    kept.setdefault(node, reason)
+        refusals = [
+            Refusal(f"output '{value.name}'", f"reaches {large[value.name]:.5g}", "use keep-io")
+            for value in model.graph.outputs
+            if value.name in large and not self.keep_io
+        ]
+        if refusals:
+            raise Refused(request, refusals)
+        return kept
+
+
+def _unfit(
+    model: ir.Model, kept: dict[ir.Node, str], half: ir.DataType
+) -> Iterator[tuple[ir.Node, str]]:
+    """Yield nodes with a constant that half precision cannot hold, with the reason."""
+    for node in all_nodes(model):
+        for value in node.inputs if node not in kept else ():
+            held = constant_tensor(value) if value is not None else None
+            if held is None or held.dtype != _FLOAT:
+                continue
+            trial = Narrowing()
+            trial.cast(held, half, str(value.name) if value is not None else "")
+            if trial.refusals:
+                yield node, f"constant {trial.refusals[0].node} {trial.refusals[0].reason}"
+
+
+def _wide_softmax(model: ir.Model) -> bool:
+    """Let Attention compute its softmax in float32."""
+    changed = False
+    for node in all_nodes(model):
+        if (node.domain, node.op_type) == ("", "Attention"):
+            found = node.attributes.get("softmax_precision")
+            if found is None or (not found.is_ref() and found.as_int() != _FLOAT):
+                node.attributes["softmax_precision"] = ir.AttrInt64(
+                    "softmax_precision", _FLOAT.value
+                )
+                changed = True
+    return changed
