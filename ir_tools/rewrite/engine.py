@@ -24,6 +24,7 @@ __all__ = ["NoFixpoint", "Rewrites", "apply_rules"]
 
 RULE_KEY: Final = "vlmpass.rule"
 _FUEL: Final = 256
+_FEW_USERS: Final = 8
 
 
 class NoFixpoint(VlmpassError):  # noqa: N818 - it says what there is not
@@ -97,7 +98,7 @@ class _Engine:
                 scope.graph.graph if isinstance(scope.graph, ir.Function) else scope.graph: scope
                 for scope in found
             }
-            self._budget = self._budget or 100_000 + 20 * sum(len(s.graph) for s in found)
+            self._budget = self._budget or 10_000 + 20 * sum(len(s.graph) for s in found)
             for scope in found:
                 self._settle(scope)
             if self.counts.total() == before:
@@ -157,8 +158,8 @@ class _Engine:
             return None
         lineage = self._lineage(proposal, root, hint)
         operands = dict.fromkeys(v for node in gone for v in node.inputs if v is not None)
-        recorded = list(tape.nodes)
-        for node in recorded:
+        users = [use.node for old, _ in proposal.pairs for use in old.uses()]
+        for node in tape.nodes:
             node.metadata_props[RULE_KEY] = match.rule.name
             scope.owner.opset_imports.setdefault(node.domain, 1)
         splice(tape, way, proposal.pairs, in_function=scope.in_function)
@@ -168,8 +169,9 @@ class _Engine:
         self.counts[match.rule.name] += 1
         for node in gone:
             self._lineages.pop(node, None)
-        self._remove_unused(operands)
-        return self._concerned(proposal, operands)
+        built = [output for node in tape.nodes for output in node.outputs]
+        self._remove_unused([*operands, *built])
+        return self._concerned([*tape.nodes, *users], operands)
 
     def _lineage(self, proposal: Proposal, root: ir.Node, hint: str) -> _Lineage:
         """Return the lineage of the new nodes, shorter by one unless the graph shrinks."""
@@ -198,12 +200,21 @@ class _Engine:
             node.graph.remove(node, safe=True)
             self._lineages.pop(node, None)
 
-    def _concerned(self, proposal: Proposal, operands: Iterable[ir.Value]) -> Iterable[ir.Node]:
+    def _concerned(
+        self, changed: Sequence[ir.Node], operands: Iterable[ir.Value]
+    ) -> Iterable[ir.Node]:
+        """Return the nodes at which a rule may match now.
+
+        Args:
+            changed: Nodes that are new or have a new input.
+            operands: What the removed nodes used; having lost a user, one may now be used inside
+                a single match. One with many users left is not: a later sweep looks again.
+        """
         if self._reach is None:
             self._reach = Reach(self.rules)
-        new = [v for node in proposal.tape.nodes for v in (*node.inputs, *node.outputs) if v]
-        new += [value for _, value in proposal.pairs]
-        return dict.fromkeys(self._reach.roots_above(dict.fromkeys([*operands, *new])))
+        left = [value.uses() for value in operands if value.producer() is not None]
+        freed = [use.node for uses in left if len(uses) <= _FEW_USERS for use in uses]
+        return dict.fromkeys(self._reach.roots_above(dict.fromkeys([*changed, *freed])))
 
 
 def apply_rules(

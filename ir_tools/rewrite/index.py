@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -15,6 +16,8 @@ from vlmpass.ir_tools.rewrite.rule import Rule
 
 __all__ = ["Index", "Reach"]
 
+_Places: TypeAlias = "frozenset[Op] | None"
+
 
 def _inputs_may_match(rule: Rule, op: Op, op_type: str, tokens: Sequence[str]) -> bool:
     """Return whether the producers of a node's inputs leave a node pattern a chance."""
@@ -24,7 +27,7 @@ def _inputs_may_match(rule: Rule, op: Op, op_type: str, tokens: Sequence[str]) -
         return True
     if patterns and isinstance(patterns[-1], Capture) and patterns[-1].rest:
         patterns = patterns[:-1]
-    elif any(token != ABSENT_TOKEN for token in tokens[len(patterns) :]):
+    elif not op.open and any(token != ABSENT_TOKEN for token in tokens[len(patterns) :]):
         return False
     padded = [*tokens, *[ABSENT_TOKEN] * (len(patterns) - len(tokens))]
     orders = [padded]
@@ -117,7 +120,7 @@ class Reach:
                     at.setdefault(op_type, set()).add(op)
         self._at = {op_type: frozenset(ops) for op_type, ops in at.items()}
 
-    def _step(self, places: frozenset[Op] | None, op_type: str) -> frozenset[Op]:
+    def _step(self, places: _Places, op_type: str) -> frozenset[Op]:
         if places is None:
             return self._at.get(op_type, frozenset())
         key = (places, op_type)
@@ -129,22 +132,25 @@ class Reach:
             )
         return found
 
-    def roots_above(self, values: Iterable[ir.Value]) -> Iterator[ir.Node]:
-        """Yield the nodes that may be roots of matches which one of these values is part of."""
-        pending: list[tuple[ir.Value, frozenset[Op] | None]] = [(v, None) for v in values]
-        seen: set[tuple[ir.Node, frozenset[Op] | None]] = set()
+    def roots_above(self, nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+        """Yield the nodes that may be roots of matches which one of these nodes is part of."""
+        pending: list[tuple[ir.Node, _Places]] = [(node, None) for node in nodes]
+        seen: set[tuple[ir.Node, _Places]] = set(pending)
         while pending:
-            value, places = pending.pop()
-            for user, _ in value.uses():
-                further = self._step(places, user.op_type)
-                if user.op_type in self._passed:
-                    further |= places or frozenset()
-                    if places is None and (user, None) not in seen:
-                        seen.add((user, None))
-                        pending.extend((output, None) for output in user.outputs)
-                if not further or (user, further) in seen:
-                    continue
-                seen.add((user, further))
-                if not self._roots.isdisjoint(further):
-                    yield user
-                pending.extend((output, further) for output in user.outputs)
+            node, places = pending.pop()
+            for further in self._steps(places, node.op_type):
+                if further is not None and not self._roots.isdisjoint(further):
+                    yield node
+                for output in node.outputs:
+                    for user, _ in output.uses():
+                        if (user, further) not in seen:
+                            seen.add((user, further))
+                            pending.append((user, further))
+
+    def _steps(self, places: _Places, op_type: str) -> Iterator[_Places]:
+        """Yield where patterns can be after a node of this type, given where they were below."""
+        further = self._step(places, op_type)
+        if op_type in self._passed:
+            yield None if places is None else further | places
+        if further:
+            yield further

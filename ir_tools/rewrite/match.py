@@ -286,7 +286,7 @@ class Match:
         if op.node is not None and not self._bind(op.node, node, node):
             return _FAIL
         schema = schema_at(node, self._opsets)
-        if op.node is None:
+        if op.node is None and not op.open:
             for attribute in unmentioned(node, op.attributes, schema):
                 return self._fail(node, "has {}={}", attribute.name, attribute.value)
         goals: list[Goal] = []
@@ -343,7 +343,7 @@ class Match:
             if not self._bind(last.name, tuple(values[len(patterns) :]), node):
                 return _FAIL
             del values[len(patterns) :]
-        if any(value is not None for value in values[len(patterns) :]):
+        if not op.open and any(value is not None for value in values[len(patterns) :]):
             return self._fail(node, "has {} inputs", len(values))
         values += [None] * (len(patterns) - len(values))
         if len(patterns) == 2 and node.op_type in COMMUTATIVE and len(node.inputs) == 2:

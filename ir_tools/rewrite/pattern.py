@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import EllipsisType
 
 __all__ = [
     "ABSENT",
@@ -118,6 +119,7 @@ class Op(Pattern):
         outputs: How many outputs the pattern speaks of; those beyond must be unused.
         node: Name under which the node itself is captured. Without it, attributes that the
             pattern does not mention must be at their defaults.
+        open: Whether any further inputs and attributes are welcome.
         stays: Whether other users are welcome: the node then stays for them.
     """
 
@@ -126,6 +128,7 @@ class Op(Pattern):
     attributes: Mapping[str, object] = field(default_factory=dict)
     outputs: int = 1
     node: str | None = None
+    open: bool = False
     stays: bool = False
 
     @property
@@ -219,7 +222,7 @@ class Operator:
 
     def __call__(
         self,
-        *inputs: Pattern | str | float | None,
+        *inputs: Pattern | str | float | EllipsisType | None,
         _domain: str = "",
         _outputs: int = 1,
         _node: str | None = None,
@@ -228,7 +231,8 @@ class Operator:
         """Return the pattern.
 
         Args:
-            inputs: Patterns, captures, numbers, or None for an input that must be absent.
+            inputs: Patterns, captures, numbers, or None for an input that must be absent; a last
+                ``...`` stands for any further inputs and attributes.
             _domain: The operator's domain.
             _outputs: How many outputs the pattern speaks of.
             _node: Name under which the node is captured.
@@ -236,8 +240,8 @@ class Operator:
                 written), ``mode=P.literal("linear")`` compares a text.
         """
         ops = tuple((_domain, name) for name in self.names)
-        patterns = tuple(as_pattern(given) for given in inputs)
-        return Op(ops, patterns, attributes, _outputs, _node)
+        patterns = tuple(as_pattern(given) for given in inputs if given is not Ellipsis)
+        return Op(ops, patterns, attributes, _outputs, _node, open=Ellipsis in inputs)
 
 
 @dataclass(frozen=True)
@@ -283,6 +287,10 @@ class Builder:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
         return Operator((op_type,))
+
+    def either(self, *options: Pattern) -> Either:
+        """Match the first of several patterns that does."""
+        return Either(options)
 
     def optional(self, inner: Pattern | float) -> Either:
         """Match an input that may be absent."""

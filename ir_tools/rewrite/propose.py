@@ -74,6 +74,22 @@ def _pairs(match: Match, new: Sequence[ir.Value]) -> Sequence[tuple[ir.Value, ir
     return list(zip(old, new, strict=True))
 
 
+def _still_used(
+    gone: Sequence[ir.Node], tape: Tape, pairs: Sequence[tuple[ir.Value, ir.Value]]
+) -> Sequence[ir.Node]:
+    """Return what goes when the replacement itself uses some of the matched values."""
+    used = [value for node in tape.nodes for value in node.inputs]
+    used += [new for _, new in pairs]
+    kept: set[ir.Node] = set()
+    while used:
+        value = used.pop()
+        node = None if value is None else value.producer()
+        if node is not None and node in gone and node not in kept:
+            kept.add(node)
+            used.extend(node.inputs)
+    return [node for node in gone if node not in kept]
+
+
 def _check_domains(rule: Rule, tape: Tape, gone: Sequence[ir.Node]) -> None:
     allowed = {"", *rule.emits, *(node.domain for node in gone)}
     for node in tape.nodes:
@@ -126,6 +142,9 @@ def propose(
         if declined is None and any(_keeps_border(old, v) for old, v in pairs):
             declined = Declined("it keeps the name of an output of the graph")
         if declined is None:
-            return Proposal(match, gone, tape, pairs)
+            leave = _still_used(gone, tape, pairs)
+            if set(match.roots()) <= set(leave):
+                return Proposal(match, leave, tape, pairs)
+            declined = Declined("the result is computed from what it replaces")
     tape.discard()
     return match, declined

@@ -1,1 +1,12 @@
 """Fewer nodes, same values."""
+
+from vlmpass.rewriter_rules.simplify.chains import CHAINS
+from vlmpass.rewriter_rules.simplify.fast import FAST
+from vlmpass.rewriter_rules.simplify.nothing import NOTHING
+from vlmpass.rewriter_rules.simplify.products import PRODUCTS
+from vlmpass.rewriter_rules.simplify.shapes import SHAPES
+from vlmpass.rewriter_rules.simplify.weights import WEIGHTS
+
+__all__ = ["CHAINS", "FAST", "NOTHING", "PRODUCTS", "SHAPES", "SIMPLIFY", "WEIGHTS"]
+
+SIMPLIFY = NOTHING + CHAINS + SHAPES + PRODUCTS + WEIGHTS + FAST

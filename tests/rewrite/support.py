@@ -11,6 +11,13 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    NotImplemented,
+    RuntimeException,
+)
 
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.rewrite import Rule, RuleSet, apply_rules, explain
@@ -18,6 +25,7 @@ from vlmpass.ir_tools.rewrite.constants import tensor_of
 from vlmpass.ir_tools.schemas import schema_of
 from vlmpass.ir_tools.walk import scopes
 
+RUNTIME_ERRORS = (Fail, InvalidArgument, InvalidGraph, NotImplemented, RuntimeException)
 CONTRIB = "com.microsoft"
 TOLERANCE = {"float16": 4e-3, "bfloat16": 2e-2, "float32": 2e-5, "float64": 1e-9}
 

@@ -1,0 +1,212 @@
+"""Two nodes of a kind in a row that one can do, or none."""
+
+from __future__ import annotations
+
+from onnx_ir import DataType, Value
+
+from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
+from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, holds_all, normal, rank
+
+__all__ = ["CHAINS"]
+
+
+@rule(P.Cast(P.Cast("x", to="inner").shared, to="outer"))
+def cast_of_cast(op: Tape, x: Value, inner: DataType, outer: DataType) -> Replacement:
+    """Cast(Cast(x, inner), outer) -> Cast(x, outer), when inner loses nothing of x."""
+    if not holds_all(inner, x.dtype):
+        return refuse("{} to {} may lose bits", x.dtype, inner)
+    return x if outer == x.dtype else op.Cast(x, to=outer)
+
+
+@rule(P.Transpose(P.Transpose("x", perm="first").shared, perm="second"))
+def transpose_of_transpose(
+    op: Tape, x: Value, first: tuple[int, ...], second: tuple[int, ...]
+) -> Replacement:
+    """Transpose(Transpose(x, p), q) -> Transpose(x, p[q])."""
+    perm = tuple(first[axis] for axis in second)
+    return x if perm == tuple(range(len(perm))) else op.Transpose(x, perm=perm)
+
+
+def _without_copies(shape: tuple[int, ...], middle: Value) -> tuple[int, ...] | None:
+    """Return a Reshape's target with each 0, a copy of an axis, said in another way."""
+    sizes = [dim(middle, at) if size == 0 else size for at, size in enumerate(shape)]
+    unknown = [at for at, size in enumerate(sizes) if not isinstance(size, int)]
+    if len(unknown) > 1 or (unknown and -1 in shape) or 0 in sizes:
+        return None
+    return tuple(size if isinstance(size, int) else -1 for size in sizes)
+
+
+MOVES_NO_ELEMENT = P.Reshape | P.Squeeze | P.Unsqueeze | P.Flatten
+
+
+@rule(P.Reshape(MOVES_NO_ELEMENT("x", ...).shared.named("middle"), "shape"))
+def reshape_of_reshape(op: Tape, x: Value, middle: Value, shape: tuple[int, ...]) -> Replacement:
+    """Reshape(Reshape(x, s), t) -> Reshape(x, t), and of Squeeze, Unsqueeze and Flatten."""
+    target = _without_copies(shape, middle)
+    if target is None:
+        return refuse("{} copies axes of {} whose sizes are not known", shape, middle)
+    return op.Reshape(x, op.const(target))
+
+
+@rule(P.Squeeze(P.Unsqueeze("x", axes="added").shared, axes="removed"))
+def squeeze_of_unsqueeze(
+    op: Tape, x: Value, added: tuple[int, ...], removed: tuple[int, ...]
+) -> Replacement:
+    """Squeeze(Unsqueeze(x, axes), axes) -> x."""
+    size = rank(x)
+    total = None if size is None else size + len(added)
+    if normal(added, total) is None or normal(removed, total) is None:
+        return refuse("the rank of {} is not known", x)
+    if set(normal(added, total) or ()) != set(normal(removed, total) or ()):
+        return refuse("{} added, {} removed", added, removed)
+    return x
+
+
+@rule(P.Unsqueeze(P.Squeeze("x", axes="removed").shared, axes="added"))
+def unsqueeze_of_squeeze(
+    op: Tape, x: Value, removed: tuple[int, ...], added: tuple[int, ...]
+) -> Replacement:
+    """Unsqueeze(Squeeze(x, axes), axes) -> x."""
+    gone, back = normal(removed, rank(x)), normal(added, rank(x))
+    if gone is None or back is None or set(gone) != set(back):
+        return refuse("{} removed, {} added", removed, added)
+    return x
+
+
+@rule(P.Unsqueeze(P.Unsqueeze("x", axes="first").shared, axes="second"))
+def unsqueeze_of_unsqueeze(
+    op: Tape, x: Value, first: tuple[int, ...], second: tuple[int, ...]
+) -> Replacement:
+    """Unsqueeze(Unsqueeze(x, a), b) -> Unsqueeze(x, a moved by b and b)."""
+    size = rank(x)
+    if size is None:
+        return refuse("the rank of {} is not known", x)
+    inner = normal(first, size + len(first)) or ()
+    outer = normal(second, size + len(first) + len(second)) or ()
+    kept = [axis for axis in range(size + len(first) + len(second)) if axis not in outer]
+    return op.Unsqueeze(x, axes=sorted([*outer, *(kept[axis] for axis in inner)]))
+
+
+@rule(P.Squeeze(P.Squeeze("x", axes="first").shared, axes="second"))
+def squeeze_of_squeeze(
+    op: Tape, x: Value, first: tuple[int, ...], second: tuple[int, ...]
+) -> Replacement:
+    """Squeeze(Squeeze(x, a), b) -> Squeeze(x, a and b moved back)."""
+    size = rank(x)
+    if size is None:
+        return refuse("the rank of {} is not known", x)
+    inner = normal(first, size) or ()
+    left = [axis for axis in range(size) if axis not in inner]
+    outer = normal(second, len(left)) or ()
+    return op.Squeeze(x, axes=sorted([*inner, *(left[axis] for axis in outer)]))
+
+
+SLICE = P.Slice("x", starts="starts1", ends="ends1", axes="axes1", steps="steps1")
+
+
+@rule(P.Slice(SLICE.shared, starts="starts2", ends="ends2", axes="axes2", steps="steps2"))
+def slice_of_slice(
+    op: Tape,
+    x: Value,
+    starts1: tuple[int, ...],
+    ends1: tuple[int, ...],
+    axes1: tuple[int, ...],
+    steps1: tuple[int, ...] | None,
+    starts2: tuple[int, ...],
+    ends2: tuple[int, ...],
+    axes2: tuple[int, ...],
+    steps2: tuple[int, ...] | None,
+) -> Replacement:
+    """Slice(Slice(x, a), b) -> Slice(x, a and b), for other axes or forward from the front."""
+    inner, outer = normal(axes1, rank(x)), normal(axes2, rank(x))
+    if inner is None or outer is None:
+        return refuse("the rank of {} is not known", x)
+    ranges = {
+        axis: (starts1[at], ends1[at], steps1[at] if steps1 else 1) for at, axis in enumerate(inner)
+    }
+    for at, axis in enumerate(outer):
+        start, end, step = starts2[at], ends2[at], steps2[at] if steps2 else 1
+        if axis in ranges:
+            low, high, stride = ranges[axis]
+            if min(start, end, low, high) < 0 or step != 1 or stride != 1:
+                return refuse("axis {} is cut twice, backwards or from the end", axis)
+            start, end = start + low, min(high, FOREVER if end >= FOREVER else end + low)
+        ranges[axis] = (start, end, step)
+    merged = dict(sorted(ranges.items()))
+    starts, ends, steps = (list(part) for part in zip(*merged.values(), strict=True))
+    return op.Slice(x, starts=starts, ends=ends, axes=list(merged), steps=steps)
+
+
+@rule(P.Neg(P.Neg("x").shared) | P.Not(P.Not("x").shared) | P.BitwiseNot(P.BitwiseNot("x").shared))
+def undone(op: Tape, x: Value) -> Replacement:
+    """Neg(Neg(x)) -> x, and Not(Not(x)), BitwiseNot(BitwiseNot(x))."""
+    return x
+
+
+IDEMPOTENT = (P.Relu, P.Abs, P.Ceil, P.Floor, P.Round, P.Sign)
+
+
+@rule(P.either(*(act(act(P.any).shared.named("once")) for act in IDEMPOTENT)))
+def done_twice(op: Tape, once: Value) -> Replacement:
+    """Relu(Relu(x)) -> Relu(x), and Abs, Ceil, Floor, Round, Sign."""
+    return once
+
+
+@rule(P.Reshape(P.Transpose("x", perm="perm").shared.named("turned"), "shape"))
+def reshape_of_thin_transpose(
+    op: Tape, x: Value, turned: Value, perm: tuple[int, ...], shape: tuple[int, ...]
+) -> Replacement:
+    """Reshape(Transpose(x, perm), s) -> Reshape(x, s), when perm moves axes of size 1 only."""
+    order = [axis for axis in perm if dim(x, axis) != 1]
+    target = _without_copies(shape, turned)
+    if order != sorted(order) or target is None:
+        return refuse("{} moves elements of {}", perm, x)
+    return op.Reshape(x, op.const(target))
+
+
+@rule(P.Concat("xs*", axis="axis"))
+def concat_of_split(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
+    """Concat(Split(x)) -> x, along the same axis."""
+    split = xs[0].producer() if xs else None
+    if split is None or split.op_type != "Split" or tuple(split.outputs) != xs:
+        return refuse("its operands are not all parts of one Split, in order")
+    whole = split.inputs[0]
+    axes = normal([axis, split.attributes.get_int("axis", 0)], rank(xs[0]))
+    if whole is None or axes is None or axes[0] != axes[1]:
+        return refuse("split along another axis than {}", axis)
+    return whole
+
+
+@rule(P.Concat("xs*", axis="axis"))
+def concat_of_concat(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
+    """Concat(a, Concat(b, c), d) -> Concat(a, b, c, d), along the same axis."""
+    flat: list[Value] = []
+    for x in xs:
+        inner = x.producer()
+        same = inner is not None and inner.op_type == "Concat" and len(x.uses()) == 1
+        if same and inner is not None and not x.is_graph_output():
+            axes = normal([axis, inner.attributes.get_int("axis", 0)], rank(x))
+            if axes is not None and axes[0] == axes[1]:
+                flat.extend(value for value in inner.inputs if value is not None)
+                continue
+        flat.append(x)
+    if len(flat) == len(xs):
+        return refuse("no operand is a Concat along axis {} used here alone", axis)
+    return op.Concat(*flat, axis=axis)
+
+
+CHAINS = (
+    cast_of_cast
+    + transpose_of_transpose
+    + reshape_of_reshape
+    + squeeze_of_unsqueeze
+    + unsqueeze_of_squeeze
+    + unsqueeze_of_unsqueeze
+    + squeeze_of_squeeze
+    + slice_of_slice
+    + undone
+    + done_twice
+    + reshape_of_thin_transpose
+    + concat_of_split
+    + concat_of_concat
+)

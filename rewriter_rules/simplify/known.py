@@ -1,0 +1,90 @@
+"""What is known of shapes and types, in the words that rules ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import onnx_ir as ir
+
+__all__ = [
+    "FLOATS",
+    "FOREVER",
+    "broadcast_into",
+    "dim",
+    "holds_all",
+    "normal",
+    "rank",
+    "same_shape",
+]
+
+FLOATS: Final = frozenset(
+    [ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE]
+)
+FOREVER: Final = 2**31 - 1
+"""No axis is longer: a Slice end from here on means the end, as exporters write it."""
+
+# Bits of the significand and range of exponents of a normal number.
+_FLOAT_FORMATS: Final = {
+    ir.DataType.FLOAT8E4M3FN: (4, -9, 8),
+    ir.DataType.FLOAT8E5M2: (3, -16, 15),
+    ir.DataType.FLOAT16: (11, -24, 15),
+    ir.DataType.BFLOAT16: (8, -133, 127),
+    ir.DataType.FLOAT: (24, -149, 127),
+    ir.DataType.DOUBLE: (53, -1074, 1023),
+}
+
+
+def rank(value: ir.Value) -> int | None:
+    """Return the number of axes, if it is known."""
+    return None if value.shape is None else value.shape.rank()
+
+
+def dim(value: ir.Value, axis: int) -> int | str | None:
+    """Return a dimension: its size, its symbol, or None where neither is known."""
+    if value.shape is None or not -value.shape.rank() <= axis < value.shape.rank():
+        return None
+    found = value.shape[axis]
+    return found if isinstance(found, int) else found.value
+
+
+def same_shape(one: ir.Value, other: ir.Value) -> bool:
+    """Return whether two values are known to have the same shape."""
+    if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
+        return False
+    pairs = ((dim(one, axis), dim(other, axis)) for axis in range(len(one.shape)))
+    return all(left is not None and left == right for left, right in pairs)
+
+
+def broadcast_into(shape: Sequence[int], value: ir.Value) -> bool:
+    """Return whether broadcasting a value with a shape is known to leave the value's shape."""
+    own = rank(value)
+    if own is None or len(shape) > own:
+        return False
+    offset = own - len(shape)
+    return all(size in (1, dim(value, offset + at)) for at, size in enumerate(shape))
+
+
+def normal(axes: Sequence[int], rank: int | None) -> tuple[int, ...] | None:
+    """Return axes counted from the front; None where that takes a rank that is not known."""
+    if rank is None and any(axis < 0 for axis in axes):
+        return None
+    return tuple(axis + rank if axis < 0 and rank is not None else axis for axis in axes)
+
+
+def holds_all(wide: ir.DataType, narrow: ir.DataType | None) -> bool:
+    """Return whether every number of one element type is also one of another."""
+    if narrow is None or wide == narrow:
+        return narrow is not None
+    if narrow == ir.DataType.BOOL:
+        return wide.is_integer() or wide in _FLOAT_FORMATS
+    if narrow in _FLOAT_FORMATS and wide in _FLOAT_FORMATS:
+        (bits, low, high), (more, lower, higher) = _FLOAT_FORMATS[narrow], _FLOAT_FORMATS[wide]
+        return bits <= more and low >= lower and high <= higher
+    if not narrow.is_integer():
+        return False
+    value_bits = narrow.bitwidth - narrow.is_signed()
+    if wide in _FLOAT_FORMATS:
+        return value_bits <= _FLOAT_FORMATS[wide][0] and value_bits <= _FLOAT_FORMATS[wide][2]
+    signed_fits = wide.is_signed() or not narrow.is_signed()
+    return wide.is_integer() and signed_fits and value_bits <= wide.bitwidth - wide.is_signed()
