@@ -1,6 +1,6 @@
 """The onnx checker with strict inference, run on a model of any size.
 
-Every tensor above a kilobyte becomes a reference to one empty file: the checker wants the file to
+Every large tensor becomes a reference to one empty file: the checker wants the file to
 exist and reads nothing of it. Nodes go under numbers, so that what it says about an unnamed node,
 or about one of a name used twice, is still known to be about that node.
 """
@@ -27,6 +27,7 @@ from vlmpass.ir_tools.walk import subgraphs
 __all__ = ["check_types", "weightless"]
 
 _INLINE_BYTES = 1024
+_INLINE_INTEGERS = 16384  # shapes, axes, lengths: inference fails without those that it needs
 _LOCATION = "weights"
 _OUTSIDE = "vlmpass.unknown"
 _MARK = re.compile(r"#(\d+)#")
@@ -61,11 +62,11 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
 def weightless(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """Return what stands for a tensor where only types and shapes matter.
 
-    Tensors up to a kilobyte keep their values, because shapes may depend on them. Where one lies in
-    a file that cannot be read, the type check goes on without: finding that out is the business of
-    whoever needs the bytes.
+    Small tensors keep their values, because shapes may depend on them. Where one lies in a file
+    that cannot be read, the type check goes on without; it says so if a shape does depend on it.
     """
-    if tensor.nbytes <= _INLINE_BYTES:
+    limit = _INLINE_INTEGERS if tensor.dtype.is_integer() else _INLINE_BYTES
+    if tensor.nbytes <= limit:
         if not isinstance(tensor, ir.ExternalTensor):
             return inline(tensor)
         try:

@@ -28,6 +28,13 @@ def check_structure(model: ir.Model) -> None:
         CheckError: The first fault.
     """
     _Names(model.graph, "the graph").scope(model.graph, "the graph", top=True)
+    for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if value.type is None:
+                raise CheckError(f"{kind} '{value.name}' has no type", remedy="run infer")
+            if isinstance(value.type, ir.TensorType) and value.shape is None:
+                reason = f"{kind} '{value.name}' has no shape, not even a rank"
+                raise CheckError(reason, remedy="run infer or declare it")
     for (domain, name, _), function in model.functions.items():
         where = f"function {domain}::{name}"
         if function.graph.initializers:
