@@ -149,7 +149,7 @@ def _explained(said: str, nodes: list[ir.Node]) -> CheckError:
     if not lines:
         return CheckError(f"the onnx checker rejects the model: {named}")
     node = nodes[int(_MARK.findall(lines[0])[-1])]
-    reason, remedy = explain(node, named)
+    reason, remedy = explain(node, lines[0] if "(op_type:" in lines[0] else named)
     others = sum("(op_type:" in line for line in lines[1:])
     more = f" (and {others} more fault{'s' if others > 1 else ''})" if others else ""
     return fault(node, reason + more, remedy, named)

@@ -189,6 +189,16 @@ def test_the_error_shows_neighbours_makers_and_what_onnx_said() -> None:
     )
 
 
+def test_the_first_of_several_faults_is_explained() -> None:
+    m = model(
+        """g (float[2] x, float16[2] y) => (float[2] z) <float16[2] b> {
+        ["one"] b = Relu(x)  ["two"] z = Add(b, x) }"""
+    )
+    assert said(m).startswith(
+        "node 'one' (Relu): it makes float, but float16 is declared (and 1 more fault)"
+    )
+
+
 def test_unnamed_and_equally_named_nodes_are_told_apart() -> None:
     m = model("g (float[2] x, float16[2] y) => (float[n] z) { a = Add(x, x)  z = Add(a, y) }")
     assert said(m).startswith("the unnamed Add that makes 'z': its inputs")
