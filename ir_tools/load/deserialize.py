@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx_ir as ir
 
@@ -26,10 +28,56 @@ def deserialized(proto: onnx.ModelProto) -> ir.Model:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise ModelError(f"the model cannot be held as IR: {reason[:200]}") from error
     _restore_function_inputs(model, proto)
-    for scope in scopes(model):
+    for scope, graph in zip(scopes(model), _graphs(proto), strict=True):
+        if isinstance(graph, onnx.GraphProto) and isinstance(scope.graph, ir.Graph):
+            _restore_outputs(scope.graph, graph)
         if scope.depth == 0:
             _rename_default_domain(scope.owner.opset_imports)
     return model
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """Yield graphs, subgraphs and functions in the order of `scopes`."""
+    for top in (proto.graph, *proto.functions):
+        yield from _below(top)
+
+
+def _below(
+    graph: onnx.GraphProto | onnx.FunctionProto,
+) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH and not attribute.ref_attr_name:
+                yield from _below(attribute.g)
+            elif attribute.type == onnx.AttributeProto.GRAPHS:
+                for inner in attribute.graphs:
+                    yield from _below(inner)
+
+
+def _restore_outputs(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """What is said of a value that is an output, too, in another place: onnx_ir keeps one."""
+    outputs = {value.name: value for value in graph.outputs}
+    for info in (*proto.input, *proto.value_info):
+        value = outputs.get(info.name)
+        if value is None:
+            continue
+        other = ir.serde.deserialize_value_info_proto(info, None)
+        value.doc_string = value.doc_string or other.doc_string
+        if value.type is None:
+            value.type = other.type
+        elif other.type is not None:
+            value.type.denotation = value.type.denotation or other.type.denotation
+        value.shape = _fuller(value.shape, other.shape)
+
+
+def _fuller(shape: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:
+    if shape is None or other is None or len(shape) != len(other):
+        return shape if shape is not None else other
+    denotations = [
+        shape.get_denotation(axis) or other.get_denotation(axis) for axis in range(len(shape))
+    ]
+    return ir.Shape(list(shape), denotations=denotations)
 
 
 def _restore_function_inputs(model: ir.Model, proto: onnx.ModelProto) -> None:

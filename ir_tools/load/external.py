@@ -9,6 +9,7 @@ stores are full of them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -127,18 +128,18 @@ class DataFolder:
 
     def _candidates(self, need: int) -> tuple[list[str], list[str]]:
         same, larger = [], []
-        try:
-            entries = sorted(os.scandir(self._root), key=lambda entry: entry.name)
-        except OSError:
-            return [], []  # the folder itself is missing or closed, which the message says
-        for entry in entries:
-            if entry.name.endswith((".onnx", ".json", ".txt", ".md")) or not entry.is_file():
-                continue
-            size = entry.stat().st_size
-            if size == need:
-                same.append(entry.name)
-            elif size > need > 0:
-                larger.append(entry.name)
+        with contextlib.suppress(OSError):  # no candidates in a folder that cannot be listed
+            for name in sorted(os.listdir(self._root)):
+                if name.endswith((".onnx", ".json", ".txt", ".md")):
+                    continue
+                with contextlib.suppress(OSError):  # nor among links that lead nowhere
+                    status = os.stat(os.path.join(self._root, name))
+                    if not stat.S_ISREG(status.st_mode):
+                        continue
+                    if status.st_size == need:
+                        same.append(name)
+                    elif status.st_size > need > 0:
+                        larger.append(name)
         return same, larger
 
     def check_fits(self, file: DataFile, offset: int, size: int, where: str) -> None:
