@@ -174,9 +174,22 @@ class Algebra:
         self._interned[key] = expr
         return expr
 
-    def axis(self, value: ir.Value, axis: int) -> Expr:
-        """Return the unknown size of one axis of a value; at least 0."""
-        return self._intern("dim", 0, value=value, index=axis)
+    def axis(self, value: ir.Value, axis: int, low: int = 0) -> Expr:
+        """Return the unknown size of one axis of a value; `low` counts when it is made first."""
+        return self._intern("dim", low, value=value, index=axis)
+
+    def atoms_in(self, dim: Dim) -> set[int]:
+        """Return the serial numbers of all atoms that an expression depends on."""
+        found: set[int] = set()
+        pending = [dim]
+        while pending:
+            each = pending.pop()
+            if isinstance(each, int):
+                continue
+            for serial in {serial for monomial, _ in each.terms for serial in monomial} - found:
+                found.add(serial)
+                pending.extend(self.atoms[serial].args)
+        return found
 
     def element(self, value: ir.Value, index: int, low: int | None = None) -> Expr:
         """Return one unknown element of an integer tensor."""

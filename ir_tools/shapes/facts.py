@@ -101,6 +101,7 @@ class Facts:
         self._rules = rules
         self._known: dict[ir.Value, Known] = {}
         self._dtypes: dict[ir.Value, ir.DataType | None] = {}
+        self._declared: dict[tuple[ir.Value, int], Dim] = {}
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -129,6 +130,15 @@ class Facts:
         numbers = np.asarray(tensor.numpy()).ravel().tolist()
         return Known(shape, tuple(int(number) for number in numbers))
 
+    @staticmethod
+    def of_sizes(sizes: Sequence[Dim]) -> Known:
+        """Return what is known about a vector of sizes."""
+        return Known((len(sizes),), tuple(sizes))
+
+    def declare(self, value: ir.Value, axis: int, dim: Dim) -> None:
+        """Say what the size of an input's axis is; to be called before the graph is entered."""
+        self._declared[value, axis] = dim
+
     def enter(self, graph: ir.Graph, owner: bool) -> None:
         """Take note of a graph's inputs: those of the main graph have the declared sizes.
 
@@ -143,10 +153,14 @@ class Facts:
                 self._known[value] = UNKNOWN
                 continue
             dims = [
-                dim if isinstance(dim, int) else self.algebra.axis(value, axis)
+                dim if isinstance(dim, int) else self._input_axis(value, axis)
                 for axis, dim in enumerate(value.shape)
             ]
             self._known[value] = Known(tuple(dims))
+
+    def _input_axis(self, value: ir.Value, axis: int) -> Dim:
+        declared = self._declared.get((value, axis))
+        return self.algebra.axis(value, axis) if declared is None else declared
 
     def visit(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
         """Find out what holds for a node's outputs; its subgraphs must have been visited."""
@@ -322,6 +336,7 @@ def visit_scope(
     scope: Scope,
     each: Callable[[ir.Node, Scope], None],
     enter: Callable[[Scope], None] | None = None,
+    prepare: Callable[[ir.Node, Scope], None] | None = None,
 ) -> None:
     """Visit a graph and its subgraphs, every node after its producers and its own subgraphs.
 
@@ -331,6 +346,8 @@ def visit_scope(
         each: Called after the facts of a node are known; it may change nodes already visited and
             the node itself, as long as the facts of the visited values stay right.
         enter: Called for a graph or function before its nodes.
+        prepare: Called before the facts of a node are found; it may change the node's inputs and
+            put visited nodes before it.
     """
     if isinstance(scope.graph, ir.Graph):
         facts.enter(scope.graph, owner=scope.depth == 0 and not scope.in_function)
@@ -338,7 +355,9 @@ def visit_scope(
         enter(scope)
     for node in scope.graph:
         for graph in subgraphs(node):
-            visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter)
+            visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter, prepare)
+        if prepare is not None:
+            prepare(node, scope)
         if not any(attribute.is_ref() for attribute in node.attributes.values()):
             facts.visit(node, scope.opsets)
         each(node, scope)
