@@ -191,8 +191,9 @@ def test_the_error_shows_neighbours_makers_and_what_onnx_said() -> None:
 
 def test_the_first_of_several_faults_is_explained() -> None:
     m = model(
-        """g (float[2] x, float16[2] y) => (float[2] z) <float16[2] b> {
-        ["one"] b = Relu(x)  ["two"] z = Add(b, x) }"""
+        """g (float[2] x, bool c) => (float[2] z) <float16[2] b> { ["one"] b = Relu(x)
+        z = If(c) <then_branch = t () => (float[2] y) { y = Add(x, b) },
+                   else_branch = e () => (float[2] w) { w = Neg(x) }> }"""
     )
     assert said(m).startswith(
         "node 'one' (Relu): it makes float, but float16 is declared (and 1 more fault)"
