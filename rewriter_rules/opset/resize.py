@@ -189,15 +189,6 @@ def modes_by_any_rank(op: Tape, node: ir.Node) -> Outputs:
     return UNCHANGED if new is None else again(op, node, mode=new)
 
 
-@adapter("GridSample", 20, 16)
-def modes_of_images(op: Tape, node: ir.Node) -> Outputs:
-    """GridSample(x, g, mode=linear) -> GridSample(x, g, mode=bilinear), for images."""
-    if rank(operand(node, 0)) != 4:
-        refuse("volumes came with opset 20; before it GridSample takes images only", "")
-    mode = text(node, "mode", "linear")
-    return again(op, node, mode={"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode))
-
-
 @adapter("RoiAlign", 10, 16)
 def output_half_pixel(op: Tape, node: ir.Node) -> Outputs:
     """RoiAlign(x) -> RoiAlign(x, coordinate_transformation_mode=output_half_pixel)."""
