@@ -1,0 +1,7 @@
+import pytest
+from door_tools import Door
+
+
+@pytest.fixture
+def door(capsys):
+    return Door(capsys)
