@@ -343,8 +343,9 @@ class Match:
             if not self._bind(last.name, tuple(values[len(patterns) :]), node):
                 return _FAIL
             del values[len(patterns) :]
-        if not op.open and any(value is not None for value in values[len(patterns) :]):
-            return self._fail(node, "has {} inputs", len(values))
+        further = next((v for v in values[len(patterns) :] if v is not None), None)
+        if further is not None and not op.open:
+            return self._fail(node, "has a further input, {}", Found(further))
         values += [None] * (len(patterns) - len(values))
         if len(patterns) == 2 and node.op_type in COMMUTATIVE and len(node.inputs) == 2:
             return self._either_order(patterns, values, node, goals)

@@ -27,13 +27,16 @@ def transpose_of_transpose(
     return x if perm == tuple(range(len(perm))) else op.Transpose(x, perm=perm)
 
 
-def _without_copies(shape: tuple[int, ...], middle: Value) -> tuple[int, ...] | None:
-    """Return a Reshape's target with each 0, a copy of an axis, said in another way."""
-    sizes = [dim(middle, at) if size == 0 else size for at, size in enumerate(shape)]
-    unknown = [at for at, size in enumerate(sizes) if not isinstance(size, int)]
-    if len(unknown) > 1 or (unknown and -1 in shape) or 0 in sizes:
-        return None
-    return tuple(size if isinstance(size, int) else -1 for size in sizes)
+def _without_copies(shape: tuple[int, ...], middle: Value, x: Value) -> tuple[int, ...] | None:
+    """Return the target of a Reshape of `middle` for `x`, whose axes a 0 would copy instead."""
+    target: list[int] = []
+    for at, size in enumerate(shape):
+        copied = dim(middle, at)
+        if size != 0 or (copied is not None and copied == dim(x, at)):
+            target.append(size)
+        else:
+            target.append(copied if isinstance(copied, int) and copied else -1)
+    return tuple(target) if target.count(-1) <= 1 else None
 
 
 MOVES_NO_ELEMENT = P.Reshape | P.Squeeze | P.Unsqueeze | P.Flatten
@@ -42,7 +45,7 @@ MOVES_NO_ELEMENT = P.Reshape | P.Squeeze | P.Unsqueeze | P.Flatten
 @rule(P.Reshape(MOVES_NO_ELEMENT("x", ...).shared.named("middle"), "shape"))
 def reshape_of_reshape(op: Tape, x: Value, middle: Value, shape: tuple[int, ...]) -> Replacement:
     """Reshape(Reshape(x, s), t) -> Reshape(x, t), and of Squeeze, Unsqueeze and Flatten."""
-    target = _without_copies(shape, middle)
+    target = _without_copies(shape, middle, x)
     if target is None:
         return refuse("{} copies axes of {} whose sizes are not known", shape, middle)
     return op.Reshape(x, op.const(target))
@@ -158,7 +161,7 @@ def reshape_of_thin_transpose(
 ) -> Replacement:
     """Reshape(Transpose(x, perm), s) -> Reshape(x, s), when perm moves axes of size 1 only."""
     order = [axis for axis in perm if dim(x, axis) != 1]
-    target = _without_copies(shape, turned)
+    target = _without_copies(shape, turned, x)
     if order != sorted(order) or target is None:
         return refuse("{} moves elements of {}", perm, x)
     return op.Reshape(x, op.const(target))

@@ -104,6 +104,12 @@ def expand_without_effect(op: Tape, x: Value, y: Value) -> Replacement:
     return x if same_shape(x, y) else refuse("{} may be larger than {}", y, x)
 
 
+@rule((P.Expand | P.Reshape)("x", P.Shape("x").shared))
+def to_own_shape(op: Tape, x: Value) -> Replacement:
+    """Reshape(x, Shape(x)) -> x, and Expand."""
+    return x
+
+
 @rule(P.Tile("x", "repeats"))
 def tile_once(op: Tape, x: Value, repeats: tuple[int, ...]) -> Replacement:
     """Tile(x, 1 ... 1) -> x."""
@@ -161,6 +167,7 @@ NOTHING = (
     + concat_of_empty
     + expand_to_same
     + expand_without_effect
+    + to_own_shape
     + tile_once
     + clip_nothing
     + neutral_operand

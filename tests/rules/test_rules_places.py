@@ -1,0 +1,86 @@
+"""Every rule where its pattern lies in a branch, in a function, or has values others use."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from rewrite.support import check, difference, run
+
+from rules.hints import HINTS
+from rules.places import in_branches, in_function, with_user
+from rules.trials import feed_of, instances, trial
+from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.rewrite import Rule, apply_rules, explain
+from vlmpass.ir_tools.rewrite.constants import Constants
+from vlmpass.ir_tools.rewrite.propose import Proposal, propose
+from vlmpass.rewriter_rules.simplify import SIMPLIFY
+
+RULES = [*SIMPLIFY]
+
+
+def fired(rule: Rule) -> Iterator[tuple[ir.Model, dict[str, np.ndarray]]]:
+    """Yield a few valid random graphs on which a rule fires, with inputs."""
+    found = 0
+    for number, (before, after) in enumerate(instances(rule, HINTS.get(rule.name, {}), seed=7)):
+        if before is not after and trial(before, after, number) == "":
+            yield before, feed_of(before, np.random.default_rng(number))
+            found += 1
+        if found == 3:
+            return
+
+
+def apply(rule: Rule, model: ir.Model) -> bool:
+    return bool(apply_rules(model, rule, emits=rule.emits, fast_math=True))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_fires_inside_an_if(rule: Rule) -> None:
+    for before, feed in fired(rule):
+        placed = in_branches(before)
+        for condition in (True, False):
+            feed["condition"] = np.asarray(condition)
+            expected = run(placed, feed)
+            model = ir.serde.from_proto(ir.to_proto(placed))
+            assert apply(rule, model)
+            assert difference(expected, run(model, feed)) == ""
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_fires_inside_a_function(rule: Rule) -> None:
+    for before, feed in fired(rule):
+        model = in_function(before)
+        expected = run(model, feed)
+        assert apply(rule, model), [str(attempt) for attempt in explain(rule, model)]
+        assert difference(expected, run(model, feed)) == ""
+
+
+def interior(rule: Rule, model: ir.Model) -> list[ir.Value]:
+    """Return the values inside the first match of a rule."""
+    names = Names.of(model)
+    for node in model.graph:
+        found = propose(rule, node, Constants(), model.opset_imports, names, "probe")
+        if isinstance(found, Proposal):
+            found.tape.discard()
+            roots = found.match.roots()
+            inside = [each for each in found.match.matched() if each not in roots]
+            return [output for each in inside for output in each.outputs]
+    return []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_values_inside_that_others_use_are_kept(rule: Rule) -> None:
+    for before, feed in itertools.islice(fired(rule), 2):
+        for value in interior(rule, before):
+            model = with_user(before, value)
+            expected = run(model, feed)
+            original = ir.serde.from_proto(ir.to_proto(model))
+            if apply(rule, model):
+                check(model)
+                assert difference(expected, run(model, feed)) == ""
+            else:
+                reasons = [attempt.reason for attempt in explain(rule, original)]
+                assert any("is also used by 'witness'" in reason for reason in reasons), reasons
