@@ -47,7 +47,7 @@ class PassManager:
             model: On success it holds the result. On failure it is exactly as it was: the passes
                 work on a copy, whose graph the model takes over at the end.
             in_place: Work on the model itself, which saves the copy; on failure it is left half
-                changed, and the error says so. For callers who own the model and drop it then.
+                changed, and a note on the error says so. For callers who drop the model then.
 
         Raises:
             Refused: A pass refuses; the error says which one, too.
@@ -64,8 +64,9 @@ class PassManager:
         except BaseException as error:
             for tensor, name in names:
                 tensor.name = name  # shared with the copy, where renaming a value renames it
-            if in_place and isinstance(error, VlmpassError):
-                error.context += ("the model was changed in place and is left half changed",)
+            if in_place:  # a note: it concerns the caller, and not who reads the message
+                note = "the model that was to be changed in place is left half changed"
+                vars(error).setdefault("__notes__", []).append(note)
             raise
         if work is not model:
             adopt(model, work)

@@ -46,6 +46,7 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
         "ImageScaler",
         "LayerNormalization",
         "MemcpyFromHost",
+        "MeanVarianceNormalization",
         "MemcpyToHost",
         "MultilevelCropAndResize_TRT",
         "ParametricSoftplus",
@@ -55,6 +56,7 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
         "SimplifiedLayerNormalization",
         "SkipLayerNormalization",
         "SkipSimplifiedLayerNormalization",
+        "ThresholdedRelu",
     }
 )
 
