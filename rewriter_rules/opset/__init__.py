@@ -21,6 +21,7 @@ from vlmpass.rewriter_rules.opset import (
     attention,
     bits,
     casts,
+    einsum,
     elementwise,
     expand,
     grid,
@@ -43,8 +44,8 @@ from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 
 _FAMILIES = (
-    attention, bits, casts, elementwise, expand, grid, layout, norm, pool, quantize, reduce,
-    resize, same, scatter, series, signal, softmax, split_pad,
+    attention, bits, casts, einsum, elementwise, expand, grid, layout, norm, pool, quantize,
+    reduce, resize, same, scatter, series, signal, softmax, split_pad,
 )  # fmt: skip
 """Imported for what they enter into the table."""
 

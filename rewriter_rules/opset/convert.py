@@ -237,6 +237,9 @@ class Conversion:
         for new in tape.nodes:
             if new.domain == "" and (version := since(new.op_type, opset)) is not None:
                 bind_types(new, schema(new.op_type, version))
+            for output in new.outputs:
+                if output.type is None:
+                    output.shape = None
             self._settle_subgraphs(new, opset)
             deeper = self._lead(new, opset)
             if deeper is None:

@@ -312,6 +312,8 @@ def column_to_image(op: Tape, node: ir.Node) -> Outputs:
     rows = op.Slice(op.Shape(planes), vector(op, [0]), vector(op, [1]), vector(op, [0]))
     zeros = op.Expand(scalar(op, 0, dtype(x)), op.Concat(rows, total, axis=0))
     places = op.Expand(op.Reshape(index, vector(op, [1, -1])), op.Shape(planes))
+    for value in (zeros, places, planes):
+        value.shape = ir.Shape([None, None])
     summed = op.ScatterElements(zeros, places, planes, axis=1, reduction="add")
     whole = op.Reshape(summed, op.Concat(lead, vector(op, [-1]), padded, axis=0))
     starts = vector(op, pads[:count])

@@ -14,6 +14,8 @@ from vlmpass.rewriter_rules.opset.facts import (
     integer,
     integers,
     operand,
+    rank,
+    static,
     text,
     used,
 )
@@ -21,30 +23,67 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, refu
 
 __all__: list[str] = []
 
+_D = ir.DataType
+
 
 @adapter("AveragePool", 19, 22)
-@adapter("AveragePool", 22, 19)
 @adapter("MaxPool", 12, 22)
-@adapter("MaxPool", 22, 12)
 def windows_beyond_the_border(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, ceil_mode=1) stays, when no window starts in the padding at the end."""
-    if not integer(node, "ceil_mode") or text(node, "auto_pad", "NOTSET") != "NOTSET":
+    if _windows_stay_inside(node):
         return UNCHANGED
-    kernel = integers(node, "kernel_shape") or ()
-    count = len(kernel)
-    strides = integers(node, "strides") or (1,) * count
-    dilations = integers(node, "dilations") or (1,) * count
-    pads = integers(node, "pads") or (0,) * 2 * count
-    sizes = (dims(operand(node, 0)) or [None] * (count + 2))[2:]
-    for axis in range(count):
+    refuse(
+        "with ceil_mode its last window may start in the padding, which counts before opset 22 and"
+        " not from there on",
+        "fix the input shapes, or change pads so that the last window starts inside",
+    )
+
+
+@adapter("AveragePool", 22, 19)
+@adapter("MaxPool", 22, 12)
+def windows_within_the_border(op: Tape, node: ir.Node) -> Outputs:
+    """Pool(x, ceil_mode=1) -> Pool(x, pads to the end of the last window that starts inside)."""
+    if _windows_stay_inside(node):
+        return UNCHANGED
+    if integer(node, "count_include_pad"):
+        refuse("its padding counts and its last window may start there", "fix the input shapes")
+    sizes = static(operand(node, 0))[2:]
+    kernel, strides, dilations, pads = _windows(node)
+    ends: list[int] = []
+    for axis, size in enumerate(sizes):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
-        if not _stays_inside(sizes[axis], reach, strides[axis], pads[axis], pads[axis + count]):
-            refuse(
-                "with ceil_mode its last window may start in the padding, which counts before"
-                " opset 22 and not from there on",
-                "fix the input shapes, or change pads so that the last window starts inside",
-            )
-    return UNCHANGED
+        start, end = pads[axis], pads[axis + len(sizes)]
+        count = -(-(size + start + end - reach) // strides[axis]) + 1
+        if (count - 1) * strides[axis] >= size + start:
+            count -= 1
+        ends.append(max(0, (count - 1) * strides[axis] + reach - size - start))
+    return again(op, node, drop=("ceil_mode",), pads=[*pads[: len(sizes)], *ends])
+
+
+def _windows(node: ir.Node) -> tuple[tuple[int, ...], ...]:
+    """Return kernel, strides, dilations and pads, with their defaults."""
+    kernel = integers(node, "kernel_shape") or ()
+    ones = (1,) * len(kernel)
+    strides, dilations = (integers(node, name) or ones for name in ("strides", "dilations"))
+    return kernel, strides, dilations, integers(node, "pads") or (0,) * 2 * len(kernel)
+
+
+def _windows_stay_inside(node: ir.Node) -> bool:
+    if not integer(node, "ceil_mode") or text(node, "auto_pad", "NOTSET") != "NOTSET":
+        return True
+    kernel, strides, dilations, pads = _windows(node)
+    count = len(kernel)
+    sizes = (dims(operand(node, 0)) or [None] * (count + 2))[2:]
+    return all(
+        _stays_inside(
+            sizes[axis],
+            dilations[axis] * (kernel[axis] - 1) + 1,
+            strides[axis],
+            pads[axis],
+            pads[axis + count],
+        )
+        for axis in range(count)
+    )
 
 
 def _stays_inside(size: int | None, reach: int, stride: int, start: int, end: int) -> bool:
@@ -74,10 +113,8 @@ def _longer_pads(node: ir.Node) -> list[int]:
     """Return pads with which rounding down gives what rounding up gave."""
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
         refuse("its auto_pad and ceil_mode cannot be spelled together", "choose a higher opset")
-    kernel = integers(node, "kernel_shape") or ()
-    count = len(kernel)
-    strides = integers(node, "strides") or (1,) * count
-    pads = list(integers(node, "pads") or (0,) * 2 * count)
+    kernel, strides, _, given = _windows(node)
+    count, pads = len(kernel), list(given)
     for axis in range(count):
         pads[count + axis] += strides[axis] - 1
         if pads[count + axis] >= kernel[axis]:
@@ -89,38 +126,78 @@ def _longer_pads(node: ir.Node) -> list[int]:
 @adapter("LpPool", 18, 11)
 def dilated_windows(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, dilations=d) -> Conv of x with a window of ones, divided by what it counts."""
-    if node.op_type == "LpPool" and integer(node, "ceil_mode"):
-        (node_output,) = again(op, node, drop=("ceil_mode",), pads=_longer_pads(node))
-        return node_output
-    dilations = integers(node, "dilations")
-    if all(each == 1 for each in dilations or ()):
-        dropped = [name for name in ("dilations",) if name in node.attributes]
-        if node.op_type == "LpPool" and "ceil_mode" in node.attributes:
-            dropped.append("ceil_mode")
+    power_mean = node.op_type == "LpPool"
+    if all(each == 1 for each in integers(node, "dilations") or ()):
+        if power_mean and integer(node, "ceil_mode"):
+            return again(op, node, drop=("ceil_mode", "dilations"), pads=_longer_pads(node))
+        new = ("dilations", "ceil_mode") if power_mean else ("dilations",)
+        dropped = [name for name in new if name in node.attributes]
         return again(op, node, drop=dropped) if dropped else UNCHANGED
-    if integer(node, "ceil_mode"):
-        refuse("its dilations and ceil_mode cannot be spelled together", "choose a higher opset")
     x = operand(node, 0)
-    kernel = list(integers(node, "kernel_shape") or ())
-    count, kind = len(kernel), dtype(x)
-    shape = op.Shape(x)
-    space = op.Slice(shape, vector(op, [2]), vector(op, [count + 2]), vector(op, [0]))
-    planes = op.Reshape(x, op.Concat(vector(op, [-1, 1]), space, axis=0))
-    window = op.const(np.ones([1, 1, *kernel], kind.numpy()), kind)
-    kept = {name: node.attributes.get(name) for name in _WINDOW}
-    if node.op_type == "LpPool":
-        power = scalar(op, float(integer(node, "p", 2)), kind)
-        summed = op.Conv(op.Pow(op.Abs(planes), power), window, **kept)
-        pooled = op.Pow(summed, op.Reciprocal(power))
-    elif integer(node, "count_include_pad"):
-        total = scalar(op, float(np.prod(kernel)), kind)
-        pooled = op.Div(op.Conv(planes, window, **kept), total)
-    else:
-        ones = op.Expand(scalar(op, 1, kind), op.Concat(vector(op, [1, 1]), space, axis=0))
-        pooled = op.Div(op.Conv(planes, window, **kept), op.Conv(ones, window, **kept))
-    lead = op.Slice(shape, vector(op, [0]), vector(op, [2]), vector(op, [0]))
+    count, kind = rank(x) - 2, dtype(x)
+    planes, space = _planes(op, x, count)
+    pooled = _power_mean(op, node, planes) if power_mean else _mean(op, node, planes, space)
+    pooled = op.Cast(pooled, to=kind)
+    lead = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [2]), vector(op, [0]))
     ends = vector(op, [2]), vector(op, [count + 2]), vector(op, [0])
     return op.Reshape(pooled, op.Concat(lead, op.Slice(op.Shape(pooled), *ends), axis=0))
+
+
+def _planes(op: Tape, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+    """Record each channel as an image of one channel, and the size of one."""
+    space = op.Slice(op.Shape(x), vector(op, [2]), vector(op, [count + 2]), vector(op, [0]))
+    wide = x if dtype(x) == _D.DOUBLE else op.Cast(x, to=_D.FLOAT)
+    return op.Reshape(wide, op.Concat(vector(op, [-1, 1]), space, axis=0)), space
+
+
+def _summed(op: Tape, node: ir.Node, planes: ir.Value, pads: list[int] | None) -> ir.Value:
+    kernel, kind = integers(node, "kernel_shape") or (), dtype(planes)
+    window = op.const(np.ones([1, 1, *kernel], kind.numpy()), kind)
+    kept: dict[str, object] = {name: node.attributes.get(name) for name in _WINDOW}
+    if pads is not None:
+        kept["pads"] = pads
+    return op.node("Conv", [planes, window], kept)[0]
+
+
+def _power_mean(op: Tape, node: ir.Node, planes: ir.Value) -> ir.Value:
+    power = scalar(op, float(integer(node, "p", 2)), dtype(planes))
+    pads = _extra_pads(node) if integer(node, "ceil_mode") else None
+    total = _summed(op, node, op.Pow(op.Abs(planes), power), pads)
+    return op.Pow(total, op.Reciprocal(power))
+
+
+def _mean(op: Tape, node: ir.Node, planes: ir.Value, space: ir.Value) -> ir.Value:
+    """Record sums over the number of elements counted: those of x, or of the padding as well."""
+    pads = _extra_pads(node) if integer(node, "ceil_mode") else None
+    total = _summed(op, node, planes, pads)
+    given = list(integers(node, "pads") or ())
+    inner = pads
+    if integer(node, "count_include_pad") and text(node, "auto_pad", "NOTSET") != "NOTSET":
+        refuse("its auto_pad counts and its dilations came with opset 19", "choose a higher opset")
+    if integer(node, "count_include_pad") and given:
+        half = len(given) // 2
+        space = op.Add(
+            space, vector(op, [a + b for a, b in zip(given[:half], given[half:], strict=True)])
+        )
+        inner = (
+            [0] * len(given) if pads is None else [p - q for p, q in zip(pads, given, strict=True)]
+        )
+    ones = op.Expand(scalar(op, 1, dtype(planes)), op.Concat(vector(op, [1, 1]), space, axis=0))
+    return op.Div(total, _summed(op, node, ones, inner))
+
+
+def _extra_pads(node: ir.Node) -> list[int]:
+    """Return pads with which a Conv that rounds down reaches what rounding up reaches."""
+    if text(node, "auto_pad", "NOTSET") != "NOTSET":
+        refuse("its auto_pad and ceil_mode cannot be spelled together", "choose a higher opset")
+    kernel, strides, dilations, given = _windows(node)
+    count, pads = len(kernel), list(given)
+    for axis in range(count):
+        reach = dilations[axis] * (kernel[axis] - 1) + 1
+        if reach < strides[axis] + pads[count + axis]:
+            refuse("with ceil_mode its last window may hold nothing", "choose a higher opset")
+        pads[count + axis] += strides[axis] - 1
+    return pads
 
 
 _WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")

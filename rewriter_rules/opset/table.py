@@ -156,16 +156,17 @@ def same(text: str, *, up: bool = True, down: bool = True) -> None:
                 _SAME.add(step)
 
 
-def unspelled(operators: str, since: int, reason: str) -> None:
-    """Enter first versions that older operators cannot spell.
+def unspelled(operators: str, since: int, reason: str, *, target: int | None = None) -> None:
+    """Enter versions that older operators cannot spell.
 
     Args:
         operators: One operator or several, separated by spaces.
-        since: Their first since-version.
+        since: Their since-version.
         reason: Why, as it is said to the user.
+        target: The since-version below, by default none.
     """
     for operator in operators.split():
-        _UNSPELLED[operator, since, None] = reason
+        _UNSPELLED[operator, since, target] = reason
 
 
 def why_unspelled(step: Step) -> str | None:
