@@ -106,11 +106,11 @@ def remove_initializer(value: ir.Value) -> None:
 
 
 def remove_unused_constant(value: ir.Value) -> None:
-    """Remove an initializer or Constant node if nobody uses its value."""
+    """Remove an initializer, or a node and what only it used, if nobody uses the value."""
     producer = value.producer()
     if producer is not None:
         remove_dead([producer])
-    elif value.is_initializer() and not is_used(value):
+    elif value.is_initializer() and not value.is_graph_input() and not is_used(value):
         remove_initializer(value)
 
 

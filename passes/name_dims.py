@@ -64,6 +64,7 @@ class NameDims(Pass):
         visit_scope(after, scope, debaker.check, prepare=debaker.prepare)
         if debaker.refusals:
             raise Refused(str(self), debaker.refusals)
+        debaker.clean_up()
         update_shapes(model, after, names)
         return True
 

@@ -111,21 +111,28 @@ def _without(monomial: Monomial, factor: Monomial) -> Monomial | None:
     return tuple(rest)
 
 
+def _leading(dim: Dim) -> tuple[Monomial, int]:
+    """Return the greatest term in graded lexicographic order."""
+    return max(_terms(dim), key=lambda term: (len(term[0]), [-serial for serial in term[0]]))
+
+
 def divide_exactly(a: Dim, b: Dim) -> Dim | None:
-    """Return q where a == q * b as polynomials, for b of one term; None if there is none."""
+    """Return q where a == q * b as polynomials, None if there is none."""
     if b == 1:
         return a
-    divisor = _terms(b)
-    if len(divisor) != 1:
-        return 1 if a == b and divisor else None
-    ((shared, factor),) = divisor
-    quotient: dict[Monomial, int] = {}
-    for monomial, coefficient in _terms(a):
+    if b == 0 or (isinstance(a, Expr) and len(a.terms) > _MOST_TERMS):
+        return None
+    shared, factor = _leading(b)
+    quotient: Dim = 0
+    while a != 0:
+        monomial, coefficient = _leading(a)
         rest = _without(monomial, shared)
         if rest is None or coefficient % factor:
             return None
-        quotient[rest] = coefficient // factor
-    return _build(quotient)
+        term = _build({rest: coefficient // factor})
+        quotient = add(quotient, term)
+        a = sub(a, mul(term, b))
+    return quotient
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.describe import name_node
-from vlmpass.ir_tools.edit import is_used
+from vlmpass.ir_tools.edit import is_used, remove_unused_constant
 from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes.agreement import needs
@@ -45,7 +45,14 @@ class Debaker:
         self._names = Names.of(model)
         self._lowerings: dict[ir.Graph | ir.Function, Lowering] = {}
         self._merged: dict[Dim, Sequence[Factor]] = {}
+        self._refused: set[ir.Node] = set()
+        self._dropped: list[ir.Value] = []
         self.refusals: list[Refusal] = []
+
+    def clean_up(self) -> None:
+        """Remove the constants that nobody uses any more."""
+        for value in dict.fromkeys(self._dropped):
+            remove_unused_constant(value)
 
     # --- repairs, before a node is visited ---
 
@@ -76,6 +83,9 @@ class Debaker:
         value = self._vector(dims, node, scope)
         if value is None:
             return False
+        old = node.inputs[index]
+        assert old is not None
+        self._dropped.append(old)
         node.replace_input_with(index, value)
         self._after[value] = self._after.of_sizes(dims)
         return True
@@ -190,6 +200,7 @@ class Debaker:
         self._after[vector] = self._after.of_sizes(wanted)
         self._after.visit(expand, scope.opsets)
         node.replace_input_with(position, output)
+        self._dropped.append(value)
 
     def _one_of_each(self, value: ir.Value, axes: Sequence[int]) -> ir.Value | None:
         """Return the value with length 1 along these axes, None if its parts are not all equal."""
@@ -280,9 +291,9 @@ class Debaker:
                 self._refuse(node, "the shape of its result is not known for other sizes")
 
     def _refuse(self, node: ir.Node, reason: str) -> None:
-        refusal = Refusal(name_node(node), reason, _EXPORT)
-        if refusal not in self.refusals:
-            self.refusals.append(refusal)
+        if node not in self._refused:
+            self._refused.add(node)
+            self.refusals.append(Refusal(name_node(node), reason, _EXPORT))
 
 
 def _named_sizes(node: ir.Node, facts: Facts, rank: int) -> list[tuple[int, int]]:

@@ -102,6 +102,8 @@ def named(
     assert not pass_.run(model)
     after = ir.to_proto(model)
     onnx.checker.check_model(after, full_check=True)
+    used = {value for node in model.graph for value in node.inputs}
+    assert used.issuperset(model.graph.initializers.values())
     traced, *others = feeds
     for a, b in zip(run(proto, traced), run(after, traced), strict=True):
         np.testing.assert_array_equal(a, b)
