@@ -14,12 +14,15 @@ from vlmpass.ir_tools.edit import add_constant, remove_dead
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
+from vlmpass.ir_tools.shapes.lower import Lowering
+from vlmpass.ir_tools.shapes.synthesis import Part, cost_of, plan, private_nodes, write
 from vlmpass.ir_tools.shapes.targets import constant_target, is_no_op
-from vlmpass.ir_tools.walk import Scope
+from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import Pass
 
 __all__ = ["ShapeArithmetic"]
 
+_TARGETS = {"Reshape": 1, "Expand": 1}
 _Key = tuple[ir.DataType | None, tuple[Dim, ...] | None, tuple[Dim, ...]]
 
 
@@ -41,6 +44,8 @@ class ShapeArithmetic(Pass):
         for owner in owners:
             visit_scope(work.facts, Scope(owner, owner, 0), work.visit, work.enter)
         remove_dead(work.replaced)
+        for scope in scopes(model):
+            work.rewrite_targets(scope)
         return work.changed
 
 
@@ -61,6 +66,12 @@ class _Work:
     replaced: list[ir.Node] = field(default_factory=list)
     changed: bool = False
     _names: Names | None = None
+
+    @property
+    def names(self) -> Names:
+        """The model's names, collected when they are needed first."""
+        self._names = self._names or Names.of(self.model)
+        return self._names
 
     def enter(self, scope: Scope) -> None:
         del self.tables[scope.depth :], self.targets[scope.depth :]
@@ -104,9 +115,8 @@ class _Work:
         key = tuple(numbers)
         found = next((table[key] for table in self.targets if key in table), None)
         if found is None:
-            self._names = self._names or Names.of(self.model)
             as_node = scope.in_function or self.model.ir_version < 4
-            name = self._names.value(f"{old.name}/known")
+            name = self.names.value(f"{old.name}/known")
             tensor = ir.Tensor(np.array(key, np.int64))
             found = add_constant(tensor, node, name, as_node=as_node)
             self.targets[scope.depth][key] = found
@@ -129,3 +139,42 @@ class _Work:
                     self.replaced.append(node)
                 return
         self.tables[scope.depth][key] = value
+
+    def rewrite_targets(self, scope: Scope) -> None:
+        """Compute what is left of the shape targets of a graph with fewer nodes."""
+        as_nodes = scope.in_function or self.model.ir_version < 4
+        opset = scope.opsets.get("", 1)
+        done: set[ir.Value] = set()
+        lowering: Lowering | None = None
+        for node in scope.graph:
+            index = _TARGETS.get(node.op_type)
+            value = node.inputs[index] if index is not None and index < len(node.inputs) else None
+            if value is None or value in done or node.domain not in ("", "ai.onnx"):
+                continue
+            done.add(value)
+            parts = self._better(node, value, opset)
+            if parts is None or not self._may(node):
+                continue
+            lowering = lowering or Lowering(
+                self.facts.algebra, self.names, scope.opsets, as_nodes=as_nodes
+            )
+            new = write(parts, lowering, node)
+            producer = value.producer()
+            assert producer is not None
+            value.replace_all_uses_with(new)
+            remove_dead([producer])
+
+    def _better(self, node: ir.Node, value: ir.Value, opset: int) -> list[Part] | None:
+        """Return a cheaper way to compute a shape target of a node, None if there is none."""
+        target, producer = self.facts[value].elements, value.producer()
+        if target is None or producer is None or self.facts[value].numbers is not None:
+            return None
+        if value.is_graph_output() or producer.graph is not node.graph:
+            return None
+        if self.facts.dtype(value) != ir.DataType.INT64:
+            return None
+        sources = [each for each in node.inputs if each is not None and each is not value]
+        parts = plan(target, sources, self.facts)
+        if parts is None:
+            return None
+        return parts if cost_of(parts, opset) < len(private_nodes(value)) else None

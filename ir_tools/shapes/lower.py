@@ -68,10 +68,28 @@ class Lowering:
             value = self._expression(dims[0], anchor)
         else:
             parts = [self.vector(part, anchor) for part in _runs(dims)]
-            axis = [ir.AttrInt64("axis", 0)]
-            value = self._node("Concat", parts, axis, anchor, len(dims))
+            value = self.concat(parts, len(dims), anchor)
         self._made[key] = value
         return value
+
+    def concat(self, parts: Sequence[ir.Value], length: int, anchor: ir.Node) -> ir.Value:
+        """Return the parts of a vector in a row."""
+        if len(parts) == 1:
+            return parts[0]
+        return self._node("Concat", parts, [ir.AttrInt64("axis", 0)], anchor, length)
+
+    def axes(
+        self, value: ir.Value, start: int, count: int, anchor: ir.Node, *, whole: bool = False
+    ) -> ir.Value:
+        """Return the sizes of neighbouring axes of a value; `whole` says that these are all."""
+        if whole:
+            return self._node("Shape", [value], [], anchor, count)
+        if self._opset >= 15:
+            bounds = [ir.AttrInt64("start", start), ir.AttrInt64("end", start + count)]
+            return self._node("Shape", [value], bounds, anchor, count)
+        shape = self._node("Shape", [value], [], anchor, None)
+        places = self._constant(range(start, start + count), anchor)
+        return self._node("Gather", [shape, places], [], anchor, count)
 
     def _expression(self, expr: Expr, anchor: ir.Node) -> ir.Value:
         total: ir.Value | None = None
@@ -108,17 +126,8 @@ class Lowering:
         if atom.operation == "element":
             shape = self._constant([-1], anchor)
             flat = self._node("Reshape", [atom.value, shape], [], anchor, None)
-            return self._slice(flat, atom.index, anchor)
-        if self._opset >= 15:
-            bounds = [ir.AttrInt64("start", atom.index), ir.AttrInt64("end", atom.index + 1)]
-            return self._node("Shape", [atom.value], bounds, anchor)
-        key = ("shape", atom.value)
-        if key not in self._made:
-            self._made[key] = self._node("Shape", [atom.value], [], anchor, None)
-        return self._slice(self._made[key], atom.index, anchor)
-
-    def _slice(self, vector: ir.Value, index: int, anchor: ir.Node) -> ir.Value:
-        return self._node("Gather", [vector, self._constant([index], anchor)], [], anchor)
+            return self._node("Gather", [flat, self._constant([atom.index], anchor)], [], anchor)
+        return self.axes(atom.value, atom.index, 1, anchor)
 
     def _constant(self, numbers: Sequence[int], anchor: ir.Node) -> ir.Value:
         key = ("constant", *numbers)
