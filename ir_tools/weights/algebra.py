@@ -248,6 +248,7 @@ class Joined(Expression):
 
 def cast(source: Expression, dtype: ir.DataType, saturate: bool) -> Expression:
     """Cast; a cast before it that lost nothing is dropped."""
+    saturate = casts.saturates(dtype, saturate)
     if isinstance(source, Cast):
         inner = source.source.dtype
         by_float = inner.is_integer() and source.dtype.is_floating_point() and dtype.is_integer()

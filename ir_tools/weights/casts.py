@@ -17,7 +17,7 @@ from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.arrays import AnyArray, BoolArray, ByteArray
 from vlmpass.ir_tools.weights.tally import Tally
 
-__all__ = ["convert", "holds_all", "why_not_cast"]
+__all__ = ["convert", "holds_all", "saturates", "why_not_cast"]
 
 _BLOCK = 1 << 16
 _FLOAT8 = (
@@ -52,6 +52,11 @@ def why_not_cast(source: ir.DataType, to: ir.DataType) -> str | None:
     if to == ir.DataType.FLOAT8E8M0:
         return "FLOAT8E8M0 holds scales, not weights, and has no sign and no zero"
     return None
+
+
+def saturates(to: ir.DataType, wanted: bool) -> bool:
+    """Return the `saturate` of a cast: it makes a difference for four float8 types, else True."""
+    return wanted or to not in _FLOAT8
 
 
 def holds_all(wide: ir.DataType, narrow: ir.DataType) -> bool:
@@ -98,7 +103,7 @@ def convert(
         return convert(
             convert(array, source, _FLOAT, tally=tally), _FLOAT, to, saturate=saturate, tally=tally
         )
-    cast = _Cast(source, to, saturate or to not in _FLOAT8)
+    cast = _Cast(source, to, saturates(to, saturate))
     out = np.empty(array.shape, to.numpy())
     flat, flat_out = array.reshape(-1), out.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
