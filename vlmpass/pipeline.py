@@ -82,8 +82,8 @@ class Pipeline:
             VlmpassError: A pass refused or failed, or the result is wrong.
         """
         run = _Run(self, model, verify)
-        run.transform(())
-        return run.report(run.judge.judge(run.work), None, run.work)
+        run.transform()
+        return run.report(run.judge(run.work), _snapshot(run.work, None), result=run.work)
 
     def convert(
         self,
@@ -119,8 +119,10 @@ class Pipeline:
         limit, kind, way = parse_size(shard_size), _layout(layout), _weights(weights)
         _refuse_foreign(model_path(path), force)
         run = _Run(self, source, verify)
-        run.transform(_splitting(limit, kind))
-        found: list[Checked] = []
+        run.transform()
+        if kind.limits_files:
+            run.split(limit)
+        found: list[tuple[Checked, Facts]] = []
         saved = save(
             run.work,
             path,
@@ -129,9 +131,11 @@ class Pipeline:
             weights=way,
             jobs=jobs,
             progress=progress,
-            before_commit=lambda written: found.append(run.judge.judge(written)),
+            before_commit=lambda written: found.append((run.judge(written), Facts.of(written))),
         )
-        return run.report(found[0], saved, load(saved.path))
+        checked, facts = found[0]
+        total = sum(file.nbytes for file in saved.files)
+        return run.report(checked, Snapshot(facts, total, len(saved.files) - 1), saved=saved)
 
 
 def _layout(text: str) -> Layout:
@@ -148,49 +152,70 @@ def _weights(text: str) -> Weights:
     return cast(Weights, found)
 
 
-def _splitting(limit: int, layout: Layout) -> tuple[ir.passes.PassBase, ...]:
-    return parse(f"split-tensor{{limit={limit}}}") if layout.limits_files else ()
-
-
 class _Run:
     """One run of a pipeline over one model."""
 
     def __init__(self, pipeline: Pipeline, source: Source, verify: bool | None) -> None:
         self._start = time.perf_counter()
         self._pipeline = pipeline
+        self._verify = verify
         self._path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         # An ir.Model is the caller's: load would replace its tensors.
-        self.source = load(clone(source) if isinstance(source, ir.Model) else source)
-        self.before = _snapshot(self.source, self._path)  # now: it may be about to be replaced
-        self.work = clone(self.source)
-        self.judge = Judge(self.source, verify, pipeline._intent.target)
-        self._ran: RunReport | None = None
+        self.work = load(clone(source) if isinstance(source, ir.Model) else source)
+        self._before = _snapshot(self.work, self._path)  # now: the file may be about to be replaced
+        self._source = None if self._path is not None else clone(self.work)
+        self._ran: list[RunReport] = []
 
-    def transform(self, more: Sequence[ir.passes.PassBase]) -> None:
-        """Run the passes, and some more behind them."""
+    def transform(self) -> None:
+        """Run the passes."""
         pipeline = self._pipeline
         passes = pipeline._passes
         if passes is None:
-            passes = parse(pipeline._intent.text(self.source))
-        manager = PassManager((*passes, *more), pipeline._instruments, source=self._path)
-        self._ran = manager.run(self.work, in_place=True)
+            passes = parse(pipeline._intent.text(self.work))
+        self._run(passes)
         if pipeline._intent.target is not None:
             fit_ir_version(self.work, pipeline._intent.target)
 
-    def report(self, checked: Checked, saved: SaveReport | None, result: ir.Model) -> Report:
-        assert self._ran is not None
+    def split(self, limit: int) -> None:
+        """Split the weights that are larger than a file may be, if there are such."""
+        if any(slot.tensor.nbytes > limit for slot in tensor_slots(self.work)):
+            self._run(parse(f"split-tensor{{limit={limit}}}"))
+
+    def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
+        manager = PassManager(passes, self._pipeline._instruments, source=self._path)
+        self._ran.append(manager.run(self.work, in_place=True))
+
+    def judge(self, result: ir.Model) -> Checked:
+        """Return what was verified of a result, or raise."""
+        return Judge(self._load_source, self._verify, self._pipeline._intent.target).judge(result)
+
+    def _load_source(self) -> ir.Model:
+        """Return the source; one that has a file is not kept in memory meanwhile."""
+        if self._source is not None:
+            return self._source
+        assert self._path is not None
+        return load(self._path)
+
+    def report(
+        self,
+        checked: Checked,
+        after: Snapshot,
+        *,
+        saved: SaveReport | None = None,
+        result: ir.Model | None = None,
+    ) -> Report:
         return Report(
-            pipeline=self._ran.pipeline,
-            before=self.before,
-            after=_snapshot(result, None) if saved is None else _saved_snapshot(result, saved),
-            passes=self._ran.passes,
+            pipeline=",".join(ran.pipeline for ran in self._ran if ran.pipeline),
+            before=self._before,
+            after=after,
+            passes=tuple(each for ran in self._ran for each in ran.passes),
             checked=checked,
             seconds=time.perf_counter() - self._start,
             peak_rss=peak_rss(),
             source=self._path,
             saved=saved,
             notes=tuple(_lost(saved)) if saved is not None else (),
-            model=result,
+            result=result,
         )
 
 
@@ -203,11 +228,6 @@ def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
     files.discard(os.path.realpath(path))  # large inline weights lie in the model file itself
     total = sum(os.path.getsize(each) for each in (path, *files))
     return Snapshot(facts, total, len(files))
-
-
-def _saved_snapshot(model: ir.Model, saved: SaveReport) -> Snapshot:
-    total = sum(file.nbytes for file in saved.files)
-    return Snapshot(Facts.of(model), total, len(saved.files) - 1)
 
 
 def _lost(saved: SaveReport) -> list[str]:

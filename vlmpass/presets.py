@@ -15,11 +15,11 @@ from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 __all__ = ["DTYPES", "TARGETS", "Intent", "Limits", "fit_ir_version", "nearest", "parse_opset"]
 
 DTYPES: Mapping[str, str] = {
-    "float32": "bfloat16,float16",
-    "float16": "bfloat16,float32",
-    "bfloat16": "float16,float32",
+    "float32": "unify-dtype{to=float32}",
+    "float16": "mixed-precision{to=float16}",
+    "bfloat16": "mixed-precision{to=bfloat16}",
 }
-"""The element types that can be asked for, and those that give way to each."""
+"""The element types that can be asked for, and the pass that brings a model to each."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Intent:
         """Return the pipeline that brings a model there."""
         parts = []
         if self.dtype is not None:
-            parts.append(f"unify-dtype{{to={self.dtype} from=[{DTYPES[self.dtype]}]}}")
+            parts.append(DTYPES[self.dtype])
         opset = self.opset
         has = default_opset(model.opset_imports)
         if opset is None and self.limits is not None and has is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from vlmpass.ir_tools.inspecting import Facts
+from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run import Verification
 from vlmpass.ir_tools.save import SaveReport
 from vlmpass.passes import PassReport
@@ -68,7 +69,7 @@ class Report:
         source: Path of the source; None for a model in memory.
         saved: What was written; None for a run in memory.
         notes: What a reader should know, such as values that a narrower type cannot hold.
-        model: The result.
+        result: The result of a run in memory; None for one that was written.
     """
 
     pipeline: str
@@ -81,11 +82,19 @@ class Report:
     source: str | None = None
     saved: SaveReport | None = None
     notes: tuple[str, ...] = ()
-    model: ir.Model = field(repr=False, compare=False, kw_only=True)
+    result: ir.Model | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def model(self) -> ir.Model:
+        """The result; one that was written is opened anew each time."""
+        if self.result is not None:
+            return self.result
+        assert self.saved is not None
+        return load(self.saved.path)
 
     def to_json(self) -> dict[str, object]:
         """Return everything but the model as what `json.dumps` takes."""
-        fields = [each for each in dataclasses.fields(self) if each.name != "model"]
+        fields = [each for each in dataclasses.fields(self) if each.name != "result"]
         return {each.name: to_data(getattr(self, each.name)) for each in fields}
 
     def __rich__(self) -> RenderableType:

@@ -49,6 +49,8 @@ class Facts:
         operators: Nodes by operator, the most frequent first; foreign ones with their domain.
         dtypes: Tensors by element type, the most bytes first.
         functions: How many model-local functions.
+        elements: Elements of all tensors.
+        nbytes: Bytes of all tensors.
     """
 
     ir_version: int
@@ -59,6 +61,8 @@ class Facts:
     operators: Mapping[str, int]
     dtypes: Mapping[str, Share]
     functions: int
+    elements: int
+    nbytes: int
 
     @classmethod
     def of(cls, model: ir.Model) -> Facts:
@@ -68,6 +72,7 @@ class Facts:
         for function in model.functions.values():
             for domain, version in function.opset_imports.items():
                 imports[domain] = max(version, imports.get(domain, 0))
+        shares = _shares(model)
         producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
         return cls(
             ir_version=model.ir_version,
@@ -76,19 +81,11 @@ class Facts:
             producer=producer,
             nodes=sum(operators.values()),
             operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
-            dtypes=_shares(model),
+            dtypes=shares,
             functions=len(model.functions),
+            elements=sum(share.elements for share in shares.values()),
+            nbytes=sum(share.nbytes for share in shares.values()),
         )
-
-    @property
-    def elements(self) -> int:
-        """Elements of all tensors."""
-        return sum(share.elements for share in self.dtypes.values())
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(share.nbytes for share in self.dtypes.values())
 
 
 def _operator(node: ir.Node) -> str:

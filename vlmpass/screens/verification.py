@@ -23,10 +23,11 @@ def numbers_line(found: Verification) -> Text:
     if not found.ok:
         return Text(f"{of} compared{at}: not equal", style="red")
     how = "" if found.expected_ran == "ONNX Runtime" else f" (source by {found.expected_ran})"
-    bound = max((output.tolerance for output in found.outputs), default=0.0)
-    return Text.assemble(
-        (f"{of} equal", "green"), f"{at}, relative error {found.max_rel:.1e} ≤ {bound:.0e}{how}"
-    )
+    if found.max_rel == 0:
+        return Text.assemble((f"{of} equal bit for bit", "green"), f"{at}{how}")
+    bound = max(output.tolerance for output in found.outputs)
+    error = f", relative error {found.max_rel:.1e} ≤ {bound:.0e}"
+    return Text.assemble((f"{of} equal", "green"), f"{at}{error}{how}")
 
 
 def _dims(trial: Trial) -> str:
