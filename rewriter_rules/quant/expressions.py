@@ -1,0 +1,162 @@
+"""Lazy tensors that quantised weights are made of: graph arithmetic, rows, packed numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.evaluate import Array, evaluate
+from vlmpass.ir_tools.weights.boxes import Box, extent
+from vlmpass.ir_tools.weights.leaves import Expression
+from vlmpass.ir_tools.weights.tally import Tally
+
+__all__ = ["Elementwise", "Packed", "Rows", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of elementwise arithmetic.
+
+    Attributes:
+        op_type: The operator.
+        attributes: Its integer and string attributes.
+        operands: Indices: the sources come first, then the results of the steps before.
+    """
+
+    op_type: str
+    attributes: tuple[tuple[str, int | str], ...]
+    operands: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Elementwise(Expression):
+    """What nodes of a graph compute element by element, as those nodes define it.
+
+    Attributes:
+        sources: What enters; extents of 1 are broadcast, all have the rank of the result.
+        steps: The nodes in order; the last one gives the result.
+        opset: The opset they belong to.
+    """
+
+    sources: tuple[Expression, ...]
+    steps: tuple[Step, ...]
+    opset: int
+
+    @property
+    def width(self) -> int:
+        """Bytes per element on the way: every step may hold 8."""
+        return 8 * (len(self.sources) + len(self.steps))
+
+    def prepared(self) -> Expression:
+        """Prepare all sources."""
+        return replace(self, sources=tuple(source.prepared() for source in self.sources))
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Evaluate the nodes on the parts of the sources that belong to a box."""
+        results: list[Array] = []
+        for source in self.sources:
+            axes = zip(box, source.shape, strict=True)
+            part = tuple((0, 1) if size == 1 else ends for ends, size in axes)
+            results.append(source.read(part, tally))
+        for step in self.steps:
+            results.append(self._run(step, [results[i] for i in step.operands]))
+        last = np.broadcast_to(results[-1], extent(box))
+        return np.ascontiguousarray(last)
+
+    def _run(self, step: Step, inputs: list[Array]) -> Array:
+        if step.op_type == "Div" and inputs[0].dtype.kind == "i" and (inputs[1] > 0).all():
+            return _truncated(*inputs)
+        attributes = [
+            ir.AttrString(name, value) if isinstance(value, str) else ir.AttrInt64(name, value)
+            for name, value in step.attributes
+        ]
+        node = ir.Node("", step.op_type, [None] * len(inputs), attributes, num_outputs=1)
+        found = evaluate(node, inputs, {"": self.opset})
+        if found is None:
+            raise ModelError(f"{step.op_type} on packed weights cannot be evaluated exactly")
+        return found[0]
+
+
+def _truncated(a: Array, b: Array) -> Array:
+    """Divide integers by positive ones, rounding towards zero, the lowest number included."""
+    quotient = np.floor_divide(a, b)
+    return np.asarray(quotient + ((quotient < 0) & (np.mod(a, b) != 0)).astype(a.dtype))
+
+
+@dataclass(frozen=True)
+class Rows(Expression):
+    """Rows of a source in another order, with or without repetition.
+
+    Attributes:
+        source: At least of rank 1.
+        rows: The index of each row in the source.
+    """
+
+    source: Expression
+    rows: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """The source's."""
+        return self.source.width
+
+    def prepared(self) -> Expression:
+        """Prepare the source."""
+        return replace(self, source=self.source.prepared())
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Read runs of rows that are neighbours in the source too."""
+        out = np.empty(extent(box), self.dtype.numpy())
+        wanted = self.rows[box[0][0] : box[0][1]]
+        first = 0
+        while first < len(wanted):
+            last = first + 1
+            while last < len(wanted) and wanted[last] == wanted[last - 1] + 1:
+                last += 1
+            rows = (wanted[first], wanted[last - 1] + 1)
+            out[first:last] = self.source.read((rows, *box[1:]), tally)
+            first = last
+        return out
+
+
+@dataclass(frozen=True)
+class Packed(Expression):
+    """Numbers of 2 or 4 bits as the bytes that hold them, the lower bits first.
+
+    Attributes:
+        source: Of a sub-byte type; the last extent fills whole bytes.
+    """
+
+    source: Expression
+
+    @property
+    def width(self) -> int:
+        """The source's, for each number in a byte."""
+        return self.source.width * self._each
+
+    @property
+    def _each(self) -> int:
+        return 8 // self.source.dtype.bitwidth
+
+    @property
+    def strided(self) -> bool:
+        """Whether the source is."""
+        return self.source.strided
+
+    def prepared(self) -> Expression:
+        """Prepare the source."""
+        return replace(self, source=self.source.prepared())
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Read the numbers and put them together."""
+        start, stop = box[-1]
+        inner = self.source.read((*box[:-1], (start * self._each, stop * self._each)), tally)
+        parts = inner.view(np.uint8).reshape(*extent(box), self._each)
+        out = np.zeros(extent(box), np.uint8)
+        mask = np.uint8((1 << self.source.dtype.bitwidth) - 1)
+        for place in range(self._each):
+            out |= (parts[..., place] & mask) << np.uint8(place * self.source.dtype.bitwidth)
+        return out

@@ -1,0 +1,242 @@
+"""quant-linear: every exporter's spelling becomes one node, with the exported graph's weights."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.weights import Weight
+from vlmpass.passes.quant_linear import QuantLinear
+
+EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
+D = ir.DataType
+
+
+def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # The optimiser would replace DequantizeLinear and MatMul by a less exact kernel.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+    return session.run(None, feeds)
+
+
+def numbers(array: np.ndarray) -> str:
+    return "{" + ", ".join(str(x) for x in np.asarray(array).reshape(-1)) + "}"
+
+
+def pack(values: np.ndarray, bits: int, axis: int) -> np.ndarray:
+    """GPTQ's packing: 32 / bits numbers to an int32 along an axis, the lowest bits first."""
+    each = 32 // bits
+    parts = np.moveaxis(values.astype(np.uint64), axis, 0).reshape(-1, each, values.shape[1 - axis])
+    shifts = (np.arange(each, dtype=np.uint64) * np.uint64(bits))[None, :, None]
+    packed = (parts << shifts).sum(1).astype(np.uint32).view(np.int32)
+    return np.ascontiguousarray(np.moveaxis(packed, 0, axis))
+
+
+def layer(
+    bits: int = 4,
+    *,
+    k: int = 64,
+    n: int = 32,
+    block: int = 32,
+    order: bool = False,
+    top_zero: bool = False,
+    dtype: str = "float",
+) -> tuple[ir.Model, np.ndarray, dict[str, np.ndarray]]:
+    """One GPTQ layer spelled with shifts; also its weight and its inputs."""
+    rng = np.random.default_rng(bits + k + order)
+    top, each = 1 << bits, 32 // bits
+    values = rng.integers(0, top, (k, n))
+    zeros = rng.integers(0, top - 1, (k // block, n))  # stored one less than they are
+    if top_zero:
+        zeros[0, 0] = top - 1
+    scales = rng.integers(1, 64, (k // block, n)) / 64
+    groups = np.arange(k) // block
+    if order:
+        groups = rng.permutation(groups)
+    number = {"float": lambda x: x, "float16": lambda x: np.float16(x).view(np.uint16)}[dtype]
+    shifts = np.arange(each) * bits
+    text = f"""<ir_version: 10, opset_import: ["": 21]>
+    g ({dtype}[m,{k}] x) => ({dtype}[m,{n}] y)
+    <int32[{k // each},{n}] qweight = {numbers(pack(values, bits, 0))},
+     int32[{k // block},{n // each}] qzeros = {numbers(pack(zeros, bits, 1))},
+     {dtype}[{k // block},{n}] scales = {numbers(number(scales))},
+     int64[{k}] g_idx = {numbers(groups)}, int64[1] one = {{1}}, int64[1] two = {{2}},
+     uint32[1,{each},1] down = {numbers(shifts)}, uint32[1,1,{each}] across = {numbers(shifts)},
+     int32 mask = {{{top - 1}}}, int32 plus = {{1}},
+     int64[2] wshape = {{{k}, {n}}}, int64[2] zshape = {{{k // block}, {n}}}> {{
+        a = Unsqueeze(qweight, one) b = Cast<to=12>(a)
+        c = BitShift<direction="RIGHT">(b, down) d = Cast<to=6>(c) e = BitwiseAnd(d, mask)
+        w = Reshape(e, wshape)
+        f = Unsqueeze(qzeros, two) h = Cast<to=12>(f)
+        i = BitShift<direction="RIGHT">(h, across) j = Cast<to=6>(i)
+        l = BitwiseAnd(j, mask) o = Add(l, plus) z = Reshape(o, zshape)
+        zg = Gather(z, g_idx) sg = Gather(scales, g_idx)
+        s = Sub(w, zg) t = Cast<to={1 if dtype == "float" else 10}>(s) u = Mul(sg, t)
+        [linear] y = MatMul(x, u) }}"""
+    weight = (values - (zeros + 1)[groups]) * scales[groups]
+    feeds = {
+        "x": rng.standard_normal((3, k)).astype(np.float32 if dtype == "float" else np.float16)
+    }
+    return ir.from_onnx_text(text), weight, feeds
+
+
+def held_weight(model: ir.Model) -> np.ndarray:
+    """What the rewritten layer multiplies with, rows in their first order."""
+    twin = model.clone()
+    node = next(n for n in twin.graph if n.op_type == "MatMul")
+    weight = node.inputs[1]
+    twin.graph.outputs.append(weight)
+    if weight.producer() is None:
+        return weight.const_value.numpy()
+    gather = next((n for n in twin.graph if n.op_type == "Gather"), None)
+    found = run(twin, {"x": np.zeros((1, weight.shape[0]), node.inputs[0].dtype.numpy())})[-1]
+    if gather is None:
+        return found
+    restored = np.empty_like(found)
+    restored[gather.inputs[1].const_value.numpy()] = found
+    return restored
+
+
+@pytest.mark.parametrize("order", [False, True], ids=["in order", "act-order"])
+@pytest.mark.parametrize("dtype", ["float", "float16"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quant_dequantize_linear_has_the_same_weight_to_the_bit(
+    bits: int, dtype: str, order: bool
+) -> None:
+    model, weight, feeds = layer(bits, order=order, dtype=dtype)
+    (wanted,) = run(model, feeds)
+    assert QuantLinear(to="dequantize-linear").run(model)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    expected = ["DequantizeLinear", "Gather", "MatMul"] if order else ["DequantizeLinear", "MatMul"]
+    assert [node.op_type for node in model.graph] == expected
+    held = held_weight(model)
+    np.testing.assert_array_equal(held, weight.astype(held.dtype))
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(run(model, feeds)[0], wanted, rtol=1e-2, atol=2e-3 * scale)
+    numbers_held = model.graph[0].inputs[0]
+    assert numbers_held.dtype == {4: D.UINT4, 8: D.UINT8}[bits]
+    assert isinstance(numbers_held.const_value, Weight)
+    assert not QuantLinear(to="dequantize-linear").run(model)
+
+
+@pytest.mark.parametrize("order", [False, True], ids=["in order", "act-order"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quant_matmul_nbits_computes_the_same(bits: int, order: bool) -> None:
+    model, weight, feeds = layer(bits, order=order)
+    assert QuantLinear().run(model)
+    assert [n.op_type for n in model.graph] == [*["Gather"] * order, "MatMulNBits"]
+    node = model.graph[-1]
+    assert node.attributes["block_size"].as_int() == 32
+    assert model.opset_imports["com.microsoft"] == 1
+    np.testing.assert_allclose(run(model, feeds)[0], feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
+    assert "blocks of 32" in node.metadata_props["vlmpass.reason"]
+
+
+def test_quant_plain_weights() -> None:
+    model, weight, feeds = layer(2)
+    assert QuantLinear(to="float").run(model)
+    assert [n.op_type for n in model.graph] == ["MatMul"]
+    np.testing.assert_array_equal(held_weight(model), weight)
+    np.testing.assert_allclose(run(model, feeds)[0], feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
+
+
+def test_quant_zero_point_beyond_the_bits() -> None:
+    model, weight, feeds = layer(top_zero=True)
+    QuantLinear().run(model)
+    assert model.graph[-1].inputs[3].dtype == D.FLOAT
+    np.testing.assert_allclose(run(model, feeds)[0], feeds["x"] @ weight, rtol=1e-4, atol=1e-3)
+
+
+def test_quant_zero_point_beyond_four_bits_takes_eight() -> None:
+    model, weight, _ = layer(top_zero=True)
+    QuantLinear(to="dequantize-linear").run(model)
+    assert model.graph[0].inputs[0].dtype == D.UINT8
+    np.testing.assert_array_equal(held_weight(model), weight)
+
+
+@pytest.mark.parametrize("to", ["dequantize-linear", "matmul-nbits"])
+def test_quant_zero_point_beyond_eight_bits_is_refused(to: str) -> None:
+    model, weight, feeds = layer(8, top_zero=True)
+    with pytest.raises(Refused, match="zero point of 256 does not fit 8 bits"):
+        QuantLinear(to=to).run(model)
+    QuantLinear(to="float").run(model)
+    np.testing.assert_array_equal(held_weight(model), weight)
+
+
+def test_quant_refuses_what_opset_or_runtime_lacks() -> None:
+    model, _, _ = layer(2)
+    before = ir.to_proto(model).SerializeToString()
+    with pytest.raises(Refused, match=r"linear \(MatMul\): .* needs opset 25"):
+        QuantLinear(to="dequantize-linear").run(model)
+    with pytest.raises(Refused, match="4 and 8 bits"):
+        QuantLinear().run(model)
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+@pytest.mark.parametrize("name", ["quant_mod.float16.ts17", "quant_shift.float16.ts18"])
+def test_quant_exported_spellings(name: str) -> None:
+    model = ir.load(EXPORTS / f"{name}.onnx")
+    arrays = np.load(EXPORTS / f"{'.'.join(name.split('.')[:2])}.npz")
+    feeds = {key[3:]: arrays[key] for key in arrays.files if key.startswith("in:")}
+    wanted = run(model, feeds)
+    linears = Counter(n.op_type for n in model.graph)["MatMul"]
+    packed = sum(math.prod(v.shape) * 4 for v in _packed(model))
+    assert QuantLinear().run(model)
+    count = Counter(n.op_type for n in model.graph)
+    assert (count["MatMulNBits"], count["MatMul"]) == (linears, 0)
+    assert not {"BitShift", "BitwiseAnd", "Mod", "Pow"} & set(count)
+    for result, reference in zip(run(model, feeds), wanted, strict=True):
+        scale = np.abs(reference).max()
+        np.testing.assert_allclose(result, reference, rtol=2e-3, atol=2e-3 * scale)
+    held = sum(v.const_value.nbytes for v in model.graph.initializers.values())
+    assert held <= 1.1 * packed + _extras(model)
+
+
+def _packed(model: ir.Model) -> list[ir.Value]:
+    return [v for v in model.graph.initializers.values() if v.dtype == D.INT32 and len(v.shape) > 1]
+
+
+def _extras(model: ir.Model) -> int:
+    """Bytes of everything but the numbers and zero points: biases and scales."""
+    kinds = (D.FLOAT16, D.INT64)
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.dtype in kinds)
+
+
+def test_quant_look_alikes_stay() -> None:
+    model, _, _ = layer()
+    for node in model.graph:
+        if node.name == "linear" or node.op_type != "BitwiseAnd":
+            continue
+        node.op_type = "BitwiseOr"  # no mask: the numbers have no bound
+    assert not QuantLinear().run(model)
+    model, _, _ = layer(block=8)  # shorter than any blocked kernel takes
+    assert not QuantLinear().run(model)
+    model, _, _ = layer()
+    x = model.graph.inputs[0]
+    node = next(n for n in model.graph if n.op_type == "Mul")
+    node.replace_input_with(0, x)  # the scale varies
+    assert not QuantLinear().run(model)
+
+
+def test_quant_a_weight_used_twice_and_elsewhere() -> None:
+    model, weight, feeds = layer()
+    linear = next(n for n in model.graph if n.name == "linear")
+    mul = linear.inputs[1]
+    extra = ir.Node("", "Abs", [mul], num_outputs=1, name="abs")
+    extra.outputs[0].name, extra.outputs[0].type = "abs", ir.TensorType(D.FLOAT)
+    model.graph.append(extra)
+    model.graph.outputs.append(extra.outputs[0])
+    QuantLinear().run(model)
+    results = run(model, feeds)
+    np.testing.assert_allclose(results[0], feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(results[1], np.abs(weight).astype(np.float32))
