@@ -31,7 +31,11 @@ def evaluate(expression: Expression, tally: Tally | None = None) -> AnyArray:
     """Evaluate the whole into one array; beside it, memory is bounded."""
     expression = expression.prepared()
     out = np.empty(expression.shape, expression.dtype.numpy())
-    for box in cut(expression.shape, _box_elements(expression)):
+    if isinstance(expression, Transposed):
+        boxes = grid(expression.shape, _tile(expression))
+    else:
+        boxes = cut(expression.shape, _box_elements(expression))
+    for box in boxes:
         out[slices(box)] = expression.read(box, tally)
     return out
 
@@ -67,11 +71,16 @@ def byte_pieces(
         offset += len(chunk)
 
 
+def _tile(expression: Transposed) -> tuple[int, ...]:
+    """Choose boxes with long runs here and in the source."""
+    return tile_shape(expression.shape, expression.source_axes, _box_elements(expression))
+
+
 def _tiles(expression: Transposed, tally: Tally | None) -> Iterator[tuple[int, memoryview]]:
-    """Go through a transposed tensor by tiles with long runs here and in its source."""
+    """Yield the runs of one tile after the other."""
     shape = expression.shape
     strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    tile = tile_shape(shape, expression.source_axes, _box_elements(expression))
+    tile = _tile(expression)
     whole = len(shape)  # axes from here on are whole in every tile
     while whole > 0 and tile[whole - 1] == shape[whole - 1]:
         whole -= 1
