@@ -136,11 +136,15 @@ def schema(operator: str, version: int) -> Schema:
     """Return an operator at one of its since-versions."""
     found = _histories()[operator][version]
     defaults = {
-        name: ir.from_proto(attribute.default_value)
+        name: ir.serde.deserialize_attribute(attribute.default_value)
         for name, attribute in found.attributes.items()
         if attribute.default_value.name
     }
-    bodies = {*found.function_opset_versions, *found.context_dependent_function_opset_versions}
+    # What onnx's own stubs leave out, here and below, its extension module has.
+    bodies = {
+        *found.function_opset_versions,  # type: ignore[attr-defined]
+        *found.context_dependent_function_opset_versions,  # type: ignore[attr-defined]
+    }
     return Schema(
         operator,
         version,
@@ -171,23 +175,23 @@ def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None
         leaves out are not among its outputs.
     """
     found = _histories()[node.op_type][version]
-    if opset in found.context_dependent_function_opset_versions:
+    if opset in found.context_dependent_function_opset_versions:  # type: ignore[attr-defined]
         types = [_type_proto(value).SerializeToString() for value in node.inputs]
-        proto = ir.to_proto(node).SerializeToString()
-        data = found.get_context_dependent_function_with_opset_version(opset, proto, types)
+        proto = ir.serde.serialize_node(node).SerializeToString()
+        data = found.get_context_dependent_function_with_opset_version(opset, proto, types)  # type: ignore[attr-defined]
     else:
-        data = found.get_function_with_opset_version(opset)
+        data = found.get_function_with_opset_version(opset)  # type: ignore[attr-defined]
     if not data:
         return None
     body = onnx.FunctionProto.FromString(data)
     computed = {name for each in body.node for name in each.output} | set(body.input)
     while body.output and body.output[-1] not in computed:
         body.output.pop()
-    return ir.from_proto(body)
+    return ir.serde.deserialize_function(body)
 
 
 def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
-    return onnx.TypeProto() if value is None else ir.to_proto(value).type
+    return onnx.TypeProto() if value is None else ir.serde.serialize_value(value).type
 
 
 @cache

@@ -45,16 +45,21 @@ _WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
 }
 """For each type those that hold all its values, best first."""
 
-_CARRYING = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_CARRYING = _words(
     "ArgMax ArgMin Compress Concat DepthToSpace Equal Expand Flatten Gather GatherElements GatherND"
     " Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Max MaxPool MaxRoiPool Min NonZero OneHot"
     " Pad ReduceMax ReduceMin Relu Reshape ReverseSequence Scatter ScatterElements ScatterND Shape"
     " Sign Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unique Unsqueeze Where"
-    " Clip Abs Neg Identity CastLike MaxUnpool NonMaxSuppression".split()
+    " Clip Abs Neg Identity CastLike MaxUnpool NonMaxSuppression"
 )
 """Operators that move, compare or select values: any wider type gives the very same result."""
 
-_ARITHMETIC = frozenset(
+_ARITHMETIC = _words(
     "Acos Acosh Add Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv"
     " ConvTranspose Cos Cosh CumSum DeformConv Det Div Einsum Elu Erf Exp Floor Gemm"
     " GlobalAveragePool GlobalLpPool GlobalMaxPool GRU GridSample HardSigmoid HardSwish"
@@ -63,7 +68,7 @@ _ARITHMETIC = frozenset(
     " ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum"
     " ReduceSumSquare Resize RoiAlign Round Selu Shrink Sigmoid Sin Sinh Softmax"
     " SoftmaxCrossEntropyLoss Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Hardmax"
-    " Range LayerNormalization Upsample".split()
+    " Range LayerNormalization Upsample QLinearMatMul"
 )
 """Operators that compute: a wider floating type gives at least the accuracy of the narrow one."""
 
@@ -82,19 +87,25 @@ def _substitute(
     carrying = operator in _CARRYING
     if not carrying and operator not in _ARITHMETIC:
         refuse(f"{operator} does not admit {said} at the lower opset", _REMEDY)
-    for wider in (*dtypes, *_WIDER.get(dtypes[0], ())):
-        admitted = type_name(ir.TensorType(wider)) in allowed
-        if not admitted or not all(_holds(wider, dtype) for dtype in dtypes):
-            continue
-        alike = all((dtype in _FLOATING) == (wider in _FLOATING) for dtype in dtypes)
-        if carrying or alike or operator in _BY_FLOAT:
-            return wider
-    refuse(f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY)
+    found = [
+        wider
+        for wider in (*dtypes, *_WIDER.get(dtypes[0], ()))
+        if type_name(ir.TensorType(wider)) in allowed
+        and all(_holds(wider, dtype) for dtype in dtypes)
+        and (carrying or operator in _BY_FLOAT or _alike(wider, dtypes))
+    ]
+    if not found:
+        refuse(f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY)
+    return found[0]
+
+
+def _alike(wide: ir.DataType, dtypes: Sequence[ir.DataType]) -> bool:
+    return all((dtype in _FLOATING) == (wide in _FLOATING) for dtype in dtypes)
 
 
 _REMEDY = "choose a higher opset, or convert the element type first"
 
-_BY_FLOAT = frozenset("ReduceLogSum ReduceLogSumExp Erf".split())
+_BY_FLOAT = _words("ReduceLogSum ReduceLogSumExp Erf")
 """Of the arithmetic ones, those whose integers are computed in a floating type anyway."""
 
 

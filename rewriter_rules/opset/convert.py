@@ -7,7 +7,7 @@ element types the target admits. Nothing is touched before the caller splices th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -214,7 +214,7 @@ class Conversion:
             tape = self._tape(node, each.opset)
             outputs = each.run(tape, node)
             if outputs is not UNCHANGED:
-                listed = [outputs] if isinstance(outputs, ir.Value) else list(outputs)
+                listed = [outputs] if isinstance(outputs, ir.Value) else outputs
                 return self._settle(node, tape, listed, each.opset, each.name)
         assert found.version is not None, node.op_type
         if original and not found.narrows:
@@ -225,13 +225,18 @@ class Conversion:
         if not misfits(node, found):
             return None
         tape = self._tape(node, self.target)
-        outputs = bridge(tape, node, found)
-        return self._settle(node, tape, outputs, self.target, "bridge-types")
+        return self._settle(node, tape, bridge(tape, node, found), self.target, "bridge-types")
 
     def _settle(
-        self, node: ir.Node, tape: Tape, outputs: list[ir.Value | None], opset: int, rule: str
+        self,
+        node: ir.Node,
+        tape: Tape,
+        outputs: Sequence[ir.Value | None],
+        opset: int,
+        rule: str,
     ) -> Built:
         """Lead what an adapter built on to the target."""
+        results = list(outputs)
         settled = self._tape(node, self.target)
         settled.constants.extend(tape.constants)
         for new in tape.nodes:
@@ -251,9 +256,9 @@ class Conversion:
             for old, value in zip(new.outputs, deeper.outputs, strict=False):
                 if value is not None:
                     _stand_in(old, value)
-                    outputs = [value if each is old else each for each in outputs]
+                    results = [value if each is old else each for each in results]
             detach([new], lambda graph: True)
-        return Built(settled, outputs)
+        return Built(settled, results)
 
     def _settle_subgraphs(self, node: ir.Node, opset: int) -> None:
         for graph in subgraphs(node):

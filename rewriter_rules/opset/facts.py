@@ -128,11 +128,11 @@ def _bind(value: ir.Value) -> None:
 def dtype(value: ir.Value) -> ir.DataType:
     """Return a value's element type."""
     _bind(value)
-    if isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
-        return value.type.dtype
-    if value.type is not None:
+    if value.type is None:
+        refuse(f"the element type of {value.name} is unknown", "run infer first")
+    if not isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
         refuse(f"its operand {value.name} is not a tensor")
-    refuse(f"the element type of {value.name} is unknown", "run infer first")
+    return value.type.dtype
 
 
 def dims(value: ir.Value) -> list[int | None] | None:

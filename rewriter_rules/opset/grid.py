@@ -210,8 +210,8 @@ def deform_conv(op: Tape, node: ir.Node) -> Outputs:
     """DeformConv(x, w, o, b, m) -> MatMul(w, samples of x at the moved places, times m) + b."""
     x, weight, offset = (operand(node, index) for index in range(3))
     bias, mask = optional_input(node, 3), optional_input(node, 4)
-    kernel = integers(node, "kernel_shape") or tuple((dims(weight) or [])[2:])
-    if rank(x) != 4 or len(kernel) != 2 or None in kernel:
+    kernel = integers(node, "kernel_shape") or _known((dims(weight) or [])[2:])
+    if rank(x) != 4 or len(kernel) != 2:
         refuse("only images with a kernel of known size can be spelled before opset 19")
     taps = int(np.prod(kernel))
     groups, parts = integer(node, "group", 1), integer(node, "offset_group", 1)
@@ -250,6 +250,10 @@ def deform_conv(op: Tape, node: ir.Node) -> Outputs:
     return result if bias is None else op.Add(result, op.Reshape(bias, vector(op, [-1, 1, 1])))
 
 
+def _known(sizes: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(size for size in sizes if size is not None)
+
+
 def _over(op: Tape, x: ir.Value, parts: int) -> ir.Value:
     """Record the number of channels in each of some parts."""
     channels = op.Slice(op.Shape(x), vector(op, [1]), vector(op, [2]), vector(op, [0]))
@@ -262,16 +266,14 @@ def _rows(op: Tape, split: ir.Value) -> ir.Value:
 
 
 def _kernel_places(
-    op: Tape, node: ir.Node, out: ir.Value, kernel: Sequence[int | None], axis: int
+    op: Tape, node: ir.Node, out: ir.Value, kernel: Sequence[int], axis: int
 ) -> ir.Value:
     """Record where each tap of the kernel lies along an axis, before it is moved."""
     stride = (integers(node, "strides") or (1, 1))[axis]
     dilation = (integers(node, "dilations") or (1, 1))[axis]
     pad = (integers(node, "pads") or (0, 0, 0, 0))[axis]
-    ticks = np.arange(kernel[axis] or 1) * dilation - pad
-    taps = np.broadcast_to(
-        ticks[:, None] if axis == 0 else ticks[None, :], [k or 1 for k in kernel]
-    )
+    ticks = np.arange(kernel[axis]) * dilation - pad
+    taps = np.broadcast_to(ticks[:, None] if axis == 0 else ticks[None, :], tuple(kernel))
     length = op.Gather(out, _int(op, axis), axis=0)
     line = op.Mul(op.Range(_int(op, 0), length, _int(op, 1)), _int(op, stride))
     shape = [1, 1, 1]

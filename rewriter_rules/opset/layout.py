@@ -210,7 +210,7 @@ def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
     }
     if set(values.pop("steps", [1])) != {1}:
         refuse("steps other than 1 do not exist before opset 10", "choose opset 10 or higher")
-    return again(op, node, [node.inputs[0]], **values)
+    return op.node("Slice", node.inputs[:1], values)
 
 
 @adapter("Slice", 11, 10)

@@ -30,13 +30,13 @@ _D = ir.DataType
 @adapter("MaxPool", 12, 22)
 def windows_beyond_the_border(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, ceil_mode=1) stays, when no window starts in the padding at the end."""
-    if _windows_stay_inside(node):
-        return UNCHANGED
-    refuse(
-        "with ceil_mode its last window may start in the padding, which counts before opset 22 and"
-        " not from there on",
-        "fix the input shapes, or change pads so that the last window starts inside",
-    )
+    if not _windows_stay_inside(node):
+        refuse(
+            "with ceil_mode its last window may start in the padding, which counts before opset 22"
+            " and not from there on",
+            "fix the input shapes, or change pads so that the last window starts inside",
+        )
+    return UNCHANGED
 
 
 @adapter("AveragePool", 22, 19)

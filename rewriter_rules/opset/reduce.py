@@ -41,6 +41,12 @@ _ELEMENT: dict[str, Callable[[Tape, ir.Value], ir.Value]] = {
 """What a reduction over no axis does to each element, where it is not nothing."""
 
 
+def _element(op: Tape, node: ir.Node, x: ir.Value) -> ir.Value:
+    """Record what a reduction over no axis makes of each element."""
+    found = _ELEMENT.get(node.op_type)
+    return op.Identity(x) if found is None else found(op, x)
+
+
 @adapter(_ALL, 13, 18)
 @adapter("ReduceSum Squeeze Unsqueeze", 11, 13)
 def axes_become_input(op: Tape, node: ir.Node) -> Outputs:
@@ -64,7 +70,7 @@ def axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
         chosen = [int(axis) for axis in values.reshape(-1)]
         return again(op, node, [x], drop=("noop_with_empty_axes",), axes=chosen)
     if bare:
-        return _ELEMENT.get(node.op_type, lambda op, x: op.Identity(x))(op, x)
+        return _element(op, node, x)
     return again(op, node, [x], drop=("noop_with_empty_axes",))
 
 
@@ -114,7 +120,7 @@ def conditional(
 def _reduce_at(op: Tape, node: ir.Node, x: ir.Value, axes: ir.Value, bare: bool) -> Outputs:
     count = rank(x)
     if count == 0:
-        return _ELEMENT.get(node.op_type, lambda op, x: op.Identity(x))(op, x)
+        return _element(op, node, x)
     flags = flagged_axes(op, axes, count)
     if not bare:
         none = op.Equal(op.Size(axes), op.const(0))

@@ -62,8 +62,9 @@ def upsample(op: Tape, node: ir.Node) -> Outputs:
 def asymmetric(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, s) -> Resize(x, roi, s, asymmetric, floor), which opset 10 did without saying."""
     inputs = [node.inputs[0], _nothing(op), node.inputs[1]]
-    modes = {_MODE: "asymmetric", "nearest_mode": "floor"}
-    return again(op, node, inputs, **modes)
+    return again(
+        op, node, inputs, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    )
 
 
 def _nothing(op: Tape) -> ir.Value:
@@ -90,7 +91,7 @@ def asymmetric_by_default(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Resize", 11, 13)
 def one_of_scales_and_sizes(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, roi, empty, sizes) -> Resize(x, roi, , sizes)."""
-    inputs, changed = list(node.inputs), {}
+    inputs = list(node.inputs)
     if optional_input(node, 3) is not None and inputs[2] is not None:
         inputs[2] = None
     if text(node, _MODE) == "tf_half_pixel_for_nn":
@@ -101,10 +102,14 @@ def one_of_scales_and_sizes(op: Tape, node: ir.Node) -> Outputs:
                 "choose opset 12 or lower",
             )
         # floor((x + 0.5) / s) is half_pixel's (x + 0.5) / s - 0.5 rounded half up.
-        changed = {_MODE: "half_pixel", "nearest_mode": "round_prefer_ceil"}
-    if inputs == list(node.inputs) and not changed:
-        return UNCHANGED
-    return again(op, node, inputs, **changed)
+        return again(
+            op,
+            node,
+            inputs,
+            coordinate_transformation_mode="half_pixel",
+            nearest_mode="round_prefer_ceil",
+        )
+    return UNCHANGED if inputs == list(node.inputs) else again(op, node, inputs)
 
 
 @adapter("Resize", 13, 11)
@@ -135,7 +140,7 @@ def symmetric(op: Tape, node: ir.Node) -> Outputs:
                     "half_pixel_symmetric with scales came with opset 19",
                     "choose opset 19 or higher, or give sizes",
                 )
-    return again(op, node, **{_MODE: "half_pixel"})
+    return again(op, node, coordinate_transformation_mode="half_pixel")
 
 
 _NEW = ("antialias", "axes", "keep_aspect_ratio_policy")
@@ -192,7 +197,7 @@ def modes_by_any_rank(op: Tape, node: ir.Node) -> Outputs:
 @adapter("RoiAlign", 10, 16)
 def output_half_pixel(op: Tape, node: ir.Node) -> Outputs:
     """RoiAlign(x) -> RoiAlign(x, coordinate_transformation_mode=output_half_pixel)."""
-    return again(op, node, **{_MODE: "output_half_pixel"})
+    return again(op, node, coordinate_transformation_mode="output_half_pixel")
 
 
 @adapter("RoiAlign", 16, 10)

@@ -42,8 +42,9 @@ def stamp(model: ir.Model, opset: int) -> bool:
     version = max(ir_version_of(opset), needed_ir_version(model))
     changed = version != model.ir_version
     model.ir_version = version
-    for owner in (model.graph, *model.functions.values()):
-        imports = owner.opset_imports
+    imported = [model.graph.opset_imports]
+    imported += [function.opset_imports for function in model.functions.values()]
+    for imports in imported:
         if default_opset(imports) not in (None, opset):
             imports.pop("ai.onnx", None)
             imports[""] = opset

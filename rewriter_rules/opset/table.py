@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NoReturn, TypeAlias
 
 import onnx_ir as ir
@@ -24,8 +25,8 @@ __all__ = [
     "Outputs",
     "Step",
     "adapter",
-    "entry",
     "entries",
+    "entry",
     "expansion",
     "is_same",
     "refuse",
@@ -149,7 +150,7 @@ def same(text: str, *, up: bool = True, down: bool = True) -> None:
     for line in text.split("\n"):
         operator, *words = line.split() or [""]
         versions = [int(word) for word in words]
-        for low, high in zip(versions, versions[1:], strict=False):
+        for low, high in pairwise(versions):
             pairs = [(low, high)] * up + [(high, low)] * down
             for step in ((operator, *pair) for pair in pairs):
                 assert step not in _TABLE, step
@@ -200,7 +201,7 @@ def steps_between(operator: str, source: int, opset: int) -> list[Step]:
     at = versions.index(source)
     if opset >= source:
         later = [version for version in versions[at:] if version <= opset]
-        return [(operator, a, b) for a, b in zip(later, later[1:], strict=False)]
+        return [(operator, a, b) for a, b in pairwise(later)]
     stops = [version for version in versions[at::-1] if version > opset]
     lowest = max((version for version in versions if version <= opset), default=None)
     return [(operator, a, b) for a, b in zip(stops, [*stops[1:], lowest], strict=True)]

@@ -97,8 +97,7 @@ def _by_reference(model: onnx.ModelProto, feeds: Sequence[Any]) -> list[Any]:
 def attempts(model: onnx.ModelProto, feeds: Sequence[Any]) -> Iterator[list[Any] | Exception]:
     """Yield what ONNX Runtime and then the reference evaluator compute, or their errors."""
     plain = all(
-        each is not None and getattr(each, "dtype", np.dtype("f4")).kind != "V"
-        for each in feeds
+        each is not None and getattr(each, "dtype", np.dtype("f4")).kind != "V" for each in feeds
     )
     if plain and (opset_of(model) or 0) <= NEWEST_OF_ORT:
         try:

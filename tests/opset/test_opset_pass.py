@@ -1,4 +1,4 @@
-"""The pass as a whole: all refusals before any edit, names and functions kept, one stamp at the end."""
+"""The pass as a whole: all refusals before any edit, names and functions kept, one stamp."""
 
 import numpy as np
 import onnx
@@ -62,12 +62,15 @@ def test_names_types_and_metadata_stay_with_a_replaced_node():
 
 
 def test_every_refusal_is_listed_and_nothing_is_edited():
-    text = HEAD.format(20) + """agraph (string[2] a, string[2] b, float[2] x) =>
+    text = (
+        HEAD.format(20)
+        + """agraph (string[2] a, string[2] b, float[2] x) =>
         (string[2] c, bool[2] d, float[2] y) {
             [cat] c = StringConcat(a, b)
             [full] d = RegexFullMatch <pattern = "a+"> (a)
             [gelu] y = Gelu(x)
         }"""
+    )
     model = ir.from_onnx_text(text)
     before = ir.to_proto(model).SerializeToString()
     with pytest.raises(Refused) as refused:
@@ -92,7 +95,9 @@ def test_every_refusal_is_listed_and_nothing_is_edited():
     ],
 )
 def test_an_ill_formed_node_is_refused(nodes, problem):
-    model = ir.from_onnx_text(HEAD.format(13) + f"agraph (float[2] x) => (float[2] y) {{ {nodes} }}")
+    model = ir.from_onnx_text(
+        HEAD.format(13) + f"agraph (float[2] x) => (float[2] y) {{ {nodes} }}"
+    )
     with pytest.raises(Refused, match="ill-formed") as refused:
         ConvertOpset(to=18).run(model)
     assert problem in str(refused.value)
@@ -105,7 +110,9 @@ def test_an_opset_out_of_range_is_refused(to):
 
 
 def test_a_source_out_of_range_is_refused():
-    model = ir.from_onnx_text(HEAD.format(5) + "agraph (float[2] x) => (float[2] y) { y = Relu(x) }")
+    model = ir.from_onnx_text(
+        HEAD.format(5) + "agraph (float[2] x) => (float[2] y) { y = Relu(x) }"
+    )
     with pytest.raises(ModelError, match="imports opset 5"):
         ConvertOpset(to=18).run(model)
 
@@ -228,7 +235,9 @@ def test_types_that_the_opset_does_not_have_are_refused():
     ],
 )
 def test_the_lowest_opset_is_the_one_that_needs_no_rewriting(source, nodes, lowest):
-    model = convert(HEAD.format(source) + f"agraph (float[2] x) => (float[2] y) {{ {nodes} }}", "lowest")
+    model = convert(
+        HEAD.format(source) + f"agraph (float[2] x) => (float[2] y) {{ {nodes} }}", "lowest"
+    )
     assert model.opset_imports[""] == lowest
 
 

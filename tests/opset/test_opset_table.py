@@ -24,7 +24,7 @@ RETIRED = {("Upsample", 10, 9), ("Scatter", 11, 9)}
 def steps() -> list[tuple[str, int, int | None]]:
     found: list[tuple[str, int, int | None]] = []
     for operator in operators():
-        versions = [v for v in history(operator)]
+        versions = history(operator)
         for low, high in itertools.pairwise(versions):
             if high > OLDEST_OPSET:
                 found += [(operator, low, high), (operator, high, low)]
