@@ -69,7 +69,7 @@ def _elementwise(
 def _wraps(call: Call) -> bool:
     """Whether products of sizes may be too large for the element type."""
     value = call.input(0)
-    return value is None or value.dtype != ir.DataType.INT64
+    return value is None or call.facts.dtype(value) != ir.DataType.INT64
 
 
 def _add(call: Call, items: tuple[Dim, ...]) -> Dim | None:

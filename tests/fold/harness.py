@@ -39,29 +39,45 @@ def simplify(
     model = ir.from_proto(proto)
     inputs = [value.name for value in model.graph.inputs]
     outputs = [value.name for value in model.graph.outputs]
+    shared = _shared_names(model)
     for each in passes:
         each.run(model)
     for each in passes:
         assert not each.run(model), f"{each} changes the model again"
     assert [value.name for value in model.graph.inputs] == inputs
     assert [value.name for value in model.graph.outputs] == outputs
-    _check_names(model)
+    assert _shared_names(model) <= shared
     after = ir.to_proto(model)
     onnx.checker.check_model(after, full_check=True)
+    ran = 0
     for feed in feeds:
-        for expected, found in zip(run(proto, feed), run(after, feed), strict=True):
+        wanted = _try(proto, feed)
+        if wanted is None:
+            continue  # what the source cannot do is not asked of the result
+        ran += 1
+        for expected, found in zip(wanted, run(after, feed), strict=True):
             _compare(expected, found, exact)
+    assert ran or not feeds
     return model
 
 
-def _check_names(model: ir.Model) -> None:
-    """Hold every name unique in its function or graph, subgraphs included."""
+def _try(proto: onnx.ModelProto, feed: Feeds) -> list[object] | None:
+    try:
+        return run(proto, feed)
+    except Exception as error:  # the runtime's errors have no common class
+        if "onnxruntime" in type(error).__module__:
+            return None
+        raise
+
+
+def _shared_names(model: ir.Model) -> set[tuple[int, str]]:
+    """Return names that two values of one graph or function have; two branches may."""
     names: Counter[tuple[int, str]] = Counter()
     for scope in scopes(model):
         inner = [value for node in scope.graph for value in node.outputs if value.name]
         for value in {*inner, *scope.graph.inputs, *scope.initializers.values()}:
             names[id(scope.owner), value.name or ""] += 1
-    assert [name for name, count in names.items() if count > 1] == []
+    return {name for name, count in names.items() if count > 1}
 
 
 def _compare(expected: object, found: object, exact: bool) -> None:
