@@ -19,7 +19,7 @@ from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.rewriter_rules.quant.expressions import Elementwise, Rows, Step
 
-__all__ = ["Constants"]
+__all__ = ["Constants", "broadcast"]
 
 _SMALL = 1 << 14
 _ELEMENTWISE = frozenset(
@@ -176,20 +176,38 @@ class Constants:
         return builder.finish(step, places, shape)
 
 
+def broadcast(expression: Expression, shape: tuple[int, ...]) -> Expression:
+    """Return an expression repeated to a shape, as ONNX and numpy broadcast."""
+    if expression.shape == shape:
+        return expression
+    builder = _Builder(len(shape), 13)
+    place = builder.add(expression)
+    return builder.finish(Step("Identity", (), ()), (place,), shape)
+
+
 def _rows(node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
+    """Return a Gather or GatherND of whole slices along one axis."""
     data, index = inputs
     wanted = index.read(full(index.shape))
+    axis = 0
     if node.op_type == "GatherND":
-        if node.attributes.get_int("batch_dims", 0) or wanted.ndim != 2 or wanted.shape[1] != 1:
+        batch = node.attributes.get_int("batch_dims", 0) != 0
+        if batch or wanted.ndim != 2 or wanted.shape[1] != 1:
             return None
         wanted = wanted[:, 0]
-    elif node.attributes.get_int("axis", 0) != 0 or wanted.ndim != 1:
+    else:
+        axis = node.attributes.get_int("axis", 0) % len(data.shape)
+    if wanted.ndim != 1:
         return None
-    count = data.shape[0]
+    count = data.shape[axis]
     rows = tuple(int(i) + count if i < 0 else int(i) for i in wanted)
     if not all(0 <= row < count for row in rows):
         return None
-    return Rows(data.dtype, (len(rows), *data.shape[1:]), data, rows)
+    front = (axis, *(i for i in range(len(data.shape)) if i != axis))
+    back = tuple(front.index(i) for i in range(len(front)))
+    turned = algebra.transposed(data, front)
+    taken = Rows(data.dtype, (len(rows), *turned.shape[1:]), turned, rows)
+    return algebra.transposed(taken, back)
 
 
 class _Builder:

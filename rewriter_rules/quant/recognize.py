@@ -15,9 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array
+from vlmpass.ir_tools.weights import algebra
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression
-from vlmpass.rewriter_rules.quant.constant import Constants
+from vlmpass.rewriter_rules.quant.constant import Constants, broadcast
 from vlmpass.rewriter_rules.quant.expressions import Rows
 
 __all__ = ["Quantized", "recognize"]
@@ -65,6 +66,36 @@ def _below_casts(value: ir.Value | None) -> ir.Value | None:
     return value
 
 
+def _product(value: ir.Value | None) -> tuple[ir.Node, list[ir.Node]] | None:
+    """Return the Mul that makes a weight, and what turns and reshapes its result, in order."""
+    moves: list[ir.Node] = []
+    while (node := _producer(value, "Cast", "Identity", "Reshape", "Transpose")) is not None:
+        moves.insert(0, node)
+        value = node.inputs[0]
+    node = _producer(value, "Mul")
+    return (node, moves) if node is not None else None
+
+
+def _moved(
+    part: Expression, moves: list[ir.Node], shape: tuple[int, ...], constants: Constants
+) -> Expression | None:
+    """Return a factor of the product as it lies in the weight."""
+    try:
+        part = broadcast(part, shape)
+    except ValueError:
+        return None
+    for node in moves:
+        after = constants.express(node.outputs[0])
+        if after is None:
+            return None
+        if node.op_type == "Reshape":
+            part = algebra.reshaped(part, after.shape)
+        elif node.op_type == "Transpose":
+            default = tuple(reversed(range(len(part.shape))))
+            part = algebra.transposed(part, tuple(node.attributes.get_ints("perm", default)))
+    return part
+
+
 def _difference(value: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
     """Return number and zero point of `number - zero point`, Casts around them ignored."""
     node = _producer(_below_casts(value), "Sub")
@@ -77,7 +108,9 @@ def _difference(value: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
 def _bits(value: ir.Value, constants: Constants) -> int | None:
     """Return how many bits numbers have, by the mask or remainder that made them."""
     top: ir.Value | None = value
-    while (node := _producer(top, "Cast", "Reshape", "Transpose", "Identity")) is not None:
+    while (
+        node := _producer(top, "Cast", "Reshape", "Transpose", "Identity", "Gather")
+    ) is not None:
         top = node.inputs[0]
     node = _producer(top, "BitwiseAnd", "Mod")
     if node is None or node.attributes.get_int("fmod", 0) != 0:
@@ -133,23 +166,48 @@ def recognize(weight: ir.Value, constants: Constants) -> Quantized | None:
 
     Reads scales and zero points once, in pieces; the packed numbers are not read.
     """
-    node = _producer(_below_casts(weight), "Mul")
-    whole = constants.express(weight) if node is not None else None
-    if node is None or whole is None or len(whole.shape) != 2 or whole.dtype not in _FLOATS:
+    product = _product(weight)
+    whole = constants.express(weight) if product is not None else None
+    if product is None or whole is None or len(whole.shape) != 2 or whole.dtype not in _FLOATS:
         return None
+    node, moves = product
+    made = constants.express(node.outputs[0])
     for scale, other in (node.inputs, tuple(reversed(node.inputs))):
         pair = _difference(other)
         bits = _bits(pair[0], constants) if pair is not None else None
-        if pair is None or bits is None:
+        if pair is None or bits is None or made is None:
             continue
-        parts = [constants.express(each) for each in (pair[0], pair[1], scale)]
-        if any(part is None or part.shape != whole.shape for part in parts):
-            continue
-        numbers, zeros, scales = (part for part in parts if part is not None)
-        layout = _layout(_row_numbers(scales, zeros)) if scales.dtype == whole.dtype else None
-        if layout is not None:
-            return _quantized(weight, whole, (numbers, zeros, scales), bits, layout)
+        parts = [
+            _moved(part, moves, made.shape, constants)
+            for each in (pair[0], pair[1], scale)
+            if (part := constants.express(each)) is not None
+        ]
+        known = [part for part in parts if part is not None]
+        if len(known) == 3 and known[2].dtype == whole.dtype:
+            numbers, zeros, scales = known
+            layout = _layout(_row_numbers(scales, zeros))
+            if layout is not None:
+                found = _quantized(weight, whole, (numbers, zeros, scales), bits, layout)
+                return found if _agrees(found) else None
     return None
+
+
+def _agrees(found: Quantized) -> bool:
+    """Whether numbers, zero points and scales give the graph's weight, in a row of every block."""
+    count = len(found.scales)
+    places = [i * found.block + i % found.block for i in range(count)]
+    rows = [found.order[place] for place in places] if found.order is not None else places
+    shape = (count, found.whole.shape[1])
+
+    def at(expression: Expression, wanted: list[int]) -> Array:
+        part = Rows(expression.dtype, shape, expression, tuple(wanted))
+        return part.prepared().read(full(shape))
+
+    unsigned = at(found.numbers, places).astype(np.int64) & ((1 << found.bits) - 1)
+    wide = np.float64 if found.dtype == ir.DataType.FLOAT else np.float32
+    made = (unsigned - found.zeros).astype(wide) * found.scales.astype(wide)
+    graph = at(found.whole, rows)
+    return bool(np.array_equal(made.astype(graph.dtype), graph))
 
 
 def _row_numbers(scales: Expression, zeros: Expression) -> list[int]:

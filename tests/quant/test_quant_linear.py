@@ -166,7 +166,7 @@ def test_quant_zero_point_beyond_four_bits_takes_eight() -> None:
 
 @pytest.mark.parametrize("to", ["dequantize-linear", "matmul-nbits"])
 def test_quant_zero_point_beyond_eight_bits_is_refused(to: str) -> None:
-    model, weight, feeds = layer(8, top_zero=True)
+    model, weight, _ = layer(8, top_zero=True)
     with pytest.raises(Refused, match="zero point of 256 does not fit 8 bits"):
         QuantLinear(to=to).run(model)
     QuantLinear(to="float").run(model)
@@ -181,6 +181,61 @@ def test_quant_refuses_what_opset_or_runtime_lacks() -> None:
     with pytest.raises(Refused, match="4 and 8 bits"):
         QuantLinear().run(model)
     assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_quant_groups_as_an_axis_and_turned() -> None:
+    """The weight as [outputs, groups, block], scaled by [outputs, groups, 1], then transposed."""
+    rng = np.random.default_rng(5)
+    values, zeros = rng.integers(0, 16, (8, 4, 32)), rng.integers(0, 16, (8, 4, 1))
+    scales = rng.integers(1, 64, (8, 4, 1)) / 64
+    packed = pack(values.reshape(8, 128), 4, 1)
+    model = ir.from_onnx_text(f"""<ir_version: 10, opset_import: ["": 21]>
+    g (float[m,128] x) => (float[m,8] y)
+    <int32[8,16] q = {numbers(packed)}, int32[8,4,1] z = {numbers(zeros)},
+     float[8,4,1] s = {numbers(scales)}, int64[1] two = {{2}},
+     uint32[8] down = {numbers(np.arange(8) * 4)}, uint32 mask = {{15}},
+     int64[3] groups = {{8, 4, 32}}, int64[2] flat = {{8, 128}}> {{
+        a = Unsqueeze(q, two) b = Cast<to=12>(a) c = BitShift<direction="RIGHT">(b, down)
+        e = BitwiseAnd(c, mask) w = Reshape(e, groups) i = Cast<to=6>(w) d = Sub(i, z)
+        f = Cast<to=1>(d) p = Mul(f, s) r = Reshape(p, flat) t = Transpose(r)
+        y = MatMul(x, t) }}""")
+    weight = ((values - zeros) * scales).reshape(8, 128).T
+    feeds = {"x": rng.standard_normal((2, 128)).astype(np.float32)}
+    assert QuantLinear().run(model)
+    assert [n.op_type for n in model.graph] == ["MatMulNBits"]
+    np.testing.assert_allclose(run(model, feeds)[0], feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
+
+
+def test_quant_awq_order_of_columns() -> None:
+    """AWQ packs along the columns, eight of them to a number in an order of their own."""
+    rng = np.random.default_rng(6)
+    values, zeros = rng.integers(0, 16, (64, 16)), rng.integers(0, 16, (2, 16))
+    scales = rng.integers(1, 64, (2, 16)) / 64
+    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+    columns = (np.arange(16).reshape(2, 8)[:, order]).reshape(-1)
+    model = ir.from_onnx_text(f"""<ir_version: 10, opset_import: ["": 21]>
+    g (float[m,64] x) => (float[m,16] y)
+    <int32[64,2] q = {numbers(pack(values[:, columns], 4, 1))},
+     int32[2,2] qz = {numbers(pack(zeros[:, columns], 4, 1))},
+     float[2,16] s = {numbers(scales)}, int64[1] one = {{1}}, int64[1] two = {{2}},
+     uint32[8] down = {numbers(np.arange(8) * 4)}, uint32 mask = {{15}},
+     int64[16] back = {numbers(np.argsort(columns))}, int64[3] repeated = {{2, 32, 16}},
+     int64[2] wide = {{64, 16}}, int64[2] few = {{2, 16}}> {{
+        a = Unsqueeze(q, two) b = Cast<to=12>(a) c = BitShift<direction="RIGHT">(b, down)
+        e = BitwiseAnd(c, mask) w = Reshape(e, wide) wo = Gather<axis=1>(w, back)
+        za = Unsqueeze(qz, two) zb = Cast<to=12>(za) zc = BitShift<direction="RIGHT">(zb, down)
+        ze = BitwiseAnd(zc, mask) z = Reshape(ze, few) zo = Gather<axis=1>(z, back)
+        zu = Unsqueeze(zo, one) zx = Expand(zu, repeated) zr = Reshape(zx, wide)
+        su = Unsqueeze(s, one) sx = Expand(su, repeated) sr = Reshape(sx, wide)
+        wf = Cast<to=1>(wo) zf = Cast<to=1>(zr) d = Sub(wf, zf) p = Mul(d, sr)
+        y = MatMul(x, p) }}""")
+    weight = (values - zeros.repeat(32, 0)) * scales.repeat(32, 0)
+    feeds = {"x": rng.standard_normal((2, 64)).astype(np.float32)}
+    (wanted,) = run(model, feeds)
+    np.testing.assert_allclose(wanted, feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
+    assert QuantLinear().run(model)
+    assert [n.op_type for n in model.graph] == ["MatMulNBits"]
+    np.testing.assert_allclose(run(model, feeds)[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["quant_mod.float16.ts17", "quant_shift.float16.ts18"])
@@ -225,6 +280,19 @@ def test_quant_look_alikes_stay() -> None:
     x = model.graph.inputs[0]
     node = next(n for n in model.graph if n.op_type == "Mul")
     node.replace_input_with(0, x)  # the scale varies
+    assert not QuantLinear().run(model)
+
+
+def test_quant_a_cast_that_wraps_is_noticed() -> None:
+    model, _, _ = layer(8)
+    wrap = ir.Node("", "Cast", [], [ir.AttrInt64("to", D.INT8.value)], num_outputs=1)
+    back = ir.Node("", "Cast", wrap.outputs, [ir.AttrInt64("to", D.INT32.value)], num_outputs=1)
+    sub = next(n for n in model.graph if n.op_type == "Sub")
+    wrap.resize_inputs(1)
+    wrap.replace_input_with(0, sub.inputs[0])
+    wrap.outputs[0].name, back.outputs[0].name = "wrapped", "unwrapped"
+    model.graph.insert_before(sub, [wrap, back])
+    sub.replace_input_with(0, back.outputs[0])
     assert not QuantLinear().run(model)
 
 
