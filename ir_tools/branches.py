@@ -91,8 +91,8 @@ class Inliner:
             self._nodes[node.name] -= 1
             self._values.subtract(value.name for value in node.outputs)
             for inner in subgraphs(node):
-                self._values.subtract(inner.initializers)
-        self._values.subtract(graph.initializers)
+                self._values.subtract(list(inner.initializers))
+        self._values.subtract(list(graph.initializers))
 
     def _rename(self, node: ir.Node) -> None:
         if self._nodes[node.name] > 1 and node.name:
