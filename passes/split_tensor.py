@@ -11,7 +11,13 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import add_constant, is_used, remove_initializer, stand_in
+from vlmpass.ir_tools.edit import (
+    add_constant,
+    is_used,
+    remove_initializer,
+    remove_unused_constant,
+    stand_in,
+)
 from vlmpass.ir_tools.errors import Refusal, Refused, VlmpassError
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
@@ -31,9 +37,9 @@ _ROOM_BYTES = 1 << 16  # for what else a file holds: a header, alignment
 class SplitTensor(Pass):
     """Split every weight that is larger than a file may be, in the graph.
 
-    Gather looks rows up in parts of the table, MatMul and Gemm multiply by parts of the matrix;
-    weights used in both ways are cut once for both. Whatever else uses such a weight gets its parts
-    concatenated. Results are the same bits.
+    Gather looks rows up in parts of the table, MatMul and Gemm multiply by parts of the matrix on
+    their right; weights used in both ways are cut once for both. Whatever else uses such a weight
+    gets its parts concatenated. Results are the same bits.
     """
 
     name: ClassVar[str] = "split-tensor"
@@ -263,4 +269,9 @@ class _Splitter:
         for each in tape.nodes:
             each.metadata_props["vlmpass.reason"] = self._reason
         replacements = [] if new is None else [(node.outputs[0], new)]
+        operands = [value for value in node.inputs if value not in (None, self._value)]
         splice(tape, [node], replacements, in_function=self._scope.in_function)
+        for value in operands:
+            # A bias or scale that was cut likewise is not needed whole any more.
+            if value is not None and value.const_value is not None and not is_used(value):
+                remove_unused_constant(value)

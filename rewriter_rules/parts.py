@@ -7,7 +7,7 @@ in parts again where the operator only passes the tensor on, or None where it ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import onnx_ir as ir
@@ -30,6 +30,7 @@ class Parts:
         cuts: Where: part i holds [cuts[i], cuts[i + 1]) of that axis.
         rank: Of the tensor.
         dtype: Of the tensor.
+        constant: Whether a runtime knows the parts before it runs.
     """
 
     values: tuple[ir.Value, ...]
@@ -37,6 +38,7 @@ class Parts:
     cuts: tuple[int, ...]
     rank: int
     dtype: ir.DataType
+    constant: bool = True
 
     @property
     def extent(self) -> int:
@@ -92,10 +94,14 @@ _CHOSEN_AS_IT_IS = {
     ir.DataType.INT64,
     ir.DataType.INT8,
     ir.DataType.UINT8,
-    ir.DataType.BOOL,
 }
 # Where has no kernel for these on ONNX Runtime's CPU; float32 holds all their values.
-_CHOSEN_AS_FLOAT = {ir.DataType.BFLOAT16, ir.DataType.INT16, ir.DataType.UINT16}
+_CHOSEN_AS_FLOAT = {
+    ir.DataType.BFLOAT16,
+    ir.DataType.INT16,
+    ir.DataType.UINT16,
+    ir.DataType.BOOL,
+}
 
 
 def _unsqueezed(tape: Tape, mask: ir.Value, indices: ir.Value, trailing: int) -> ir.Value | None:
@@ -144,11 +150,11 @@ def _local_indices(
 
 def gather(tape: Tape, node: ir.Node, index: int, parts: Parts) -> ir.Value | None:
     """Gather(W, i) -> Where(i < c, Gather(W0, i), Gather(W1, i - c)), for indices below 0 too."""
-    axis = node.attributes.get_int("axis", 0) % parts.rank
+    axis = _gather_axis(node, index, parts.rank)
     indices = node.inputs[1]
     as_float = parts.dtype in _CHOSEN_AS_FLOAT
     chosen = ir.DataType.FLOAT if as_float else parts.dtype
-    if index != 0 or axis != parts.axis or indices is None or _version(tape) < 9:
+    if axis != parts.axis or indices is None or _version(tape) < 9:
         return None
     if chosen not in _CHOSEN_AS_IT_IS or not _admits(tape, "Where", chosen):
         return None
@@ -174,70 +180,59 @@ def gather(tape: Tape, node: ir.Node, index: int, parts: Parts) -> ir.Value | No
     return tape.Cast(result, to=parts.dtype) if as_float else result
 
 
+def _sums_in_one_order(parts: Parts) -> bool:
+    """Whether the columns of a product are the same bits however many there are.
+
+    On ONNX Runtime they are for a constant matrix on the right, which is packed ahead: measured
+    over sizes, threads and levels of optimisation. They are not for a matrix on the left, for
+    stacks of matrices, for float64, or for a matrix that is computed first.
+    """
+    return parts.rank == 2 and parts.constant and parts.dtype != ir.DataType.DOUBLE
+
+
 def matmul(tape: Tape, node: ir.Node, index: int, parts: Parts) -> ir.Value | None:
-    """MatMul(x, W) -> Concat(MatMul(x, W0), MatMul(x, W1)) by columns; MatMul(W, x) by rows."""
-    if node.inputs[0] is node.inputs[1] or parts.rank < 2:
+    """MatMul(x, W) -> Concat(MatMul(x, W0), MatMul(x, W1)), cut by columns."""
+    if parts.axis != _matmul_axis(node, index, parts.rank) or not _sums_in_one_order(parts):
         return None
-    other = node.inputs[1 - index]
-    along = parts.axis - parts.rank
-    if along != (-1 if index == 1 else -2):
+    if node.inputs[0] is node.inputs[1]:
         return None
-    result_rank = _rank(node.outputs[0])
-    if index == 0:
-        other_rank = _rank(other)
-        if other_rank is None:
-            return None
-        along = -1 if other_rank == 1 else -2
-    results = [
-        tape.MatMul(*((other, part) if index == 1 else (part, other))) for part in parts.values
-    ]
-    return _join_results(tape, results, along, result_rank)
+    results = [tape.MatMul(node.inputs[0], part) for part in parts.values]
+    return _join_results(tape, results, -1, _rank(node.outputs[0]))
 
 
 def gemm(tape: Tape, node: ir.Node, index: int, parts: Parts) -> ir.Value | None:
-    """Gemm(x, W, c) -> Concat(Gemm(x, W0, c0), Gemm(x, W1, c1)) by columns of the result, or rows.
+    """Gemm(x, W, c) -> Concat(Gemm(x, W0, c0), Gemm(x, W1, c1)), cut by columns of the result.
 
     The bias is cut likewise: adding it later would round once more.
     """
-    axis = _gemm_axis(node, index)
-    if parts.axis != axis or sum(value is node.inputs[index] for value in node.inputs) > 1:
+    if parts.axis != _gemm_axis(node, index, parts.rank) or not _sums_in_one_order(parts):
         return None
-    inputs = [*node.inputs, None][:3]
-    result_axis = 1 if index == 1 else 0
-    biases = _biases(tape, inputs[2], result_axis, parts)
+    first, _, bias = [*node.inputs, None][:3]
+    if node.inputs[1] in (first, bias):
+        return None
+    biases = _biases(tape, bias, parts)
     if biases is None:
         return None
-    results = []
-    for part, bias in zip(parts.values, biases, strict=True):
-        operands = [inputs[0], inputs[1], bias]
-        operands[index] = part
-        results.append(tape.node("Gemm", operands, dict(node.attributes))[0])
-    return _join_results(tape, results, result_axis, 2)
+    results = [
+        tape.node("Gemm", [first, part, cut], dict(node.attributes))[0]
+        for part, cut in zip(parts.values, biases, strict=True)
+    ]
+    return _join_results(tape, results, 1, 2)
 
 
-def _gemm_axis(node: ir.Node, index: int) -> int | None:
-    """Return the axis of an operand that runs along one axis of the result."""
-    if index == 2:
-        return None
-    flag = node.attributes.get_int("transA" if index == 0 else "transB", 0)
-    return int(bool(flag)) if index == 0 else int(not flag)
-
-
-def _biases(
-    tape: Tape, bias: ir.Value | None, axis: int, parts: Parts
-) -> list[ir.Value | None] | None:
+def _biases(tape: Tape, bias: ir.Value | None, parts: Parts) -> list[ir.Value | None] | None:
     """Return the bias of every part of the result, or None if its shape is not known enough."""
     count = len(parts.values)
     if bias is None:
         return [None] * count
     if bias.shape is None:
         return None
-    place = axis - 2 + len(bias.shape)
-    if place < 0 or bias.shape[place] == 1:
+    if len(bias.shape) == 0 or bias.shape[-1] == 1:
         return [bias] * count
-    if bias.shape[place] != parts.extent:
+    if bias.shape[-1] != parts.extent:
         return None
-    return [_slice(tape, bias, place, start, stop) for start, stop in pairwise(parts.cuts)]
+    last = len(bias.shape) - 1
+    return [_slice(tape, bias, last, start, stop) for start, stop in pairwise(parts.cuts)]
 
 
 def transpose(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | None:
@@ -246,7 +241,7 @@ def transpose(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | No
     values = tuple(
         tape.node("Transpose", [part], dict(node.attributes))[0] for part in parts.values
     )
-    return Parts(values, list(perm).index(parts.axis), parts.cuts, parts.rank, parts.dtype)
+    return replace(parts, values=values, axis=list(perm).index(parts.axis))
 
 
 def elementwise(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | None:
@@ -254,8 +249,7 @@ def elementwise(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | 
     values = tuple(
         tape.node(node.op_type, [part], dict(node.attributes))[0] for part in parts.values
     )
-    dtype = values[0].dtype or parts.dtype
-    return Parts(values, parts.axis, parts.cuts, parts.rank, dtype)
+    return replace(parts, values=values, dtype=values[0].dtype or parts.dtype)
 
 
 def dequantize(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | None:
@@ -278,7 +272,7 @@ def dequantize(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | N
     dtype = values[0].dtype or scale.dtype
     if dtype is None:
         return None
-    return Parts(tuple(values), parts.axis, parts.cuts, parts.rank, dtype)
+    return replace(parts, values=tuple(values), dtype=dtype, constant=False)
 
 
 def _cut_all(
@@ -293,16 +287,16 @@ def _cut_all(
     ]
 
 
-def _gather_axes(node: ir.Node, index: int, rank: int) -> int | None:
+def _gather_axis(node: ir.Node, index: int, rank: int) -> int | None:
     return node.attributes.get_int("axis", 0) % rank if index == 0 else None
 
 
-def _matmul_axes(node: ir.Node, index: int, rank: int) -> int | None:
-    return rank - (1 if index == 1 else 2) if rank > 1 else None
+def _matmul_axis(node: ir.Node, index: int, rank: int) -> int | None:
+    return 1 if index == 1 and rank == 2 else None
 
 
-def _gemm_axes(node: ir.Node, index: int, rank: int) -> int | None:
-    return _gemm_axis(node, index)
+def _gemm_axis(node: ir.Node, index: int, rank: int) -> int | None:
+    return int(not node.attributes.get_int("transB", 0)) if index == 1 else None
 
 
 @dataclass(frozen=True)
@@ -320,9 +314,9 @@ class Form:
 
 
 FORMS = {
-    "Gather": Form(gather, _gather_axes),
-    "MatMul": Form(matmul, _matmul_axes),
-    "Gemm": Form(gemm, _gemm_axes),
+    "Gather": Form(gather, _gather_axis),
+    "MatMul": Form(matmul, _matmul_axis),
+    "Gemm": Form(gemm, _gemm_axis),
     "Transpose": Form(transpose),
     "Cast": Form(elementwise),
     "Identity": Form(elementwise),
