@@ -6,7 +6,7 @@ and the facts of `vlmpass.ir_tools.shapes`, which compute with sizes that are on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -17,7 +17,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.full import weightless
 from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
 from vlmpass.ir_tools.skeleton import skeleton
-from vlmpass.ir_tools.walk import Scope, subgraphs
+from vlmpass.ir_tools.walk import Scope, all_nodes, subgraphs
 
 __all__ = ["Size", "inferred_shapes"]
 
@@ -55,12 +55,13 @@ def inferred_shapes(
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
     proven = _by_facts(model)
+    odd = {node for node in all_nodes(model) if _misread(node, proven)}
     if all(
         sizes is not None and all(s.known is not None for s in sizes) for sizes in proven.values()
     ):
         others = {}
     else:
-        others = _by_onnx(model, named, trust_unknown)
+        others = _by_onnx(model, named, trust_unknown, odd)
     shapes = {value: _merge(sizes, others.get(value)) for value, sizes in proven.items()}
     return {value: sizes for value, sizes in shapes.items() if sizes is not None}
 
@@ -143,19 +144,43 @@ def _atom_text(facts: Facts, serial: int) -> str | None:
     return None
 
 
+def _misread(node: ir.Node, proven: Mapping[ir.Value, tuple[Size, ...] | None]) -> bool:
+    """Whether onnx takes an unknown length of this node for 0, as it does for those of Attention.
+
+    What it gets wrong is the product of queries and keys, and where there is a past, the last axis
+    if that of the values is not known.
+    """
+    if node.op_type != "Attention" or node.domain != "":
+        return False
+    if len(node.outputs) > 3 and node.outputs[3].name:
+        return True
+    values = node.inputs[2] if len(node.inputs) > 4 else None
+    if values is None:
+        return False
+    sizes = proven.get(values)
+    last = sizes[-1].known if sizes else None if values.shape is None else values.shape[-1]
+    return not isinstance(last, int)
+
+
 def _by_onnx(
-    model: ir.Model, named: set[str], trust_unknown: bool
+    model: ir.Model, named: set[str], trust_unknown: bool, odd: set[ir.Node]
 ) -> dict[ir.Value, tuple[Size, ...]]:
     def declare(value: ir.Value) -> ir.Value:
         """Declare only what nobody can infer."""
         node = value.producer()
-        if node is not None and node.domain in _ONNX_DOMAINS:
+        if node is not None and node.domain in _ONNX_DOMAINS and node not in odd:
             return ir.Value(name=value.name)
         if node is not None and trust_unknown:
             return ir.Value(name=value.name, type=value.type, shape=value.shape)
         return ir.Value(name=value.name, type=value.type)
 
     proto = skeleton(model, weightless, declare)
+    for graph, graph_proto in _pairs(model.graph, proto.graph) if odd else ():
+        for node, node_proto in zip(graph, graph_proto.node, strict=True):
+            if node in odd:
+                node_proto.domain = _OUTSIDE
+    if odd:
+        proto.opset_import.add(domain=_OUTSIDE, version=1)
     result = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     shapes: dict[ir.Value, tuple[Size, ...]] = {}
     for graph, graph_proto in _pairs(model.graph, result.graph):
@@ -176,6 +201,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension, named: set[str]) -> int | str | N
 
 
 _ONNX_DOMAINS = ("", "ai.onnx.ml")
+_OUTSIDE = "vlmpass.unknown"
 
 
 def _graphs(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:

@@ -22,7 +22,7 @@ from vlmpass.ir_tools.check.explain import explain
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.skeleton import inline, skeleton
-from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.ir_tools.walk import all_nodes, subgraphs
 
 __all__ = ["check_types", "weightless"]
 
@@ -87,8 +87,30 @@ def check_types(model: ir.Model) -> None:
     Raises:
         CheckError: The first fault it finds.
     """
+    error = _first_fault(model, doubt=False)
+    if error is not None and any(_is_doubtful(node) for node in all_nodes(model)):
+        error = _first_fault(model, doubt=True)
+    if error is not None:
+        raise error
+
+
+def _is_doubtful(node: ir.Node) -> bool:
+    """Whether onnx itself is wrong about some valid nodes of this kind.
+
+    It takes unknown lengths of Attention for 0, in the product of queries and keys and where there
+    is a past; its own body of MeanVarianceNormalization is invalid where `axes` is the default.
+    """
+    if node.domain != "":
+        return False
+    if node.op_type == "MeanVarianceNormalization":
+        return "axes" not in node.attributes
+    return node.op_type == "Attention" and (len(node.inputs) > 4 or len(node.outputs) > 3)
+
+
+def _first_fault(model: ir.Model, *, doubt: bool) -> CheckError | None:
+    """Return the first fault; `doubt` takes nodes that onnx may be wrong about as they are."""
     proto = skeleton(model, weightless)
-    nodes = _number(model, proto)
+    nodes = _number(model, proto, doubt=doubt)
     with tempfile.TemporaryDirectory(prefix="vlmpass-check-") as folder:
         path = Path(folder, "model.onnx")
         Path(folder, _LOCATION).touch()
@@ -96,15 +118,16 @@ def check_types(model: ir.Model) -> None:
         try:
             onnx.checker.check_model(str(path), full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise _explained(str(error), nodes) from error
+            return _explained(str(error), nodes)
+    return None
 
 
-def _number(model: ir.Model, proto: onnx.ModelProto) -> list[ir.Node]:
+def _number(model: ir.Model, proto: onnx.ModelProto, *, doubt: bool) -> list[ir.Node]:
     """Name nodes by number and move misplaced ones to a domain of no meaning; return them."""
     nodes: list[ir.Node] = []
-    _number_owner(model.graph, proto, nodes)
+    _number_owner(model.graph, proto, nodes, doubt)
     for function, held in zip(model.functions.values(), proto.functions, strict=True):
-        _number_owner(function, held, nodes)
+        _number_owner(function, held, nodes, doubt)
     return nodes
 
 
@@ -112,6 +135,7 @@ def _number_owner(
     owner: ir.Graph | ir.Function,
     proto: onnx.ModelProto | onnx.FunctionProto,
     nodes: list[ir.Node],
+    doubt: bool,
 ) -> None:
     version = owner.opset_imports.get("", 1)
     outside = False
@@ -119,7 +143,8 @@ def _number_owner(
     for node, node_proto in _pairs(owner, protos):
         node_proto.name = f"#{len(nodes)}#"
         nodes.append(node)
-        if node.op_type in _ORT_IN_ONNX_DOMAIN and not _exists(node, version):
+        misplaced = node.op_type in _ORT_IN_ONNX_DOMAIN and not _exists(node, version)
+        if misplaced or (doubt and _is_doubtful(node)):
             node_proto.domain = _OUTSIDE
             outside = True
     if outside:
