@@ -41,6 +41,7 @@ from vlmpass.rewriter_rules.opset import (
 from vlmpass.rewriter_rules.opset.convert import route
 from vlmpass.rewriter_rules.opset.dry import Dry, Edit, drop_unused
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
+from vlmpass.rewriter_rules.opset.story import Telling, Version, tell
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 
 _FAMILIES = (
@@ -54,6 +55,8 @@ __all__ = [
     "Edit",
     "Entry",
     "Step",
+    "Telling",
+    "Version",
     "drop_unused",
     "entries",
     "entry",
@@ -61,4 +64,5 @@ __all__ = [
     "needed_ir_version",
     "route",
     "stamp",
+    "tell",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Protocol, cast
 import typer
 
 import vlmpass
-from vlmpass.cli import check, convert, demo, inspect, passes, rules, verify
+from vlmpass.cli import check, convert, demo, inspect, opset, passes, rules, verify
 from vlmpass.cli.console import say
 from vlmpass.cli.verb import REFUSED, set_debugging
 
@@ -33,6 +33,7 @@ for _name, _function, _summary in (
     ("verify", verify.verify, "Compare what two models compute."),
     ("passes", passes.passes, "List the passes, or show one."),
     ("rules", rules.rules, "List the rules, show one, or explain why it does not apply."),
+    ("opset", opset.opset, "Show an operator's versions and how each step is converted."),
     ("demo", demo.demo, "Do the main job on a model it makes itself."),
 ):
     app.command(_name, short_help=_summary)(_function)
