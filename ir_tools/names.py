@@ -22,19 +22,24 @@ class Names:
         self._values: set[str] = set()
         self._nodes: set[str] = set()
         self._next: dict[str, int] = {}
+        self._model: ir.Model | None = None
 
     @classmethod
     def of(cls, model: ir.Model) -> Names:
-        """Collect the names of a model, in time linear in its nodes."""
+        """Return the names of a model, collected when one is first asked for."""
         names = cls()
+        names._model = model
+        return names
+
+    def _collect(self, model: ir.Model) -> None:
+        self._model = None
         for scope in scopes(model):
-            names._values.update(value.name for value in scope.graph.inputs if value.name)
-            names._values.update(scope.initializers)
+            self._values.update(value.name for value in scope.graph.inputs if value.name)
+            self._values.update(scope.initializers)
             for node in scope.graph:
                 if node.name:
-                    names._nodes.add(node.name)
-                names._values.update(value.name for value in node.outputs if value.name)
-        return names
+                    self._nodes.add(node.name)
+                self._values.update(value.name for value in node.outputs if value.name)
 
     def value(self, hint: str) -> str:
         """Return the hint itself if no value has that name yet, else hint_1, hint_2, …"""
@@ -50,6 +55,8 @@ class Names:
         self._nodes.difference_update(name for name in nodes if name)
 
     def _fresh(self, taken: set[str], hint: str) -> str:
+        if self._model is not None:
+            self._collect(self._model)
         name = hint
         while name in taken:
             self._next[hint] = self._next.get(hint, 0) + 1

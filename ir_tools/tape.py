@@ -155,6 +155,8 @@ class Tape:
 
     def discard(self) -> None:
         """Take back everything recorded: values of the graph lose the users they got here."""
+        if not self.nodes and not self.constants:
+            return
         for node in self.nodes:
             for index in range(len(node.inputs)):
                 node.replace_input_with(index, None)

@@ -67,6 +67,8 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 def _below(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:
+        if not node.attributes.data:
+            continue
         for graph in subgraphs(node):
             yield from _below(Scope(graph, scope.owner, scope.depth + 1))
 

@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,7 @@ class Kind:
         of_attribute: Makes an attribute's Python value one of this kind, or `MISS`.
         scalar: Whether a constant must be one number, whatever its rank.
         optional: Whether None is welcome.
+        plain: Whether any value will do.
     """
 
     says: str
@@ -46,8 +48,9 @@ class Kind:
     of_attribute: Callable[[object], object] = _nothing
     scalar: bool = False
     optional: bool = False
+    plain: bool = False
 
-    @property
+    @cached_property
     def constant(self) -> bool:
         """Whether only a constant can be captured, as far as values go."""
         return self.of_array is not None or self.says == TENSOR.says
@@ -110,7 +113,7 @@ def _tensor_of_attribute(given: object) -> object:
     return given if isinstance(given, ir.TensorProtocol) else MISS
 
 
-VALUE: Final = Kind("a value")
+VALUE: Final = Kind("a value", plain=True)
 REST: Final = Kind("values")
 NODE: Final = Kind("a node")
 TENSOR: Final = Kind("a constant tensor", of_attribute=_tensor_of_attribute)
@@ -154,8 +157,4 @@ def same(one: object, other: object) -> bool:
         return True
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, (ir.Value, ir.Node)) or isinstance(other, (ir.Value, ir.Node)):
-        return False
-    if isinstance(one, ir.TensorProtocol) or isinstance(other, ir.TensorProtocol):
-        return False
-    return bool(one == other)
+    return isinstance(one, (int, float, str, tuple)) and one == other

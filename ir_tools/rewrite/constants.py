@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.rewrite.plan import CONSTANT, INPUT
+
 __all__ = ["SMALL_BYTES", "Constants", "is_constant", "tensor_of"]
 
 SMALL_BYTES = 1024
@@ -39,6 +41,23 @@ class Constants:
 
     def __init__(self) -> None:
         self._read: dict[ir.Value, np.ndarray | None] = {}
+        self._told: dict[ir.Value, str | float] = {}
+
+    def told(self, value: ir.Value) -> str | float:
+        """Return what a `Token` says of a value that no operator produces."""
+        try:
+            return self._told[value]
+        except KeyError:
+            found = self._told[value] = self._number(value) if is_constant(value) else INPUT
+            return found
+
+    def _number(self, value: ir.Value) -> str | float:
+        """Return the number that a small constant is all over, if it is one."""
+        array = self.small(value)
+        if array is None or array.size == 0 or array.dtype.kind not in "biufV":
+            return CONSTANT
+        first = array.flat[0]
+        return float(first) if array.size == 1 or bool((array == first).all()) else CONSTANT
 
     def small(self, value: ir.Value) -> np.ndarray | None:
         """Return a constant of at most `SMALL_BYTES` bytes; None for anything else."""

@@ -9,12 +9,14 @@ from typing import Final
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.rewrite.constants import Constants
-from vlmpass.ir_tools.rewrite.index import Index, Reach
+from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
+from vlmpass.ir_tools.rewrite.layout import Surroundings
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleSet
 from vlmpass.ir_tools.tape import splice
@@ -82,8 +84,8 @@ class _Engine:
         self.counts: Counter[str] = Counter()
         self._constants = Constants()
         self._order = Order()
-        self._indices: dict[int | None, Index] = {}
-        self._names: Names | None = None
+        self._indices: dict[ir.Graph | ir.Function, Index] = {}
+        self._names = Names.of(model)
         self._reach: Reach | None = None
         self._scopes: dict[ir.Graph | ir.Function, Scope] = {}
         self._lineages: dict[ir.Node, _Lineage] = {}
@@ -107,39 +109,43 @@ class _Engine:
     def _settle(self, scope: Scope) -> None:
         """Visit the nodes of a scope, users first, and again those that a change concerns."""
         index = self._index(scope)
-        pending = deque(
-            node for node in reversed(scope.graph) if node.outputs and index.rules_at(node)
-        )
-        queued = set(pending)
+        waiting: dict[ir.Node, Sequence[Candidate] | None] = {}
+        for node in reversed(scope.graph):
+            candidates = index.rules_at(node)
+            if candidates and node.outputs:
+                waiting[node] = candidates
+        pending = deque(waiting)
         while pending:
             node = pending.popleft()
-            queued.discard(node)
-            if node.graph is None:
+            known = waiting.pop(node)
+            graph = node.graph
+            if graph is None:
                 continue
-            for concerned in self._visit(node):
-                if concerned not in queued:
-                    queued.add(concerned)
+            for concerned in self._visit(node, self._scopes[graph], known):
+                if concerned not in waiting and concerned.graph in self._scopes:
                     pending.append(concerned)
+                waiting[concerned] = None
 
     def _index(self, scope: Scope) -> Index:
-        opset = scope.opsets.get("")
-        index = self._indices.get(opset)
+        index = self._indices.get(scope.owner)
         if index is None:
+            opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
-            index = self._indices[opset] = Index(offered)
+            around = Surroundings(scope.opsets, self._constants)
+            index = self._indices[scope.owner] = Index(offered, around)
         return index
 
-    def _visit(self, node: ir.Node) -> Iterable[ir.Node]:
-        graph = node.graph
-        scope = self._scopes.get(graph) if graph is not None else None
-        if scope is None:
-            return ()
-        for rule in self._index(scope).rules_at(node):
-            if self._names is None:
-                self._names = Names.of(self.model)
+    def _visit(
+        self, node: ir.Node, scope: Scope, known: Sequence[Candidate] | None
+    ) -> Iterable[ir.Node]:
+        """Try the rules worth trying at a node; return the nodes that what was done concerns."""
+        index = self._index(scope)
+        for candidate in index.rules_at(node) if known is None else known:
             lineage = self._lineages.get(node)
             hint = lineage.hint if lineage else node.name or node.outputs[0].name or node.op_type
-            proposal = propose(rule, node, self._constants, scope.opsets, self._names, hint)
+            proposal = propose(
+                candidate.rule, node, index.around, self._names, hint, candidate.layouts
+            )
             if isinstance(proposal, Proposal):
                 concerned = self._accept(proposal, scope, hint)
                 if concerned is not None:
@@ -217,6 +223,7 @@ class _Engine:
         return dict.fromkeys(self._reach.roots_above(dict.fromkeys([*changed, *freed])))
 
 
+@without_collector
 def apply_rules(
     model: ir.Model,
     rules: RuleSet | Rule | Iterable[Rule],

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.rewrite.attributes import schema_at
 from vlmpass.ir_tools.rewrite.constants import Constants
+from vlmpass.ir_tools.rewrite.layout import Surroundings
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.rewrite.rule import Rule
+from vlmpass.ir_tools.schemas import schema_of
 from vlmpass.ir_tools.walk import Scope, scopes
 
 __all__ = ["Attempt", "explain"]
@@ -46,7 +47,8 @@ class Attempt:
 
 
 def _label(node: ir.Node, scope: Scope) -> str:
-    schema = schema_at(node, scope.opsets)
+    version = scope.opsets.get(node.domain)
+    schema = None if version is None else schema_of(node.domain, node.op_type, version)
     since = "" if schema is None else f"({schema.since})"
     domain = f"{node.domain}::" if node.domain else ""
     return f"{domain}{node.op_type}{since} at '{node.name or node.outputs[0].name}'"
@@ -61,10 +63,10 @@ def _missing(rule: Rule, scope: Scope) -> str:
 
 
 def _attempt(
-    rule: Rule, node: ir.Node, scope: Scope, constants: Constants, names: Names
+    rule: Rule, node: ir.Node, scope: Scope, around: Surroundings, names: Names
 ) -> tuple[Attempt, Match]:
     label, size = _label(node, scope), len(rule.plan.ops)
-    found = propose(rule, node, constants, scope.opsets, names, node.name or node.op_type)
+    found = propose(rule, node, around, names, node.name or node.op_type)
     if isinstance(found, Proposal):
         found.tape.discard()
         match, reason = found.match, _missing(rule, scope)
@@ -100,10 +102,11 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     ops = {op for root in rule.plan.root_ops for op in root.ops}
     attempts = []
     for scope in scopes(model):
+        around = Surroundings(scope.opsets, constants)
         for node in scope.graph:
             if (node.domain, node.op_type) not in ops or not node.outputs:
                 continue
-            attempt, match = _attempt(rule, node, scope, constants, names)
+            attempt, match = _attempt(rule, node, scope, around, names)
             own = [node.name or "", *(value.name or "" for value in node.outputs)]
             if near is None or any(near in name for name in [*own, *_names(match)]):
                 attempts.append(attempt)

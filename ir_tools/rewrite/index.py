@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.constants import is_constant
-from vlmpass.ir_tools.rewrite.match import COMMUTATIVE
-from vlmpass.ir_tools.rewrite.pattern import Capture, Op
+from vlmpass.ir_tools.rewrite.layout import Layout, Signature, Surroundings, tokens_in
+from vlmpass.ir_tools.rewrite.pattern import Op
 from vlmpass.ir_tools.rewrite.plan import ABSENT_TOKEN
-from vlmpass.ir_tools.rewrite.producers import token_of
 from vlmpass.ir_tools.rewrite.rule import Rule
 
-__all__ = ["Index", "Reach"]
+__all__ = ["Candidate", "Index", "Reach"]
 
 _Places: TypeAlias = "frozenset[Op] | None"
 
 
-def _inputs_may_match(rule: Rule, op: Op, op_type: str, tokens: Sequence[str]) -> bool:
-    """Return whether the producers of a node's inputs leave a node pattern a chance."""
-    plan, kinds, patterns = rule.plan, rule.kinds, op.inputs
-    if op.attributes and len(tokens) > len(patterns):
-        # Some inputs may be what the pattern has as attributes, so positions are not known.
-        return True
-    if patterns and isinstance(patterns[-1], Capture) and patterns[-1].rest:
-        patterns = patterns[:-1]
-    elif not op.open and any(token != ABSENT_TOKEN for token in tokens[len(patterns) :]):
-        return False
-    padded = [*tokens, *[ABSENT_TOKEN] * (len(patterns) - len(tokens))]
-    orders = [padded]
-    if len(patterns) == 2 and len(tokens) == 2 and op_type in COMMUTATIVE:
-        orders.append(padded[::-1])
-    return any(
-        all(
-            plan.may_match(part, token, kinds) for part, token in zip(patterns, order, strict=False)
-        )
-        for order in orders
-    )
+class Candidate(NamedTuple):
+    """A rule worth trying at a node, and how its root lies on nodes of that kind."""
+
+    rule: Rule
+    layouts: Mapping[Op, Layout]
 
 
 class Index:
@@ -46,50 +29,50 @@ class Index:
 
     Args:
         rules: The rules on offer, in order of preference.
+        around: Imports and constants where the nodes lie.
     """
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[Rule], around: Surroundings) -> None:
+        self.around = around
         self._by_root: dict[str, list[Rule]] = {}
         for rule in rules:
             for op_type in dict.fromkeys(t for op in rule.plan.root_ops for _, t in op.ops):
                 self._by_root.setdefault(op_type, []).append(rule)
-        self._known: dict[tuple[str, ...], tuple[Rule, ...]] = {}
+        self._known: dict[Signature, tuple[Candidate, ...]] = {}
 
-    def rules_at(self, node: ir.Node) -> tuple[Rule, ...]:
+    def rules_at(self, node: ir.Node) -> tuple[Candidate, ...]:
         """Return the rules that may match with their root at a node.
 
-        The answer depends on operators alone, so a model has few different ones; each is worked
-        out once. This is the inner loop of a sweep: it is called for every node.
+        The answer depends on operators and numbers alone, so a model has few different ones; each
+        is worked out once. This is the inner loop of a sweep: it is called for every node.
         """
-        op_type = node.op_type
-        if op_type not in self._by_root:
+        if node.op_type not in self._by_root:
             return ()
-        key = [node.domain, op_type]
-        for value in node.inputs:
-            if value is None:
-                key.append(ABSENT_TOKEN)
-                continue
-            producer = value.producer()
-            if producer is not None:
-                key.append(producer.op_type)
-            else:
-                key.append("Constant" if is_constant(value) else "?")
-        signature = tuple(key)
+        signature = self.around.signature(node)
         found = self._known.get(signature)
         if found is None:
             found = self._known[signature] = self._work_out(node, signature)
         return found
 
-    def _work_out(self, node: ir.Node, signature: tuple[str, ...]) -> tuple[Rule, ...]:
-        domain, op_type, *_ = signature
-        tokens = [token_of(value) for value in node.inputs]
-        return tuple(
-            rule
-            for rule in self._by_root[op_type]
-            if any(
-                (domain, op_type) in op.ops and _inputs_may_match(rule, op, op_type, tokens)
+    def _work_out(self, node: ir.Node, signature: Signature) -> tuple[Candidate, ...]:
+        schema = self.around.schema(node)
+        found = []
+        for rule in self._by_root[node.op_type]:
+            layouts = {
+                op: self.around.work_out(rule, op, signature, schema)
                 for op in rule.plan.root_ops
-            )
+                if (node.domain, node.op_type) in op.ops
+            }
+            if any(self._chance(rule, layout, signature) for layout in layouts.values()):
+                found.append(Candidate(rule, layouts))
+        return tuple(found)
+
+    def _chance(self, rule: Rule, layout: Layout, signature: Signature) -> bool:
+        """Return whether the producers of a node's inputs leave a node pattern a chance."""
+        tokens = [*tokens_in(signature), *[ABSENT_TOKEN] * 16]
+        return layout.further is None and any(
+            all(rule.plan.may_match(part, tokens[at], rule.kinds) for part, at in order)
+            for order in layout.orders
         )
 
 

@@ -45,6 +45,8 @@ def leaving(match: Match) -> list[ir.Node] | Declined:
     Returns:
         The nodes, or why they cannot go: a value inside is used elsewhere.
     """
+    if len(match.nodes) == 1 and not match.passed:
+        return match.roots()
     gone = dict.fromkeys(match.roots())
     staying = [node for node in match.matched() if node not in gone]
     while True:

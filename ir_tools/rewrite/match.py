@@ -9,19 +9,13 @@ from typing import Final, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.attributes import (
-    InputSlot,
-    axis_rank,
-    look_up,
-    schema_at,
-    unmentioned,
-)
-from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, VALUE, Kind, same
-from vlmpass.ir_tools.rewrite.constants import Constants, tensor_of
+from vlmpass.ir_tools.rewrite.attributes import axis_rank, unmentioned
+from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, Kind, same
+from vlmpass.ir_tools.rewrite.constants import tensor_of
+from vlmpass.ir_tools.rewrite.layout import Given, Layout, Surroundings
 from vlmpass.ir_tools.rewrite.links import roots_beside
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
-    Anything,
     Capture,
     Either,
     Named,
@@ -32,34 +26,17 @@ from vlmpass.ir_tools.rewrite.pattern import (
     Through,
 )
 from vlmpass.ir_tools.rewrite.plan import Link
-from vlmpass.ir_tools.rewrite.producers import Found, token_of
+from vlmpass.ir_tools.rewrite.producers import Found
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule
 from vlmpass.ir_tools.rewrite.values import attribute_is, is_number, widens
 
-__all__ = ["COMMUTATIVE", "Match"]
-
-COMMUTATIVE: Final = frozenset(
-    [
-        "Add",
-        "And",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "BitwiseXor",
-        "Equal",
-        "Max",
-        "Mean",
-        "Min",
-        "Mul",
-        "Or",
-        "Sum",
-        "Xor",
-    ]
-)
+__all__ = ["Match"]
 
 Goal: TypeAlias = "tuple[Pattern, ir.Value | None, ir.Node]"
 Goals: TypeAlias = "tuple[Goal, Goals] | None"
 Steps: TypeAlias = "Sequence[Sequence[Goal]]"
-_SEEN: Final = object()
+_NO_FAILURE: Final = (-1, None, Declined(""))
+Bound: TypeAlias = "tuple[dict[str, object] | dict[Op, ir.Node] | dict[ir.Node, Through], object]"
 _DONE: Final[Steps] = ((),)
 _FAIL: Final[Steps] = ()
 
@@ -84,8 +61,8 @@ class Match:
 
     Args:
         rule: The rule.
-        constants: Reads constants, once for all attempts.
-        opsets: Imported opset version by domain where the node lies.
+        around: Imports and constants where the node lies.
+        layouts: How the rule's root lies on the node, where that is known.
 
     Attributes:
         captured: What the captures stand for, after a successful run.
@@ -95,18 +72,17 @@ class Match:
             the node where it ended, and why.
     """
 
-    def __init__(self, rule: Rule, constants: Constants, opsets: Mapping[str, int]) -> None:
+    def __init__(self, rule: Rule, around: Surroundings, layouts: Mapping[Op, Layout]) -> None:
         self.rule = rule
         self.captured: dict[str, object] = {}
         self.nodes: dict[Op, ir.Node] = {}
         self.passed: dict[ir.Node, Through] = {}
-        self.failure: tuple[int, ir.Node | None, Declined] = (-1, None, Declined(""))
-        self._constants = constants
-        self._opsets = opsets
+        self.failure: tuple[int, ir.Node | None, Declined] = _NO_FAILURE
+        self._around = around
+        self._layouts = layouts
+        self._kinds = rule.kinds
         self._root: ir.Node | None = None
-        self._trail: list[
-            tuple[dict[str, object] | dict[Op, ir.Node] | dict[ir.Node, Through], object]
-        ] = []
+        self._trail: list[Bound] = []
 
     def run(self, node: ir.Node) -> bool:
         """Match the rule with its first root at a node."""
@@ -116,7 +92,7 @@ class Match:
             goals = ((_Elsewhere(link), None, node), goals)
         if not self._solve(((self.rule.plan.roots[0], node.outputs[0], node), goals)):
             return False
-        for name in self.rule.plan.captures:
+        for name in self.rule.plan.uncertain:
             self.captured.setdefault(name, None)
         return self._dtypes_fit(node)
 
@@ -170,7 +146,7 @@ class Match:
             case Op():
                 return self._op(pattern, value, 0, user)
             case Capture():
-                return self._capture(pattern.name, value, user)
+                return self._capture(pattern.name, value, user, pattern.rank)
             case Number():
                 return self._number(pattern.value, value, user)
             case Either():
@@ -204,7 +180,7 @@ class Match:
 
     def _scalar(self, value: ir.Value, user: ir.Node) -> np.ndarray | None:
         """Return the constant that stands for one number here, if it is one."""
-        array = self._constants.small(value)
+        array = self._around.constants.small(value)
         if array is None or array.size == 0:
             return None
         if array.size > 1 and not (array == array.flat[0]).all():
@@ -217,11 +193,15 @@ class Match:
             return _DONE
         return self._fail(user, "expected a constant {}, found {}", expected, Found(value))
 
-    def _capture(self, name: str, value: ir.Value | None, user: ir.Node) -> Steps:
-        kind = self.rule.kinds[name]
+    def _capture(
+        self, name: str, value: ir.Value | None, user: ir.Node, rank: int | None = None
+    ) -> Steps:
+        kind = self._kinds[name]
         if value is None:
             return self._fail(user, "input {} is missing", name)
-        if kind.says == VALUE.says:
+        if rank is not None and (value.shape is None or value.shape.rank() != rank):
+            return self._fail(user, "{} ({}) is not known to have {} axes", name, value, rank)
+        if kind.plain:
             return self._bind(name, value, user)
         thing = self._read(kind, value, user)
         if thing is MISS:
@@ -233,15 +213,15 @@ class Match:
             tensor = tensor_of(value)
             return MISS if tensor is None else tensor
         assert kind.of_array is not None
-        array = self._scalar(value, user) if kind.scalar else self._constants.small(value)
+        array = self._scalar(value, user) if kind.scalar else self._around.constants.small(value)
         return MISS if array is None else kind.of_array(array)
 
     def _either(self, pattern: Either, value: ir.Value | None, user: ir.Node) -> Steps:
-        plan, token = self.rule.plan, token_of(value)
+        plan, token = self.rule.plan, self._around.token(value)
         steps = [
             ((option, value, user),)
             for option in pattern.options
-            if plan.may_match(option, token, self.rule.kinds)
+            if plan.may_match(option, token, self._kinds)
         ]
         if steps:
             return steps
@@ -285,104 +265,59 @@ class Match:
                 return self._fail(node, "its output {} is used", output)
         if op.node is not None and not self._bind(op.node, node, node):
             return _FAIL
-        schema = schema_at(node, self._opsets)
+        layout = self._layouts.get(op) if node is self._root else None
+        if layout is None:
+            layout = self._around.layout(self.rule, op, node)
         if op.node is None and not op.open:
-            for attribute in unmentioned(node, op.attributes, schema):
+            for attribute in unmentioned(node, op.attributes, layout.schema):
                 return self._fail(node, "has {}={}", attribute.name, attribute.value)
-        goals: list[Goal] = []
-        taken: set[int] = set()
-        for name, expected in op.attributes.items():
-            found = look_up(node, name, schema)
-            if isinstance(found, InputSlot):
-                taken.add(found.index)
-                found = self._input_as_attribute(name, expected, found.value, node, goals)
-            if found is not _SEEN and not self._attribute(node, name, expected, found):
+        for given in layout.given:
+            if not self._given(node, given):
                 return _FAIL
-        return self._inputs(op, node, taken, goals)
+        return self._inputs(node, layout)
 
-    def _input_as_attribute(
-        self, name: str, expected: object, value: ir.Value | None, node: ir.Node, goals: list[Goal]
-    ) -> object:
-        """Return what an attribute given as an input says; a capture becomes a further goal."""
-        if value is None:
-            return None
-        if isinstance(expected, str):
-            goals.append((Capture(expected), value, node))
-            return _SEEN
-        array = self._constants.small(value)
-        return MISS if array is None else tuple(array.ravel().tolist())
+    def _inputs(self, node: ir.Node, layout: Layout) -> Steps:
+        inputs = node.inputs
+        if layout.further is not None:
+            return self._fail(node, "has a further input, {}", Found(inputs[layout.further]))
+        if layout.rest is not None:
+            rest = tuple(inputs[index] for index in layout.rest_at)
+            if not self._bind(layout.rest, rest, node):
+                return _FAIL
+        count = len(inputs)
+        return [
+            [(part, inputs[at] if at < count else None, node) for part, at in order]
+            for order in layout.orders
+        ]
 
-    def _attribute(self, node: ir.Node, name: str, expected: object, found: object) -> bool:
-        if isinstance(expected, Anything):
-            return True
+    def _given(self, node: ir.Node, given: Given) -> Steps:
+        """Compare or capture an attribute."""
+        attribute = node.attributes.data.get(given.name)
+        expected, found = given.expected, given.default
+        if attribute is not None:
+            found = MISS if attribute.is_ref() else attribute.value
+        elif given.index is not None:
+            value = node.inputs[given.index]
+            array = None if value is None else self._around.constants.small(value)
+            found = MISS if array is None else tuple(array.ravel().tolist())
         if found is MISS:
-            return bool(self._fail(node, "{} is not known before it runs", name))
-        if not isinstance(expected, str):
-            if attribute_is(found, expected, rank=axis_rank(node, name)):
-                return True
-            return bool(self._fail(node, "expected {}={}, found {}", name, expected, found))
-        kind = self.rule.kinds[expected]
+            return self._fail(node, "{} is not known before it runs", given.name)
+        if isinstance(expected, str):
+            return self._capture_attribute(node, given.name, expected, found)
+        if attribute_is(found, expected, rank=axis_rank(node, given.name)):
+            return _DONE
+        return self._fail(node, "expected {}={}, found {}", given.name, expected, found)
+
+    def _capture_attribute(self, node: ir.Node, name: str, capture: str, found: object) -> Steps:
+        kind = self._kinds[capture]
         if found is None:
             if kind.optional:
-                return bool(self._bind(expected, None, node))
-            return bool(self._fail(node, "has no {}", name))
-        if kind.says == ATTRIBUTE.says:
-            found = node.attributes.get(name, MISS)
-        elif not isinstance(found, ir.Attr):
-            found = kind.of_attribute(found)
-        if found is MISS:
-            return bool(self._fail(node, "{} is not {}", name, kind.says))
-        return bool(self._bind(expected, found, node))
-
-    def _inputs(self, op: Op, node: ir.Node, taken: set[int], goals: list[Goal]) -> Steps:
-        patterns = op.inputs
-        values = [value for index, value in enumerate(node.inputs) if index not in taken]
-        last = patterns[-1] if patterns else None
-        if isinstance(last, Capture) and last.rest:
-            patterns = patterns[:-1]
-            if not self._bind(last.name, tuple(values[len(patterns) :]), node):
-                return _FAIL
-            del values[len(patterns) :]
-        further = next((v for v in values[len(patterns) :] if v is not None), None)
-        if further is not None and not op.open:
-            return self._fail(node, "has a further input, {}", Found(further))
-        values += [None] * (len(patterns) - len(values))
-        if len(patterns) == 2 and node.op_type in COMMUTATIVE and len(node.inputs) == 2:
-            return self._either_order(patterns, values, node, goals)
-        pairs = zip(patterns, values, strict=False)
-        return (self._structure_first([*goals, *((p, v, node) for p, v in pairs)]),)
-
-    def _structure_first(self, goals: Sequence[Goal]) -> Sequence[Goal]:
-        """Put constants last, so that a failed match says how far the structure fits."""
-        return sorted(goals, key=self._is_constant)
-
-    def _is_constant(self, goal: Goal) -> bool:
-        pattern = goal[0]
-        if isinstance(pattern, Capture):
-            return self.rule.kinds[pattern.name].constant
-        return isinstance(pattern, Number)
-
-    def _either_order(
-        self,
-        patterns: Sequence[Pattern],
-        values: Sequence[ir.Value | None],
-        node: ir.Node,
-        goals: Sequence[Goal],
-    ) -> Steps:
-        (one, other), (left, right) = patterns, values
-        straight = self._structure_first([*goals, (one, left, node), (other, right, node)])
-        if one is other or left is right:
-            return (straight,)
-        swapped = self._structure_first([*goals, (one, right, node), (other, left, node)])
-        first, second = self._chances(straight), self._chances(swapped)
-        if first == second == len(straight):
-            return (straight, swapped)
-        return (swapped,) if second > first else (straight,)
-
-    def _chances(self, goals: Sequence[Goal]) -> int:
-        """Return how many goals can be met, judging by what produces the values."""
-        plan, kinds = self.rule.plan, self.rule.kinds
-        return sum(plan.may_match(pattern, token_of(value), kinds) for pattern, value, _ in goals)
+                return self._bind(capture, None, node)
+            return self._fail(node, "has no {}", name)
+        thing = node.attributes[name] if kind.says == ATTRIBUTE.says else kind.of_attribute(found)
+        if thing is MISS:
+            return self._fail(node, "{} is not {}", name, kind.says)
+        return self._bind(capture, thing, node)
 
     def _elsewhere(self, link: Link) -> Steps:
         root = self._root

@@ -94,10 +94,12 @@ class Capture(Pattern):
     Attributes:
         name: The rule's parameter.
         rest: Whether it takes all remaining inputs, as a tuple.
+        rank: How many axes the value must be known to have; None for any number.
     """
 
     name: str
     rest: bool = False
+    rank: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,6 +289,18 @@ class Builder:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
         return Operator((op_type,))
+
+    def scalar(self, name: str) -> Capture:
+        """Capture a value known to have no axes."""
+        return Capture(name, rank=0)
+
+    def vector(self, name: str) -> Capture:
+        """Capture a value known to have one axis."""
+        return Capture(name, rank=1)
+
+    def matrix(self, name: str) -> Capture:
+        """Capture a value known to have two axes."""
+        return Capture(name, rank=2)
 
     def either(self, *options: Pattern) -> Either:
         """Match the first of several patterns that does."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeAlias
 
 from vlmpass.ir_tools.rewrite.captures import NODE, REST, Kind
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
     Capture,
     Either,
-    Literal,
     Named,
     Number,
     Op,
@@ -19,10 +20,24 @@ from vlmpass.ir_tools.rewrite.pattern import (
     Through,
 )
 
-__all__ = ["ABSENT_TOKEN", "CONSTANT_TOKEN", "Link", "Plan", "Use", "plan_of"]
+__all__ = [
+    "ABSENT_TOKEN",
+    "CONSTANT",
+    "INPUT",
+    "Link",
+    "Plan",
+    "Token",
+    "Use",
+    "plan_of",
+]
 
-ABSENT_TOKEN = ""
-CONSTANT_TOKEN = "="
+Token: TypeAlias = "tuple[str | float, int]"
+"""What is told of a value: what produces it, and its rank, -1 if unknown. The first is an
+operator's name, one of the three below, or the number that a small constant is all over."""
+ABSENT: Final = ""
+CONSTANT: Final = "="
+INPUT: Final = "?"
+ABSENT_TOKEN: Final[Token] = (ABSENT, -1)
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ class Plan:
         ops: Every node pattern, an operand before its user.
         parents: The node patterns that use a node pattern, Through and Either left out.
         root_ops: The node patterns that can be the first root.
+        through: The optional wrappers.
     """
 
     roots: tuple[Pattern, ...]
@@ -73,35 +89,51 @@ class Plan:
     root_ops: tuple[Op, ...]
     through: tuple[Through, ...]
 
-    def may_match(self, pattern: Pattern, token: str, kinds: Mapping[str, Kind]) -> bool:
+    @cached_property
+    def uncertain(self) -> tuple[str, ...]:
+        """Names that some matches do not bind."""
+        return tuple(name for name in self.captures if name not in self.certain)
+
+    def may_match(self, pattern: Pattern, token: Token, kinds: Mapping[str, Kind]) -> bool:
         """Return whether a pattern can match a value, judging by what produces it.
 
         Args:
             pattern: A part of this plan's pattern.
-            token: The producer's operator, `CONSTANT_TOKEN`, `ABSENT_TOKEN` or anything else for
-                a value without a producer.
+            token: What is told of the value.
             kinds: The kinds of the captures.
         """
+        producer = token[0]
         match pattern:
             case Op():
-                return any(op_type == token for _, op_type in pattern.ops)
+                return any(op_type == producer for _, op_type in pattern.ops)
             case Output():
                 return self.may_match(pattern.op, token, kinds)
             case Number():
-                return token == CONSTANT_TOKEN
+                return isinstance(producer, float) and _near(pattern.value, producer)
             case Capture():
-                return token != ABSENT_TOKEN and (
-                    token == CONSTANT_TOKEN or not kinds[pattern.name].constant
-                )
+                fits = pattern.rank in (None, token[1])
+                return fits and producer != ABSENT and _may_be(kinds[pattern.name], producer)
             case Either():
                 return any(self.may_match(option, token, kinds) for option in pattern.options)
             case Through():
-                return token in pattern.ops or self.may_match(pattern.inner, token, kinds)
+                return producer in pattern.ops or self.may_match(pattern.inner, token, kinds)
             case Named():
                 return self.may_match(pattern.inner, token, kinds)
             case Absent():
-                return token == ABSENT_TOKEN
-        return token != ABSENT_TOKEN
+                return producer == ABSENT
+        return producer != ABSENT
+
+
+def _may_be(kind: Kind, producer: str | float) -> bool:
+    """Return whether a value with such a producer may be of a kind."""
+    if kind.scalar:
+        return isinstance(producer, float)
+    return not kind.constant or producer == CONSTANT or isinstance(producer, float)
+
+
+def _near(expected: float, number: float) -> bool:
+    """Return whether a constant may be a number in some element type, however coarse."""
+    return abs(number - expected) <= 0.1 * abs(expected)
 
 
 def _parts(pattern: Pattern) -> tuple[Pattern, ...]:
@@ -245,8 +277,3 @@ def plan_of(roots: tuple[Pattern, ...], kinds: Mapping[str, Kind]) -> Plan | str
 def _unfindable(capture: Capture, kinds: Mapping[str, Kind]) -> bool:
     kind = kinds.get(capture.name)
     return capture.rest or kind is None or kind.constant or kind in (NODE, REST)
-
-
-def literal_text(expected: object) -> str:
-    """Return an expected attribute value as a message shows it."""
-    return repr(expected.text) if isinstance(expected, Literal) else repr(expected)

@@ -1,24 +1,12 @@
-"""What produces a value: as a key for the index and as words for a message."""
+"""What produces a value: in words for a message."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite.constants import Constants, is_constant
-from vlmpass.ir_tools.rewrite.plan import ABSENT_TOKEN, CONSTANT_TOKEN
 
-__all__ = ["Found", "describe", "token_of"]
-
-
-def token_of(value: ir.Value | None) -> str:
-    """Return what produces a value, as `Plan.may_match` wants it."""
-    if value is None:
-        return ABSENT_TOKEN
-    producer = value.producer()
-    if producer is None:
-        return CONSTANT_TOKEN if is_constant(value) else "?"
-    op_type = producer.op_type
-    return CONSTANT_TOKEN if op_type == "Constant" else op_type
+__all__ = ["Found", "describe"]
 
 
 def describe(value: ir.Value | None) -> str:

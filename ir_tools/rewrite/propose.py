@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.rewrite.constants import Constants
 from vlmpass.ir_tools.rewrite.interior import leaving
+from vlmpass.ir_tools.rewrite.layout import Layout, Surroundings
 from vlmpass.ir_tools.rewrite.match import Match
+from vlmpass.ir_tools.rewrite.pattern import Op
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleError, build
 from vlmpass.ir_tools.tape import Tape
 
 __all__ = ["Proposal", "propose"]
+
+_NO_LAYOUTS: Final[Mapping[Op, Layout]] = {}
 
 
 @dataclass(frozen=True)
@@ -103,20 +107,20 @@ def _check_domains(rule: Rule, tape: Tape, gone: Sequence[ir.Node]) -> None:
 def propose(
     rule: Rule,
     node: ir.Node,
-    constants: Constants,
-    opsets: Mapping[str, int],
+    around: Surroundings,
     names: Names,
     hint: str,
+    layouts: Mapping[Op, Layout] = _NO_LAYOUTS,
 ) -> Proposal | tuple[Match, Declined]:
     """Try a rule with its first root at a node.
 
     Args:
         rule: A rule on offer.
         node: The root; it has an output.
-        constants: Reads constants.
-        opsets: Imported opset version by domain where the node lies.
+        around: Imports and constants where the node lies.
         names: Where fresh names come from.
         hint: What names of new nodes start with.
+        layouts: How the root lies on this kind of node, where that is known.
 
     Returns:
         The proposal, which the caller must splice or discard, or the match as far as it got and
@@ -125,13 +129,13 @@ def propose(
     Raises:
         RuleError: The rule's function broke its contract.
     """
-    match = Match(rule, constants, opsets)
+    match = Match(rule, around, layouts)
     if not match.run(node):
         return match, match.failure[2]
     gone = leaving(match)
     if isinstance(gone, Declined):
         return match, gone
-    tape = Tape(names, opsets, hint)
+    tape = Tape(names, around.opsets, hint)
     new = build(rule, tape, match.captured)
     declined = new if isinstance(new, Declined) else None
     if declined is None:

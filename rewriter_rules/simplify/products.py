@@ -19,11 +19,9 @@ def _adds_to(c: Value, product: Value) -> bool:
     return all(here is not None and here in (1, there) for here, there in pairs)
 
 
-@rule(P.MatMul("a", "b").named("product") + P("c"), dtypes={"a": FLOATS})
+@rule(P.MatMul(P.matrix("a"), P.matrix("b")).named("product") + P("c"), dtypes={"a": FLOATS})
 def matmul_add(op: Tape, a: Value, b: Value, c: Value, product: Value) -> Replacement:
     """MatMul(a, b) + c -> Gemm(a, b, c), of matrices."""
-    if rank(a) != 2 or rank(b) != 2:
-        return refuse("{} and {} are not known to be matrices", a, b)
     return op.Gemm(a, b, c) if _adds_to(c, product) else refuse("{} may be larger", c)
 
 
@@ -54,13 +52,11 @@ def gemm_of_transpose(
 
 
 @rule(
-    P.MatMul(TURNED_A, "b") | P.MatMul("a", TURNED_B.named("turned")),
+    P.MatMul(TURNED_A, P.matrix("b")) | P.MatMul(P.matrix("a"), TURNED_B.named("turned")),
     dtypes={"a": FLOATS},
 )
 def matmul_of_transpose(op: Tape, a: Value, b: Value, turned: Value | None) -> Replacement:
     """MatMul(Transpose(a), b) -> Gemm(a, b, transA=1), of matrices, and of b."""
-    if rank(a) != 2 or rank(b) != 2:
-        return refuse("{} and {} are not known to be matrices", a, b)
     return op.Gemm(a, b, **{"transA" if turned is None else "transB": 1})
 
 

@@ -35,11 +35,9 @@ def shape_of_elementwise(op: Tape, x: Value, shape: Node) -> Replacement:
     return op.node("Shape", [x], shape.attributes)[0]
 
 
-@rule(P.Unsqueeze(P.Gather("v", "i", axis=0).shared, axes=0))
+@rule(P.Unsqueeze(P.Gather(P.vector("v"), "i", axis=0).shared, axes=0))
 def unsqueeze_of_gather(op: Tape, v: Value, i: int) -> Replacement:
     """Unsqueeze(Gather(v, i), 0) -> Gather(v, [i]), of a vector."""
-    if rank(v) != 1:
-        return refuse("{} is not known to be a vector", v)
     return op.Gather(v, op.const([i]), axis=0)
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.captures import Kind
-from vlmpass.ir_tools.rewrite.match import COMMUTATIVE
+from vlmpass.ir_tools.rewrite.layout import COMMUTATIVE
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
     Anything,

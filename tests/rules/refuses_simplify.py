@@ -235,7 +235,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             "(int64[4,4] x) => (int64[1,4] y)",
             """i = Constant<value_int=2>() z = Constant<value_ints=[0]>()
                g = Gather(x, i) y = Unsqueeze(g, z)""",
-            "'x' is not known to be a vector",
+            "v ('x') is not known to have 1 axes",
         )
     ],
     "concat-of-gathers": [
@@ -265,7 +265,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             "(float[2,n,4] a, float[4,3] b, float[3] c) => (float[2,n,3] y)",
             "m = MatMul(a, b) y = Add(c, m)",
-            "not known to be matrices",
+            "is not known to have 2 axes",
         ),
         (
             "(float[1,4] a, float[4,3] b, float[5,3] c) => (float[5,3] y)",
@@ -296,7 +296,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
         (
             "(float[4,n] a, float[2,4,3] b) => (float[2,n,3] y)",
             "t = Transpose<perm=[1,0]>(a) y = MatMul(t, b)",
-            "not known to be matrices",
+            "is not known to have 2 axes",
         )
     ],
     "batch-norm-of-conv": [

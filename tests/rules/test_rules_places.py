@@ -16,6 +16,7 @@ from rules.trials import feed_of, instances, trial
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.rewrite import Rule, apply_rules, explain
 from vlmpass.ir_tools.rewrite.constants import Constants
+from vlmpass.ir_tools.rewrite.layout import Surroundings
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 
@@ -61,8 +62,9 @@ def test_fires_inside_a_function(rule: Rule) -> None:
 def interior(rule: Rule, model: ir.Model) -> list[ir.Value]:
     """Return the values inside the first match of a rule."""
     names = Names.of(model)
+    around = Surroundings(model.opset_imports, Constants())
     for node in model.graph:
-        found = propose(rule, node, Constants(), model.opset_imports, names, "probe")
+        found = propose(rule, node, around, names, "probe")
         if isinstance(found, Proposal):
             found.tape.discard()
             roots = found.match.roots()
