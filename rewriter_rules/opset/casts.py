@@ -71,6 +71,17 @@ def dense_value(op: Tape, node: ir.Node) -> Outputs:
     return UNCHANGED
 
 
+@adapter("Constant", 9, 1)
+def as_initializer(op: Tape, node: ir.Node) -> Outputs:
+    """Constant(value=v) -> an initializer, when v is not of a floating type."""
+    given = attribute(node, "value")
+    if given is None:
+        refuse("it has no value", "correct the model")
+    tensor = given.as_tensor()
+    admitted = type_name(ir.TensorType(tensor.dtype)) in schema("Constant", 1).outputs[0].types
+    return UNCHANGED if admitted else op.const(tensor)
+
+
 @adapter("ConstantOfShape", 20, 9)
 @adapter("ConstantOfShape", 21, 20)
 @adapter("ConstantOfShape", 23, 21)

@@ -14,7 +14,7 @@ from functools import cache
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.opsets import Schema, history, schema, since
+from vlmpass.ir_tools.opsets import Schema, history, schema, since, type_name
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.walk import subgraphs
 from vlmpass.rewriter_rules.opset.bridge import bridge, misfits
@@ -240,7 +240,9 @@ class Conversion:
         settled = self._tape(node, self.target)
         settled.constants.extend(tape.constants)
         for new in tape.nodes:
-            if new.domain == "" and (version := since(new.op_type, opset)) is not None:
+            version = since(new.op_type, opset) if new.domain == "" else None
+            if version is not None:
+                assert ill_formed(new, opset) is None, (rule, ill_formed(new, opset))
                 bind_types(new, schema(new.op_type, version))
             for output in new.outputs:
                 if output.type is None:
@@ -271,8 +273,18 @@ class Conversion:
                     pairs = _pairs(inner, built)
                     splice(built.tape, [inner], pairs, in_function=self._in_function)
 
+    def _demand_constants(self, tape: Tape) -> None:
+        """Refuse constants that a function, which has no initializers, cannot hold."""
+        admitted = schema("Constant", since("Constant", self.target) or 1).outputs[0].types
+        for constant in tape.constants:
+            name = type_name(constant.type)
+            if constant.uses() and name not in admitted:
+                refuse(f"a Constant of type {name} does not exist at opset {self.target}")
+
     def _finish(self, node: ir.Node, built: Built) -> None:
         """Check that every used output has its value; let the node's heir keep its name."""
+        if self._in_function:
+            self._demand_constants(built.tape)
         missing = node.outputs[len(built.outputs) :]
         absent = [o for o, n in zip(node.outputs, built.outputs, strict=False) if n is None]
         for output in (*missing, *absent):

@@ -220,6 +220,16 @@ def celu(op: Tape, node: ir.Node) -> Outputs:
     return op.Mul(factor, op.Elu(op.Div(x, factor), alpha=1.0))
 
 
+@adapter("Equal", 11, 7)
+def neither_less_nor_greater(op: Tape, node: ir.Node) -> Outputs:
+    """Equal(x, y) -> neither Less(x, y) nor Greater(x, y) nor a NaN, of floating types."""
+    x, y = operand(node, 0), operand(node, 1)
+    if not dtype(x).is_floating_point():
+        return UNCHANGED
+    apart = op.Or(op.Less(x, y), op.Greater(x, y))
+    return op.Not(op.Or(apart, op.Or(op.IsNaN(x), op.IsNaN(y))))
+
+
 @adapter("Max Min", 12, 8)
 def greater_integers(op: Tape, node: ir.Node) -> Outputs:
     """Max(x, y) -> Where(Less(x, y), y, x), of integers."""

@@ -255,7 +255,9 @@ def hot_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     if fixed is None or (fixed < 0).any():
         whole = op.Cast(indices, to=_D.INT64)
         count = op.Cast(depth, to=_D.INT64)
-        indices = op.Where(op.Less(whole, op.const(0)), op.Add(whole, count), whole)
+        front = op.Where(op.Less(whole, op.const(0)), op.Add(whole, count), whole)
+        # What is still below 0 is hot nowhere, as is what lies beyond the depth.
+        indices = op.Where(op.Less(front, op.const(0)), count, front)
     return again(op, node, [indices, depth, values], axis=axis)
 
 

@@ -217,7 +217,7 @@ def quantize_axis(op: Tape, node: ir.Node) -> Outputs:
     return _quantized(op, node, _quantized_type(node))
 
 
-@expansion("QuantizeLinear", 10)
+@expansion("QuantizeLinear", 10, opset=12)
 def quantize(op: Tape, node: ir.Node) -> Outputs:
     """QuantizeLinear(x, s, z) -> Cast(Clip(Round(x / s) + z))."""
     return _quantized(op, node, _quantized_type(node))

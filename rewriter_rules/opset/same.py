@@ -34,7 +34,6 @@ Celu 12 28
 Clip 11 12 13
 Compress 11 28
 Concat 11 13
-Constant 1 9
 Constant 12 13 19 21 23 24 25
 Conv 1 11 22
 ConvTranspose 1 11 22
@@ -49,7 +48,7 @@ Div 7 13 14
 Dropout 12 13 22
 Einsum 12 28
 Elu 6 22
-Equal 7 11 13 19
+Equal 11 13 19
 Erf 9 13
 Exp 6 13
 Expand 8 13
@@ -180,10 +179,11 @@ CastLike 15 19
 CastLike 23 24
 Compress 9 11
 Concat 4 11
-Constant 9 11 12
+Constant 1 9 11 12
 ConstantOfShape 9 20 21 23 24 25
 DepthToSpace 1 11
 DequantizeLinear 10 13 19 21 23
+Equal 7 11
 EyeLike 9 22
 Flatten 9 11
 GRU 7 14
