@@ -113,7 +113,8 @@ class _Work:
         if not self._may(node):
             return
         key = tuple(numbers)
-        found = next((table[key] for table in self.targets if key in table), None)
+        visible = self.targets[: scope.depth + 1]
+        found = next((table[key] for table in visible if key in table), None)
         if found is None:
             as_node = scope.in_function or self.model.ir_version < 4
             name = self.names.value(f"{old.name}/known")

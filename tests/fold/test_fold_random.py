@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -188,7 +187,7 @@ def feeds() -> list[dict[str, np.ndarray]]:
 @pytest.mark.slow
 @given(models(), st.permutations(PASSES))
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -202,8 +201,5 @@ def test_any_order_of_passes_keeps_the_results(proto, passes) -> None:
                 raise
             continue
         usable.append(feed)
-    model = ir.from_proto(proto)
-    for each in passes:
-        each.run(model)
-    if usable:
-        simplify(proto, [*passes, *passes], *usable, exact=False)
+    assume(usable)
+    simplify(proto, [*passes, *passes], *usable, exact=False)

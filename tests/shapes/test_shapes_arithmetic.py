@@ -183,3 +183,18 @@ def test_sizes_inside_a_loop_body_are_those_of_the_round() -> None:
     feeds = [{**feed(b, 4), "n": np.array(n)} for b, n in ((2, 3), (1, 0), (3, 1))]
     model = simplify(proto, PASSES, *feeds)
     assert "Expand" not in operators(model)
+
+
+def test_a_constant_made_in_a_branch_is_not_used_outside() -> None:
+    text = """g (float[b,s,8] x, bool c) => (float[b,s,8] y) {
+        w = If (c) <
+            then_branch = t () => (float[b,s,8] p) { s0 = Shape(x)  q = Add(x, x)
+                z = Constant<value_ints=[0]>()  o = Constant<value_ints=[2]>()
+                h = Slice(s0, z, o)  f = Constant<value_ints=[2,4]>()
+                k = Concat<axis=0>(h, f)  r = Reshape(q, k)  u = Reshape(r, s0)  p = Neg(u) },
+            else_branch = e () => (float[b,s,8] p) { p = Neg(x) }>
+        s1 = Shape(x)  z1 = Constant<value_ints=[0]>()  o1 = Constant<value_ints=[2]>()
+        h1 = Slice(s1, z1, o1)  f1 = Constant<value_ints=[2,4]>()
+        k1 = Concat<axis=0>(h1, f1)  v = Reshape(x, k1)  g1 = Reshape(v, s1)  y = Add(w, g1) }"""
+    feeds = [{**feed(2, 3, 8), "c": np.array(flag)} for flag in (True, False)]
+    simplify(proto_of(text), PASSES, *feeds)
