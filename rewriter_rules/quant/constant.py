@@ -17,9 +17,9 @@ from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.weights import algebra, as_weight
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression, Held
-from vlmpass.rewriter_rules.quant.expressions import Elementwise, Rows, Step
+from vlmpass.rewriter_rules.quant.expressions import Elementwise, Merged, Rows, Step
 
-__all__ = ["Constants", "broadcast"]
+__all__ = ["Constants", "broadcast", "reshaped"]
 
 _SMALL = 1 << 14
 _ELEMENTWISE = frozenset(
@@ -138,7 +138,7 @@ class Constants:
             sizes = [data.shape[i] if n == 0 else n for i, n in enumerate(wanted)]
             known = math.prod(n for n in sizes if n != -1)
             shape = tuple(data.size // known if n == -1 else n for n in sizes)
-            return algebra.reshaped(data, shape) if math.prod(shape) == data.size else None
+            return reshaped(data, shape) if math.prod(shape) == data.size else None
         rank = len(data.shape) + (len(wanted) if node.op_type == "Unsqueeze" else 0)
         axes = {axis % rank for axis in wanted}
         if node.op_type == "Squeeze":
@@ -174,6 +174,17 @@ class Constants:
         places = tuple(builder.add(each) for each in operands)
         step = Step(op_type, tuple(sorted(attributes.items())), ())
         return builder.finish(step, places, shape)
+
+
+def reshaped(expression: Expression, shape: tuple[int, ...]) -> Expression:
+    """Return an expression in another shape; merging two axes keeps any box cheap to read."""
+    old = expression.shape
+    for axis in range(len(old) - 1):
+        if (*old[:axis], old[axis] * old[axis + 1], *old[axis + 2 :]) == shape:
+            if isinstance(expression, Elementwise):
+                return Merged(expression.dtype, shape, expression, axis)
+            break
+    return algebra.reshaped(expression, shape)
 
 
 def broadcast(expression: Expression, shape: tuple[int, ...]) -> Expression:

@@ -13,7 +13,7 @@ from vlmpass.ir_tools.weights.boxes import Box, extent
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.ir_tools.weights.tally import Tally
 
-__all__ = ["Elementwise", "Packed", "Rows", "Step"]
+__all__ = ["Elementwise", "Merged", "Packed", "Rows", "Step"]
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ class Rows(Expression):
         return replace(self, source=self.source.prepared())
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
-        """Read runs of rows that are neighbours in the source too."""
-        out = np.empty(extent(box), self.dtype.numpy())
-        wanted = self.rows[box[0][0] : box[0][1]]
+        """Read every row once, and rows that are neighbours in the source together."""
+        asked = self.rows[box[0][0] : box[0][1]]
+        wanted = sorted(set(asked))
+        out = np.empty((len(wanted), *extent(box)[1:]), self.dtype.numpy())
         first = 0
         while first < len(wanted):
             last = first + 1
@@ -119,7 +120,46 @@ class Rows(Expression):
             rows = (wanted[first], wanted[last - 1] + 1)
             out[first:last] = self.source.read((rows, *box[1:]), tally)
             first = last
-        return out
+        return out if tuple(wanted) == asked else out[np.searchsorted(wanted, asked)]
+
+
+@dataclass(frozen=True)
+class Merged(Expression):
+    """Two neighbouring axes of a source as one, readable by any box without detours.
+
+    Attributes:
+        source: The source.
+        axis: The first of the two axes.
+    """
+
+    source: Expression
+    axis: int
+
+    @property
+    def width(self) -> int:
+        """The source's."""
+        return self.source.width
+
+    @property
+    def strided(self) -> bool:
+        """Whether the source is."""
+        return self.source.strided
+
+    def prepared(self) -> Expression:
+        """Prepare the source."""
+        return replace(self, source=self.source.prepared())
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Read whole groups of the inner axis and cut off what was not asked for."""
+        inner = self.source.shape[self.axis + 1]
+        start, stop = box[self.axis]
+        first, last = start // inner, -(-stop // inner)
+        around = (*box[: self.axis], (first, last), (0, inner), *box[self.axis + 1 :])
+        found = self.source.read(around, tally)
+        shape = (*found.shape[: self.axis], (last - first) * inner, *found.shape[self.axis + 2 :])
+        wanted = slice(start - first * inner, stop - first * inner)
+        where = (*(slice(None),) * self.axis, wanted)
+        return np.ascontiguousarray(found.reshape(shape)[where])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from vlmpass.ir_tools.evaluate import Array
 from vlmpass.ir_tools.weights import algebra
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression
-from vlmpass.rewriter_rules.quant.constant import Constants, broadcast
+from vlmpass.rewriter_rules.quant.constant import Constants, broadcast, reshaped
 from vlmpass.rewriter_rules.quant.expressions import Rows
 
 __all__ = ["Quantized", "recognize"]
@@ -89,7 +89,7 @@ def _moved(
         if after is None:
             return None
         if node.op_type == "Reshape":
-            part = algebra.reshaped(part, after.shape)
+            part = reshaped(part, after.shape)
         elif node.op_type == "Transpose":
             default = tuple(reversed(range(len(part.shape))))
             part = algebra.transposed(part, tuple(node.attributes.get_ints("perm", default)))
@@ -132,6 +132,9 @@ def _chunks(expression: Expression) -> Iterator[tuple[int, Array]]:
 
 def _row_keys(expression: Expression) -> list[bytes]:
     """Return a digest of every row."""
+    if isinstance(expression, Rows):
+        keys = _row_keys(expression.source)
+        return [keys[row] for row in expression.rows]
     return [
         hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
         for _, rows in _chunks(expression)
