@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.layout import Layout
-from vlmpass.ir_tools.walk import TensorSlot, tensor_slots
+from vlmpass.ir_tools.walk import TensorSlot, scopes, tensor_slots
 from vlmpass.ir_tools.weights import FileRange, Weight, as_weight
 from vlmpass.ir_tools.weights.leaves import Stored
 
@@ -89,6 +90,15 @@ def name_of(slot: TensorSlot) -> str:
     return (slot.value and slot.value.name) or slot.where
 
 
+def _refuse_missing(model: ir.Model) -> None:
+    for scope in scopes(model):
+        for name, value in scope.initializers.items():
+            if value.const_value is None:
+                raise SaveError(
+                    f"initializer {name} has no data", remedy="set them, or make it an input"
+                )
+
+
 def collect(model: ir.Model, layout: Layout) -> tuple[list[Placed], list[Part]]:
     """Return every tensor, in the model's order, and the parts that hold those that go outside.
 
@@ -97,7 +107,11 @@ def collect(model: ir.Model, layout: Layout) -> tuple[list[Placed], list[Part]]:
     Args:
         model: Any model; nothing is read and nothing changed.
         layout: Of the output; nothing goes outside if it is inline.
+
+    Raises:
+        SaveError: An initializer has no data.
     """
+    _refuse_missing(model)
     tensors: list[Placed] = []
     parts: list[Part] = []
     numbers: dict[Hashable, int] = {}

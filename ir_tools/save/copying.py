@@ -13,6 +13,7 @@ _UNSUPPORTED = {
     errno.EBADF,
     errno.EINVAL,
     errno.ENOSYS,
+    errno.ENOTSOCK,
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
     errno.EPERM,

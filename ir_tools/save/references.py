@@ -70,10 +70,13 @@ def data_files_of(model: Path) -> set[Path]:
     Args:
         model: A model file in any form; what is not one refers to nothing.
 
-    Links are not followed: locations count from the folder in which the model's name lies.
+    Links are not followed: locations count from the folder in which the model's name lies. A
+    backslash may be part of a name, or separate folders as on Windows: both files are named then.
     """
     folder = os.path.abspath(model.parent)
-    return {Path(os.path.normpath(os.path.join(folder, name))) for name in _locations(model)}
+    locations = _locations(model)
+    locations |= {name.replace("\\", "/") for name in locations}
+    return {Path(os.path.normpath(os.path.join(folder, name))) for name in locations}
 
 
 def _named_as_model(path: Path) -> bool:
