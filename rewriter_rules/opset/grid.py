@@ -209,45 +209,45 @@ def grid_sample(op: Tape, node: ir.Node) -> Outputs:
 def deform_conv(op: Tape, node: ir.Node) -> Outputs:
     """DeformConv(x, w, o, b, m) -> MatMul(w, samples of x at the moved places, times m) + b."""
     x, weight, offset = (operand(node, index) for index in range(3))
-    bias, mask = optional_input(node, 3), optional_input(node, 4)
+    bias = optional_input(node, 3)
     kernel = integers(node, "kernel_shape") or _known((dims(weight) or [])[2:])
     if rank(x) != 4 or len(kernel) != 2:
         refuse("only images with a kernel of known size can be spelled before opset 19")
-    taps = int(np.prod(kernel))
-    groups, parts = integer(node, "group", 1), integer(node, "offset_group", 1)
+    taps, groups = int(np.prod(kernel)), integer(node, "group", 1)
+    out = op.Slice(op.Shape(offset), vector(op, [2]), vector(op, [4]), vector(op, [0]))
+    columns = _deformed_columns(op, node, kernel, out)
+    batch = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [1]), vector(op, [0]))
+    deep = op.Mul(_over(op, x, groups), _int(op, taps))
+    split = op.Concat(batch, vector(op, [groups]), deep, vector(op, [-1]), axis=0)
+    by_group = op.Concat(vector(op, [groups, -1]), deep, axis=0)
+    filters = op.Reshape(op.Cast(weight, to=dtype(columns)), by_group)
+    result = op.MatMul(filters, op.Reshape(columns, split))
+    result = op.Reshape(result, op.Concat(batch, vector(op, [-1]), out, axis=0))
+    result = op.Cast(result, to=dtype(x))
+    return result if bias is None else op.Add(result, op.Reshape(bias, vector(op, [-1, 1, 1])))
+
+
+def _deformed_columns(op: Tape, node: ir.Node, kernel: Sequence[int], out: ir.Value) -> ir.Value:
+    """Record what each tap of the kernel reads, of shape (batch * parts, channels, taps, ...)."""
+    x, offset, mask = operand(node, 0), operand(node, 2), optional_input(node, 4)
+    taps, parts = int(np.prod(kernel)), integer(node, "offset_group", 1)
     sizes = op.Slice(op.Shape(x), vector(op, [2]), vector(op, [4]), vector(op, [0]))
     split = op.Reshape(x, op.Concat(vector(op, [-1]), _over(op, x, parts), sizes, axis=0))
     image = _image(op, split, 2, "zeros", corners=True)
-    out = op.Slice(op.Shape(offset), vector(op, [2]), vector(op, [4]), vector(op, [0]))
-    moved = op.Reshape(
-        op.Cast(offset, to=image.kind), op.Concat(vector(op, [-1, taps, 2]), out, axis=0)
-    )
-    places = [
-        op.Add(
-            op.Gather(moved, _int(op, axis), axis=2), _kernel_places(op, node, out, kernel, axis)
-        )
-        for axis in range(2)
-    ]
-    flat = [op.Reshape(op.Cast(p, to=image.kind), _rows(op, split)) for p in places]
-    found = op.Transpose(_interpolated(op, image, flat, "linear"), perm=[0, 2, 1])
+    by_tap = op.Concat(vector(op, [-1, taps, 2]), out, axis=0)
+    moved = op.Reshape(op.Cast(offset, to=image.kind), by_tap)
+    places: list[ir.Value] = []
+    for axis in range(2):
+        shift = op.Gather(moved, _int(op, axis), axis=2)
+        place = op.Add(shift, _kernel_places(op, node, out, kernel, axis))
+        places.append(op.Reshape(place, _rows(op, split)))
+    found = op.Transpose(_interpolated(op, image, places, "linear"), perm=[0, 2, 1])
     lead = op.Concat(vector(op, [-1]), _over(op, x, parts), vector(op, [taps]), out, axis=0)
     columns = op.Reshape(found, lead)
-    if mask is not None:
-        share = op.Concat(vector(op, [-1, 1, taps]), out, axis=0)
-        columns = op.Mul(columns, op.Reshape(op.Cast(mask, to=image.kind), share))
-    batch = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [1]), vector(op, [0]))
-    deep = op.Mul(_over(op, x, groups), _int(op, taps))
-    grouped = op.Reshape(
-        columns, op.Concat(batch, vector(op, [groups]), deep, vector(op, [-1]), axis=0)
-    )
-    filters = op.Reshape(
-        op.Cast(weight, to=image.kind), op.Concat(vector(op, [groups, -1]), deep, axis=0)
-    )
-    result = op.Reshape(
-        op.MatMul(filters, grouped), op.Concat(batch, vector(op, [-1]), out, axis=0)
-    )
-    result = op.Cast(result, to=dtype(x))
-    return result if bias is None else op.Add(result, op.Reshape(bias, vector(op, [-1, 1, 1])))
+    if mask is None:
+        return columns
+    share = op.Concat(vector(op, [-1, 1, taps]), out, axis=0)
+    return op.Mul(columns, op.Reshape(op.Cast(mask, to=image.kind), share))
 
 
 def _known(sizes: Sequence[int | None]) -> tuple[int, ...]:

@@ -88,10 +88,10 @@ def _dequantized(op: Tape, node: ir.Node) -> ir.Value:
     axis, block = _axis(node, x, scale), integer(node, "block_size")
     kind = dtype(scale)
     wide = _cast(op, _unpacked(op, x) or x, _D.FLOAT)
+    factor = _spread(op, _cast(op, scale, _D.FLOAT), wide, axis, block)
     if zero is not None:
         offset = _cast(op, _unpacked(op, zero) or zero, _D.FLOAT)
-        wide = op.Sub(wide, _spread(op, offset, x, axis, block))
-    factor = _spread(op, _cast(op, scale, _D.FLOAT), x, axis, block)
+        wide = op.Sub(wide, _spread(op, offset, wide, axis, block))
     return _cast(op, op.Mul(wide, factor), kind)
 
 

@@ -109,13 +109,8 @@ def _transform(
     lead = op.Slice(shape, zero, place, zero)
     tail = op.Slice(shape, op.Add(place, vector(op, [1])), vector(op, [-1]), zero)
     wide = _D.DOUBLE  # The sums of a fast transform are better than those of float products.
-    folded = op.Concat(
-        op.ReduceProd(lead, axes=[0], keepdims=1),
-        have,
-        op.ReduceProd(tail, axes=[0], keepdims=1),
-        vector(op, [parts]),
-        axis=0,
-    )
+    before, after = (op.ReduceProd(each, axes=[0], keepdims=1) for each in (lead, tail))
+    folded = op.Concat(before, have, after, vector(op, [parts]), axis=0)
     block = _fitted(op, op.Reshape(op.Cast(x, to=wide), folded), have, source)
     real, imaginary = _rotated(op, block, target, source, total, parts, inverse)
     if inverse and half:

@@ -81,95 +81,204 @@ CASES = [
     Older("dropout", 7, "y = Dropout <ratio = 0.3> (x)"),
     Older("dropout at 10", 10, "y = Dropout(x)"),
     Older(
-        "gemm", 7, "y = Gemm <alpha = 0.5, transB = 1> (x, w, v)",
-        ((F, (2, 3)), (F, (4, 3)), (F, (4,))), ranks=(2,),
-    ),  # fmt: skip
+        "gemm",
+        7,
+        "y = Gemm <alpha = 0.5, transB = 1> (x, w, v)",
+        ((F, (2, 3)), (F, (4, 3)), (F, (4,))),
+        ranks=(2,),
+    ),
     Older("upsample", 7, "y = Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (x)", IMAGE, ranks=(4,)),
     Older(
-        "upsample linearly", 9, 'y = Upsample <mode = "linear"> (x, s)', IMAGE, ranks=(4,),
+        "upsample linearly",
+        9,
+        'y = Upsample <mode = "linear"> (x, s)',
+        IMAGE,
+        ranks=(4,),
         constants="float[4] s = {1.0, 1.0, 2.0, 3.0}",
-    ),  # fmt: skip
+    ),
     Older(
-        "resize at 10", 10, "y = Resize(x, s)", IMAGE, ranks=(4,),
+        "resize at 10",
+        10,
+        "y = Resize(x, s)",
+        IMAGE,
+        ranks=(4,),
         constants="float[4] s = {1.0, 1.0, 1.5, 0.5}",
-    ),  # fmt: skip
+    ),
     Older(
-        "resize linearly at 10", 10, 'y = Resize <mode = "linear"> (x, s)', IMAGE, ranks=(4,),
+        "resize linearly at 10",
+        10,
+        'y = Resize <mode = "linear"> (x, s)',
+        IMAGE,
+        ranks=(4,),
         constants="float[4] s = {1.0, 1.0, 1.5, 2.0}",
-    ),  # fmt: skip
+    ),
     Older(
-        "resize at 11", 11,
-        'y = Resize <coordinate_transformation_mode = "asymmetric"> (x, e, e, s)', IMAGE,
-        ranks=(4,), constants="float[0] e = {}, int64[4] s = {1, 2, 9, 4}",
-    ),  # fmt: skip
+        "resize at 11",
+        11,
+        'y = Resize <coordinate_transformation_mode = "asymmetric"> (x, e, e, s)',
+        IMAGE,
+        ranks=(4,),
+        constants="float[0] e = {}, int64[4] s = {1, 2, 9, 4}",
+    ),
     Older(
-        "resize for nearest neighbours of tensorflow", 11,
+        "resize for nearest neighbours of tensorflow",
+        11,
         'y = Resize <coordinate_transformation_mode = "tf_half_pixel_for_nn",'
         ' nearest_mode = "floor"> (x, e, e, s)',
-        IMAGE, ranks=(4,), constants="float[0] e = {}, int64[4] s = {1, 2, 9, 4}",
-    ),  # fmt: skip
-    Older(
-        "batch normalisation", 7, "y = BatchNormalization(x, w, v, u, m)",
-        ((F, (1, 2, 6, 6)), (F, (2,)), (F, (2,)), (F, (2,))), ranks=(4,),
-        constants="float[2] m = {1.0, 2.0}",
-    ),  # fmt: skip
-    Older("average pool", 7, "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)",
-          IMAGE, ranks=(4,)),
-    Older("max pool", 8, "y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)", IMAGE,
-          ranks=(4,)),
-    Older(
-        "max pool that rounds up", 10,
-        "y = MaxPool <ceil_mode = 1, kernel_shape = [3, 3], strides = [2, 2]> (x)", IMAGE,
+        IMAGE,
         ranks=(4,),
-    ),  # fmt: skip
-    Older("scatter", 9, "y = Scatter <axis = 1> (x, i, w)", ((F, (2, 3)), (F, (2, 2))), ranks=(2,),
-          constants="int64[2,2] i = {0, 2, 1, 0}"),
-    Older("scan over a batch", 8, """y, y1 = Scan <num_scan_inputs = 1, body = sum
+        constants="float[0] e = {}, int64[4] s = {1, 2, 9, 4}",
+    ),
+    Older(
+        "batch normalisation",
+        7,
+        "y = BatchNormalization(x, w, v, u, m)",
+        ((F, (1, 2, 6, 6)), (F, (2,)), (F, (2,)), (F, (2,))),
+        ranks=(4,),
+        constants="float[2] m = {1.0, 2.0}",
+    ),
+    Older(
+        "average pool",
+        7,
+        "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)",
+        IMAGE,
+        ranks=(4,),
+    ),
+    Older(
+        "max pool",
+        8,
+        "y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)",
+        IMAGE,
+        ranks=(4,),
+    ),
+    Older(
+        "max pool that rounds up",
+        10,
+        "y = MaxPool <ceil_mode = 1, kernel_shape = [3, 3], strides = [2, 2]> (x)",
+        IMAGE,
+        ranks=(4,),
+    ),
+    Older(
+        "scatter",
+        9,
+        "y = Scatter <axis = 1> (x, i, w)",
+        ((F, (2, 3)), (F, (2, 2))),
+        ranks=(2,),
+        constants="int64[2,2] i = {0, 2, 1, 0}",
+    ),
+    Older(
+        "scan over a batch",
+        8,
+        """y, y1 = Scan <num_scan_inputs = 1, body = sum
             (float[2] s, float[2] e) => (float[2] t, float[2] o) { t = Add(s, e) o = Identity(t) }
-        > ("", x, w)""", ((F, (1, 2)), (F, (1, 3, 2))), (F, F), (2, 3)),
-    Older("constant of the oldest form", 7, "c = Constant <value = float[1] {2.0}> () y = Mul(x, c)"),
-    Older("shape and gather", 9, """s = Shape(x) g = Gather(s, i) y = ConstantOfShape
-        <value = float[1] {1.5}> (g)""", ranks=(2,), constants="int64[2] i = {2, 0}"),
-    Older("one hot", 9, "k = Cast <to = 7> (x) y = OneHot <axis = 1> (k, d, v)", ((F, (3,)),),
-          ranks=(2,), constants="int64 d = {4}, float[2] v = {0.0, 2.0}"),
+        > ("", x, w)""",
+        ((F, (1, 2)), (F, (1, 3, 2))),
+        (F, F),
+        (2, 3),
+    ),
+    Older(
+        "constant of the oldest form", 7, "c = Constant <value = float[1] {2.0}> () y = Mul(x, c)"
+    ),
+    Older(
+        "shape and gather",
+        9,
+        """s = Shape(x) g = Gather(s, i) y = ConstantOfShape
+        <value = float[1] {1.5}> (g)""",
+        ranks=(2,),
+        constants="int64[2] i = {2, 0}",
+    ),
+    Older(
+        "one hot",
+        9,
+        "k = Cast <to = 7> (x) y = OneHot <axis = 1> (k, d, v)",
+        ((F, (3,)),),
+        ranks=(2,),
+        constants="int64 d = {4}, float[2] v = {0.0, 2.0}",
+    ),
     Older("max of several shapes", 8, "y = Max(x, w)", ((F, (2, 3, 4)), (F, (4,)))),
     Older("mean of several shapes", 8, "y = Mean(x, w)", ((F, (2, 3, 4)), (F, (4,)))),
     Older("sum", 7, "y = Sum(x, w)", ((F, (2, 3, 4)), (F, (2, 3, 4)))),
     Older("power", 7, "a = Abs(x) y = Pow(a, w)", ((F, (2, 3, 4)), (F, (4,)))),
-    Older("where and compare", 9, "c = Greater(x, w) y = Where(c, x, w)",
-          ((F, (2, 3, 4)), (F, (2, 3, 4)))),
+    Older(
+        "where and compare",
+        9,
+        "c = Greater(x, w) y = Where(c, x, w)",
+        ((F, (2, 3, 4)), (F, (2, 3, 4))),
+    ),
     Older("argmax", 9, "y = ArgMax <axis = 1> (x)", outputs=(I,)),
     Older("flatten", 9, "y = Flatten <axis = 2> (x)", ranks=(2,)),
     Older("cumulative sum", 11, "y = CumSum <exclusive = 1> (x, a)", constants="int64 a = {1}"),
-    Older("gather with batches", 12, "y = GatherND <batch_dims = 1> (x, i)", ranks=(2,),
-          constants="int64[2,1] i = {1, 0}"),
-    Older("einsum", 12, 'y = Einsum <equation = "abc,acd->abd"> (x, w)',
-          ((F, (2, 3, 4)), (F, (2, 4, 2)))),
-    Older("depth to space", 11, 'y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)',
-          ((F, (1, 8, 2, 3)),), ranks=(4,)),
-    Older("top k of the smallest", 11, "y, y1 = TopK <largest = 0> (x, k)", outputs=(F, I),
-          ranks=(3, 3), constants="int64[1] k = {2}"),
-    Older("last of several maxima", 12, "r = Round(x) y = ArgMax <axis = 2, select_last_index = 1> (r)",
-          outputs=(I,)),
-    Older("recurrent layer", 7, "y, y1 = GRU <hidden_size = 3> (x, w, v)",
-          ((F, (4, 1, 2)), (F, (1, 9, 2)), (F, (1, 9, 3))), (F, F), (4, 3)),
-    Older("quantise", 10, """q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)""",
-          constants="float s = {0.1}, uint8 z = {128}"),
+    Older(
+        "gather with batches",
+        12,
+        "y = GatherND <batch_dims = 1> (x, i)",
+        ranks=(2,),
+        constants="int64[2,1] i = {1, 0}",
+    ),
+    Older(
+        "einsum",
+        12,
+        'y = Einsum <equation = "abc,acd->abd"> (x, w)',
+        ((F, (2, 3, 4)), (F, (2, 4, 2))),
+    ),
+    Older(
+        "depth to space",
+        11,
+        'y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)',
+        ((F, (1, 8, 2, 3)),),
+        ranks=(4,),
+    ),
+    Older(
+        "top k of the smallest",
+        11,
+        "y, y1 = TopK <largest = 0> (x, k)",
+        outputs=(F, I),
+        ranks=(3, 3),
+        constants="int64[1] k = {2}",
+    ),
+    Older(
+        "last of several maxima",
+        12,
+        "r = Round(x) y = ArgMax <axis = 2, select_last_index = 1> (r)",
+        outputs=(I,),
+    ),
+    Older(
+        "recurrent layer",
+        7,
+        "y, y1 = GRU <hidden_size = 3> (x, w, v)",
+        ((F, (4, 1, 2)), (F, (1, 9, 2)), (F, (1, 9, 3))),
+        (F, F),
+        (4, 3),
+    ),
+    Older(
+        "quantise",
+        10,
+        """q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)""",
+        constants="float s = {0.1}, uint8 z = {128}",
+    ),
     *(
-        Older(f"{name} of axes", 7 + index % 6, f"y = {name} <axes = [1], keepdims = {index % 2}> (a) ",
-              ranks=(3 if index % 2 else 2,))
+        Older(
+            f"{name} of axes",
+            7 + index % 6,
+            f"a = Abs(x) y = {name} <axes = [1], keepdims = {index % 2}> (a)",
+            ranks=(3 if index % 2 else 2,),
+        )
         for index, name in enumerate(
-            ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-             "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare")
+            (
+                "ReduceL1",
+                "ReduceL2",
+                "ReduceLogSum",
+                "ReduceLogSumExp",
+                "ReduceMax",
+                "ReduceMean",
+                "ReduceMin",
+                "ReduceProd",
+                "ReduceSum",
+                "ReduceSumSquare",
+            )
         )
     ),
-]  # fmt: skip
-CASES = [
-    case if "(a) " not in case.nodes else Older(
-        case.name, case.opset, "a = Abs(x) " + case.nodes, case.inputs, case.outputs, case.ranks
-    )
-    for case in CASES
-]  # fmt: skip
+]
 
 
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
