@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 
 import onnx_ir as ir
-import onnx_shape_inference as symbolic
+import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
 __all__ = ["infer_node"]
 
