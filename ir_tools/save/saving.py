@@ -68,11 +68,10 @@ class _Staged:
         """Return the output as it was written, its data where they were prepared."""
         if self.output.whole is not None:
             return load(self.model.path)
-        folder = self.output.path.parent
-        names = self.output.names(Folder(self.output.path))
-        prepared = [f"{self.folder.name}/{data.path.name}" for data in self.data(names)]
-        content, _ = self.output.model_bytes([*names[: len(names) - len(prepared)], *prepared])
-        return load(parsed(content, self.output.path), base_dir=folder)
+        kept = [file.name for file in self.output.plan.kept]
+        new = [f"{self.folder.name}/{file.path.name}" for file in self.data(self.output.expected)]
+        content, _ = self.output.model_bytes([*kept, *new])
+        return load(parsed(content, self.output.path), base_dir=self.output.path.parent)
 
     def write_model(self, path: Path, names: Sequence[str]) -> str | None:
         """Write a model file that refers to data files by these names, and read it back."""

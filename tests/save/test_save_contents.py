@@ -329,3 +329,29 @@ def test_progress_counts_up_to_all_bytes(tmp_path):
     assert calls[-1] == (4 * BYTES, 4 * BYTES)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert report.files[1].nbytes == 4 * BYTES
+
+
+@pytest.mark.parametrize("layout", ["default", "hf", "inline", "safetensors"])
+@pytest.mark.parametrize("mode", ["auto", "copy"])
+def test_an_output_is_judged_as_it_was_written_before_it_takes_its_place(tmp_path, layout, mode):
+    source = write_chain(tmp_path / "in.onnx")
+    model = load(source)
+    value = model.graph.initializers["w0"]
+    value.const_value = scale(as_weight(value.const_value), np.array(2, np.float32))
+    seen = []
+
+    def judge(written: ir.Model) -> None:
+        assert names(tmp_path)[1:] == ["in.onnx", "in.onnx.data"]
+        for i, array in enumerate(weights(4)):
+            tensor = written.graph.initializers[f"w{i}"].const_value
+            np.testing.assert_array_equal(tensor.numpy(), array * (2 if i == 0 else 1))
+        seen.append(written)
+        if len(seen) == 1:
+            raise ValueError("not good enough")
+
+    with pytest.raises(ValueError, match="not good enough"):
+        save(model, tmp_path / "m.onnx", layout=layout, weights=mode, before_commit=judge)
+    assert names(tmp_path) == ["in.onnx", "in.onnx.data"]
+    save(model, tmp_path / "m.onnx", layout=layout, weights=mode, before_commit=judge)
+    assert len(seen) == 2
+    np.testing.assert_allclose(compute(tmp_path / "m.onnx"), 2 * compute(source), rtol=1e-6)

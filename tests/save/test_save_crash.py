@@ -100,8 +100,6 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
         ({"layout": "default"}, {"layout": "default"}),
         ({"layout": "hf", "shard_size": LIMIT}, {"layout": "hf", "shard_size": LIMIT}),
         ({"layout": "hf"}, {"layout": "default", "shard_size": LIMIT}),
-        ({"layout": "hf", "shard_size": LIMIT}, {"layout": "hf"}),
-        ({"layout": "safetensors"}, {"layout": "safetensors"}),
         ({"layout": "inline"}, {"layout": "single"}),
         ({"layout": "default"}, {"layout": "inline"}),
     ],

@@ -26,7 +26,7 @@ def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) << 10
 
-ROWS, COLUMNS, COUNT = 16384, 4096, 6
+ROWS, COLUMNS, COUNT = 16384, 4096, 3
 with (folder / "w.data").open("wb") as file:
     file.truncate(ROWS * COLUMNS * 2 * COUNT)
 values = []
@@ -43,7 +43,7 @@ for value in model.graph.initializers.values():
     elif how == "transpose":
         value.const_value = transpose(weight, (1, 0))
 before = peak()
-report = save(model, folder / "m.onnx", layout=layout, shard_size="500MB", weights="copy", jobs=4)
+report = save(model, folder / "m.onnx", layout=layout, shard_size="300MB", weights="copy", jobs=4)
 print(json.dumps({"grown": peak() - before, "nbytes": report.nbytes}))
 """
 
@@ -60,7 +60,7 @@ def test_memory_does_not_grow_with_the_weights(tmp_path, how, layout):
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
-    assert found["nbytes"] > (1600 if how == "cast" else 800) * 10**6
+    assert found["nbytes"] > (800 if how == "cast" else 400) * 10**6
     assert found["grown"] < 150 << 20
     for path in tmp_path.iterdir():
         path.unlink()
