@@ -22,6 +22,7 @@ from vlmpass.passes.foreign import Foreign
 from vlmpass.passes.instruments.base import Instrument, Step
 from vlmpass.passes.instruments.dump import Dump
 from vlmpass.passes.instruments.limit import Limit
+from vlmpass.passes.instruments.numeric import NumericCheck
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.instruments.verify import VerifyEach
 
@@ -63,6 +64,17 @@ class Rules(Pass):
                 model.graph[0].name = f"n{index}"
                 changed = True
         return changed
+
+
+@dataclass(frozen=True)
+class Negate(Pass):
+    """Take the first node for an Identity."""
+
+    name = "negate"
+
+    def run(self, model: ir.Model) -> bool:
+        model.graph[0].op_type = "Identity"
+        return True
 
 
 class Log(Instrument):
@@ -179,6 +191,13 @@ def test_verify_each_names_the_pass_that_broke_the_model() -> None:
     )
     assert "> add: a int32 = Add(x float[2,n], w float[2,1])" in text
     assert m.graph[0].outputs[0].dtype != ir.DataType.INT32
+
+
+def test_numeric_check_names_the_pass_that_changed_the_numbers() -> None:
+    m = model("g (float[2,n] x) => (float[2,n] y) { a = Neg(x)  y = Relu(a) }")
+    PassManager([AddRelu(), Nothing()], [NumericCheck()]).run(m)  # a Relu before a Relu
+    with pytest.raises(PassFailed, match=r"pass 2 of 3, negate: .*no longer computes .* \(y: "):
+        PassManager([Nothing(), Negate(), Nothing()], [NumericCheck()]).run(m)
 
 
 def test_new_nodes_say_which_pass_made_them() -> None:
