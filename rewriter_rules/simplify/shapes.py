@@ -63,9 +63,13 @@ def concat_of_gathers(op: Tape, xs: tuple[Value, ...]) -> Replacement:
     return refuse("no neighbours are taken from one vector")
 
 
-@rule(P.Gather(P.Shape("x").shared, "indices", axis=0), opset=(15, None))
-def gather_of_shape(op: Tape, x: Value, indices: tuple[int, ...]) -> Replacement:
+@rule(P.Gather(P.Shape("x").shared, "indices", axis=0, _node="gather"), opset=(15, None))
+def gather_of_shape(op: Tape, x: Value, indices: tuple[int, ...], gather: Node) -> Replacement:
     """Gather(Shape(x), [i, i + 1 ...]) -> Shape(x, i, end)."""
+    index = gather.inputs[1]
+    tensor = None if index is None else tensor_of(index)
+    if tensor is None or tensor.shape.rank() != 1:
+        return refuse("a single index gives a scalar, not a vector")
     total = rank(x)
     first = indices[0] if indices else 0
     if indices != tuple(range(first, first + len(indices))) or not indices:
