@@ -170,7 +170,10 @@ class Facts:
             self._ask_library(node, opsets)
             return
         call = Call(self, node, opsets.get(domain, 1))
-        found = rule(call)
+        try:
+            found = rule(call)
+        except (IndexError, ValueError, KeyError):
+            return  # it does not fit its operator, which is for the checker to say
         knowns = (found,) if isinstance(found, Known) else found
         for value, known in zip(node.outputs, knowns, strict=False):
             self._known[value] = self._checked(value, known)
