@@ -29,6 +29,7 @@ class Part:
         nbytes: How many.
         weight: What yields them.
         source: Where they lie now, if they do so unchanged.
+        data_file: The data file that is; a model file that holds them within is none.
     """
 
     where: str
@@ -36,12 +37,7 @@ class Part:
     nbytes: int
     weight: Weight
     source: FileRange | None
-
-    @property
-    def data_file(self) -> str | None:
-        """The data file they lie in unchanged; a model file that holds them within is none."""
-        source = self.weight.file_range()
-        return source.path if source is not None else None
+    data_file: str | None
 
 
 @dataclass(frozen=True)
@@ -90,6 +86,12 @@ def name_of(slot: TensorSlot) -> str:
     return (slot.value and slot.value.name) or slot.where
 
 
+def _part(slot: TensorSlot, weight: Weight, source: FileRange | None) -> Part:
+    nbytes = source.length if source else weight.nbytes
+    kept = weight.file_range() if source else None
+    return Part(slot.where, name_of(slot), nbytes, weight, source, kept.path if kept else None)
+
+
 def _refuse_missing(model: ir.Model) -> None:
     for scope in scopes(model):
         for name, value in scope.initializers.items():
@@ -123,7 +125,6 @@ def collect(model: ir.Model, layout: Layout) -> tuple[list[Placed], list[Part]]:
         source = source_of(weight)
         number = numbers.setdefault(_identity(weight, source), len(parts))
         if number == len(parts):
-            nbytes = source.length if source else weight.nbytes
-            parts.append(Part(slot.where, name_of(slot), nbytes, weight, source))
+            parts.append(_part(slot, weight, source))
         tensors.append(Placed(slot, number))
     return tensors, parts
