@@ -12,7 +12,7 @@ from vlmpass.ir_tools.edit import add_constant, stand_in
 from vlmpass.ir_tools.evaluate.constants import Constants
 from vlmpass.ir_tools.evaluate.folding import choose, replace
 from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.shapes import facts_of, visit_scope
+from vlmpass.ir_tools.shapes import facts_of, node_tensor, visit_scope
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import OptionError, Pass
 
@@ -59,7 +59,7 @@ def _lift_constants(model: ir.Model) -> bool:
             if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
                 continue
             (value,) = node.outputs
-            tensor = ir.convenience.get_const_tensor(value)
+            tensor = node_tensor(node)
             if tensor is None or value.is_graph_output():
                 continue
             if not value.name or not may_apply("fold", node.name or value.name):

@@ -6,14 +6,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes import compute, elementwise, layout
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
-from vlmpass.ir_tools.shapes.facts import (
-    UNKNOWN,
-    Facts,
-    Known,
-    constant_of,
-    is_constant,
-    visit_scope,
-)
+from vlmpass.ir_tools.shapes.facts import UNKNOWN, Facts, Known, visit_scope
+from vlmpass.ir_tools.shapes.roots import constant_of, is_constant, node_tensor
 
 __all__ = [
     "UNKNOWN",
@@ -25,6 +19,7 @@ __all__ = [
     "constant_of",
     "facts_of",
     "is_constant",
+    "node_tensor",
     "visit_scope",
 ]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx_ir as ir
-
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, product, sub
 from vlmpass.ir_tools.shapes.elementwise import broadcast
 from vlmpass.ir_tools.shapes.facts import MOST_ELEMENTS, UNKNOWN, Call, Known, Rule
+from vlmpass.ir_tools.shapes.roots import node_tensor
 
 __all__ = ["RULES"]
 
@@ -190,7 +189,7 @@ def _constant_of_shape(call: Call) -> Known:
 
 
 def _constant(call: Call) -> Known:
-    tensor = ir.convenience.get_const_tensor(call.node.outputs[0])
+    tensor = node_tensor(call.node)
     return UNKNOWN if tensor is None else call.facts.of_tensor(tensor)
 
 

@@ -13,9 +13,10 @@ from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes.agreement import needs
 from vlmpass.ir_tools.shapes.algebra import ENDLESS, Dim
-from vlmpass.ir_tools.shapes.facts import Facts, constant_of
+from vlmpass.ir_tools.shapes.facts import Facts
 from vlmpass.ir_tools.shapes.lower import Lowering
 from vlmpass.ir_tools.shapes.regroup import AmbiguousError, Factor, regroup, size_of
+from vlmpass.ir_tools.shapes.roots import constant_of
 from vlmpass.ir_tools.walk import Scope
 
 __all__ = ["Debaker"]

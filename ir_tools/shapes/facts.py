@@ -16,18 +16,10 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
+from vlmpass.ir_tools.shapes.roots import constant_of, is_constant
 from vlmpass.ir_tools.walk import Scope, subgraphs
 
-__all__ = [
-    "UNKNOWN",
-    "Call",
-    "Facts",
-    "Known",
-    "Rule",
-    "constant_of",
-    "is_constant",
-    "visit_scope",
-]
+__all__ = ["UNKNOWN", "Call", "Facts", "Known", "Rule", "visit_scope"]
 
 MOST_ELEMENTS = 64
 _TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
@@ -72,19 +64,6 @@ _KEEPS_TYPE = frozenset(
      "Slice", "Gather", "Expand", "Tile", "ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin"}
 )  # fmt: skip
 Rule = Callable[["Call"], "Known | Sequence[Known]"]
-
-
-def is_constant(value: ir.Value, ir_version: int) -> bool:
-    """Whether a value is an initializer that no caller can override, or a Constant's output."""
-    if value.is_initializer():
-        return value.const_value is not None and (ir_version < 4 or not value.is_graph_input())
-    producer = value.producer()
-    return producer is not None and producer.op_type == "Constant" and producer.domain == ""
-
-
-def constant_of(value: ir.Value, ir_version: int) -> ir.TensorProtocol | None:
-    """Return the tensor of a constant value, None for any other value and for sparse ones."""
-    return ir.convenience.get_const_tensor(value) if is_constant(value, ir_version) else None
 
 
 class Facts:
