@@ -15,6 +15,8 @@ from typing import ParamSpec, TypeVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.walk import subgraphs
+
 __all__ = ["adopt", "clone", "instantiate"]
 
 _P = ParamSpec("_P")
@@ -95,7 +97,8 @@ class _Cloner:
         if given.is_ref():
             assert given.ref_attr_name is not None
             return ir.RefAttr(attribute.name, given.ref_attr_name, given.type)
-        copied = _Cloner(self._values)._attribute(given)  # a subgraph is copied for each use
+        # A subgraph is copied for each use; what it captures lies around the call and is not.
+        copied = _Cloner({value: value for value in _captured(given)})._attribute(given)
         assert copied is not None
         return ir.Attr(attribute.name, copied.type, copied.value, doc_string=attribute.doc_string)
 
@@ -152,6 +155,23 @@ class _Cloner:
             graph=self.graph(function.graph),
             attributes=[attribute for attribute in attributes if attribute is not None],
         )
+
+
+def _captured(attribute: ir.Attr) -> set[ir.Value]:
+    """Return the values from outside that the graphs of an attribute use."""
+    holder = ir.Node("", "Holder", [], [attribute])
+    used: set[ir.Value] = set()
+    made: set[ir.Value] = set()
+    pending = list(subgraphs(holder))
+    while pending:
+        graph = pending.pop()
+        made.update(graph.inputs, graph.initializers.values())
+        used.update(graph.outputs)
+        for node in graph:
+            made.update(node.outputs)
+            used.update(value for value in node.inputs if value is not None)
+            pending.extend(subgraphs(node))
+    return used - made
 
 
 def _copy_meta(

@@ -6,7 +6,7 @@ and the facts of `vlmpass.ir_tools.shapes`, which compute with sizes that are on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.full import weightless
 from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
-from vlmpass.ir_tools.skeleton import skeleton
+from vlmpass.ir_tools.skeleton import graph_protos, skeleton
 from vlmpass.ir_tools.walk import Scope, all_nodes, subgraphs
 
 __all__ = ["Size", "inferred_shapes"]
@@ -204,15 +204,8 @@ _ONNX_DOMAINS = ("", "ai.onnx.ml")
 _OUTSIDE = "vlmpass.unknown"
 
 
-def _graphs(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def _pairs(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
     yield graph, proto
     for node, node_proto in zip(graph, proto.node, strict=True):
-        for inner, inner_proto in zip(subgraphs(node), _graphs(node_proto), strict=True):
+        for inner, inner_proto in zip(subgraphs(node), graph_protos(node_proto), strict=True):
             yield from _pairs(inner, inner_proto)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import onnx
 import onnx_ir as ir
 
-__all__ = ["Declare", "StandIn", "inline", "skeleton"]
+__all__ = ["Declare", "StandIn", "graph_protos", "inline", "skeleton"]
 
 StandIn = Callable[[ir.TensorProtocol], ir.TensorProtocol]
 Declare = Callable[[ir.Value], ir.Value]
@@ -74,7 +74,12 @@ class _GraphView(_View):
         self._nodes = graph
         self._stand_in = stand_in
         self._declare = declare
-        if isinstance(graph, ir.Graph):
+        if isinstance(graph, ir.Function):
+            self.attributes = {
+                name: _attribute(attribute, stand_in, declare)
+                for name, attribute in graph.attributes.items()
+            }
+        else:
             self.initializers = {
                 name: _initializer(value, stand_in) for name, value in graph.initializers.items()
             }
@@ -107,7 +112,8 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def _holds_more(attribute: ir.Attr) -> bool:
-    return not attribute.is_ref() and attribute.type in (*_TENSORS, *_GRAPHS)
+    held = attribute.type in (*_TENSORS, *_GRAPHS)
+    return held and not attribute.is_ref() and attribute.value is not None
 
 
 def _attribute(attribute: ir.Attr, stand_in: StandIn, declare: Declare | None) -> ir.Attr:
@@ -150,3 +156,11 @@ def skeleton(model: ir.Model, stand_in: StandIn, declare: Declare | None = None)
             node output or an input of a subgraph or function. By default, its own.
     """
     return ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in, declare)))
+
+
+def graph_protos(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs in the attributes of a node, in the order of `walk.subgraphs`."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH and not attribute.ref_attr_name:
+            yield attribute.g
+        yield from attribute.graphs

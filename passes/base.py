@@ -12,7 +12,8 @@ from typing import ClassVar, final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.passes.options import BadValueError, options_of
+from vlmpass.passes.kinds import BadValueError
+from vlmpass.passes.options import options_of
 
 __all__ = ["OptionError", "Pass", "text_of"]
 

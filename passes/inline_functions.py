@@ -39,11 +39,12 @@ class InlineFunctions(Pass):
         if not chosen:
             return False
         check_functions(model)
-        refusals = [each for scope in scopes(model) for each in _refusals(model, scope, chosen)]
+        bodies = _bodies(model)
+        refusals = [each for scope in scopes(model) for each in _refusals(scope, chosen, bodies)]
         if refusals:
             raise Refused(str(self), refusals)
         names = Names.of(model)
-        for function in list(_callees_first(model)):
+        for function in list(_callees_first(model, bodies)):
             _inline(function, chosen, names)
         _inline(model.graph, chosen, names)
         for key in chosen:
@@ -63,14 +64,26 @@ class InlineFunctions(Pass):
         }
 
 
-def _callees_first(model: ir.Model) -> Iterator[ir.Function]:
+_Bodies = dict[ir.OperatorIdentifier, list[ir.Node]]
+
+
+def _bodies(model: ir.Model) -> _Bodies:
+    """Return the nodes of every function, those of its subgraphs included."""
+    bodies: _Bodies = {key: [] for key in model.functions}
+    for scope in scopes(model):
+        if isinstance(scope.owner, ir.Function):
+            bodies[scope.owner.identifier()] += scope.graph
+    return bodies
+
+
+def _callees_first(model: ir.Model, bodies: _Bodies) -> Iterator[ir.Function]:
     """Yield every function after those that it calls; there are no circles."""
     done: set[ir.OperatorIdentifier] = set()
 
     def visit(key: ir.OperatorIdentifier) -> Iterator[ir.Function]:
         if key in model.functions and key not in done:
             done.add(key)
-            for node in model.functions[key].all_nodes():
+            for node in bodies[key]:
                 yield from visit(node.op_identifier())
             yield model.functions[key]
 
@@ -79,7 +92,7 @@ def _callees_first(model: ir.Model) -> Iterator[ir.Function]:
 
 
 def _refusals(
-    model: ir.Model, scope: Scope, chosen: dict[ir.OperatorIdentifier, ir.Function]
+    scope: Scope, chosen: dict[ir.OperatorIdentifier, ir.Function], bodies: _Bodies
 ) -> Iterator[Refusal]:
     """Yield the nodes that calls in this scope would bring to an opset where they differ."""
     called = {node.op_identifier() for node in scope.graph}
@@ -87,14 +100,14 @@ def _refusals(
     seen = set(pending)
     while pending:
         function = pending.pop()
-        for node in function.all_nodes():
+        for node in bodies[function.identifier()]:
             callee = chosen.get(node.op_identifier())
             if callee is not None and callee not in seen:
                 seen.add(callee)
                 pending.append(callee)
             theirs = function.opset_imports.get(node.domain, 1)
             ours = scope.opsets.get(node.domain, theirs)
-            if node.op_identifier() not in model.functions and not _same(node, theirs, ours):
+            if node.op_identifier() not in bodies and not _same(node, theirs, ours):
                 yield Refusal(
                     f"{name_node(node)} of function {function.domain}::{function.name}",
                     f"it is of opset {theirs} and would come to opset {ours}, where it differs",

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.passes.base import OptionError, Pass
-from vlmpass.passes.options import BadValueError, Option, Text, options_of
+from vlmpass.passes.kinds import BadValueError, Text
+from vlmpass.passes.options import Option, options_of
 from vlmpass.passes.registry import PASSES
 from vlmpass.passes.syntax import OptionText, PassText, Span, point, read_pipeline
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -35,14 +34,16 @@ class RemoveUnused(Pass):
 
 
 def _remove_functions(model: ir.Model) -> bool:
+    calls: dict[ir.Graph | ir.Function, set[ir.OperatorIdentifier]] = {}
+    for scope in scopes(model):
+        keys = {node.op_identifier() for node in scope.graph}
+        calls.setdefault(scope.owner, set()).update(keys & model.functions.keys())
     called: set[ir.OperatorIdentifier] = set()
-    pending: list[Iterable[ir.Node]] = [model.graph.all_nodes()]
+    pending: list[ir.Graph | ir.Function] = [model.graph]
     while pending:
-        for node in pending.pop():
-            key = node.op_identifier()
-            if key in model.functions and key not in called:
-                called.add(key)
-                pending.append(model.functions[key].all_nodes())
+        new = calls.get(pending.pop(), set()) - called
+        called |= new
+        pending.extend(model.functions[key] for key in sorted(new))
     unused = [key for key in model.functions if key not in called]
     for key in unused:
         del model.functions[key]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.passes.options import WORD, Text
+from vlmpass.passes.kinds import WORD, Text
 
 __all__ = ["OptionText", "PassText", "Span", "point", "read_pipeline"]
 

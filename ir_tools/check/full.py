@@ -21,7 +21,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.explain import explain
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError, ModelError
-from vlmpass.ir_tools.skeleton import inline, skeleton
+from vlmpass.ir_tools.skeleton import graph_protos, inline, skeleton
 from vlmpass.ir_tools.walk import all_nodes, subgraphs
 
 __all__ = ["check_types", "weightless"]
@@ -160,13 +160,8 @@ def _pairs(
 ) -> Iterator[tuple[ir.Node, onnx.NodeProto]]:
     for node, proto in zip(nodes, protos, strict=True):
         yield node, proto
-        held = [graph for attribute in proto.attribute for graph in _graphs(attribute)]
-        for graph, graph_proto in zip(subgraphs(node), held, strict=True):
+        for graph, graph_proto in zip(subgraphs(node), graph_protos(proto), strict=True):
             yield from _pairs(graph, graph_proto.node)
-
-
-def _graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
-    return [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else list(attribute.graphs)
 
 
 def _explained(said: str, nodes: list[ir.Node]) -> CheckError:

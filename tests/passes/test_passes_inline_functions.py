@@ -83,6 +83,21 @@ def test_an_attribute_passes_through_two_calls() -> None:
     assert m.graph[0].attributes["alpha"].as_float() == 0.25
 
 
+def test_a_graph_given_as_attribute_is_copied_for_each_use() -> None:
+    m = model(
+        """g (float[2] x, bool c) => (float[2] z) {
+            ["call"] z = l.f<body = b () => (float[2] y) { ["n"] k = Neg(x)  y = Abs(k) }>(x, c) }
+        <domain: "l", opset_import: ["" : 17]> f <body> (p, q) => (r) {
+            ["if"] r = If<then_branch: graph = @body, else_branch: graph = @body>(q) }""",
+        IMPORTS,
+    )
+    assert InlineFunctions().run(m)
+    check(m)
+    np.testing.assert_array_equal(run(m, {"x": X, "c": np.array(True)})[0], abs(X))
+    names = [value.name for node in m.graph.all_nodes() for value in node.outputs]
+    assert len(set(names)) == len(names)
+
+
 def test_absent_inputs_and_unused_outputs() -> None:
     m = inlined(
         """g (float[2] x) => (float[2] z) {
