@@ -114,6 +114,10 @@ class Intent:
             opset = self.limits.opset if has > self.limits.opset else None
         if opset is not None:
             parts.append(f"convert-opset{{to={opset}}}")
+        if any(kernel_of(node) is not None for node in all_nodes(model)):
+            # Where Resize has antialias from opset 18 on it says what the foreign node meant.
+            newest = max(each for each in (opset, has, 0) if isinstance(each, int))
+            parts.insert(len(parts) if newest == opset else len(parts) - 1, "substitute")
         return ",".join(parts)
 
 

@@ -53,6 +53,7 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
     options.log_severity_level = _FATAL_ONLY
     options.use_deterministic_compute = True
     options.enable_cpu_mem_arena = False
+    options.enable_mem_reuse = request["reuse_memory"]
     options.inter_op_num_threads = 1
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = {

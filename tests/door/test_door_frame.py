@@ -1,6 +1,7 @@
 """The frame: help, streams, exit codes, import weight, interruptions and defects."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -101,6 +102,25 @@ def test_an_interruption_is_130_and_leaves_nothing(door, tmp_path, monkeypatch):
     code, out, err = door("convert", path, "--opset", 18)
     assert (code, out) == (130, "")
     assert err == "vlmpass: interrupted; nothing was written\n"
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_nothing_behind(tmp_path, number, code):
+    path = mlp_model(tmp_path)
+    before = listing(tmp_path)
+    program = (
+        "import os, signal, vlmpass.judge\n"
+        "from vlmpass.cli import main\n"
+        f"vlmpass.judge.check = lambda model: os.kill(os.getpid(), {int(number)})\n"
+        f"main(['convert', {str(path)!r}, '--opset', '18'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code
+    assert result.stderr == "vlmpass: interrupted; nothing was written\n"
     assert listing(tmp_path) == before
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["Terminated", "main"]
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end; what was begun is cleaned up as after Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -15,4 +24,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from vlmpass.cli.app import run
 
+    signal.signal(signal.SIGTERM, _terminate)
     raise SystemExit(run(arguments))

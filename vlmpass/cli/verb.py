@@ -12,13 +12,23 @@ from typing import ParamSpec
 
 import typer
 
+from vlmpass.cli import Terminated
 from vlmpass.cli.console import say
 
-__all__ = ["DONE", "FINDINGS", "INTERRUPTED", "REFUSED", "is_debugging", "set_debugging", "verb"]
+__all__ = [
+    "DONE",
+    "FINDINGS",
+    "INTERRUPTED",
+    "REFUSED",
+    "TERMINATED",
+    "is_debugging",
+    "set_debugging",
+    "verb",
+]
 
 _P = ParamSpec("_P")
 
-DONE, FINDINGS, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FINDINGS, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 _state = {"debug": False}
 
 
@@ -51,9 +61,9 @@ def _guarded(function: Callable[[], int]) -> int:
 
     try:
         return function()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("vlmpass: interrupted; nothing was written")
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # The reader has gone, as `head` does: be silent, also when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,7 +35,7 @@ def verify(
         typer.Option(
             metavar="X",
             help="Largest relative error allowed; by default 1e-4 for float32, 5e-3 for float16,"
-            " 4e-2 for bfloat16.",
+            " 4e-2 for bfloat16, and three times that with --emulate.",
             show_default=False,
         ),
     ] = None,
@@ -43,17 +43,28 @@ def verify(
         str,
         typer.Option(metavar="LEVEL", help="ONNX Runtime's: none, basic, extended or all."),
     ] = "basic",
+    emulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Round every value of this type in B, float16 or bfloat16, as hardware does that"
+            " computes in it; ONNX Runtime's CPU hides overflow.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
     """Run two models on the same inputs and compare every output.
 
     Inputs are generated from A: ids, masks, positions, caches and pixels by name, type and use, at
     two sizes of every dynamic dimension. Each model runs on ONNX Runtime in a process of its own.
-    Exit code 1 if an output differs by more than the tolerance.
+    Exit code 1 if an output differs by more than the tolerance. With --emulate, A is computed in
+    float32, and may be B itself.
     """
     from vlmpass.ir_tools.load import load
     from vlmpass.ir_tools.run import OPTIMIZATIONS, read_inputs, require_onnxruntime
     from vlmpass.ir_tools.run import verify as run_verify
+    from vlmpass.ir_tools.types.emulate import EMULATED
     from vlmpass.presets import nearest
     from vlmpass.report import to_data
     from vlmpass.screens.verification import verification_screen
@@ -61,10 +72,18 @@ def verify(
     level = next((each for each in OPTIMIZATIONS if each == optimization), None)
     if level is None:
         raise nearest(optimization, OPTIMIZATIONS, "optimisation level")
+    if emulate is not None and emulate not in EMULATED:
+        raise nearest(emulate, EMULATED, "element type to emulate")
     require_onnxruntime()
     given = read_inputs(inputs, load(reference)) if inputs is not None else None
     found = run_verify(
-        reference, judged, inputs=given, seed=seed, tolerance=tolerance, optimization=level
+        reference,
+        judged,
+        inputs=given,
+        seed=seed,
+        tolerance=tolerance,
+        optimization=level,
+        emulated=EMULATED[emulate] if emulate is not None else None,
     )
     if json:
         data = to_data(found)
