@@ -352,7 +352,8 @@ def graphs(draw: st.DrawFn) -> ir.Model:
     return m
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
 @given(graphs(), st.permutations(FIRST.split(",")), st.booleans())
 def test_any_order_keeps_the_numbers_and_a_second_run_changes_nothing(
     m: ir.Model, order: list[str], c: bool
