@@ -2,7 +2,7 @@
 
 Run as a script it goes through the whole matrix and prints the figures:
 
-    python -m tests.opset.opset_matrix [--jobs N] [--targets 11,13] [--only REGEX] [--json FILE]
+    python -m tests.opset.opset_matrix [--jobs N] [--targets 11,13] [--only REGEX] [--page FILE]
 """
 
 from __future__ import annotations
@@ -232,12 +232,51 @@ def tally(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
     return counts
 
 
+def page(verdicts: Sequence[Verdict]) -> str:
+    """Return the figures and every reason for a refusal as a page of the documentation."""
+    lines = [
+        "# The opset matrix",
+        "",
+        "Written by `python -m tests.opset.opset_matrix --page docs/opset-matrix.md`: the node"
+        f" tests of onnx {onnx.__version__}, each converted to opsets"
+        f" {', '.join(map(str, TARGETS))}, held against the full type check and against the"
+        " outputs that come with it.",
+        "",
+        "| | right | refused | invalid | wrong | cannot be judged |",
+        "|---|---|---|---|---|---|",
+    ]
+    for side, counts in tally(verdicts).items():
+        bad = [counts.get(kind, 0) for kind in ("right", "refused", "invalid", "wrong")]
+        rest = sum(counts.values()) - sum(bad)
+        lines.append(f"| {side} | " + " | ".join(map(str, [*bad, rest])) + " |")
+    lines += [
+        "",
+        "What cannot be judged are cases whose own model the checker refuses, or that neither"
+        " ONNX Runtime nor the reference evaluator runs here.",
+        "",
+        "## Refusals",
+        "",
+        "| conversions | operator cases | reason |",
+        "|---|---|---|",
+    ]
+    reasons: dict[str, list[Verdict]] = {}
+    for each in verdicts:
+        if each.kind == "refused":
+            reasons.setdefault(each.reason.split("; ")[0], []).append(each)
+    for reason, found in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
+        names = sorted({each.case.removeprefix("test_") for each in found})
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        lines.append(f"| {len(found)} | {shown} | {reason} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--targets", default=",".join(map(str, TARGETS)))
     parser.add_argument("--only", default="")
     parser.add_argument("--json", default="")
+    parser.add_argument("--page", default="", help="write the figures as Markdown")
     arguments = parser.parse_args()
     targets = [int(word) for word in arguments.targets.split(",")]
     verdicts = run(arguments.jobs, targets, arguments.only)
@@ -252,6 +291,8 @@ def main() -> int:
     if arguments.json:
         text = json.dumps([vars(each) for each in verdicts])
         pathlib.Path(arguments.json).write_text(text, encoding="utf-8")
+    if arguments.page:
+        pathlib.Path(arguments.page).write_text(page(verdicts), encoding="utf-8")
     return 1 if any(v.kind in ("wrong", "invalid", "crash") for v in verdicts) else 0
 
 

@@ -1,0 +1,271 @@
+"""Element types the lower opset lacks: constants are widened, what computes in them is refused."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from vlmpass.ir_tools.errors import Refused
+from vlmpass.passes.convert_opset import ConvertOpset
+
+from .opset_matrix import attempts, differs
+
+D = ir.DataType
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(3, 8)).astype(np.float32)
+
+
+def build(text: str, opset: int, **constants: tuple[object, ir.DataType]) -> ir.Model:
+    """Parse a graph and give it initializers of any element type."""
+    model = ir.from_onnx_text(f'<ir_version: 13, opset_import: ["" : {opset}]>\n{text}')
+    for name, (values, dtype) in constants.items():
+        tensor = ir.Tensor(np.asarray(values).astype(dtype.numpy()), dtype=dtype, name=name)
+        uses = [
+            (node, index)
+            for node in model.graph
+            for index, value in enumerate(node.inputs)
+            if value is not None and value.name == name
+        ]
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=tensor.shape)
+        value.const_value = tensor
+        model.graph.initializers[name] = value
+        for node, index in uses:
+            node.replace_input_with(index, value)
+    return model
+
+
+def assert_same_after(model: ir.Model, to: int, *feeds: np.ndarray) -> ir.Model:
+    """Convert and hold the outputs against those of the source, exactly."""
+    before = ir.to_proto(model)
+    onnx.checker.check_model(before, full_check=True)
+    names = [value.name for value in model.graph.inputs]
+    expected = ReferenceEvaluator(before).run(None, dict(zip(names, feeds, strict=True)))
+    ConvertOpset(to=to).run(model)
+    after = ir.to_proto(model)
+    onnx.checker.check_model(after, full_check=True)
+    results = [each for each in attempts(after, feeds) if not isinstance(each, Exception)]
+    assert results
+    for result in results:
+        for one, other in zip(expected, result, strict=True):
+            assert differs(one, other, 1e-6, 1e-6, values=True) == ""
+    return model
+
+
+DEQUANTIZED = """agraph (float[3,8] x) => (float[3,6] y) {
+    t = Transpose <perm=[1,0]> (w)
+    d = DequantizeLinear <axis=1> (t, s, z)
+    u = Transpose <perm=[1,0]> (d)
+    y = MatMul(x, u)
+}"""
+
+
+@pytest.mark.parametrize("to", [20, 19, 17, 13, 11, 9])
+@pytest.mark.parametrize(
+    ("dtype", "low", "wide"), [(D.INT4, -8, D.INT8), (D.UINT4, 0, D.UINT8), (D.INT2, -2, D.INT8)]
+)
+def test_sub_byte_weights_become_bytes(dtype, low, wide, to):
+    weights = RANDOM.integers(low, low + 2**dtype.bitwidth, (8, 6))
+    model = build(
+        DEQUANTIZED,
+        25 if dtype == D.INT2 else 21,
+        w=(weights, dtype),
+        s=(RANDOM.uniform(0.1, 1, 8), D.FLOAT),
+        z=(weights[:, 0], dtype),
+    )
+    assert_same_after(model, to, X)
+    assert model.graph.initializers["w"].dtype == wide
+
+
+@pytest.mark.parametrize("to", [20, 13])
+def test_blocks_of_two_bits_are_dequantised(to):
+    model = build(
+        """agraph (float[3,8] x) => (float[3,6] y) {
+            d = DequantizeLinear <axis=0, block_size=4> (w, s, z)
+            y = MatMul(x, d)
+        }""",
+        25,
+        w=(RANDOM.integers(0, 4, (8, 6)), D.UINT2),
+        s=(RANDOM.uniform(0.1, 1, (2, 6)), D.FLOAT),
+        z=(RANDOM.integers(0, 4, (2, 6)), D.UINT2),
+    )
+    assert_same_after(model, to, X)
+
+
+EIGHT_BITS = [D.FLOAT8E4M3FN, D.FLOAT8E4M3FNUZ, D.FLOAT8E5M2, D.FLOAT8E5M2FNUZ]
+
+
+@pytest.mark.parametrize("to", [18, 11])
+@pytest.mark.parametrize("dtype", EIGHT_BITS)
+@pytest.mark.parametrize("read", ["Cast <to=1> (w)", "DequantizeLinear(w, s)"])
+def test_float8_weights_become_wider_floats(read, dtype, to):
+    text = f"agraph (float[3,8] x) => (float[3,6] y) {{ d = {read}  y = MatMul(x, d) }}"
+    constants = {"w": (RANDOM.normal(size=(8, 6)), dtype)}
+    if "s" in read.partition("(")[2]:
+        constants["s"] = (0.3, D.FLOAT)
+    assert_same_after(build(text, 19, **constants), to, X)
+
+
+@pytest.mark.parametrize("to", [12, 11])
+def test_bfloat16_weights_that_are_gathered_become_float(to):
+    model = build(
+        """agraph (int64[3] i) => (float[6,6] y) {
+            e = Gather(w, i)
+            c = Concat <axis=0> (e, e)
+            y = Cast <to=1> (c)
+        }""",
+        18,
+        w=(RANDOM.normal(size=(8, 6)), D.BFLOAT16),
+    )
+    assert_same_after(model, to, np.array([1, 0, 7]))
+
+
+def test_a_constant_node_is_widened_too():
+    model = build("agraph (float[4] x) => (float[4] y) { d = Cast <to=1> (w)  y = Add(x, d) }", 21)
+    (cast, _) = model.graph
+    tensor = ir.Tensor(np.array([-8, -1, 0, 7]).astype(D.INT4.numpy()), dtype=D.INT4)
+    constant = ir.node("Constant", [], {"value": tensor})
+    cast.replace_input_with(0, constant.outputs[0])
+    constant.outputs[0].name = "c"
+    model.graph.insert_before(cast, constant)
+    assert_same_after(model, 13, X[0, :4])
+
+
+MULTIPLIED = "e = Gather(w, i)  p = Mul(e, e)  y = Cast <to=1> (p)"
+
+
+@pytest.mark.parametrize(
+    ("body", "dtype", "reason"),
+    [
+        (MULTIPLIED, D.BFLOAT16, "it works on bfloat16"),
+        ("e = Gather(w, i)  r = Cast <to=16> (e)  y = Cast <to=1> (r)", D.FLOAT, "it works on"),
+    ],
+)
+def test_what_rounds_to_an_absent_type_is_refused_and_nothing_is_edited(body, dtype, reason):
+    text = f"agraph (int64[3] i) => (float[3,6] y) {{ {body} }}"
+    model = build(text, 18, w=(RANDOM.normal(size=(8, 6)), dtype))
+    before = ir.to_proto(model).SerializeToString()
+    with pytest.raises(Refused, match=reason):
+        ConvertOpset(to=12).run(model)
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_a_weight_that_another_node_needs_as_it_is_keeps_its_type():
+    model = build(
+        """agraph (float[3,8] x) => (float[3,6] y, int4[8,6] z) {
+            d = Cast <to=1> (w)  y = MatMul(x, d)  z = Identity(w)
+        }""",
+        21,
+        w=(RANDOM.integers(-8, 8, (8, 6)), D.INT4),
+    )
+    before = ir.to_proto(model).SerializeToString()
+    with pytest.raises(Refused, match="the graph takes or gives int4") as refused:
+        ConvertOpset(to=20).run(model)
+    assert "choose opset 21 or higher" in str(refused.value)
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_lowest_does_not_widen():
+    text = "agraph (float[3,8] x) => (float[3,6] y) { d = Cast <to=1> (w)  y = MatMul(x, d) }"
+    model = build(text, 25, w=(RANDOM.integers(-8, 8, (8, 6)), D.INT4))
+    ConvertOpset(to="lowest").run(model)
+    assert model.opset_imports[""] == 21
+    assert model.graph.initializers["w"].dtype == D.INT4
+
+
+def bits_of(source: np.dtype) -> np.ndarray:
+    """Return integers that are the bits of every kind of float."""
+    info = np.iinfo(source)
+    if info.bits == 16:
+        return np.arange(info.min, info.max + 1).astype(source)
+    kind = np.dtype(f"f{info.bits // 8}")
+    ends = [0, -0.0, 1, -1, np.inf, -np.inf, np.nan, np.finfo(kind).max, np.finfo(kind).tiny]
+    ends += [np.finfo(kind).smallest_subnormal, -np.finfo(kind).tiny / 2]
+    some = RANDOM.integers(info.min, info.max, 200, dtype=source, endpoint=True)
+    return np.concatenate([np.array(ends, kind).view(source), some])
+
+
+@pytest.mark.parametrize("to", [25, 13, 10])
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("int32", "float"), ("uint32", "float"), ("int64", "double"), ("int16", "float16")],
+)
+def test_bits_are_read_as_floats(source, kind, to):
+    bits, dtype = bits_of(np.dtype(source)), D[kind.upper()]
+    count = len(bits)
+    head = f"agraph ({source}[{count}] x) => ({kind}[{count}] y)"
+    model = build(f"{head} {{ y = BitCast <to={dtype.value}> (x) }}", 26)
+    ConvertOpset(to=to).run(model)
+    expected = bits.view(dtype.numpy())
+    regular = ~np.isnan(expected)
+    results = [r for r in attempts(ir.to_proto(model), [bits]) if not isinstance(r, Exception)]
+    assert results
+    for (result,) in results:
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(np.signbit(result)[regular], np.signbit(expected)[regular])
+
+
+@pytest.mark.parametrize("to", [18, 13, 11])
+@pytest.mark.parametrize(
+    ("one", "other"), [((2, 3), (3,)), ((), (4,)), ((3, 1), (2,)), ((0,), (1,))]
+)
+def test_texts_are_compared_by_their_places(one, other, to):
+    texts = np.array(["a", "b", "cc", ""], object)
+    a, b = (np.array(RANDOM.choice(texts, shape), object) for shape in (one, other))
+    types = [f"string[{','.join(map(str, each.shape))}]" for each in (a, b)]
+    result = np.broadcast_shapes(one, other)
+    model = build(
+        f"agraph ({types[0]} a, {types[1]} b) => (bool[{','.join(map(str, result))}] y)"
+        " { y = Equal(a, b) }",
+        19,
+    )
+    for value, each in zip(model.graph.inputs, (a, b), strict=True):
+        value.shape = ir.Shape(each.shape)
+    ConvertOpset(to=to).run(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    for found in attempts(proto, [a, b]):
+        assert not isinstance(found, Exception), found
+        np.testing.assert_array_equal(found[0], np.array(a == b, bool))
+
+
+@pytest.mark.parametrize(("training", "ratio"), [(True, 0.25), (False, 0.25), (True, 0.0)])
+def test_dropout_that_may_train_keeps_its_share(training, ratio):
+    model = build(
+        """agraph (float[100,100] x, float r, bool t) => (float[100,100] y, bool[100,100] m) {
+            y, m = Dropout <seed=3> (x, r, t)
+        }""",
+        13,
+    )
+    ConvertOpset(to=11).run(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    x = RANDOM.uniform(1, 2, (100, 100)).astype(np.float32)
+    for found in attempts(proto, [x, np.float32(ratio), np.array(training)]):
+        assert not isinstance(found, Exception), found
+        value, mask = found
+        share = ratio if training else 0.0
+        np.testing.assert_allclose(value, np.where(mask, x / np.float32(1 - share), 0), rtol=1e-6)
+        assert abs(1 - mask.mean() - share) < 0.02
+        assert mask.all() == (share == 0)
+
+
+def test_a_sequence_passes_through_at_opset_11():
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 16]>\n'
+        "agraph (seq(float[2]) s) => (seq(float[2]) t) { t = Identity(s) }"
+    )
+    ConvertOpset(to=11).run(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    given = [np.array([1, 2], np.float32), np.array([3, 4], np.float32)]
+    for found in attempts(proto, [given]):
+        assert not isinstance(found, Exception), found
+        assert differs(given, found[0], 0, 0, values=True) == ""
+
+
+def test_types_that_cast_never_has_are_no_obstacle():
+    text = "agraph (complex64[2,1] x) => (complex64[2] y) { y = Reshape <allowzero=0> (x, s) }"
+    model = build(text, 16, s=([2], D.INT64))
+    ConvertOpset(to=13).run(model)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
