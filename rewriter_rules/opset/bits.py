@@ -13,6 +13,7 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expa
 __all__: list[str] = []
 
 _D = ir.DataType
+_FRACTION_BITS = {_D.FLOAT16: 10, _D.BFLOAT16: 7, _D.FLOAT: 23, _D.DOUBLE: 52}
 _UNSIGNED = {_D.INT8: _D.UINT8, _D.INT16: _D.UINT16, _D.INT32: _D.UINT32, _D.INT64: _D.UINT64}
 
 
@@ -85,11 +86,14 @@ def _words(op: Tape, operands: list[ir.Value], logic: str, width: int) -> ir.Val
 
 @expansion("BitCast", 26)
 def same_bits(op: Tape, node: ir.Node) -> Outputs:
-    """BitCast(x, to) -> Cast(x, to), between integers of one width."""
+    """BitCast(x, to) -> Cast(x, to) of integers; the sum of a float's parts where `to` is one."""
     x, kind = operand(node, 0), _D(node.attributes["to"].as_int())
-    whole = dtype(x).is_integer() and kind.is_integer() and dtype(x).bitwidth == kind.bitwidth
+    source = _D.UINT8 if dtype(x) == _D.BOOL else dtype(x)
+    whole = source.is_integer() and kind.is_integer() and source.bitwidth == kind.bitwidth
     if dtype(x) == kind:
         return op.Identity(x)
+    if source.is_integer() and kind in _FRACTION_BITS and source.bitwidth == kind.bitwidth:
+        return op.Cast(_assembled(op, x, kind), to=kind)
     if not whole or kind.bitwidth < 8:
         refuse(
             f"the bits of {dtype(x).name.lower()} cannot be read as {kind.name.lower()}"
@@ -97,3 +101,29 @@ def same_bits(op: Tape, node: ir.Node) -> Outputs:
             "choose opset 26 or higher",
         )
     return op.Cast(x, to=kind)
+
+
+def _assembled(op: Tape, x: ir.Value, kind: ir.DataType) -> ir.Value:
+    """Record, in double, the number whose bits an integer has; every NaN becomes the same one."""
+    width, fraction = kind.bitwidth, _FRACTION_BITS[kind]
+    bits = op.Cast(x, to=_D.INT64)
+    zero, one = scalar(op, 0, _D.INT64), op.const(np.array(1.0), _D.DOUBLE)
+    step = op.const(np.array(2**fraction, np.int64))
+    below = op.const(np.array(-(2 ** (width - 1)), np.int64))
+    if dtype(x).is_signed() or width == 64:
+        negative = op.Less(bits, zero)
+        rest = op.Where(negative, op.Sub(bits, below), bits)
+    else:
+        negative = op.Not(op.Less(op.Add(bits, below), zero))
+        rest = op.Where(negative, op.Add(bits, below), bits)
+    exponent = op.Div(rest, step)
+    digits = op.Sub(rest, op.Mul(exponent, step))
+    last = 2 ** (width - 1 - fraction) - 1
+    powers = np.maximum(np.arange(last + 1), 1) - (last // 2 + fraction)
+    table = op.const(np.append(np.ldexp(1.0, powers[:-1]), np.inf), _D.DOUBLE, "powers")
+    normal = op.Where(op.Equal(exponent, zero), zero, step)
+    size = op.Mul(op.Cast(op.Add(digits, normal), to=_D.DOUBLE), op.Gather(table, exponent))
+    special = op.Equal(exponent, op.const(np.array(last, np.int64)))
+    whole = op.And(special, op.Not(op.Equal(digits, zero)))
+    size = op.Where(whole, op.const(np.array(np.nan), _D.DOUBLE), size)
+    return op.Mul(size, op.Where(negative, op.Neg(one), one))

@@ -15,11 +15,11 @@ from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.facts import again
 from vlmpass.rewriter_rules.opset.table import refuse
 
-__all__ = ["bridge", "misfits"]
+__all__ = ["CARRYING", "WIDER", "bridge", "misfits"]
 
 _D = ir.DataType
 
-_WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
+WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     _D.BFLOAT16: (_D.FLOAT, _D.DOUBLE),
     _D.FLOAT16: (_D.FLOAT, _D.DOUBLE),
     _D.FLOAT: (_D.DOUBLE,),
@@ -50,7 +50,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_CARRYING = _words(
+CARRYING = _words(
     "ArgMax ArgMin Compress Concat DepthToSpace Equal Expand Flatten Gather GatherElements GatherND"
     " Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Max MaxPool MaxRoiPool Min NonZero OneHot"
     " Pad ReduceMax ReduceMin Relu Reshape ReverseSequence Scatter ScatterElements ScatterND Shape"
@@ -76,7 +76,7 @@ _FLOATING = frozenset(dtype for dtype in _D if dtype.is_floating_point())
 
 
 def _holds(wide: ir.DataType, narrow: ir.DataType) -> bool:
-    return wide == narrow or wide in _WIDER.get(narrow, ())
+    return wide == narrow or wide in WIDER.get(narrow, ())
 
 
 def _substitute(
@@ -84,12 +84,12 @@ def _substitute(
 ) -> ir.DataType:
     """Return the type in which an operator may run instead of those that are not admitted."""
     said = " and ".join(dtype.name.lower() for dtype in dtypes)
-    carrying = operator in _CARRYING
+    carrying = operator in CARRYING
     if not carrying and operator not in _ARITHMETIC:
         refuse(f"{operator} does not admit {said} at the lower opset", _REMEDY)
     found = [
         wider
-        for wider in (*dtypes, *_WIDER.get(dtypes[0], ()))
+        for wider in (*dtypes, *WIDER.get(dtypes[0], ()))
         if type_name(ir.TensorType(wider)) in allowed
         and all(_holds(wider, dtype) for dtype in dtypes)
         and (carrying or operator in _BY_FLOAT or _alike(wider, dtypes))

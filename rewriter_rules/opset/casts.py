@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.opsets import schema, type_name
 from vlmpass.ir_tools.tape import Tape
+from vlmpass.rewriter_rules.opset.build import scalar
 from vlmpass.rewriter_rules.opset.facts import (
     again,
     attribute,
@@ -123,7 +124,21 @@ def has_element(op: Tape, node: ir.Node) -> Outputs:
 def element(op: Tape, node: ir.Node) -> Outputs:
     """OptionalGetElement(x) -> x, when x is a tensor or sequence."""
     x = operand(node, 0)
-    return UNCHANGED if x.type is None or isinstance(x.type, ir.OptionalType) else x
+    if x.type is None or isinstance(x.type, ir.OptionalType):
+        return UNCHANGED
+    return op.Identity(x) if isinstance(x.type, ir.SequenceType) else x
+
+
+@adapter("Identity", 14, 13)
+def same_sequence(op: Tape, node: ir.Node) -> Outputs:
+    """Identity(s) of a sequence -> SequenceErase(SequenceInsert(s, 0)); opset 11."""
+    x = operand(node, 0)
+    if not isinstance(x.type, ir.SequenceType) or not isinstance(x.type.elem_type, ir.TensorType):
+        return UNCHANGED
+    kind = x.type.elem_type.dtype
+    if kind == _D.STRING:
+        return op.SequenceErase(op.SequenceInsert(x, op.const(ir.StringTensor([b""]))))
+    return op.SequenceErase(op.SequenceInsert(x, scalar(op, 0, kind)))
 
 
 @adapter("If", 11, 1)

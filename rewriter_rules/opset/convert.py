@@ -30,6 +30,7 @@ from vlmpass.rewriter_rules.opset.table import (
     steps_between,
     why_unspelled,
 )
+from vlmpass.rewriter_rules.opset.widen import refuse_absent
 
 __all__ = ["Built", "Conversion", "Route", "detach", "ill_formed", "route"]
 
@@ -39,7 +40,7 @@ class Route:
     """How an operator at one opset gets to another.
 
     Attributes:
-        entries: Adapters on the way, in order.
+        entries: Adapters on the way, in order, up to a gap.
         version: Since-version at the target; None if the operator does not exist there.
         gap: The first step that nothing covers, if any.
         narrows: Whether the target admits fewer types.
@@ -59,8 +60,8 @@ def route(operator: str, at: int, to: int) -> Route:
     assert source is not None
     target = since(operator, to)
     steps = steps_between(operator, source, to)
-    found = [entry(step) for step in steps]
-    gap = next((s for s, e in zip(steps, found, strict=True) if e is None and not is_same(s)), None)
+    gap = next((step for step in steps if entry(step) is None and not is_same(step)), None)
+    found = [entry(step) for step in (steps if gap is None else steps[: steps.index(gap)])]
     narrows = target is not None and _narrows(schema(operator, source), schema(operator, target))
     return Route(tuple(each for each in found if each is not None), target, gap, narrows)
 
@@ -183,6 +184,8 @@ class Conversion:
         """
         self._tapes = []
         try:
+            if self.target < self.source:
+                refuse_absent(node, self.target)
             built = self._lead(node, self.source, original=True)
             if built is not None:
                 self._finish(node, built)
@@ -208,14 +211,14 @@ class Conversion:
         if node.domain != "" or not history(node.op_type):
             return None
         found = route(node.op_type, at, self.target)
-        if found.gap is not None:
-            refuse(*_why_not(found.gap))
         for each in found.entries:
             tape = self._tape(node, each.opset)
             outputs = each.run(tape, node)
             if outputs is not UNCHANGED:
                 listed = [outputs] if isinstance(outputs, ir.Value) else outputs
                 return self._settle(node, tape, listed, each.opset, each.name)
+        if found.gap is not None:
+            refuse(*_why_not(found.gap))
         assert found.version is not None, node.op_type
         if original and not found.narrows:
             return None

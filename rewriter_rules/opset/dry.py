@@ -22,6 +22,7 @@ from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.rewriter_rules.opset.convert import Built, Conversion, ill_formed
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
+from vlmpass.rewriter_rules.opset.widen import Undo, widen
 
 __all__ = ["Dry", "Edit", "drop_unused"]
 
@@ -54,6 +55,7 @@ class Dry:
         self._refusals: list[Refusal] = []
         self._typed: list[ir.Value] | None = None
         self._shaped: list[ir.Value] = []
+        self._widened: list[Undo] = []
 
     def lowest(self) -> int:
         """Return the lowest opset at which every node stands as it is."""
@@ -68,11 +70,14 @@ class Dry:
             edits = self.build(target)
         except Refused:
             return False
+        stands = not edits and not self._widened
         self._discard(edits)
-        return not edits
+        return stands
 
     def build(self, target: int) -> list[Edit]:
         """Build every edit that leads to an opset.
+
+        Constants whose element type the opset lacks already have another one afterwards.
 
         Raises:
             Refused: Some nodes cannot be converted; lists all of them.
@@ -81,6 +86,7 @@ class Dry:
         edits: list[Edit] = []
         conversions: dict[int, Conversion] = {}
         self._refusals = []
+        self._widened = widen(self._scopes, target)
         for scope in self._scopes:
             source = _source(scope)
             if source is None or source == target:
@@ -98,6 +104,9 @@ class Dry:
     def _discard(self, edits: Sequence[Edit]) -> None:
         for edit in edits:
             edit.conversion.discard(edit.built)
+        for undo in self._widened:
+            undo()
+        self._widened = []
 
     def _build_scope(self, scope: Scope, conversion: Conversion) -> list[Edit]:
         touched: dict[str, bool] = {}

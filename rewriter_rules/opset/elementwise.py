@@ -6,13 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.build import scalar
+from vlmpass.rewriter_rules.opset.build import scalar, vector
 from vlmpass.rewriter_rules.opset.facts import (
     again,
     attribute,
     dtype,
     integer,
-    known,
     known_or_none,
     operand,
     optional_input,
@@ -28,7 +27,7 @@ from vlmpass.rewriter_rules.opset.table import (
     refuse,
 )
 
-__all__: list[str] = []
+__all__ = ["spell_gelu"]
 
 _D = ir.DataType
 _LARGEST = float(np.finfo(np.float32).max)
@@ -97,13 +96,26 @@ def ratio_becomes_input(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Dropout", 12, 10)
 def ratio_of_training(op: Tape, node: ir.Node) -> Outputs:
-    """Dropout(x, r) -> Dropout(x), when it does not train."""
+    """Dropout(x, r) -> Dropout(x), or Where(RandomUniformLike(x) < r, 0, x / (1 - r)) to train."""
     training, x = optional_input(node, 2), operand(node, 0)
-    if training is not None and known(training, "training_mode").reshape(-1)[0]:
-        refuse("dropping out in training does not exist before opset 12", "export to infer")
+    fixed = known_or_none(training)
+    if training is not None and (fixed is None or fixed.reshape(-1)[0]):
+        return _dropped(op, node, x, training)
     if not used(node, 1):
         return again(op, node, [x], drop=("seed",), outputs=1)
     return [op.Identity(x), op.Expand(op.const(np.array([True])), op.Shape(x))]
+
+
+def _dropped(op: Tape, node: ir.Node, x: ir.Value, training: ir.Value) -> Outputs:
+    given = optional_input(node, 1)
+    ratio = scalar(op, 0.5, _D.FLOAT, "ratio") if given is None else op.Cast(given, to=_D.FLOAT)
+    seed = attribute(node, "seed")
+    start = None if seed is None else float(seed.as_int())
+    noise = op.RandomUniformLike(x, dtype=_D.FLOAT, seed=start)
+    kept = op.Not(op.And(training, op.Less(noise, ratio)))
+    left = op.Sub(scalar(op, 1, _D.FLOAT), ratio)
+    scaled = op.Where(training, op.Div(x, op.Cast(left, to=dtype(x))), x)
+    return [op.Where(kept, scaled, scalar(op, 0, dtype(x))), kept]
 
 
 @adapter("Dropout", 10, 7)
@@ -134,7 +146,8 @@ def one_type(op: Tape, node: ir.Node) -> Outputs:
         small = fixed is not None and bool((np.abs(fixed) < 2048).all())
         if small or dtype(y).bitwidth <= dtype(x).bitwidth // 2:
             return op.Pow(x, op.Cast(y, to=dtype(x)))
-    if _D.INT64 in (dtype(x), dtype(y)) or _D.UINT64 in (dtype(x), dtype(y)):
+    # Whole numbers of 64 bits to a whole power may be larger than what double holds exactly.
+    if dtype(x) in (_D.INT64, _D.UINT64) and not dtype(y).is_floating_point():
         refuse(
             f"{dtype(x).name.lower()} to the power of {dtype(y).name.lower()} is not exact in any"
             " type that Pow admits before opset 12",
@@ -142,6 +155,21 @@ def one_type(op: Tape, node: ir.Node) -> Outputs:
         )
     power = op.Pow(op.Cast(x, to=_D.DOUBLE), op.Cast(y, to=_D.DOUBLE))
     return op.Cast(power, to=dtype(x))
+
+
+@adapter("Equal", 19, 13)
+def equal_texts(op: Tape, node: ir.Node) -> Outputs:
+    """Equal(a, b) of strings -> Equal of their places among the Unique ones; opset 11."""
+    a, b = operand(node, 0), operand(node, 1)
+    if dtype(a) != _D.STRING:
+        return UNCHANGED
+    wide = [op.Expand(a, op.Shape(b)), op.Expand(b, op.Shape(a))]
+    rows = [op.Reshape(v, vector(op, [-1])) for v in wide]
+    both, half = op.Concat(*rows, axis=0), op.Shape(rows[0])
+    places = op.node("Unique", [both], {"sorted": 0}, outputs=3)[2]
+    first = op.Slice(places, vector(op, [0]), half)
+    second = op.Slice(places, half, op.Shape(both))
+    return op.Reshape(op.Equal(first, second), op.Shape(wide[0]))
 
 
 @adapter("Mod", 28, 13)
@@ -184,10 +212,14 @@ def hard_swish(op: Tape, node: ir.Node) -> Outputs:
 @expansion("Gelu", 20)
 def gelu(op: Tape, node: ir.Node) -> Outputs:
     """Gelu(x) -> 0.5 * x * (1 + erf(x / sqrt 2)), or its tanh form if that is asked for."""
-    x = operand(node, 0)
+    return spell_gelu(op, operand(node, 0), text(node, "approximate", "none"))
+
+
+def spell_gelu(op: Tape, x: ir.Value, approximate: str) -> ir.Value:
+    """Record Gelu in primitive operators; `approximate` is ``none`` or ``tanh``."""
     kind = dtype(x)
     one, half = scalar(op, 1, kind, "one"), scalar(op, 0.5, kind, "half")
-    if text(node, "approximate", "none") == "tanh":
+    if approximate == "tanh":
         cube = op.Mul(op.Mul(x, op.Mul(x, x)), scalar(op, 0.044715, kind, "cubic"))
         factor = scalar(op, np.sqrt(2 / np.pi), kind, "factor")
         bent = op.Tanh(op.Mul(factor, op.Add(x, cube)))

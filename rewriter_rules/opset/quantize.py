@@ -7,12 +7,9 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.opsets import schema, type_name
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.ir_tools.weights import as_weight
-from vlmpass.ir_tools.weights import cast as cast_weight
 from vlmpass.rewriter_rules.opset.build import normalized, scalar, size_at, vector
 from vlmpass.rewriter_rules.opset.facts import (
     again,
-    constant,
     dtype,
     integer,
     operand,
@@ -24,7 +21,6 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expa
 __all__: list[str] = []
 
 _D = ir.DataType
-_UNPACKED = {_D.INT4: _D.INT8, _D.UINT4: _D.UINT8, _D.INT2: _D.INT8, _D.UINT2: _D.UINT8}
 
 
 def _cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
@@ -33,21 +29,6 @@ def _cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
 
 def _admits(operator: str, version: int, index: int, kind: ir.DataType) -> bool:
     return type_name(ir.TensorType(kind)) in schema(operator, version).input(index).types
-
-
-def _unpacked(op: Tape, value: ir.Value | None) -> ir.Value | None:
-    """Return a constant of a sub-byte type as one of bytes, still lazy; others as they are."""
-    if value is None or value.dtype not in _UNPACKED:
-        return value
-    tensor = constant(value)
-    if tensor is None:
-        refuse(
-            f"{value.name} is {dtype(value).name.lower()}, which the lower opset does not have,"
-            " and it is not a constant",
-            "choose opset 21 or higher",
-        )
-    wide = cast_weight(as_weight(tensor), _UNPACKED[dtype(value)])
-    return op.const(wide, name=value.name or "unpacked")
 
 
 def _spread(op: Tape, value: ir.Value, x: ir.Value, axis: int, block: int) -> ir.Value:
@@ -87,11 +68,10 @@ def _dequantized(op: Tape, node: ir.Node) -> ir.Value:
     x, scale, zero = operand(node, 0), operand(node, 1), optional_input(node, 2)
     axis, block = _axis(node, x, scale), integer(node, "block_size")
     kind = dtype(scale)
-    wide = _cast(op, _unpacked(op, x) or x, _D.FLOAT)
+    wide = _cast(op, x, _D.FLOAT)
     factor = _spread(op, _cast(op, scale, _D.FLOAT), wide, axis, block)
     if zero is not None:
-        offset = _cast(op, _unpacked(op, zero) or zero, _D.FLOAT)
-        wide = op.Sub(wide, _spread(op, offset, wide, axis, block))
+        wide = op.Sub(wide, _spread(op, _cast(op, zero, _D.FLOAT), wide, axis, block))
     return _cast(op, op.Mul(wide, factor), kind)
 
 
@@ -114,9 +94,6 @@ def dequantize_blocks(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s, z, block_size=b) -> (x - spread(z)) * spread(s)."""
     x = operand(node, 0)
     block = integer(node, "block_size")
-    if not block and dtype(x) in _UNPACKED:
-        inputs = [_unpacked(op, x), node.inputs[1], _unpacked(op, optional_input(node, 2))]
-        return again(op, node, inputs, drop=("block_size",))
     if block or not _admits("DequantizeLinear", 19, 0, dtype(x)):
         return _dequantized(op, node)
     return again(op, node, drop=("block_size",)) if "block_size" in node.attributes else UNCHANGED
@@ -126,6 +103,8 @@ def dequantize_blocks(op: Tape, node: ir.Node) -> Outputs:
 def dequantize_to_float(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s) -> Cast(DequantizeLinear(x, Cast(s, to=float)))."""
     scale = operand(node, 1)
+    if not _admits("DequantizeLinear", 13, 0, dtype(operand(node, 0))):
+        return _dequantized(op, node)
     if dtype(scale) == _D.FLOAT:
         return UNCHANGED
     wide = op.Cast(scale, to=_D.FLOAT)
@@ -150,7 +129,7 @@ def dequantize(op: Tape, node: ir.Node) -> Outputs:
 
 def _quantized(op: Tape, node: ir.Node, kind: ir.DataType) -> ir.Value:
     """Record Cast(Clip(Round(x / s) + z)) in float32."""
-    if not kind.is_integer() or kind in _UNPACKED:
+    if not kind.is_integer() or kind.bitwidth < 8:
         refuse(f"the lower opset cannot quantise to {kind.name.lower()}", "choose a higher opset")
     x, scale, zero = operand(node, 0), operand(node, 1), optional_input(node, 2)
     axis, block = _axis(node, x, scale), integer(node, "block_size")

@@ -48,7 +48,7 @@ Div 7 13 14
 Dropout 12 13 22
 Einsum 12 28
 Elu 6 22
-Equal 11 13 19
+Equal 11 13
 Erf 9 13
 Exp 6 13
 Expand 8 13
@@ -69,7 +69,8 @@ GreaterOrEqual 12 16
 GridSample 20 22
 HardSigmoid 6 22
 HardSwish 14 22
-Identity 1 13 14 16 19 21 23 24 25
+Identity 1 13
+Identity 14 16 19 21 23 24 25
 If 11 13 16 19 21 23 24 25
 InstanceNormalization 6 22
 IsInf 10 20
@@ -199,6 +200,8 @@ Max 6 8 12
 MaxPool 1 8 10
 Mean 6 8
 Min 6 8 12
+Equal 13 19
+Identity 13 14
 Mod 13 28
 OneHot 9 11
 OptionalGetElement 15 18
