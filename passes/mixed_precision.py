@@ -16,11 +16,11 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.run import generate_inputs, read_inputs
+from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
 from vlmpass.ir_tools.types.narrow import Narrowing
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.types.ranges import magnitudes
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.ir_tools.worker.transport import Feed

@@ -1,10 +1,11 @@
-"""How to run a model on this machine: as it is, computed in float32, or by the evaluator."""
+"""How to run a model on this machine: as it is, by a twin in float32, or by the evaluator."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -13,6 +14,7 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.runner import Optimization, RunError, Runner
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.types.emulate import emulate
 from vlmpass.ir_tools.walk import all_nodes
 
 __all__ = ["Side", "computed_in"]
@@ -22,6 +24,8 @@ _MOVES = frozenset({
     "Cast", "CastLike", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "If",
     "Loop", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 })  # fmt: skip
+_FLOAT = ir.DataType.FLOAT
+_MANY_NODES = 1000
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
 
@@ -48,6 +52,7 @@ class Side:
         path: Its file, which the runtime is given if nothing must be changed first; None for a
             model in memory.
         widened: The types that are computed in float32 instead.
+        emulated: The type whose every value is rounded, computed in float32; None for none.
         how: How it came to be run; empty before `open`.
         refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
     """
@@ -55,6 +60,7 @@ class Side:
     model: ir.Model
     path: str | os.PathLike[str] | None = None
     widened: frozenset[ir.DataType] = frozenset()
+    emulated: ir.DataType | None = None
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
 
@@ -79,19 +85,53 @@ class Side:
             return runner
         raise VerifyError("nothing here runs the model: " + "; ".join(dict.fromkeys(reasons)))
 
+    def takes(self) -> dict[str | None, ir.DataType | None]:
+        """Return the element type that each input is to be fed in, by name."""
+        types = {value.name: value.dtype for value in self.model.graph.inputs}
+        return {n: _FLOAT if t is not None and t == self.emulated else t for n, t in types.items()}
+
+    @cached_property
+    def twin(self) -> ir.Model:
+        """A copy that computes in float32 what is to be, rounded where that is emulated.
+
+        Raises:
+            VerifyError: The model has nothing to round.
+            Refused: It is not well typed.
+        """
+        twin = clone(self.model)
+        if self.emulated is not None and not emulate(twin, self.emulated):
+            name = self.emulated.name.lower()
+            raise VerifyError(
+                f"the judged model has no {name} in it to be rounded",
+                remedy=f"convert it first: vlmpass convert --dtype {name}",
+            )
+        if self.widened:
+            widen(twin, self.widened)
+        return twin
+
     def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], Runner]]]:
+        few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES
+
+        def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
+            return Runner(source, optimization=optimization, reuse_memory=few)
+
+        how, path = f"ONNX Runtime{self._arithmetic()}", self.path
+        if self.widened or self.emulated is not None:
+            yield how, lambda: start(self.twin)
+        else:
+            if path is not None:
+                yield how, lambda: start(path)
+            # Staged, a model also runs whose data files are links, as in the Hugging Face cache.
+            yield how, lambda: start(self.model)
+        if self.emulated is None:
+            yield "the reference evaluator", lambda: Runner(self.model, backend="reference")
+
+    def _arithmetic(self) -> str:
+        """Return how a twin computes, as the end of a phrase."""
+        text = ""
+        if self.emulated is not None:
+            text += f", every value rounded to {self.emulated.name.lower()}"
         if self.widened:
             names = " and ".join(sorted(dtype.name.lower() for dtype in self.widened))
-            twin = clone(self.model)
-            widen(twin, self.widened)
-            yield (
-                f"ONNX Runtime, {names} computed in float32",
-                lambda: Runner(twin, optimization=optimization),
-            )
-        else:
-            path = self.path
-            if path is not None:
-                yield "ONNX Runtime", lambda: Runner(path, optimization=optimization)
-            # Staged, a model also runs whose data files are links, as in the Hugging Face cache.
-            yield "ONNX Runtime", lambda: Runner(self.model, optimization=optimization)
-        yield "the reference evaluator", lambda: Runner(self.model, backend="reference")
+            text += f", {names} computed in float32"
+        return text

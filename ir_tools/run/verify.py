@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for
 from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.inputs import InputPlan
+from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.runner import Optimization, RunError, Runner
 from vlmpass.ir_tools.run.sides import Side, computed_in
 from vlmpass.ir_tools.worker.transport import Array, Feed
@@ -23,6 +25,8 @@ from vlmpass.ir_tools.worker.transport import Array, Feed
 __all__ = ["Trial", "Verification", "verify"]
 
 Source = str | os.PathLike[str] | ir.Model
+# Kernels round less often than every value; PyTorch's own are at 1.3 times the plain tolerance.
+_EMULATED = 3.0
 _F16, _BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
@@ -78,6 +82,7 @@ def verify(
     tolerance: float | None = None,
     optimization: Optimization = "basic",
     as_is: bool = False,
+    emulated: ir.DataType | None = None,
 ) -> Verification:
     """Run two models on the same inputs and compare their outputs.
 
@@ -92,14 +97,20 @@ def verify(
         inputs: The user's own inputs, used instead of generated ones.
         seed: Of the generated inputs.
         tolerance: Largest relative error of floating-point outputs; by default that of the
-            narrowest type either model computes in.
+            narrowest type either model computes in, and three times that for an emulated one.
         optimization: ONNX Runtime's graph optimisation level.
         as_is: Whether ONNX Runtime must run the second model as it is, or it does not count.
+        emulated: FLOAT16 or BFLOAT16: every value of that type in the second model is rounded, as
+            hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
+            CPU hides overflow, because it rounds only where it must.
 
     Raises:
-        VerifyError: If the first model cannot be run here, or on no input set.
+        VerifyError: If the first model cannot be run here, or on no input set, or the second has
+            nothing of the emulated type.
+        Refused: If the second is to be emulated and not well typed.
     """
     sides = _side(expected), _side(actual)
+    sides[1].emulated = emulated
     return _Comparison(*sides, optimization, seed, tolerance, as_is).run(inputs)
 
 
@@ -124,6 +135,8 @@ class _Comparison:
         start = time.perf_counter()
         pinned = self._match_interfaces()
         bound = self._choose_arithmetic()
+        if self.b.emulated is not None:
+            _ = self.b.twin  # what cannot be emulated is refused before anything runs
         trials: list[Trial] = []
         outputs: tuple[OutputDifference, ...] = ()
         if not self.findings:
@@ -178,13 +191,15 @@ class _Comparison:
     def _choose_arithmetic(self) -> float:
         """Decide what is computed in float32, and return the tolerance."""
         a, b = computed_in(self.a.model), computed_in(self.b.model)
-        narrow = {_BF16} | ({_F16} if _F16 not in b else set())
+        emulated = self.b.emulated
+        narrow = {_BF16} | ({_F16} if _F16 not in b or emulated is not None else set())
         self.a.widened = frozenset(a & narrow)
-        self.b.widened = frozenset() if self.as_is else frozenset(b & {_BF16})
+        self.b.widened = frozenset() if self.as_is else frozenset(b & {_BF16}) - {emulated}
         if self.tolerance is not None:
             return self.tolerance
         left = (a - self.a.widened) | (b - (self.b.widened & self.a.widened))
-        return tolerance_for(*(dtype.numpy().name for dtype in left))
+        bound = tolerance_for(*(dtype.numpy().name for dtype in left))
+        return bound if emulated is None else _EMULATED * bound
 
     def _expected(
         self,
@@ -243,10 +258,10 @@ class _Comparison:
             self.findings.append(str(refused))
         elif refused is not None:
             self.notes.append(str(refused))
-        types = {value.name: value.dtype for value in self.b.model.graph.inputs}
+        types = self.b.takes()
         worst: dict[str, OutputDifference] = {}
         for fed, made in ran:
-            feed = {name: _cast(value, types.get(name)) for name, value in fed.items()}
+            feed = _cast_all(fed, types)
             try:
                 outputs = b.run(feed)
             except RunError as error:
@@ -255,7 +270,20 @@ class _Comparison:
             for difference in compare(made, outputs, tolerance=self.tolerance, at_least=bound):
                 held = worst.get(difference.name)
                 worst[difference.name] = _worse(held, difference) if held else difference
+        if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
+            self._note_overflow([_cast_all(fed, types) for fed, _ in ran])
         return tuple(worst.values())
+
+    def _note_overflow(self, feeds: Sequence[Feed]) -> None:
+        """Say where an emulated type first proved too narrow."""
+        dtype = self.b.emulated
+        found = overflows(self.b.twin, feeds, dtype) if dtype is not None else {}
+        if dtype is None or not found:
+            return
+        name, top = next(iter(found.items()))
+        size = f"reaches {top:.3g}" if math.isfinite(top) else "overflows"
+        more = f"; so do {len(found) - 1} values after it" if len(found) > 1 else ""
+        self.notes.append(f"'{name}' {size}, beyond {dtype.name.lower()}'s range{more}")
 
     def _note_coverage(self, trials: Sequence[Trial], given: bool) -> None:
         if any(not trial.finite for trial in trials):
@@ -285,6 +313,12 @@ def _finite(outputs: Feed) -> bool:
         for array in arrays
         if array is not None and _is_float(array)
     )
+
+
+def _cast_all(
+    feed: Feed, types: Mapping[str | None, ir.DataType | None]
+) -> dict[str, Array | list[Array] | None]:
+    return {name: _cast(value, types.get(name)) for name, value in feed.items()}
 
 
 def _cast(

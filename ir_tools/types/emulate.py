@@ -13,10 +13,13 @@ from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.types.casts import Casts
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.types.texts import tensor
-from vlmpass.ir_tools.types.typing import Typing, solve
+from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.walk import Scope, scopes
 
-__all__ = ["emulate"]
+__all__ = ["EMULATED", "emulate"]
+
+EMULATED = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+"""The types that can be emulated, by name."""
 
 _MOVES = frozenset(
     {
@@ -44,21 +47,25 @@ def emulate(model: ir.Model, dtype: ir.DataType) -> bool:
     """Round every value of a narrow type explicitly and compute in float32, in place.
 
     Args:
-        model: A well-typed model of its own, such as a copy; its inputs and outputs of the narrow
+        model: A model of its own, such as a copy; its inputs and outputs of the narrow
             type become float32.
         dtype: FLOAT16 or BFLOAT16.
 
     Returns:
         Whether the model has values of that type.
+
+    Raises:
+        Refused: The model is not well typed, so that no hardware would run it.
     """
-    typing = solve(model)
+    request = f"emulate {dtype.name.lower()}"
+    typing = require_well_typed(model, request)
     rounded = [value for scope in scopes(model) for value in _rounded(scope, typing, dtype)]
     crossing = {
         value.producer(): "the rounding is what is emulated" for value in rounded if _is_cast(value)
     }
     kept = {node: reason for node, reason in crossing.items() if node is not None}
     mapping = {dtype: ir.DataType.FLOAT}
-    if not retype(model, mapping, request=f"emulate {dtype.name.lower()}", kept=kept):
+    if not retype(model, mapping, request=request, kept=kept):
         return False
     casts = Casts(Names.of(model))
     for value in rounded:
@@ -79,7 +86,8 @@ def _round(value: ir.Value, dtype: ir.DataType, casts: Casts) -> None:
     narrow = casts.to(value, tensor(dtype), reason)
     wide = casts.to(narrow, tensor(ir.DataType.FLOAT), reason)
     for node, index in users:
-        node.replace_input_with(index, wide)
+        if node is not narrow.producer():  # a Cast that was there already
+            node.replace_input_with(index, wide)
     graph = value.graph
     if graph is None or not value.is_graph_output():
         return

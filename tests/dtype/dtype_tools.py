@@ -99,3 +99,26 @@ def export(name: str) -> tuple[ir.Model, dict[str, np.ndarray], dict[str, np.nda
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     wanted = np.asarray(wanted, np.float64)
     return float(np.abs(np.asarray(got, np.float64) - wanted).max() / np.abs(wanted).max())
+
+
+def numbers(array: np.ndarray) -> str:
+    return "{" + ", ".join(f"{x:.6f}" for x in np.asarray(array).reshape(-1)) + "}"
+
+
+WEIGHT = f"float[64] w = {numbers(np.linspace(0.5, 1.5, 64))}"
+NORM = f"""g (float[2,64] x) => (float[2,64] y) <{WEIGHT}, float two = {{2}},
+    float eps = {{0.00001}}, int64[1] axis = {{-1}}> {{
+    m = ReduceMean(x, axis) d = Sub(x, m) p = Pow(d, two) v = ReduceMean(p, axis)
+    e = Add(v, eps) s = Sqrt(e) n = Div(d, s) y = Mul(n, w) }}"""
+_RNG = np.random.default_rng(1)
+RESIDUAL = f"""g (float[1,8] x) => (float[1,8] y)
+    <float[8,8] A = {numbers(_RNG.standard_normal(64))},
+     float[8,8] B = {numbers(_RNG.standard_normal(64))}, float[8] s = {numbers(np.ones(8))}> {{
+    a = MatMul(x, A) h = Add(x, a) b = MatMul(h, B) k = Add(h, b)
+    n = LayerNormalization(k, s) y = MatMul(n, A) }}"""
+
+
+def large_input() -> np.ndarray:
+    x = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    x[0, 3] = 795  # its square is beyond float16
+    return x

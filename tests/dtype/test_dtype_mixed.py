@@ -9,10 +9,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from dtype_tools import (
+    NORM,
+    RESIDUAL,
+    WEIGHT,
     casts,
     check,
     count,
     export,
+    large_input,
+    numbers,
     operators,
     parse,
     relative_error,
@@ -29,15 +34,6 @@ from vlmpass.passes.unify_dtype import UnifyDtype
 D = ir.DataType
 
 
-def numbers(array: np.ndarray) -> str:
-    return "{" + ", ".join(f"{x:.6f}" for x in np.asarray(array).reshape(-1)) + "}"
-
-
-WEIGHT = f"float[64] w = {numbers(np.linspace(0.5, 1.5, 64))}"
-NORM = f"""g (float[2,64] x) => (float[2,64] y) <{WEIGHT}, float two = {{2}},
-    float eps = {{0.00001}}, int64[1] axis = {{-1}}> {{
-    m = ReduceMean(x, axis) d = Sub(x, m) p = Pow(d, two) v = ReduceMean(p, axis)
-    e = Add(v, eps) s = Sqrt(e) n = Div(d, s) y = Mul(n, w) }}"""
 RMS = f"""g (float[2,64] x) => (float[2,64] y) <{WEIGHT}, float eps = {{0.00001}},
     int64[1] axis = {{-1}}> {{
     p = Mul(x, x) v = ReduceMean(p, axis) e = Add(v, eps) s = Sqrt(e) r = Reciprocal(s)
@@ -50,12 +46,6 @@ def emulated(model: ir.Model, feeds: dict[str, np.ndarray]) -> dict[str, np.ndar
     twin = model.clone()
     emulate(twin, D.FLOAT16)
     return run(twin, feeds)
-
-
-def large_input() -> np.ndarray:
-    x = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
-    x[0, 3] = 795  # its square is beyond float16
-    return x
 
 
 @pytest.mark.parametrize("text", [NORM, RMS], ids=["layer", "rms"])
@@ -81,14 +71,6 @@ def test_mixed_island_is_entered_and_left_once(text: str) -> None:
     assert order[0] == "Cast"  # x becomes wide; the last Cast stands before the weight or the end
     assert order[-2:] == ["Cast", "Mul"] if "[64] w" in text else order[-1] == "Cast"
     assert [v.dtype for v in (*model.graph.inputs, *model.graph.outputs)] == [D.FLOAT16] * 2
-
-
-_RNG = np.random.default_rng(1)
-RESIDUAL = f"""g (float[1,8] x) => (float[1,8] y)
-    <float[8,8] A = {numbers(_RNG.standard_normal(64))},
-     float[8,8] B = {numbers(_RNG.standard_normal(64))}, float[8] s = {numbers(np.ones(8))}> {{
-    a = MatMul(x, A) h = Add(x, a) b = MatMul(h, B) k = Add(h, b)
-    n = LayerNormalization(k, s) y = MatMul(n, A) }}"""
 
 
 def test_mixed_residual_overflow_needs_calibration(tmp_path: Path) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.run import Runner
+from vlmpass.ir_tools.run.runner import Runner
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Feed
 
-__all__ = ["magnitudes"]
+__all__ = ["magnitudes", "overflows"]
 
 _OUTPUTS_AT_ONCE = 2000
 
@@ -83,3 +84,26 @@ def magnitudes(model: ir.Model, feeds: Sequence[Feed]) -> dict[str, float]:
                     if math.isnan(largest):
                         found[name] = math.inf
     return found
+
+
+def overflows(twin: ir.Model, feeds: Sequence[Feed], dtype: ir.DataType) -> dict[str, float]:
+    """Return the values that a type is too narrow for, with their magnitudes, in graph order.
+
+    Args:
+        twin: A model that computes in float32 and casts what is to be rounded to the type.
+        feeds: Inputs, one run each.
+        dtype: The type that is emulated.
+
+    Raises:
+        VerifyError: ONNX Runtime is missing, or does not load or run the model.
+    """
+    end = float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
+    rounded = {
+        str(node.inputs[0].name)
+        for node in twin.graph
+        if (node.domain, node.op_type) == ("", "Cast")
+        and node.inputs[0] is not None
+        and node.outputs[0].dtype == dtype
+    }
+    found = magnitudes(twin, feeds)
+    return {name: top for name, top in found.items() if top > end and name in rounded}
