@@ -10,16 +10,18 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.opsets import OLDEST_OPSET, default_opset, newest_opset
+from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
+from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
 __all__ = ["DTYPES", "TARGETS", "Intent", "Limits", "fit_ir_version", "nearest", "parse_opset"]
 
 DTYPES: Mapping[str, str] = {
-    "float32": "unify-dtype{to=float32}",
-    "float16": "mixed-precision{to=float16}",
-    "bfloat16": "mixed-precision{to=bfloat16}",
+    "float32": "repair-types,unify-dtype{to=float32}",
+    "float16": "repair-types,mixed-precision{to=float16}",
+    "bfloat16": "repair-types,mixed-precision{to=bfloat16}",
 }
-"""The element types that can be asked for, and the pass that brings a model to each."""
+"""The element types that can be asked for, and the passes that bring a model to each."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ class Intent:
         if opset is not None:
             parts.append(f"convert-opset{{to={opset}}}")
         if any(kernel_of(node) is not None for node in all_nodes(model)):
-            # Where Resize has antialias from opset 18 on it says what the foreign node meant.
-            newest = max(each for each in (opset, has, 0) if isinstance(each, int))
-            parts.insert(len(parts) if newest == opset else len(parts) - 1, "substitute")
+            # What stands for the foreign node is written at opset 13 or later.
+            early = opset == "lowest" or (isinstance(opset, int) and opset < 13)
+            parts.insert(len(parts) - 1 if early else len(parts), "substitute")
         return ",".join(parts)
 
 

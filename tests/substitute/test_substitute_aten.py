@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from vlmpass import Pipeline
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.passes.infer import Infer
@@ -90,3 +91,14 @@ def test_refuses_below_opset_13_naming_the_node():
 def test_other_foreign_nodes_stay():
     call = 'org.pytorch.aten.ATen<operator="weight_norm">(x, s, corners, scales)'
     assert not Substitute().run(model(call, 17, size="4,4"))
+
+
+@pytest.mark.parametrize("opset", [12, 14, 18])
+def test_asking_for_an_opset_is_enough(opset):
+    call = SPELLINGS["fallback"].format(op="_upsample_bicubic2d_aa", scales="")
+    result = Pipeline(opset=opset).run(model(call, 17, size="9,40")).model
+    assert result is not None
+    assert {node.domain for node in result.graph} == {""}
+    session = ort.InferenceSession(ir.to_proto(result).SerializeToString())
+    (y,) = session.run(None, {"x": image()})
+    np.testing.assert_allclose(y, REFERENCES["bicubic 9,40 0"], atol=1e-5)
