@@ -50,13 +50,32 @@ def _default(attribute: onnx.AttributeProto) -> object:
     return None
 
 
+_MS = "com.microsoft"
+_ORT = {
+    ("", "SimplifiedLayerNormalization"): OpSchema(
+        1, ("X", "scale"), {"axis": -1, "epsilon": 1e-5, "stash_type": 1}
+    ),
+    (_MS, "SkipLayerNormalization"): OpSchema(
+        1, ("input", "skip", "gamma", "beta", "bias"), {"epsilon": 1e-12}
+    ),
+    (_MS, "SkipSimplifiedLayerNormalization"): OpSchema(
+        1, ("input", "skip", "gamma", "bias"), {"epsilon": 1e-12}
+    ),
+    (_MS, "Gelu"): OpSchema(1, ("X",), {}),
+    (_MS, "BiasGelu"): OpSchema(1, ("A", "B"), {}),
+    (_MS, "FastGelu"): OpSchema(1, ("X", "bias"), {}),
+    (_MS, "QuickGelu"): OpSchema(1, ("X",), {"alpha": 1.702}),
+}
+"""Operators of ONNX Runtime that rules name; onnx knows none of them."""
+
+
 @cache
 def schema_of(domain: str, op_type: str, version: int) -> OpSchema | None:
-    """Return what is in force at an opset version; None for an operator onnx does not know."""
+    """Return what is in force at an opset version; None for an operator that is not known."""
     try:
         found = onnx.defs.get_schema(op_type, version, domain)
     except onnx.defs.SchemaError:
-        return None
+        return _ORT.get((domain, op_type))
     defaults = {
         name: _default(attribute.default_value)
         for name, attribute in sorted(found.attributes.items())

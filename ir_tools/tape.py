@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,17 @@ class Tape:
         names: Where fresh names come from.
         opsets: Imported opset version by domain, as it will be when the nodes are in place.
         hint: What names of new nodes and values start with, usually the replaced node's name.
+        emits: Domains beyond the standard one whose operators are welcome.
     """
 
-    def __init__(self, names: Names, opsets: Mapping[str, int], hint: str) -> None:
+    def __init__(
+        self,
+        names: Names,
+        opsets: Mapping[str, int],
+        hint: str,
+        emits: Collection[str] = (),
+    ) -> None:
+        self.emits = emits
         self.names = names
         self.opsets = opsets
         self.hint = hint

@@ -5,7 +5,8 @@ A rule is what `rule` makes of a function; `apply_rules` applies rules to a mode
 
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
 from vlmpass.ir_tools.rewrite.explain import Attempt, explain
-from vlmpass.ir_tools.rewrite.pattern import P, Pattern
+from vlmpass.ir_tools.rewrite.interior import Order, make_way
+from vlmpass.ir_tools.rewrite.pattern import Operator, P, Pattern
 from vlmpass.ir_tools.rewrite.registry import all_rules, rule_named
 from vlmpass.ir_tools.rewrite.rule import (
     Declined,
@@ -22,6 +23,8 @@ __all__ = [
     "Attempt",
     "Declined",
     "NoFixpoint",
+    "Operator",
+    "Order",
     "P",
     "Pattern",
     "Replacement",
@@ -33,6 +36,7 @@ __all__ = [
     "all_rules",
     "apply_rules",
     "explain",
+    "make_way",
     "refuse",
     "rule",
     "rule_named",

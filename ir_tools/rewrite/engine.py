@@ -29,7 +29,7 @@ _FUEL: Final = 256
 _FEW_USERS: Final = 8
 
 
-class NoFixpoint(VlmpassError):  # noqa: N818 - it says what there is not
+class NoFixpoint(VlmpassError):
     """Rules undo each other for ever; the message names them, and the node they were last at."""
 
     def __init__(self, counts: Mapping[str, int], node: ir.Node) -> None:
@@ -131,7 +131,7 @@ class _Engine:
         if index is None:
             opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
-            around = Surroundings(scope.opsets, self._constants)
+            around = Surroundings(scope.opsets, self._constants, self.emits)
             index = self._indices[scope.owner] = Index(offered, around)
         return index
 
@@ -158,7 +158,7 @@ class _Engine:
         root = match.roots()[0]
         way: Sequence[ir.Node] | Declined = gone
         if match.rule.plan.links:
-            way = make_way(match, gone, self._order)
+            way = make_way(match.roots(), gone, self._order)
         if isinstance(way, Declined) or not may_apply(match.rule.name, root.name or hint):
             tape.discard()
             return None

@@ -57,7 +57,7 @@ def _label(node: ir.Node, scope: Scope) -> str:
 def _missing(rule: Rule, scope: Scope) -> str:
     """Return what the model lacks for the rule; empty if nothing."""
     opset = scope.opsets.get("")
-    if rule.offered(opset, rule.emits, True):
+    if rule.offered(opset, rule.emits | rule.or_emits, True):
         return ""
     return f"matches, but needs {rule.needs[0]} and this is opset {opset}"
 
@@ -102,7 +102,7 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     ops = {op for root in rule.plan.root_ops for op in root.ops}
     attempts = []
     for scope in scopes(model):
-        around = Surroundings(scope.opsets, constants)
+        around = Surroundings(scope.opsets, constants, rule.emits | rule.or_emits)
         for node in scope.graph:
             if (node.domain, node.op_type) not in ops or not node.outputs:
                 continue

@@ -98,28 +98,37 @@ class Order:
             self._places[node] = place if len(new) == 1 else (*place, index)
 
 
-def make_way(match: Match, gone: Sequence[ir.Node], order: Order) -> Sequence[ir.Node] | Declined:
+def make_way(
+    roots: Sequence[ir.Node], gone: Sequence[ir.Node], order: Order
+) -> Sequence[ir.Node] | Declined:
     """Let one place follow all operands and precede all users of several roots.
 
     Users of an earlier root that stand before the last one move behind it. Nothing moves when it
     is declined.
 
+    Args:
+        roots: The nodes whose outputs are replaced.
+        gone: All nodes that go.
+        order: Where nodes stand.
+
     Returns:
         The nodes that go, the one at that place last, or why there is no such place.
     """
-    roots = sorted(match.roots(), key=order.of)
+    roots = sorted(roots, key=order.of)
     anchor = roots[-1]
     graph, limit = anchor.graph, order.of(anchor)
     assert graph is not None
     moved: dict[ir.Node, None] = {}
-    pending = [output for root in roots for output in root.outputs]
+    direct = [output for root in roots for output in root.outputs]
+    pending = list(direct)
     while pending:
-        for user, _ in pending.pop().uses():
+        value = pending.pop()
+        for user, _ in value.uses():
             if user.graph is not graph:
                 return Declined("{} is used inside {}'s subgraph", (roots[0], user))
-            if user in gone:
+            if user in gone and value not in direct:
                 return Declined("one of its roots depends on another, through {}", (user,))
-            if user not in moved and order.of(user) < limit:
+            if user not in gone and user not in moved and order.of(user) < limit:
                 moved[user] = None
                 pending.extend(user.outputs)
     late = sorted(moved, key=order.of)

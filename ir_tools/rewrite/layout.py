@@ -6,7 +6,7 @@ version and the producers of its inputs alone; a model has few different such su
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -78,10 +78,14 @@ class Surroundings:
     Args:
         opsets: Imported opset version by domain.
         constants: Reads constants.
+        emits: Domains beyond the standard one whose operators are welcome.
     """
 
-    def __init__(self, opsets: Mapping[str, int], constants: Constants) -> None:
+    def __init__(
+        self, opsets: Mapping[str, int], constants: Constants, emits: Collection[str] = ()
+    ) -> None:
         self.opsets = opsets
+        self.emits = emits
         self.constants = constants
         self._layouts: dict[tuple[Op, Signature], Layout] = {}
 

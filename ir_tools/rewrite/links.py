@@ -31,6 +31,8 @@ def roots_beside(
     """
     if isinstance(link.start, Op):
         matched = nodes.get(link.start)
+        if matched is not None and not link.path:
+            return [matched]
         values = [] if matched is None else list(matched.outputs)
     else:
         assert isinstance(link.start, Capture)

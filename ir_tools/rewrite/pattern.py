@@ -21,6 +21,7 @@ __all__ = [
     "Named",
     "Number",
     "Op",
+    "Operator",
     "Output",
     "P",
     "Pattern",

@@ -232,6 +232,8 @@ def _paths(root: Op, goal: Pattern) -> Iterator[tuple[Op, ...]]:
 
 def _link(root: Op, before: dict[Pattern, None]) -> Link | None:
     """Return the shortest way from what earlier roots match to this one; nodes before values."""
+    if root in before:
+        return Link(root, root, ())
     ways = [
         (not isinstance(start, (Op, Output)), len(path), order, Link(root, start, path))
         for order, start in enumerate(before)

@@ -65,17 +65,23 @@ def _keeps_border(old: ir.Value, new: ir.Value) -> bool:
     return producer is None or producer.graph is not node.graph or new.is_graph_output()
 
 
-def _pairs(match: Match, new: Sequence[ir.Value]) -> Sequence[tuple[ir.Value, ir.Value]]:
-    rule = match.rule
-    counts = [match.outputs_of(root) for root in match.roots()]
-    old = [
-        v for root, count in zip(match.roots(), counts, strict=True) for v in root.outputs[:count]
-    ]
+def _pairs(
+    match: Match, new: Sequence[ir.Value | None]
+) -> Sequence[tuple[ir.Value, ir.Value]] | Declined:
+    """Pair the outputs of the roots with what stands for them."""
+    rule, roots = match.rule, match.roots()
+    old = [value for root in roots for value in root.outputs[: match.outputs_of(root)]]
     if len(old) != len(new):
         raise RuleError(
             f"rule {rule.name} ({rule.file}:{rule.line}) returned {len(new)} values for {len(old)}"
         )
-    return list(zip(old, new, strict=True))
+    pairs = []
+    for before, after in zip(old, new, strict=True):
+        if after is not None:
+            pairs.append((before, after))
+        elif before.uses() or before.is_graph_output():
+            return Declined("{} is used and has no replacement", (before,))
+    return pairs
 
 
 def _still_used(
@@ -95,7 +101,7 @@ def _still_used(
 
 
 def _check_domains(rule: Rule, tape: Tape, gone: Sequence[ir.Node]) -> None:
-    allowed = {"", *rule.emits, *(node.domain for node in gone)}
+    allowed = {"", *rule.emits, *rule.or_emits, *(node.domain for node in gone)}
     for node in tape.nodes:
         if node.domain not in allowed:
             raise RuleError(
@@ -135,20 +141,30 @@ def propose(
     gone = leaving(match)
     if isinstance(gone, Declined):
         return match, gone
-    tape = Tape(names, around.opsets, hint)
+    tape = Tape(names, around.opsets, hint, around.emits)
     new = build(rule, tape, match.captured)
-    declined = new if isinstance(new, Declined) else None
-    if declined is None:
-        assert not isinstance(new, Declined)
-        _check_domains(rule, tape, gone)
-        pairs = _pairs(match, new)
-        declined = next((why for old, v in pairs if (why := _unfit(old, v)) is not None), None)
-        if declined is None and any(_keeps_border(old, v) for old, v in pairs):
-            declined = Declined("it keeps the name of an output of the graph")
-        if declined is None:
-            leave = _still_used(gone, tape, pairs)
-            if set(match.roots()) <= set(leave):
-                return Proposal(match, leave, tape, pairs)
-            declined = Declined("the result is computed from what it replaces")
+    found = new if isinstance(new, Declined) else _checked(match, tape, gone, new)
+    if isinstance(found, Proposal):
+        return found
     tape.discard()
-    return match, declined
+    return match, found
+
+
+def _checked(
+    match: Match, tape: Tape, gone: Sequence[ir.Node], new: Sequence[ir.Value | None]
+) -> Proposal | Declined:
+    """Return the proposal if what a rule built can stand for what it matched."""
+    _check_domains(match.rule, tape, gone)
+    pairs = _pairs(match, new)
+    if isinstance(pairs, Declined):
+        return pairs
+    for old, value in pairs:
+        unfit = _unfit(old, value)
+        if unfit is not None:
+            return unfit
+        if _keeps_border(old, value):
+            return Declined("it keeps the name of an output of the graph")
+    leave = _still_used(gone, tape, pairs)
+    if not set(match.roots()) <= set(leave):
+        return Declined("the result is computed from what it replaces")
+    return Proposal(match, leave, tape, pairs)

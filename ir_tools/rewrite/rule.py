@@ -51,7 +51,7 @@ def refuse(text: str, *details: object) -> Declined:
     return Declined(text, details)
 
 
-Replacement: TypeAlias = ir.Value | Sequence[ir.Value] | Declined
+Replacement: TypeAlias = ir.Value | Sequence[ir.Value | None] | Declined
 Function: TypeAlias = Callable[..., Replacement]
 
 
@@ -66,7 +66,8 @@ class Rule:
         plan: Its pattern.
         kinds: What each capture must be.
         opset: The lowest and highest opset of the default domain it is for; None is no bound.
-        emits: Domains beyond the standard one whose operators it may emit.
+        emits: Domains beyond the standard one whose operators it emits.
+        or_emits: Domains whose operators it emits where they are welcome, whatever the opset.
         dtypes: Element types that captured values must be of.
         fast_math: Whether it changes values beyond rounding, so that it is offered on request only.
         file: The source file of the function.
@@ -80,6 +81,7 @@ class Rule:
     kinds: Mapping[str, Kind]
     opset: tuple[int | None, int | None]
     emits: frozenset[str]
+    or_emits: frozenset[str]
     dtypes: Mapping[str, frozenset[ir.DataType]]
     fast_math: bool
     file: str
@@ -102,7 +104,8 @@ class Rule:
         texts = []
         if low is not None or high is not None:
             upper = f" to {high}" if high is not None else " or later"
-            texts.append(f"opset {low if low is not None else 1}{upper}")
+            instead = "".join(f", or emits {domain}" for domain in sorted(self.or_emits))
+            texts.append(f"opset {low if low is not None else 1}{upper}{instead}")
         texts += [f"emits {domain}" for domain in sorted(self.emits)]
         for name, dtypes in self.dtypes.items():
             texts.append(f"{name} is {' or '.join(sorted(dtype.name for dtype in dtypes))}")
@@ -113,11 +116,8 @@ class Rule:
     def offered(self, opset: int | None, emits: Collection[str], fast_math: bool) -> bool:
         """Return whether a model of this opset, a target and a request allow the rule."""
         low, high = self.opset
-        if (low is not None or high is not None) and opset is None:
-            return False
-        if low is not None and opset is not None and opset < low:
-            return False
-        if high is not None and opset is not None and opset > high:
+        within = (low is None or (opset or 0) >= low) and (high is None or (opset or high) <= high)
+        if not within and not any(domain in emits for domain in self.or_emits):
             return False
         return self.emits <= set(emits) and (fast_math or not self.fast_math)
 
@@ -191,6 +191,7 @@ def rule(
     *pattern: Pattern,
     opset: tuple[int | None, int | None] = (None, None),
     emits: str | Collection[str] = (),
+    or_emits: str | Collection[str] = (),
     dtypes: Mapping[str, Collection[ir.DataType]] | None = None,
     fast_math: bool = False,
 ) -> Callable[[Function], Rule]:
@@ -201,13 +202,15 @@ def rule(
     ``tuple[int, ...]`` a constant list, `np.ndarray` a small constant, `ir.TensorProtocol` a
     constant of any size, unread, `ir.DataType` and `str` an attribute, `ir.Node` the node; with
     ``| None`` it may be missing. It returns the value that stands for the root's output, a
-    sequence of them for several outputs (all of the first root's, then the second's …), or
-    `refuse`.
+    sequence of them for several outputs (all of the first root's, then the second's …; None for
+    one that nothing may use), or `refuse`.
 
     Args:
         pattern: The root, or several that share values.
         opset: Lowest and highest opset of the default domain at which the rule is offered.
         emits: Domain or domains beyond the standard one whose operators it emits.
+        or_emits: Domain or domains whose operators its function emits where the tape's `emits`
+            says they are welcome; the rule is then offered at any opset.
         dtypes: Element types that captured values must be of, by capture.
         fast_math: Whether values change beyond rounding; then it is offered on request only.
 
@@ -235,6 +238,7 @@ def rule(
             kinds,
             opset,
             frozenset([emits] if isinstance(emits, str) else emits),
+            frozenset([or_emits] if isinstance(or_emits, str) else or_emits),
             {key: frozenset(value) for key, value in (dtypes or {}).items()},
             fast_math,
             code.co_filename,
@@ -245,7 +249,9 @@ def rule(
     return define
 
 
-def build(rule: Rule, tape: Tape, captured: Mapping[str, object]) -> Sequence[ir.Value] | Declined:
+def build(
+    rule: Rule, tape: Tape, captured: Mapping[str, object]
+) -> Sequence[ir.Value | None] | Declined:
     """Run a rule's function and return what stands for the outputs, or why it declined.
 
     Raises:
@@ -256,7 +262,7 @@ def build(rule: Rule, tape: Tape, captured: Mapping[str, object]) -> Sequence[ir
         return result
     if isinstance(result, ir.Value):
         return (result,)
-    if isinstance(result, Sequence) and all(isinstance(part, ir.Value) for part in result):
+    if isinstance(result, Sequence) and all(isinstance(v, ir.Value | None) for v in result):
         return result
     raise RuleError(
         f"rule {rule.name} ({rule.file}:{rule.line}) returned {result!r}",

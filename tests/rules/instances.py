@@ -48,7 +48,8 @@ class Draw:
         rng: Where randomness comes from.
         hints: By capture name: ``"T[a,b,4]"`` for a value's or constant's element type and shape,
             a list to choose from, or a function of this draw. ``"Conv+"`` gives the inputs, and
-            ``"Conv()"`` the attributes, that an open pattern leaves out; ``"any"`` is for `P.any`.
+            ``"Conv()"`` the attributes, that an open pattern leaves out; ``"any"`` is for `P.any`,
+            and ``"used"`` says which outputs of a root are used; all by default.
         opset: Of the default domain.
         dtype: What T stands for.
     """
@@ -318,7 +319,8 @@ class Draw:
         if isinstance(expected, Literal):
             return expected.text
         if not isinstance(expected, str):
-            return list(expected) if isinstance(expected, tuple) else expected
+            several = isinstance(expected, tuple) or name == "axes"
+            return list(np.atleast_1d(expected).tolist()) if several else expected
         if expected in self.chosen:
             return self.chosen[expected]
         hint = self.hints.get(expected)
@@ -354,7 +356,10 @@ class Draw:
             value = self.value(root, None)
             assert value is not None
             producer = value.producer()
-            for output in [value] if producer is None else producer.outputs:
+            outputs = [value] if producer is None else list(producer.outputs)
+            used = self.hints.get("used", range(len(outputs)))
+            assert isinstance(used, Sequence)
+            for output in [outputs[index] for index in used if index < len(outputs)]:
                 if self.rng.random() < 0.5:
                     self.place(ir.Node("", "Identity", [output]))
                     output = self.graph[-1].outputs[0]

@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 from onnx_ir import Value
 
-from rules.hints import HINTS
+from rules.catalogue import HINTS, RULES
 from rules.trials import check_rule
 from vlmpass.ir_tools.rewrite import P, Replacement, Rule, Tape, rule
-from vlmpass.rewriter_rules.simplify import SIMPLIFY
-
-RULES = [*SIMPLIFY]
 
 
 @pytest.mark.parametrize("each", RULES, ids=str)

@@ -23,7 +23,7 @@ def draw(rule: Rule, hints: Hints, rng: np.random.Generator) -> ir.Model:
     low, high = rule.opset
     given = hints.get("opset", OPSETS)
     assert isinstance(given, Sequence)
-    opsets = [n for n in given if (low or 0) <= n <= (high or 99)]
+    opsets = [n for n in given if (low or 0) <= n <= (high or 99)] or [low]
     kinds = hints.get("dtypes", FLOATS)
     assert isinstance(kinds, Sequence)
     opset = opsets[int(rng.integers(len(opsets)))]
@@ -66,7 +66,8 @@ def instances(rule: Rule, hints: Hints, seed: int = 0) -> Iterator[tuple[ir.Mode
     while True:
         before = draw(rule, hints, rng)
         after = ir.serde.from_proto(ir.to_proto(before))
-        applied = apply_rules(after, rule, emits=rule.emits, fast_math=True)
+        welcome = rule.emits | (rule.or_emits if rng.random() < 0.5 else frozenset())
+        applied = apply_rules(after, rule, emits=welcome, fast_math=True)
         yield before, after if applied else before
 
 

@@ -1,0 +1,32 @@
+"""The pass fuse: several nodes become the one operator they spell out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.passes.base import Pass
+from vlmpass.rewriter_rules.fuse import FUSE
+
+__all__ = ["Fuse"]
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Find normalisations and activations by their structure and make each one operator.
+
+    Nothing depends on names or model types; a look-alike that computes something else stays.
+    """
+
+    name: ClassVar[str] = "fuse"
+    emit: Literal["standard", "ort"] = "standard"
+    """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own
+    (SimplifiedLayerNormalization, SkipLayerNormalization, com.microsoft::Gelu …) too."""
+
+    def run(self, model: ir.Model) -> bool:
+        """Apply the rules to the main graph, its subgraphs and the functions."""
+        emits = ["com.microsoft"] if self.emit == "ort" else []
+        return bool(apply_rules(model, FUSE, emits=emits))

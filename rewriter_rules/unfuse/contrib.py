@@ -1,0 +1,112 @@
+"""ONNX Runtime's own operators said in standard ones, or in primitive ones below their opset."""
+
+from __future__ import annotations
+
+from onnx_ir import Node, Value
+
+from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
+from vlmpass.rewriter_rules.fuse.spellings import ORT
+from vlmpass.rewriter_rules.opset import norm
+from vlmpass.rewriter_rules.opset.elementwise import spell_gelu
+from vlmpass.rewriter_rules.simplify.known import FLOATS
+from vlmpass.rewriter_rules.unfuse.standard import spelled
+
+__all__ = ["CONTRIB"]
+
+FLOAT_X = {"x": FLOATS}
+RMS = P.SimplifiedLayerNormalization(P("x"), "scale", _node="node")
+
+
+@rule(RMS, opset=(23, None))
+def simplified_to_rms_normalization(op: Tape, x: Value, scale: Value, node: Node) -> Replacement:
+    """SimplifiedLayerNormalization(x, s) -> RMSNormalization(x, s)."""
+    if x.dtype != scale.dtype or x.dtype is None:
+        return refuse("{} is {} and {} is {}", x, x.dtype, scale, scale.dtype)
+    return op.node("RMSNormalization", [x, scale], node.attributes)[0]
+
+
+@rule(RMS)
+def unfuse_simplified_layer_normalization(
+    op: Tape, x: Value, scale: Value, node: Node
+) -> Replacement:
+    """SimplifiedLayerNormalization(x, s) -> x / sqrt(mean(x * x) + eps) * s."""
+    return spelled(norm.rms_normalization, op, node)
+
+
+@rule(
+    P.SkipLayerNormalization(
+        "a", "b", "scale", "beta?", "bias?", epsilon="eps", _domain=ORT, _outputs=4, _node="node"
+    )
+)
+def unfuse_skip_layer_normalization(
+    op: Tape,
+    a: Value,
+    b: Value,
+    scale: Value,
+    beta: Value | None,
+    bias: Value | None,
+    eps: float,
+    node: Node,
+) -> Replacement:
+    """SkipLayerNormalization(a, b, s, t, c) -> LayerNormalization(a + b + c, s, t)."""
+    total = op.Add(a, b) if bias is None else op.Add(op.Add(a, b), bias)
+    normal = op.LayerNormalization(total, scale, beta, axis=-1, epsilon=eps)
+    return (normal, None, None, total)[: len(node.outputs)]
+
+
+@rule(
+    P.SkipSimplifiedLayerNormalization(
+        "a", "b", "scale", "bias?", epsilon="eps", _domain=ORT, _outputs=4, _node="node"
+    )
+)
+def unfuse_skip_simplified_layer_normalization(
+    op: Tape, a: Value, b: Value, scale: Value, bias: Value | None, eps: float, node: Node
+) -> Replacement:
+    """SkipSimplifiedLayerNormalization(a, b, s) -> SimplifiedLayerNormalization(a + b, s)."""
+    total = op.Add(a, b) if bias is None else op.Add(op.Add(a, b), bias)
+    normal = op.SimplifiedLayerNormalization(total, scale, axis=-1, epsilon=eps)
+    return (normal, None, None, total)[: len(node.outputs)]
+
+
+def _gelu(op: Tape, x: Value, approximate: str) -> Value:
+    """Record the standard operator where the opset has it, else primitive ones."""
+    if op.opsets[""] >= 20:
+        return op.Gelu(x, approximate=approximate)
+    return spell_gelu(op, x, approximate)
+
+
+@rule(P.Gelu("x", _domain=ORT), dtypes=FLOAT_X)
+def unfuse_contrib_gelu(op: Tape, x: Value) -> Replacement:
+    """com.microsoft::Gelu(x) -> Gelu(x)."""
+    return _gelu(op, x, "none")
+
+
+@rule(P.BiasGelu("x", "bias", _domain=ORT), dtypes=FLOAT_X)
+def unfuse_bias_gelu(op: Tape, x: Value, bias: Value) -> Replacement:
+    """BiasGelu(x, b) -> Gelu(x + b)."""
+    return _gelu(op, op.Add(x, bias), "none")
+
+
+@rule(P.FastGelu("x", "bias?", _domain=ORT), dtypes=FLOAT_X)
+def unfuse_fast_gelu(op: Tape, x: Value, bias: Value | None) -> Replacement:
+    """FastGelu(x, b) -> Gelu(x + b, tanh)."""
+    return _gelu(op, x if bias is None else op.Add(x, bias), "tanh")
+
+
+@rule(P.QuickGelu("x", alpha="alpha", _domain=ORT), dtypes=FLOAT_X)
+def unfuse_quick_gelu(op: Tape, x: Value, alpha: float) -> Replacement:
+    """QuickGelu(x, alpha) -> x * sigmoid(alpha * x)."""
+    inner = x if alpha == 1.0 else op.Mul(x, op.const(alpha, x.dtype))
+    return op.Mul(x, op.Sigmoid(inner))
+
+
+CONTRIB = (
+    simplified_to_rms_normalization
+    + unfuse_simplified_layer_normalization
+    + unfuse_skip_layer_normalization
+    + unfuse_skip_simplified_layer_normalization
+    + unfuse_contrib_gelu
+    + unfuse_bias_gelu
+    + unfuse_fast_gelu
+    + unfuse_quick_gelu
+)
