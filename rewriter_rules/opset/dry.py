@@ -86,9 +86,9 @@ class Dry:
         edits: list[Edit] = []
         conversions: dict[int, Conversion] = {}
         self._refusals = []
+        sources = [_source(scope) for scope in self._scopes]
         self._widened = widen(self._scopes, target)
-        for scope in self._scopes:
-            source = _source(scope)
+        for scope, source in zip(self._scopes, sources, strict=True):
             if source is None or source == target:
                 continue
             if id(scope.owner) not in conversions:
