@@ -28,4 +28,4 @@ _RULES = {**elementwise.RULES, **layout.RULES, **compute.RULES}
 
 def facts_of(model: ir.Model) -> Facts:
     """Return an empty collection of facts for a model, to be filled by visiting its nodes."""
-    return Facts(model.ir_version, _RULES)
+    return Facts(model.ir_version, _RULES, model.functions)

@@ -179,7 +179,7 @@ def _constant_of_shape(call: Call) -> Known:
         return call.of_rank(length[0] if length and isinstance(length[0], int) else None)
     if not all(call.algebra.nonnegative(dim) for dim in dims):
         return call.of_rank(len(dims))
-    attribute = call.node.attributes.get("value")
+    attribute = call.attribute("value")
     static = Known(dims).static
     count = product(static) if static is not None else None
     if attribute is None or not isinstance(count, int) or count > MOST_ELEMENTS:
@@ -190,7 +190,10 @@ def _constant_of_shape(call: Call) -> Known:
 
 def _constant(call: Call) -> Known:
     tensor = node_tensor(call.node)
-    return UNKNOWN if tensor is None else call.facts.of_tensor(tensor)
+    if tensor is not None:
+        return call.facts.of_tensor(tensor)
+    scalar = {"value_float", "value_int", "value_string"}.intersection(call.node.attributes)
+    return Known(()) if scalar else UNKNOWN
 
 
 def _non_zero(call: Call) -> Known:

@@ -279,6 +279,10 @@ class Debaker:
         )
         if not touched:
             return
+        if node.op_identifier() in self._model.functions:
+            reason = "sizes inside a function are not looked into"
+            self._refuse(node, reason, "run inline-functions first")
+            return
         for value in node.outputs:
             traced, now = self._before[value].static, self._after[value].shape
             if traced is None and (now is not None or value.type is None):
@@ -291,10 +295,10 @@ class Debaker:
             if own and is_used(value) and not isinstance(value.type, ir.SequenceType):
                 self._refuse(node, "the shape of its result is not known for other sizes")
 
-    def _refuse(self, node: ir.Node, reason: str) -> None:
+    def _refuse(self, node: ir.Node, reason: str, remedy: str = _EXPORT) -> None:
         if node not in self._refused:
             self._refused.add(node)
-            self.refusals.append(Refusal(name_node(node), reason, _EXPORT))
+            self.refusals.append(Refusal(name_node(node), reason, remedy))
 
 
 def _named_sizes(node: ir.Node, facts: Facts, rank: int) -> list[tuple[int, int]]:

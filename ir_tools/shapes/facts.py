@@ -72,10 +72,19 @@ class Facts:
     Args:
         ir_version: Of the model: before 4 an initializer that is an input is a constant too.
         rules: What an operator says about its outputs, by domain and operator.
+        functions: Functions of the model, which are looked into at every call.
+        algebra: What makes the atoms; a new one by default.
     """
 
-    def __init__(self, ir_version: int, rules: Mapping[tuple[str, str], Rule]) -> None:
-        self.algebra = Algebra()
+    def __init__(
+        self,
+        ir_version: int,
+        rules: Mapping[tuple[str, str], Rule],
+        functions: Mapping[ir.OperatorIdentifier, ir.Function],
+        algebra: Algebra | None = None,
+    ) -> None:
+        self.algebra = algebra or Algebra()
+        self._functions = functions
         self._ir_version = ir_version
         self._rules = rules
         self._known: dict[ir.Value, Known] = {}
@@ -144,6 +153,10 @@ class Facts:
     def visit(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
         """Find out what holds for a node's outputs; its subgraphs must have been visited."""
         domain = "" if node.domain == "ai.onnx" else node.domain
+        function = self._functions.get(node.op_identifier())
+        if function is not None:
+            self._call(node, function)
+            return
         rule = self._rules.get((domain, node.op_type))
         if rule is None:
             self._ask_library(node, opsets)
@@ -152,10 +165,32 @@ class Facts:
         try:
             found = rule(call)
         except (IndexError, ValueError, KeyError):
-            return  # it does not fit its operator, which is for the checker to say
+            return  # an attribute that the caller gives, or a misfit for the checker to report
         knowns = (found,) if isinstance(found, Known) else found
         for value, known in zip(node.outputs, knowns, strict=False):
             self._known[value] = self._checked(value, known)
+
+    def _call(self, node: ir.Node, function: ir.Function) -> None:
+        """Follow a call through the function's body; what only the body knows stays in it."""
+        inner = Facts(self._ir_version, self._rules, self._functions, self.algebra)
+        for formal, actual in zip(function.inputs, node.inputs, strict=False):
+            inner[formal] = self[actual]
+        visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
+        for value, result in zip(node.outputs, function.outputs, strict=False):
+            known = inner[result]
+            if known.shape is None:
+                continue
+            shape = tuple(
+                self.algebra.axis(value, axis) if inner.made(dim) else dim
+                for axis, dim in enumerate(known.shape)
+            )
+            items = known.elements
+            self._known[value] = Known(shape, None if any(map(inner.made, items or ())) else items)
+
+    def made(self, dim: Dim) -> bool:
+        """Whether an expression depends on a value that a node visited here has made."""
+        values = (self.algebra.atoms[serial].value for serial in self.algebra.atoms_in(dim))
+        return any(value in self._known and value.producer() for value in values if value)
 
     def _ask_library(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
         """Take over static output shapes that follow from static input shapes.
@@ -164,6 +199,8 @@ class Facts:
         where nothing is.
         """
         if node.domain not in ("", "com.microsoft") or any(subgraphs(node)):
+            return
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
             return
         copies: list[ir.Value | None] = []
         for value in node.inputs:
@@ -217,6 +254,8 @@ class Facts:
     def _made_type(self, node: ir.Node) -> ir.DataType | None:
         if node.op_type in ("Shape", "Size"):
             return ir.DataType.INT64
+        if any(attribute.is_ref() for attribute in node.attributes.values()):
+            return None
         if node.op_type == "Cast":
             return ir.DataType(node.attributes.get_int("to", 0))
         if node.op_type in _DECIDES:
@@ -284,19 +323,26 @@ class Call:
         """Whether an optional input is there."""
         return self.input(index) is not None
 
+    def attribute(self, name: str) -> ir.Attr | None:
+        """Return an attribute, None if absent; KeyError for one that a function's caller gives."""
+        attribute = self.node.attributes.get(name)
+        if attribute is not None and attribute.is_ref():
+            raise KeyError(name)
+        return attribute
+
     def get_int(self, name: str, default: int) -> int:
         """Return an integer attribute."""
-        attribute = self.node.attributes.get(name)
+        attribute = self.attribute(name)
         return default if attribute is None else attribute.as_int()
 
     def get_ints(self, name: str) -> tuple[int, ...] | None:
         """Return an integer list attribute, None if absent."""
-        attribute = self.node.attributes.get(name)
+        attribute = self.attribute(name)
         return None if attribute is None else tuple(attribute.as_ints())
 
     def get_string(self, name: str, default: str) -> str:
         """Return a string attribute."""
-        attribute = self.node.attributes.get(name)
+        attribute = self.attribute(name)
         return default if attribute is None else attribute.as_string()
 
     def axes(self, index: int, name: str = "axes") -> tuple[int, ...] | None:
@@ -340,6 +386,5 @@ def visit_scope(
             visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter, prepare)
         if prepare is not None:
             prepare(node, scope)
-        if not any(attribute.is_ref() for attribute in node.attributes.values()):
-            facts.visit(node, scope.opsets)
+        facts.visit(node, scope.opsets)
         each(node, scope)

@@ -21,7 +21,7 @@ def constant_target(node: ir.Node, facts: Facts) -> tuple[int, tuple[int, ...]] 
     replace: the input is a constant already, or more of it matters than is proven.
     """
     finder = _FINDERS.get(node.op_type)
-    if finder is None or len(node.inputs) < 2:
+    if finder is None or len(node.inputs) < 2 or _is_open(node):
         return None
     index, find = finder
     value = node.inputs[index] if index < len(node.inputs) else None
@@ -99,7 +99,7 @@ _FINDERS = {"Reshape": (1, _reshape), "Expand": (1, _expand), "Slice": (2, _slic
 
 def is_no_op(node: ir.Node, facts: Facts) -> bool:
     """Whether a node only hands on its first input, because its shape stays as it is."""
-    if node.op_type not in ("Reshape", "Expand", "Slice", "Tile", "Flatten"):
+    if node.op_type not in ("Reshape", "Expand", "Slice", "Tile", "Flatten") or _is_open(node):
         return False
     before, after = facts[node.inputs[0]].shape, facts[node.outputs[0]].shape
     if before is None or before != after:
@@ -111,3 +111,8 @@ def is_no_op(node: ir.Node, facts: Facts) -> bool:
         return True
     numbers = facts[steps].numbers
     return numbers is not None and set(numbers) == {1}
+
+
+def _is_open(node: ir.Node) -> bool:
+    """Whether a function's caller gives an attribute of the node."""
+    return any(attribute.is_ref() for attribute in node.attributes.values())

@@ -242,6 +242,13 @@ REFUSED = {
         {"x:1": "seq"},
         "'w' has a traced size baked in",
     ),
+    "function": (
+        """<ir_version: 9, opset_import: ["": 18, "f": 1]>
+        g (float[1,6] x) => (float[1,6] y) { y = f.same(x) }
+        <domain: "f", opset_import: ["": 18]> same (a) => (b) { b = Neg(a) }""",
+        {"x:0": "batch"},
+        "run inline-functions first",
+    ),
     "parts of the batch that differ": (
         """g (float[2,6] x) => (float[2,7] y) <float[2,1] k = {1,2}> {
             y = Concat<axis=1>(k, x) }""",

@@ -211,3 +211,30 @@ def test_texts_name_the_axes() -> None:
     assert algebra.text(add(mul(batch, 2), 1)) == "2*batch + 1"
     assert algebra.text(algebra.floordiv(mul(batch, other), 3)) == "floordiv(batch*x:1, 3)"
     assert algebra.text(algebra.element(x, 4)) == "x[4]"
+
+
+def test_calls_of_functions_are_followed_and_their_unknowns_stay_apart() -> None:
+    proto = proto_of("""<ir_version: 9, opset_import: ["": 18, "f": 1]>
+        g (float[a,3] x, float[b,3] y) => (float[p,q] o) {
+            u = f.double(x)  v = f.double(y)  n = f.found(x)  m = f.found(y)  s = f.sizes(x)
+            o = Neg(u) }
+        <domain: "f", opset_import: ["": 18]> double (t) => (r) { r = Concat<axis=0>(t, t) }
+        <domain: "f", opset_import: ["": 18]> found (t) => (r) { r = NonZero(t) }
+        <domain: "f", opset_import: ["": 18]> sizes (t) => (r) { r = Shape(t) }""")
+    facts = hold(proto, {"x": np.ones((2, 3), F32), "y": np.zeros((5, 3), F32)})
+    known = {value.name: facts[value] for value in list(facts._known)}
+    assert facts.algebra.text(known["u"].shape[0]) == "2*a"
+    assert known["n"].shape[0] == 2
+    assert known["n"].shape[1] != known["m"].shape[1]
+    assert known["s"].elements is not None
+
+
+def test_attributes_that_a_caller_gives_are_not_guessed() -> None:
+    proto = proto_of("""<ir_version: 9, opset_import: ["": 18, "f": 1]>
+        g (float[a,3] x) => (float[p] o) { o = f.total<keep=0>(x) }
+        <domain: "f", opset_import: ["": 18]>
+        total <keep>(t) => (r) {
+            k = Constant<value_ints=[1]>()  r = ReduceSum<keepdims: int = @keep>(t, k) }""")
+    facts = hold(proto, {"x": np.ones((2, 3), F32)})
+    (known,) = [facts[value] for value in list(facts._known) if value.name == "o"]
+    assert known.shape is None
