@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vlmpass.cli.app import run
 from vlmpass.demo import Sizes, write_demo_model
 
-TINY = Sizes(hidden=16, heads=4, kv_heads=2, intermediate=24, vocab=512, layers=1, image=28)
+TINY = Sizes(hidden=16, heads=4, kv_heads=2, intermediate=24, vocab=2048, layers=1, image=28)
 
 
 def demo_model(folder: Path, name: str = "tiny.onnx") -> Path:

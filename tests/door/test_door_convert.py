@@ -72,14 +72,14 @@ def test_the_report_as_json_is_read_off_the_result(door, tmp_path):
     assert data["after"]["facts"]["opset"] == 18
     assert "bfloat16" not in data["after"]["facts"]["dtypes"]
     assert data["before"]["facts"]["opset"] == 17
-    assert data["pipeline"].startswith("unify-dtype,convert-opset{to=18}")
+    assert data["pipeline"].endswith("unify-dtype,convert-opset{to=18}")
     assert data["checked"]["types"] is True
     assert data["checked"]["numbers"]["ok"] is True
     sizes = {file["name"]: file["nbytes"] for file in data["saved"]["files"]}
     assert sizes == {name: (tmp_path / name).stat().st_size for name in sizes}
     assert data["after"]["nbytes"] == sum(sizes.values())
     assert data["peak_rss"] > 0
-    assert [each["text"] for each in data["passes"]][:2] == ["unify-dtype", "convert-opset{to=18}"]
+    assert [each["text"] for each in data["passes"]][-2:] == ["unify-dtype", "convert-opset{to=18}"]
 
 
 def test_bfloat16_to_float32_runs_and_equals_its_source(tmp_path):
@@ -175,11 +175,11 @@ def test_an_earlier_output_is_replaced_without_force(door, tmp_path):
 def test_shards_and_a_weight_above_the_limit(tmp_path):
     path = demo_model(tmp_path)
     report = Pipeline(opset=18, dtype="float32").convert(
-        path, tmp_path / "out.onnx", shard_size="24kB", verify=True
+        path, tmp_path / "out.onnx", shard_size="96kB", verify=True
     )
     assert report.after.shards > 2
     for file in report.saved.files:
-        assert file.nbytes <= 24_000 or file.name == "out.onnx"
+        assert file.nbytes <= 96_000
     assert report.checked.numbers.ok
     assert report.passes[-1].changed
 

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from door_tools import demo_model, mlp_model
 
-from vlmpass.passes.registry import PASSES
+from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.passes.registry import PASSES, Registry
 
 
 def test_inspect_says_what_the_model_is_made_of(door, tmp_path):
@@ -117,9 +118,27 @@ def test_passes_lists_them_all_and_shows_one(door):
     assert "required" in out
     data = json.loads(door("passes", "--json")[1])
     assert [each["name"] for each in data] == list(PASSES)
-    (option,) = json.loads(door("passes", "convert-opset", "--json")[1])[0]["options"]
+    (option,) = json.loads(door("passes", "convert-opset", "--json")[1])["options"]
     assert option["name"] == "to"
     assert option["required"] is True
+
+
+def test_a_broken_package_hides_nobody_elses_passes(door, monkeypatch):
+    def broken(self, name):
+        if name == "infer":
+            raise PipelineError("pass 'infer' cannot be loaded")
+        return original(self, name)
+
+    original = Registry.__getitem__
+    monkeypatch.setattr(Registry, "__getitem__", broken)
+    code, out, _ = door("passes")
+    assert code == 0
+    assert "cannot be loaded" in out
+    assert "convert-opset" in out
+    assert {"name": "infer", "error": "pass 'infer' cannot be loaded"} in json.loads(
+        door("passes", "--json")[1]
+    )
+    assert door("passes", "infer")[0] == 2
 
 
 def test_rules_lists_shows_and_explains(door, tmp_path):

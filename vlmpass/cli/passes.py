@@ -10,6 +10,9 @@ from vlmpass.cli.console import show, show_json
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vlmpass.ir_tools.errors import PipelineError
     from vlmpass.passes import Pass
 
 __all__ = ["passes"]
@@ -31,20 +34,39 @@ def passes(
 
     if name is not None and name not in PASSES:
         raise nearest(name, PASSES, "pass")
-    chosen = {key: PASSES[key] for key in PASSES if name in (None, key)}
+    if name is not None:
+        _show_one(PASSES[name], json)
+        return DONE
+    found = {key: _loaded(PASSES, key) for key in PASSES}
     if json:
-        show_json([_data(cls) for cls in chosen.values()])
-    elif name is not None:
-        _show_one(chosen[name])
+        show_json([_data(key, each) for key, each in found.items()])
     else:
-        _show_all(chosen)
+        _show_all(found)
     return DONE
 
 
-def _data(cls: type[Pass]) -> dict[str, object]:
-    from vlmpass.passes.options import options_of, summary_of
+def _loaded(registry: Mapping[str, type[Pass]], name: str) -> type[Pass] | PipelineError:
+    """Return a pass, or why it cannot be loaded: a broken package hides nobody else's passes."""
+    from vlmpass.ir_tools.errors import PipelineError
 
-    options = [
+    try:
+        return registry[name]
+    except PipelineError as error:
+        return error
+
+
+def _data(name: str, found: type[Pass] | PipelineError) -> dict[str, object]:
+    from vlmpass.passes.options import summary_of
+
+    if not isinstance(found, type):
+        return {"name": name, "error": str(found)}
+    return {"name": name, "summary": summary_of(found), "options": _options(found)}
+
+
+def _options(cls: type[Pass]) -> list[dict[str, object]]:
+    from vlmpass.passes.options import options_of
+
+    return [
         {
             "name": "NAME" if option.free else option.name,
             "takes": option.kind.says,
@@ -54,29 +76,31 @@ def _data(cls: type[Pass]) -> dict[str, object]:
         }
         for option in options_of(cls)
     ]
-    return {"name": cls.name, "summary": summary_of(cls), "options": options}
 
 
 def _written(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _show_all(chosen: dict[str, type[Pass]]) -> None:
+def _show_all(found: Mapping[str, type[Pass] | PipelineError]) -> None:
     from rich.text import Text
 
     from vlmpass.passes.options import options_of, summary_of
     from vlmpass.screens.text import grid
 
     table = grid("pass", "", "options")
-    for name, cls in chosen.items():
+    for name, each in found.items():
+        if not isinstance(each, type):
+            table.add_row(Text(name, style="bold"), Text(str(each), style="red"), "")
+            continue
         options = " ".join(
-            f"{option.name}=" if option.required else option.name for option in options_of(cls)
+            f"{option.name}=" if option.required else option.name for option in options_of(each)
         )
-        table.add_row(Text(name, style="bold"), summary_of(cls), Text(options, style="dim"))
+        table.add_row(Text(name, style="bold"), summary_of(each), Text(options, style="dim"))
     show(table)
 
 
-def _show_one(cls: type[Pass]) -> None:
+def _show_one(cls: type[Pass], json: bool) -> None:
     import inspect as introspection
 
     from rich.console import Group
@@ -85,6 +109,9 @@ def _show_one(cls: type[Pass]) -> None:
     from vlmpass.passes.options import options_of
     from vlmpass.screens.text import grid
 
+    if json:
+        show_json(_data(cls.name, cls))
+        return
     parts = [Text(cls.name, style="bold"), Text(introspection.cleandoc(cls.__doc__ or "")), Text()]
     table = grid("option", "takes", "default", "")
     options = options_of(cls)
