@@ -56,6 +56,34 @@ def _bound(op: Tape, value: float, kind: ir.DataType, name: str) -> ir.Value | N
     return scalar(op, value, kind, name)
 
 
+_LONG = (_D.INT64, _D.UINT64)
+"""Integers that no floating type holds, so that comparing is all that older operators offer."""
+
+
+@adapter("Clip", 12, 11)
+def long_bounds(op: Tape, node: ir.Node) -> Outputs:
+    """Clip(x, a, b) -> Where(b < y, b, y), y = Where(x < a, a, x), of integers of 64 bits."""
+    found = operand(node, 0)
+    if dtype(found) not in _LONG:
+        return UNCHANGED
+    low, high = optional_input(node, 1), optional_input(node, 2)
+    if low is not None:
+        found = op.Where(op.Less(found, low), low, found)
+    if high is not None:
+        found = op.Where(op.Less(high, found), high, found)
+    return op.Identity(found) if low is None and high is None else found
+
+
+@adapter("Relu", 14, 13)
+def positive_integers(op: Tape, node: ir.Node) -> Outputs:
+    """Relu(x) -> Where(x < 0, 0, x), of integers of 64 bits."""
+    x = operand(node, 0)
+    if dtype(x) not in _LONG:
+        return UNCHANGED
+    zero = op.const(np.array(0, np.int64))
+    return op.Where(op.Less(x, zero), zero, x)
+
+
 @adapter("Clip", 11, 6)
 def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
     """Clip(x, a, b) -> Clip(x, min=a, max=b), by Max and Min if they vary."""

@@ -31,7 +31,7 @@ CastLike 19 21 23
 CastLike 24 25
 Ceil 6 13
 Celu 12 28
-Clip 11 12 13
+Clip 12 13
 Compress 11 28
 Concat 11 13
 Constant 12 13 19 21 23 24 25
@@ -128,7 +128,7 @@ ReduceMean 11 13
 ReduceMin 11 12 13
 ReduceProd 11 13
 ReduceSumSquare 11 13
-Relu 6 13 14
+Relu 6 13
 Reshape 5 13
 Reshape 14 19 21 23 24 25
 ReverseSequence 10 28
@@ -200,6 +200,7 @@ Max 6 8 12
 MaxPool 1 8 10
 Mean 6 8
 Min 6 8 12
+Clip 11 12
 Equal 13 19
 Identity 13 14
 Mod 13 28
@@ -223,6 +224,7 @@ ReduceMin 18 20
 ReduceProd 1 11
 ReduceSum 1 11
 ReduceSumSquare 1 11
+Relu 13 14
 Reshape 13 14
 Resize 13 18 19
 Scan 9 11

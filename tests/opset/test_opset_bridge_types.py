@@ -322,3 +322,30 @@ def test_a_model_of_an_unknown_opset_is_left_as_it_is():
     with pytest.raises(ModelError, match="imports opset 99"):
         ConvertOpset(to=13).run(model)
     assert model.graph.initializers["w"].dtype == D.INT4
+
+
+WRAPPING = ["Add", "Sub", "Mul", "Max", "Min", "Less", "Equal"]
+NARROW = ["int8", "uint8", "int16", "uint16", "uint32", "int64"]
+
+
+@pytest.mark.parametrize("operator", [*WRAPPING, "Clip", "Relu", "Abs"])
+@pytest.mark.parametrize("kind", NARROW)
+def test_integers_wrap_as_they_did(operator, kind):
+    info = np.iinfo(kind)
+    some = RANDOM.integers(info.min, info.max, 20, dtype=kind, endpoint=True)
+    a = np.concatenate([np.array([info.min, info.max, 0, 1], kind), some])
+    b = RANDOM.permutation(a)
+    if operator in WRAPPING:
+        result = "bool" if operator in ("Less", "Equal") else kind
+        text = f"({kind}[24] a, {kind}[24] b) => ({result}[24] y) {{ y = {operator}(a, b) }}"
+        model, feeds = build(f"agraph {text}", 21), [a, b]
+    else:
+        inner = "Clip(a, l, h)" if operator == "Clip" else f"{operator}(a)"
+        text = f"agraph ({kind}[24] a) => ({kind}[24] y) {{ y = {inner} }}"
+        constants = {"l": (3, D[kind.upper()]), "h": (99, D[kind.upper()])}
+        if operator == "Relu" and kind.startswith("u"):
+            pytest.skip("Relu is of signed types")
+        model, feeds = build(text, 21, **constants if operator == "Clip" else {}), [a]
+    with np.errstate(all="ignore"):
+        assert_same_after(model.clone(), 13, *feeds)
+        assert_same_after(model, 11, *feeds)
