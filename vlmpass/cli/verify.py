@@ -34,8 +34,8 @@ def verify(
         float | None,
         typer.Option(
             metavar="X",
-            help="Largest relative error allowed; by default 1e-4 for float32, 5e-3 for float16,"
-            " 4e-2 for bfloat16, and three times that with --emulate.",
+            help="Largest relative error allowed; by default 1e-4 for float32, 1e-2 for float16,"
+            " 8e-2 for bfloat16, and twice that with --emulate.",
             show_default=False,
         ),
     ] = None,
