@@ -24,6 +24,7 @@ from vlmpass.ir_tools.save.prepare import model_path
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import as_weight
 from vlmpass.judge import Judge
+from vlmpass.notes import losses, warnings_kept
 from vlmpass.passes import PassManager, RunReport, parse
 from vlmpass.passes.instruments.base import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
@@ -165,6 +166,7 @@ class _Run:
         self._before = _snapshot(self.work, self._path)  # now: the file may be about to be replaced
         self._source = None if self._path is not None else clone(self.work)
         self._ran: list[RunReport] = []
+        self._notes: list[str] = []
 
     def transform(self) -> None:
         """Run the passes."""
@@ -183,7 +185,8 @@ class _Run:
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
-        self._ran.append(manager.run(self.work, in_place=True))
+        with warnings_kept(self._notes):
+            self._ran.append(manager.run(self.work, in_place=True))
 
     def judge(self, result: ir.Model) -> Checked:
         """Return what was verified of a result, or raise."""
@@ -214,7 +217,7 @@ class _Run:
             peak_rss=peak_rss(),
             source=self._path,
             saved=saved,
-            notes=tuple(_lost(saved)) if saved is not None else (),
+            notes=(*self._notes, *(losses(saved) if saved is not None else ())),
             result=result,
         )
 
@@ -228,19 +231,6 @@ def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
     files.discard(os.path.realpath(path))  # large inline weights lie in the model file itself
     total = sum(os.path.getsize(each) for each in (path, *files))
     return Snapshot(facts, total, len(files))
-
-
-def _lost(saved: SaveReport) -> list[str]:
-    """Say which weights hold values that their new type cannot."""
-    overflowed = {name: tally.overflowed for name, tally in saved.tallies.items()}
-    notes = []
-    for name, count in overflowed.items():
-        if count:
-            notes.append(f"{count} values of {name} overflow in their new type")
-    flushed = sum(tally.underflowed for tally in saved.tallies.values())
-    if flushed:
-        notes.append(f"{flushed} values of {len(saved.tallies)} weights are too small and become 0")
-    return notes
 
 
 def _refuse_foreign(path: Path, force: bool) -> None:

@@ -210,7 +210,7 @@ def write_files(
             for future in done:
                 future.result()
             if progress is not None:
-                progress(writer.done, total)
+                progress(writer.done if pending else total, total)  # gaps are never written
     finally:
         writer.stop.set()
         pool.shutdown(cancel_futures=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
 
-__all__ = ["progress_bar", "say", "show", "show_json"]
+__all__ = ["Status", "say", "show", "show_json", "status"]
 
 _WIDTH = 100
 
@@ -45,25 +46,51 @@ def say(text: str) -> None:
     sys.stderr.write(text.rstrip("\n") + "\n")
 
 
-@contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with bytes and rate on standard error while that is a terminal.
+class Status:
+    """Shows what is going on; this one shows nothing, because nobody is looking."""
 
-    Yields:
-        What takes bytes done and bytes in all.
-    """
+    def stage(self, text: str) -> None:
+        """Say what is being done now."""
+
+    def bytes(self, done: int, total: int) -> None:
+        """Say how many bytes are written, of how many."""
+
+
+class _Bar(Status):
+    """A line at the bottom of the terminal: what is being done, a bar, bytes and rate."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("opening", total=None, amount="")
+
+    def stage(self, text: str) -> None:
+        self._progress.update(self._task, description=text, amount="")
+
+    def bytes(self, done: int, total: int) -> None:
+        from vlmpass.screens.text import size
+
+        self._progress.update(self._task, completed=done, total=total)
+        speed = self._progress.tasks[0].speed
+        rate = f", {size(round(speed))}/s" if speed else ""
+        self._progress.update(
+            self._task, description="writing", amount=f"{size(done)} of {size(total)}{rate}"
+        )
+        if done == total:
+            self.stage("checking")
+
+
+@contextmanager
+def status() -> Iterator[Status]:
+    """Show a status line on standard error while that is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield Status()
         return
-    from rich import progress as bars
+    from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
     )
-    with bars.Progress(*columns, console=_console(sys.stderr), transient=True) as progress:
-        task = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with Progress(*columns, console=_console(sys.stderr), transient=True) as progress:
+        yield _Bar(progress)

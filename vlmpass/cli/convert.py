@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmpass.cli.console import progress_bar, show, show_json
+from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
@@ -109,16 +109,19 @@ def convert(
     The result passes ONNX's full type check and computes what IN computes, or nothing is written.
     IN stays as it is; an earlier OUT stays usable until the new one is complete.
     """
+    from vlmpass.cli.announce import announce
     from vlmpass.cli.naming import output_beside
     from vlmpass.pipeline import Pipeline
 
-    instruments = _instruments(verify_each, dump, limit)
-    pipeline = Pipeline(passes, opset=opset, dtype=dtype, target=target, instruments=instruments)
     asked = [_opset_word(opset), dtype, target, "passes" if passes else None]
     if layout != "default":
         asked.append(layout)
     path = output or output_beside(source, asked)
-    with progress_bar(f"writing {path.name}") as progress:
+    with status() as shown:
+        instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
+        pipeline = Pipeline(
+            passes, opset=opset, dtype=dtype, target=target, instruments=instruments
+        )
         report = pipeline.convert(
             source,
             path,
@@ -128,7 +131,7 @@ def convert(
             jobs=jobs,
             verify=verify,
             force=force,
-            progress=progress,
+            progress=shown.bytes,
         )
     if json:
         show_json(report.to_json())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlmpass.cli.console import progress_bar, show, show_json
+from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.verb import DONE, verb
 
 __all__ = ["demo"]
@@ -25,18 +25,22 @@ def demo(
     The model has patches, a vision encoder and a decoder with a cache, at opset 17; ONNX Runtime's
     CPU cannot run it. The result is at opset 18 in shards of 8 MB, checked and compared.
     """
+    from vlmpass.cli.announce import announce
     from vlmpass.demo import write_demo_model
     from vlmpass.pipeline import Pipeline
 
     folder.mkdir(parents=True, exist_ok=True)
     source = write_demo_model(folder / "tiny-vlm.onnx")
-    with progress_bar("writing tiny-vlm.float32.onnx") as progress:
-        report = Pipeline(opset=18, dtype="float32", target="ort-cpu").convert(
+    with status() as shown:
+        pipeline = Pipeline(
+            opset=18, dtype="float32", target="ort-cpu", instruments=[announce(shown)]
+        )
+        report = pipeline.convert(
             source,
             folder / "tiny-vlm.float32.onnx",
             shard_size="8MB",
             verify=True,
-            progress=progress,
+            progress=shown.bytes,
         )
     if json:
         show_json(report.to_json())

@@ -22,7 +22,7 @@ def numbers_line(found: Verification) -> Text:
     at = f" at {trials}" if trials else ""
     if not found.ok:
         return Text(f"{of} compared{at}: not equal", style="red")
-    how = "" if found.expected_ran == "ONNX Runtime" else f" (source by {found.expected_ran})"
+    how = "" if found.expected_ran == "ONNX Runtime" else f" (source run by {found.expected_ran})"
     if found.max_rel == 0:
         return Text.assemble((f"{of} equal bit for bit", "green"), f"{at}{how}")
     bound = max(output.tolerance for output in found.outputs)

@@ -1,0 +1,57 @@
+"""What a run warns of, kept for its report."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vlmpass.ir_tools.save import SaveReport
+
+__all__ = ["losses", "warnings_kept"]
+
+_LOGGER = logging.getLogger("vlmpass")
+
+
+class _Keeper(logging.Handler):
+    """Takes the warnings of one thread down."""
+
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._notes = notes
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._notes.append(record.getMessage())
+
+
+@contextmanager
+def warnings_kept(notes: list[str]) -> Iterator[None]:
+    """Add what vlmpass warns of meanwhile, in this thread, to a list.
+
+    Args:
+        notes: One line each; nothing of it goes to standard error any more, unless the program
+            has logging handlers of its own.
+    """
+    keeper = _Keeper(notes)
+    _LOGGER.addHandler(keeper)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(keeper)
+
+
+def losses(saved: SaveReport) -> list[str]:
+    """Say which weights hold values that their new type cannot."""
+    notes = [
+        f"{tally.overflowed} values of {name} overflow in their new type"
+        for name, tally in saved.tallies.items()
+        if tally.overflowed
+    ]
+    flushed = [tally.underflowed for tally in saved.tallies.values() if tally.underflowed]
+    if flushed:
+        weights = f"{len(flushed)} weight{'s' if len(flushed) > 1 else ''}"
+        notes.append(f"{sum(flushed)} values of {weights} are too small and become 0")
+    return notes
