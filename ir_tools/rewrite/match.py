@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -36,7 +36,7 @@ Goal: TypeAlias = "tuple[Pattern, ir.Value | None, ir.Node]"
 Goals: TypeAlias = "tuple[Goal, Goals] | None"
 Steps: TypeAlias = "Sequence[Sequence[Goal]]"
 _NO_FAILURE: Final = (-1, None, Declined(""))
-Bound: TypeAlias = "tuple[dict[str, object] | dict[Op, ir.Node] | dict[ir.Node, Through], object]"
+Bound: TypeAlias = "tuple[dict[Any, Any], object]"
 _DONE: Final[Steps] = ((),)
 _FAIL: Final[Steps] = ()
 
@@ -83,6 +83,7 @@ class Match:
         self._kinds = rule.kinds
         self._root: ir.Node | None = None
         self._trail: list[Bound] = []
+        self._values: dict[Pattern, ir.Value | None] = {}
 
     def run(self, node: ir.Node) -> bool:
         """Match the rule with its first root at a node."""
@@ -132,7 +133,7 @@ class Match:
     def _undo(self, mark: int) -> None:
         while len(self._trail) > mark:
             table, key = self._trail.pop()
-            del table[key]  # type: ignore[arg-type]
+            del table[key]
 
     def _fail(self, node: ir.Node, text: str, *details: object) -> Steps:
         count = len(self.nodes) + len(self.passed)
@@ -216,8 +217,23 @@ class Match:
         array = self._scalar(value, user) if kind.scalar else self._around.constants.small(value)
         return MISS if array is None else kind.of_array(array)
 
+    def _again(self, pattern: Pattern, value: ir.Value | None, user: ir.Node) -> Steps | None:
+        """Hold a pattern that stands in several places to one value; None at the first place."""
+        if pattern in self._values:
+            if self._values[pattern] is value:
+                return _DONE
+            other = Found(self._values[pattern])
+            return self._fail(user, "expected {} again, found {}", other, Found(value))
+        self._values[pattern] = value
+        self._trail.append((self._values, pattern))
+        return None
+
     def _either(self, pattern: Either, value: ir.Value | None, user: ir.Node) -> Steps:
         plan, token = self.rule.plan, self._around.token(value)
+        if pattern in plan.repeated:
+            again = self._again(pattern, value, user)
+            if again is not None:
+                return again
         steps = [
             ((option, value, user),)
             for option in pattern.options
@@ -233,6 +249,14 @@ class Match:
         return (((pattern.inner, value, user),),) if steps else steps
 
     def _through(self, pattern: Through, value: ir.Value | None, user: ir.Node) -> Steps:
+        if pattern in self.rule.plan.repeated:
+            again = self._again(pattern, value, user)
+            if again is not None:
+                return again
+        return self._behind(pattern, value, user)
+
+    def _behind(self, pattern: Through, value: ir.Value | None, user: ir.Node) -> Steps:
+        """Look through one more node, or match what is inside here."""
         here: Goal = (pattern.inner, value, user)
         node = value.producer() if value is not None else None
         if node is None or node.op_type not in pattern.ops or node.graph is not user.graph:
@@ -242,7 +266,7 @@ class Match:
     def _skip(self, skip: _Skip) -> Steps:
         self.passed[skip.node] = skip.through
         self._trail.append((self.passed, skip.node))
-        return (((skip.through, skip.node.inputs[0], skip.node),),)
+        return self._behind(skip.through, skip.node.inputs[0], skip.node)
 
     def _op(self, op: Op, value: ir.Value | None, index: int, user: ir.Node) -> Steps:
         node = value.producer() if value is not None else None

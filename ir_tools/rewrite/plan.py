@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, TypeAlias
@@ -78,6 +79,7 @@ class Plan:
         parents: The node patterns that use a node pattern, Through and Either left out.
         root_ops: The node patterns that can be the first root.
         through: The optional wrappers.
+        repeated: Alternatives and wrappers that stand in several places: one value each.
     """
 
     roots: tuple[Pattern, ...]
@@ -88,6 +90,7 @@ class Plan:
     parents: Mapping[Op, tuple[Op, ...]]
     root_ops: tuple[Op, ...]
     through: tuple[Through, ...]
+    repeated: frozenset[Pattern]
 
     @cached_property
     def uncertain(self) -> tuple[str, ...]:
@@ -204,6 +207,14 @@ def _ops_below(pattern: Pattern) -> Iterator[Op]:
             yield from _ops_below(part)
 
 
+def _repeated(patterns: Iterable[Pattern]) -> frozenset[Pattern]:
+    """Return the alternatives and wrappers that are part of several patterns."""
+    places = Counter(part for pattern in patterns for part in _parts(pattern))
+    return frozenset(
+        part for part, count in places.items() if count > 1 and isinstance(part, (Either, Through))
+    )
+
+
 def _parents(ops: tuple[Op, ...]) -> dict[Op, tuple[Op, ...]]:
     parents: dict[Op, dict[Op, None]] = {op: {} for op in ops}
     for user in ops:
@@ -273,6 +284,7 @@ def plan_of(roots: tuple[Pattern, ...], kinds: Mapping[str, Kind]) -> Plan | str
         _parents(ops),
         root_ops,
         tuple(pattern for pattern in seen if isinstance(pattern, Through)),
+        _repeated(seen),
     )
 
 

@@ -57,14 +57,15 @@ def _rounding(dtype: np.dtype) -> float:
 def is_number(array: np.ndarray, expected: float) -> bool:
     """Return whether the first element of a constant is a number.
 
-    A number that the element type holds, such as 1 or 0.5, must be met exactly; another one, such
-    as 0.7071067811865476, within one rounding of that type or 2e-6, whichever is more.
+    A number that float32 and the element type hold, such as 1 or 0.5, must be met exactly; another
+    one, such as 0.7071067811865476, within one rounding of that type or 2e-6, whichever is more.
     """
     found = float(array.flat[0])
     if found == expected or array.dtype.kind not in "fV":
         return found == expected
+    exact = np.asarray(expected, np.float32)
     with np.errstate(over="ignore"):
-        if float(np.asarray(expected).astype(array.dtype)) == expected:
+        if float(exact) == expected and float(exact.astype(array.dtype)) == expected:
             return False
     return abs(found - expected) <= _rounding(array.dtype) * abs(expected)
 
