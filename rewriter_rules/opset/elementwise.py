@@ -84,6 +84,22 @@ def positive_integers(op: Tape, node: ir.Node) -> Outputs:
     return op.Where(op.Less(x, zero), zero, x)
 
 
+@adapter("Less Greater", 9, 7)
+def long_by_halves(op: Tape, node: ir.Node) -> Outputs:
+    """Less(x, y) of int64 -> Or(h < k, And(h == k, l < m)), x = 2^32 h + l, y = 2^32 k + m."""
+    if dtype(operand(node, 0)) != _D.INT64:
+        return UNCHANGED
+    half = op.const(np.array(2**32, np.int64))
+    high = [op.Div(operand(node, index), half) for index in range(2)]
+    low = [op.Sub(operand(node, i), op.Mul(h, half)) for i, h in enumerate(high)]
+    # Each half is exact in double, the widest type that is compared there.
+    first, second = (
+        op.node(node.op_type, [op.Cast(part, to=_D.DOUBLE) for part in parts])[0]
+        for parts in (high, low)
+    )
+    return op.Or(first, op.And(op.Equal(*high), second))
+
+
 @adapter("Clip", 11, 6)
 def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
     """Clip(x, a, b) -> Clip(x, min=a, max=b), by Max and Min if they vary."""

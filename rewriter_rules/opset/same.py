@@ -64,7 +64,7 @@ Gemm 11 13
 GlobalAveragePool 1 22
 GlobalLpPool 2 22
 GlobalMaxPool 1 22
-Greater 7 9 13
+Greater 9 13
 GreaterOrEqual 12 16
 GridSample 20 22
 HardSigmoid 6 22
@@ -78,7 +78,7 @@ IsNaN 9 13 20
 LRN 1 13
 LSTM 14 22
 LeakyRelu 6 16
-Less 7 9 13
+Less 9 13
 LessOrEqual 12 16
 Log 6 13
 Loop 1 11 13 16 19 21 23 24 25
@@ -191,6 +191,7 @@ GRU 7 14
 Gather 1 11
 GatherND 11 12
 Gemm 9 11
+Greater 7 9
 Hardmax 1 11
 If 1 11
 LSTM 7 14
@@ -203,6 +204,7 @@ Min 6 8 12
 Clip 11 12
 Equal 13 19
 Identity 13 14
+Less 7 9
 Mod 13 28
 OneHot 9 11
 OptionalGetElement 15 18

@@ -349,3 +349,19 @@ def test_integers_wrap_as_they_did(operator, kind):
     with np.errstate(all="ignore"):
         assert_same_after(model.clone(), 13, *feeds)
         assert_same_after(model, 11, *feeds)
+
+
+@pytest.mark.parametrize("to", [8, 7])
+@pytest.mark.parametrize("operator", ["Less", "Greater"])
+def test_long_integers_are_compared_by_their_halves(operator, to):
+    info = np.iinfo(np.int64)
+    ends = [info.min, info.min + 1, info.max, info.max - 1, 0, 1, -1, 2**32, -(2**32)]
+    ends += [2**32 - 1, 1 - 2**32, 2**53, 2**53 + 1, -(2**53) - 1]
+    a = np.array(ends, np.int64)
+    count = len(a)
+    model = build(
+        f"agraph (int64[{count},1] a, int64[{count}] b) => (bool[{count},{count}] y)"
+        f" {{ y = {operator}(a, b) }}",
+        13,
+    )
+    assert_same_after(model, to, a[:, None], a)
