@@ -1,0 +1,83 @@
+"""convert --dtype from end to end: what runs nowhere comes out in float32 and equals PyTorch."""
+
+import json
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from dtype_tools import EXPORTS, check, dtypes_left, export, parse, relative_error
+
+from vlmpass import Pipeline
+from vlmpass.cli.app import run as command
+from vlmpass.ir_tools.run import Runner
+from vlmpass.presets import DTYPES
+
+D = ir.DataType
+NARROW = {D.BFLOAT16, D.FLOAT16, D.COMPLEX128}
+
+
+@pytest.mark.parametrize("opset", [None, 21])
+@pytest.mark.parametrize(
+    ("name", "compared"),
+    [
+        ("decoder.bfloat16.ts17", True),
+        ("decoder.bfloat16.dyn23", True),
+        ("decoder.float16.ts17", True),
+        ("vision.bfloat16.ts17", False),  # Cast(to=COMPLEX128): nothing runs the source
+        ("vision.bfloat16.dyn18", True),
+        ("text.float16.ts17", True),
+        ("quant_mod.float16.ts17", True),
+    ],
+)
+def test_convert_half_exports_to_float32(name, compared, opset, tmp_path):
+    path = tmp_path / "out.onnx"
+    report = Pipeline(dtype="float32", opset=opset, target="ort-cpu").convert(
+        EXPORTS / f"{name}.onnx", path
+    )
+    assert report.checked.types
+    assert (report.checked.numbers is not None) == compared
+    onnx.checker.check_model(path, full_check=True)
+    assert not dtypes_left(ir.load(path)) & NARROW
+    _, feeds, wanted = export(name)
+    with Runner(path) as runner:
+        made = runner.run(feeds)
+    for key, reference in wanted.items():
+        # Constants such as positions and 1 / sqrt(head) were rounded when it was exported.
+        assert relative_error(made[key], reference) < 2e-4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_convert_repairs_types_first(dtype):
+    model = parse(
+        """g (float[2] x, float16[2] z) => (float16[2] y)
+        { a = Add(x, z) y = Cast<to=10>(a) }"""
+    )
+    result = Pipeline(dtype=dtype).run(model).model
+    check(result)
+    again = Pipeline(dtype=dtype).run(result)
+    assert not any(each.changed for each in again.passes)
+
+
+def test_convert_reports_what_was_lost(capsys, tmp_path):
+    weight = np.full((64, 64), 0.01, np.float32)
+    weight[0, :3] = 1e-9
+    model = parse(
+        """g (bool[1,64] m, float[1,64] s) => (float[1,64] y) {
+        c = Constant<value = float {-3.4028235e38}>() z = Constant<value = float {0}>()
+        b = Where(m, z, c) a = Add(s, b) p = Softmax(a) y = MatMul(p, w) }"""
+    )
+    w = ir.Value(name="w", type=ir.TensorType(D.FLOAT), shape=ir.Shape([64, 64]))
+    w.const_value = ir.tensor(weight, name="w")
+    model.graph.register_initializer(w)
+    model.graph[-1].replace_input_with(1, w)
+    ir.save(model, tmp_path / "in.onnx")
+    given = ["convert", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--dtype", "float16"]
+    assert command(given) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "note      masks refitted to the range of the new type: c (Constant)" in shown.out
+    assert "note      some elements become zero in: initializer w" in shown.out
+    assert "note      3 values of 1 weight are too small and become 0" in shown.out
+    assert command([*given, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["notes"]) == 3
