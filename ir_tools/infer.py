@@ -36,6 +36,8 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     except (symbolic.OpUsageError, symbolic.ShapeInferenceError, ValueError):
         return
     for output in node.outputs:
+        # Its notes on the elements of shape tensors would be written into the file.
+        output.metadata_props.pop(symbolic.SYM_DATA_KEY, None)
         if output.shape is not None:
             output.shape = ir.Shape(
                 [

@@ -38,11 +38,6 @@ class Scope:
         return isinstance(self.owner, ir.Function)
 
     @property
-    def holds_initializers(self) -> bool:
-        """Whether a constant may be an initializer here; a function has Constant nodes only."""
-        return isinstance(self.graph, ir.Graph)
-
-    @property
     def opsets(self) -> Mapping[str, int]:
         """Imported opset version by domain."""
         return self.owner.opset_imports

@@ -50,7 +50,7 @@ class QuantLinear(Pass):
         found = [
             (scope, node, quantized)
             for scope in scopes(model)
-            if scope.holds_initializers and not scope.in_function
+            if not scope.in_function
             for node, quantized in self._layers(scope)
         ]
         refusals = [
