@@ -50,6 +50,7 @@ class Tape:
         opsets: Imported opset version by domain, as it will be when the nodes are in place.
         hint: What names of new nodes and values start with, usually the replaced node's name.
         emits: Domains beyond the standard one whose operators are welcome.
+        in_function: Whether the nodes will stand in a function.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Tape:
         opsets: Mapping[str, int],
         hint: str,
         emits: Collection[str] = (),
+        in_function: bool = False,
     ) -> None:
         self.emits = emits
+        self.in_function = in_function
         self.names = names
         self.opsets = opsets
         self.hint = hint

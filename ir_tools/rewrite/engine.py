@@ -131,7 +131,7 @@ class _Engine:
         if index is None:
             opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
-            around = Surroundings(scope.opsets, self._constants, self.emits)
+            around = Surroundings(scope.opsets, self._constants, self.emits, scope.in_function)
             index = self._indices[scope.owner] = Index(offered, around)
         return index
 

@@ -102,7 +102,8 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     ops = {op for root in rule.plan.root_ops for op in root.ops}
     attempts = []
     for scope in scopes(model):
-        around = Surroundings(scope.opsets, constants, rule.emits | rule.or_emits)
+        welcome = rule.emits | rule.or_emits
+        around = Surroundings(scope.opsets, constants, welcome, scope.in_function)
         for node in scope.graph:
             if (node.domain, node.op_type) not in ops or not node.outputs:
                 continue

@@ -79,13 +79,19 @@ class Surroundings:
         opsets: Imported opset version by domain.
         constants: Reads constants.
         emits: Domains beyond the standard one whose operators are welcome.
+        in_function: Whether the nodes stand in a function.
     """
 
     def __init__(
-        self, opsets: Mapping[str, int], constants: Constants, emits: Collection[str] = ()
+        self,
+        opsets: Mapping[str, int],
+        constants: Constants,
+        emits: Collection[str] = (),
+        in_function: bool = False,
     ) -> None:
         self.opsets = opsets
         self.emits = emits
+        self.in_function = in_function
         self.constants = constants
         self._layouts: dict[tuple[Op, Signature], Layout] = {}
 

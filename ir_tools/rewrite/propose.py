@@ -141,7 +141,7 @@ def propose(
     gone = leaving(match)
     if isinstance(gone, Declined):
         return match, gone
-    tape = Tape(names, around.opsets, hint, around.emits)
+    tape = Tape(names, around.opsets, hint, around.emits, around.in_function)
     new = build(rule, tape, match.captured)
     found = new if isinstance(new, Declined) else _checked(match, tape, gone, new)
     if isinstance(found, Proposal):

@@ -11,6 +11,9 @@ from vlmpass.rewriter_rules.simplify.known import FLOATS, dim, rank, same_shape
 
 __all__ = ["NORMS"]
 
+NOT_IN_FUNCTIONS = "ONNX Runtime crashes on its own {} in a function; run inline-functions first"
+"""Seen with 1.31: loading dies where the operator is none of the standard's at that opset."""
+
 WIDE = P.maybe.Cast("x", to="stash").named("wide")
 """What the statistics are computed of: x itself, or x in a wider type."""
 
@@ -89,6 +92,9 @@ def rms_normalization(
 ) -> Replacement:
     """x / sqrt(mean(x * x) + eps) * scale -> RMSNormalization(x, scale)."""
     operator = "SimplifiedLayerNormalization" if ORT in op.emits else "RMSNormalization"
+    if op.in_function and op.opsets[""] < 23:
+        return refuse(NOT_IN_FUNCTIONS, operator)
+    operator = "RMSNormalization" if op.in_function else operator
     source = _source(x, wide, narrow, count, share)
     return _normal(op, operator, source, wide.dtype, eps, scale)
 
@@ -111,6 +117,8 @@ def layer_normalization(
     bias: Value | None,
 ) -> Replacement:
     """(x - mean(x)) / sqrt(var(x) + eps) * scale + bias -> LayerNormalization(x, scale, bias)."""
+    if op.in_function and op.opsets[""] < 17:
+        return refuse(NOT_IN_FUNCTIONS, "LayerNormalization")
     source = _source(x, wide, narrow, count, share)
     return _normal(op, "LayerNormalization", source, wide.dtype, eps, scale, bias)
 

@@ -63,7 +63,7 @@ def rms_normalization(op: Tape, node: ir.Node) -> Outputs:
     x, scale = operand(node, 0), operand(node, 1)
     stash, axes = _stash(node, x), _last_axes(node, x)
     wide = _cast(op, x, stash)
-    mean = op.ReduceMean(op.Mul(wide, wide), vector(op, axes, "axes"))
+    mean = op.ReduceMean(op.Mul(wide, wide), axes=axes)
     epsilon = scalar(op, real(node, "epsilon", 1e-5), stash, "epsilon")
     normal = op.Div(wide, op.Sqrt(op.Add(mean, epsilon)))
     # The output has the scale's type: the narrow product the specification asks for.

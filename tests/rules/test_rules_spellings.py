@@ -189,3 +189,19 @@ def test_fusing_what_was_unfused_gives_it_back(
     assert len(model.graph) > 1
     assert difference(expected, run(model, feed)) == ""
     rewrites(FUSE, model, text, opset=opset)
+
+
+@pytest.mark.parametrize(("opset", "fuses"), [(18, False), (23, True)])
+def test_in_a_function_only_standard_operators_are_emitted(opset: int, fuses: bool) -> None:
+    text = f"""<ir_version: 10, opset_import: ["" : {opset}, "local" : 1]>
+        g (float[2,n,8] x, float[8] g) => (float[2,n,8] y) {{ y = local.norm(x, g) }}
+        <domain: "local", opset_import: ["" : {opset}]>
+        norm (x, g) => (y) {{ {CONSTANTS} {MEANS["pow"]} {OVER_ROOT["power"]} y = Mul(z, g) }}"""
+    model = parse(text)
+    (function,) = model.functions.values()
+    for value in (*function.inputs, *(output for node in function for output in node.outputs)):
+        rank = 1 if value.name == "g" else 3
+        value.type, value.shape = ir.TensorType(FLOAT), ir.Shape([2, "n", 8][3 - rank :])
+    assert bool(apply_rules(model, FUSE, emits=["com.microsoft"])) == fuses
+    assert ("RMSNormalization" in _kinds(model)) == fuses
+    run(model, random_inputs(model))
