@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmpass.cli.console import show, show_json
+from vlmpass.cli.console import say, show, show_json
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
@@ -55,12 +55,17 @@ def inspect(
 
 
 def _shaped(model: ir.Model) -> ir.Model:
-    """Return a copy with functions inlined and shapes inferred."""
+    """Return a copy with functions inlined and shapes inferred, as far as the model allows."""
     from vlmpass.ir_tools.clone import clone
+    from vlmpass.ir_tools.errors import VlmpassError
     from vlmpass.passes import PassManager, parse
 
     shaped = clone(model)
-    PassManager(parse("inline-functions,infer")).run(shaped, in_place=True)
+    try:
+        PassManager(parse("inline-functions,infer")).run(shaped, in_place=True)
+    except VlmpassError as error:
+        say(f"vlmpass: note: only declared shapes are known: {error.problem}")
+        return model
     return shaped
 
 
