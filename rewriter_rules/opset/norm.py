@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -57,13 +59,20 @@ def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
     return outputs
 
 
+def _mean(op: Tape, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Record a mean over axes in the form that the tape's opset has."""
+    if op.opsets[""] < 18:
+        return op.ReduceMean(x, axes=axes)
+    return op.ReduceMean(x, vector(op, axes, "axes"))
+
+
 @expansion("RMSNormalization", 23)
 def rms_normalization(op: Tape, node: ir.Node) -> Outputs:
     """RMSNormalization(x, s) -> x / sqrt(mean(x * x) + eps) * s."""
     x, scale = operand(node, 0), operand(node, 1)
     stash, axes = _stash(node, x), _last_axes(node, x)
     wide = _cast(op, x, stash)
-    mean = op.ReduceMean(op.Mul(wide, wide), axes=axes)
+    mean = _mean(op, op.Mul(wide, wide), axes)
     epsilon = scalar(op, real(node, "epsilon", 1e-5), stash, "epsilon")
     normal = op.Div(wide, op.Sqrt(op.Add(mean, epsilon)))
     # The output has the scale's type: the narrow product the specification asks for.

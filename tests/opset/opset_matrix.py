@@ -3,6 +3,7 @@
 Run as a script it goes through the whole matrix and prints the figures:
 
     python -m tests.opset.opset_matrix [--jobs N] [--targets 11,13] [--only REGEX] [--page FILE]
+    python -m tests.opset.opset_matrix --back    # there and back again
 """
 
 from __future__ import annotations
@@ -180,8 +181,8 @@ def _compare(case: Any, model: onnx.ModelProto) -> tuple[str, str]:
     return worst
 
 
-def judge(case: Any, target: int) -> Verdict:
-    """Convert one case and say what became of it."""
+def judge(case: Any, target: int, back: bool = False) -> Verdict:
+    """Convert one case, if asked back again too, and say what became of it."""
     source = opset_of(case.model)
     assert source is not None
 
@@ -190,6 +191,8 @@ def judge(case: Any, target: int) -> Verdict:
 
     try:
         converted = convert(case.model, target)
+        if back:
+            converted = convert(converted, source)
     except Refused as refused:
         return verdict("refused", "; ".join(r.reason for r in refused.refusals))
     except Exception as error:  # noqa: BLE001 - a crash is a finding, like a wrong result
@@ -208,7 +211,7 @@ def judge(case: Any, target: int) -> Verdict:
     return verdict(kind, reason)
 
 
-def shard(index: int, count: int, targets: Sequence[int], only: str) -> list[Verdict]:
+def shard(index: int, count: int, targets: Sequence[int], only: str, back: bool) -> list[Verdict]:
     """Judge every count-th case at each target that is not its own opset."""
     names = [name for name in cases() if re.search(only, name)][index::count]
     found = []
@@ -216,14 +219,15 @@ def shard(index: int, count: int, targets: Sequence[int], only: str) -> list[Ver
         ort.set_default_logger_severity(4)
     for name in names:
         case = cases()[name]
-        found += [judge(case, target) for target in targets if target != opset_of(case.model)]
+        others = [target for target in targets if target != opset_of(case.model)]
+        found += [judge(case, target, back) for target in others]
     return found
 
 
-def run(jobs: int, targets: Sequence[int], only: str = "") -> list[Verdict]:
-    """Judge the matrix in several processes."""
+def run(jobs: int, targets: Sequence[int], only: str = "", back: bool = False) -> list[Verdict]:
+    """Judge the matrix, or all its round trips, in several processes."""
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        parts = [pool.submit(shard, i, 4 * jobs, targets, only) for i in range(4 * jobs)]
+        parts = [pool.submit(shard, i, 4 * jobs, targets, only, back) for i in range(4 * jobs)]
         return [verdict for part in parts for verdict in part.result()]
 
 
@@ -293,11 +297,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--targets", default=",".join(map(str, TARGETS)))
     parser.add_argument("--only", default="")
+    parser.add_argument("--back", action="store_true", help="to each opset and back again")
     parser.add_argument("--json", default="")
     parser.add_argument("--page", default="", help="write the figures as Markdown")
     arguments = parser.parse_args()
     targets = [int(word) for word in arguments.targets.split(",")]
-    verdicts = run(arguments.jobs, targets, arguments.only)
+    verdicts = run(arguments.jobs, targets, arguments.only, arguments.back)
     for side, counts in tally(verdicts).items():
         print(side, sum(counts.values()), dict(sorted(counts.items())))
     bad = [v for v in verdicts if v.kind in ("wrong", "invalid", "crash", "unrun")]
