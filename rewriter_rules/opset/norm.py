@@ -41,15 +41,22 @@ def _last_axes(node: ir.Node, x: ir.Value) -> list[int]:
     return list(range(axis if axis < 0 else normalized(axis, rank(x)) - rank(x), 0))
 
 
+def _mean(op: Tape, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Record a mean over axes in the form that the tape's opset has."""
+    if op.opsets[""] < 18:
+        return op.ReduceMean(x, axes=axes)
+    return op.ReduceMean(x, vector(op, axes, "axes"))
+
+
 @expansion("LayerNormalization", 17)
 def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
     """LayerNormalization(x, s, b) -> (x - mean) / sqrt(var + eps) * s + b."""
     x, scale, bias = operand(node, 0), operand(node, 1), optional_input(node, 2)
     stash, axes = _stash(node, x), _last_axes(node, x)
     wide = _cast(op, x, stash)
-    mean = op.ReduceMean(wide, axes=axes)
+    mean = _mean(op, wide, axes)
     centred = op.Sub(wide, mean)
-    variance = op.ReduceMean(op.Mul(centred, centred), axes=axes)
+    variance = _mean(op, op.Mul(centred, centred), axes)
     epsilon = scalar(op, real(node, "epsilon", 1e-5), stash, "epsilon")
     deviation = op.Sqrt(op.Add(variance, epsilon))
     scaled = op.Mul(_cast(op, op.Div(centred, deviation), dtype(x)), scale)
@@ -57,13 +64,6 @@ def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
     if used(node, 1) or used(node, 2):
         outputs += [mean, op.Reciprocal(deviation)]
     return outputs
-
-
-def _mean(op: Tape, x: ir.Value, axes: Sequence[int]) -> ir.Value:
-    """Record a mean over axes in the form that the tape's opset has."""
-    if op.opsets[""] < 18:
-        return op.ReduceMean(x, axes=axes)
-    return op.ReduceMean(x, vector(op, axes, "axes"))
 
 
 @expansion("RMSNormalization", 23)
@@ -163,9 +163,9 @@ def batch_statistics(op: Tape, node: ir.Node) -> Outputs:
     axes = [axis for axis in range(count) if axis != 1]
     channels = vector(op, [-1] + [1] * (count - 2))
     wide = _cast(op, x, _D.DOUBLE if dtype(x) == _D.DOUBLE else _D.FLOAT)
-    middle = op.ReduceMean(wide, axes=axes)
+    middle = _mean(op, wide, axes)
     centred = op.Sub(wide, middle)
-    spread = op.ReduceMean(op.Mul(centred, centred), axes=axes)
+    spread = _mean(op, op.Mul(centred, centred), axes)
     epsilon = scalar(op, real(node, "epsilon", 1e-5), dtype(wide), "epsilon")
     normal = _cast(op, op.Div(centred, op.Sqrt(op.Add(spread, epsilon))), dtype(x))
     factor = _cast(op, op.Reshape(scale, channels), dtype(x))
