@@ -1,0 +1,191 @@
+"""Random graphs full of what rules look for, none of it made for a particular rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.infer import infer_node
+
+FLOAT, DOUBLE, INT64 = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64
+
+
+class RandomGraph:
+    """Grows a graph node by node; every value is a float tensor of known sizes."""
+
+    def __init__(self, seed: int, nodes: int, opset: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="random")
+        self.values: list[ir.Value] = []
+        for index, shape in enumerate(([2, 3, 4], [3, 4], [4])):
+            value = ir.Value(name=f"in{index}", type=ir.TensorType(FLOAT), shape=ir.Shape(shape))
+            self.graph.inputs.append(value)
+            self.values.append(value)
+        grow = [getattr(self, name) for name in dir(type(self)) if name.startswith("grow_")]
+        while len(self.graph) < nodes:
+            self.step(grow[int(self.rng.integers(len(grow)))])
+        unused = [value for value in self.values if not value.uses() and value.producer()]
+        self.graph.outputs.extend(unused or self.values[-1:])
+        if self.rng.random() < 0.5:
+            used = [v for v in self.values if v.producer() and v not in unused]
+            self.graph.outputs.extend(used[-1:])
+
+    @property
+    def model(self) -> ir.Model:
+        return ir.Model(self.graph, ir_version=10)
+
+    def step(self, grow: Callable[[], ir.Value]) -> None:
+        value = grow()
+        assert value.shape is not None
+        if 1 <= value.shape.rank() <= 5 and np.prod(value.shape.numpy()) <= 4096:
+            self.values.append(value)
+
+    # ------------------------------------------------------------------------------------- pieces
+    def pick(self) -> ir.Value:
+        recent = self.values[-6:] if self.rng.random() < 0.7 else self.values
+        return recent[int(self.rng.integers(len(recent)))]
+
+    def sizes(self, value: ir.Value) -> list[int]:
+        assert value.shape is not None
+        return [int(size) for size in value.shape.numpy()]
+
+    def choose(self, *options: object) -> object:
+        return options[int(self.rng.integers(len(options)))]
+
+    def const(self, array: object, dtype: type = np.int64) -> ir.Value:
+        tensor = ir.tensor(np.array(array, dtype))
+        name = f"c{len(self.graph.initializers)}"
+        tensor.name = name
+        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+        value = ir.Value(name=name, type=kind, shape=shape, const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def number(self, value: object) -> ir.Value:
+        return self.const(value, np.float32)
+
+    def op(self, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+        kept = [ir.convenience.convert_attribute(k, v) for k, v in attributes.items()]
+        outputs = 2 if op_type == "Split" else 1
+        node = ir.Node("", op_type, inputs, kept, num_outputs=outputs)
+        node.name = f"n{len(self.graph)}"
+        for index, output in enumerate(node.outputs):
+            output.name = f"v{len(self.graph)}_{index}"
+        infer_node(node, self.graph.opset_imports)
+        self.graph.append(node)
+        return node.outputs[0]
+
+    # ------------------------------------------------------------------------------------- growth
+    def grow_unary(self) -> ir.Value:
+        kind = self.choose("Identity", "Neg", "Relu", "Abs", "Sigmoid", "Tanh", "Erf", "Ceil")
+        return self.op(str(kind), self.pick())
+
+    def grow_with_number(self) -> ir.Value:
+        kind, number = self.choose(
+            *((k, n) for k in ("Add", "Sub", "Mul", "Div") for n in (1, 0.5))
+        )  # type: ignore[misc]
+        neutral = float(self.choose(number, 0.0 if kind in ("Add", "Sub") else 1.0))  # type: ignore[arg-type]
+        shape = self.choose((), (1,))
+        return self.op(kind, self.pick(), self.number(np.full(shape, neutral)))  # type: ignore[arg-type]
+
+    def grow_binary(self) -> ir.Value:
+        x = self.pick()
+        same = [v for v in self.values if self.sizes(v) == self.sizes(x)]
+        y = same[int(self.rng.integers(len(same)))]
+        return self.op(str(self.choose("Add", "Mul", "Sub", "Max", "Min")), x, y)
+
+    def grow_transpose(self) -> ir.Value:
+        x = self.pick()
+        perm = [int(axis) for axis in self.rng.permutation(len(self.sizes(x)))]
+        return self.op("Transpose", x, perm=perm)
+
+    def grow_reshape(self) -> ir.Value:
+        x = self.pick()
+        sizes = self.sizes(x)
+        target = self.choose([-1], sizes, [1, *sizes], [0] * (len(sizes) - 1) + [-1], [2, -1])
+        if np.prod(sizes) % 2 and target == [2, -1]:
+            target = [-1]
+        return self.op("Reshape", x, self.const(target))
+
+    def grow_unsqueeze(self) -> ir.Value:
+        x = self.pick()
+        axis = int(self.rng.integers(-len(self.sizes(x)) - 1, len(self.sizes(x)) + 1))
+        return self.op("Unsqueeze", x, self.const([axis]))
+
+    def grow_squeeze(self) -> ir.Value:
+        x = self.pick()
+        thin = [axis for axis, size in enumerate(self.sizes(x)) if size == 1]
+        if not thin:
+            return self.grow_unsqueeze()
+        return self.op("Squeeze", x, self.const([int(self.rng.choice(thin))]))
+
+    def grow_slice(self) -> ir.Value:
+        x = self.pick()
+        axis = int(self.rng.integers(len(self.sizes(x))))
+        size = self.sizes(x)[axis]
+        start = int(self.rng.integers(0, max(size - 1, 1)))
+        end = self.choose(size, 2**63 - 1, start + 1)
+        return self.op("Slice", x, self.const([start]), self.const([end]), self.const([axis]))
+
+    def grow_concat(self) -> ir.Value:
+        x = self.pick()
+        same = [v for v in self.values if self.sizes(v) == self.sizes(x)][-3:]
+        return self.op("Concat", *same, axis=int(self.rng.integers(-len(self.sizes(x)), 0)))
+
+    def grow_split(self) -> ir.Value:
+        x = self.pick()
+        even = [axis for axis, size in enumerate(self.sizes(x)) if size % 2 == 0]
+        if not even:
+            return self.grow_unary()
+        axis = int(self.rng.choice(even))
+        first = self.op("Split", x, axis=axis, num_outputs=2)
+        producer = first.producer()
+        assert producer is not None
+        if self.rng.random() < 0.5:
+            return self.op("Concat", *producer.outputs, axis=axis)
+        self.values.append(producer.outputs[1])
+        return first
+
+    def grow_casts(self) -> ir.Value:
+        kind = self.choose(ir.DataType.FLOAT16, DOUBLE, FLOAT)
+        return self.op("Cast", self.op("Cast", self.pick(), to=int(kind)), to=int(FLOAT))  # type: ignore[call-overload]
+
+    def grow_expand(self) -> ir.Value:
+        x = self.pick()
+        return self.op(
+            "Expand", x, self.const(self.choose([1], self.sizes(x), [2, *self.sizes(x)]))
+        )
+
+    def grow_matmul(self) -> ir.Value:
+        x = self.pick()
+        size = self.sizes(x)[-1] if self.sizes(x) else 0
+        if not size:
+            return self.grow_unsqueeze()
+        y = self.op("MatMul", x, self.number(self.rng.standard_normal((size, 4)) / 4))
+        if self.rng.random() < 0.5:
+            return self.op("Add", y, self.number(self.rng.standard_normal(4)))
+        return self.op("Mul", y, self.number(0.5))
+
+    def grow_norm(self) -> ir.Value:
+        x, axes = self.pick(), self.const([-1])
+        if not self.sizes(x):
+            return self.grow_unsqueeze()
+        centred = (
+            x if self.rng.random() < 0.5 else self.op("Sub", x, self.op("ReduceMean", x, axes))
+        )
+        square = self.op("Mul", centred, centred)
+        total = self.op("Add", self.op("ReduceMean", square, axes), self.number(1e-3))
+        normal = self.op("Div", centred, self.op("Sqrt", total))
+        return self.op("Mul", normal, self.number(self.rng.standard_normal(self.sizes(x)[-1])))
+
+    def grow_gelu(self) -> ir.Value:
+        x = self.pick()
+        bent = self.op("Erf", self.op("Div", x, self.number(self.choose(np.sqrt(2), 1.4))))
+        half = self.op("Mul", x, self.number(0.5))
+        return self.op("Mul", half, self.op("Add", bent, self.number(1.0)))
+
+    def grow_swish(self) -> ir.Value:
+        x = self.pick()
+        return self.op("Mul", x, self.op("Sigmoid", x))
