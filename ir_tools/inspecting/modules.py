@@ -9,6 +9,8 @@ import onnx_ir as ir
 __all__ = ["module_of"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# Where the exporter writes down that it does not know the module either.
+_NOWHERE = "_empty_nn_module_stack_from_metadata_hook"
 
 
 def module_of(node: ir.Node) -> str | None:
@@ -35,4 +37,5 @@ def _from_metadata(text: str) -> str | None:
         return None
     if not isinstance(scopes, list) or len(scopes) < 2:
         return None
-    return str(scopes[-2])  # the last one is the operator's own
+    path = str(scopes[-2])  # the last one is the operator's own
+    return None if path == _NOWHERE else path

@@ -150,6 +150,9 @@ class Dimensions:
         if total := self._named(Role.TOTAL):
             totals = [past + sequence, sequence, past + 1, base[total[0]]]
             knobs.append(_Knob([dict.fromkeys(total, number) for number in totals]))
+        if tokens := self._named(Role.SEQUENCE):
+            # Decoders exported for one token at a time take no more.
+            knobs.append(_Knob([dict.fromkeys(tokens, number) for number in (sequence, 1)]))
         if sides := self._image_sides(size):
             height, width = self._named(Role.HEIGHT), self._named(Role.WIDTH)
             knobs.append(

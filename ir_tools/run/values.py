@@ -187,7 +187,7 @@ _INTEGERS: tuple[
     (lambda r, named: bool(named & {"position", "positions", "pos"}), _positions),
     (lambda r, named: "cu" in named, _cumulative),
     (lambda r, named: bool(named & {"length", "lengths", "seqlen", "seqlens", "len"}), _lengths),
-    (lambda r, named: bool(named & {"sizes", "shapes"}) and r.shape[-1:] == (2,), _sides),
+    (lambda r, named: bool(named & {"size", "sizes", "shapes"}) and r.shape[-1:] == (2,), _sides),
     (lambda r, named: r.use.bound is not None, _indices),
     (lambda r, named: not r.shape or r.use.reaches(*_SIZE_CONSUMERS), _counts),
 )
@@ -201,6 +201,8 @@ def _floats(request: Request, rng: np.random.Generator) -> npt.NDArray[np.float6
         if request.use.reaches("Add") and not request.use.reaches("Sub", "Mul"):
             return np.where(visible, 0.0, _MASKED)
         return visible.astype(np.float64)
+    if "size" in named:
+        return np.full(request.shape, 64.0)
     if named & {"scale", "temperature", "alpha", "threshold"}:
         return rng.uniform(0.5, 1.0, request.shape)
     return rng.standard_normal(request.shape)

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.memory import peak_rss
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
 if TYPE_CHECKING:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 __all__ = ["main"]
 

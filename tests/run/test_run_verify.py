@@ -152,6 +152,22 @@ def test_an_assignment_the_source_refuses_is_replaced_by_another():
     assert all(trial.dims["other"] in (trial.dims["seq"], 1) for trial in found.trials)
 
 
+def test_a_decoder_exported_for_one_token_is_fed_one_token():
+    model = text_model(
+        """g (float[batch, seq, 4] inputs_embeds, float[batch, past, 4] past_key)
+            => (float[batch, 1, 4] y, float[batch, total, 4] z) {
+            to = Constant<value_ints = [0, 1, 4]>()
+            y = Reshape(inputs_embeds, to)
+            z = Concat<axis = 1>(past_key, y)
+        }"""
+    )
+    found = verify(model, model)
+    assert found.ok
+    assert {trial.dims["seq"] for trial in found.trials} == {1}
+    assert {trial.dims["past"] for trial in found.trials} == {5, 3}
+    assert any("seq=1" in note for note in found.notes)
+
+
 def test_a_source_that_runs_on_nothing_is_an_error_that_says_so():
     model = text_model(
         """g (float[n] x) => (float[m] y) {

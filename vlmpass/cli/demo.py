@@ -27,8 +27,10 @@ def demo(
     """
     from vlmpass.cli.announce import announce
     from vlmpass.demo import write_demo_model
+    from vlmpass.ir_tools.run import require_onnxruntime
     from vlmpass.pipeline import Pipeline
 
+    require_onnxruntime()
     folder.mkdir(parents=True, exist_ok=True)
     source = write_demo_model(folder / "tiny-vlm.onnx")
     with status() as shown:

@@ -88,15 +88,15 @@ def _show_all(found: Mapping[str, type[Pass] | PipelineError]) -> None:
     from vlmpass.passes.options import options_of, summary_of
     from vlmpass.screens.text import grid
 
-    table = grid("pass", "", "options")
+    table = grid("pass", "what it does, and its options", whole=(0,))
     for name, each in found.items():
         if not isinstance(each, type):
-            table.add_row(Text(name, style="bold"), Text(str(each), style="red"), "")
+            table.add_row(Text(name, style="bold"), Text(str(each), style="red"))
             continue
-        options = " ".join(
-            f"{option.name}=" if option.required else option.name for option in options_of(each)
-        )
-        table.add_row(Text(name, style="bold"), summary_of(each), Text(options, style="dim"))
+        words = [f"{each.name}=" if each.required else each.name for each in options_of(each)]
+        small = f"\n{' '.join(words)}" if words else ""
+        lines = Text.assemble(summary_of(each), (small, "dim"))
+        table.add_row(Text(name, style="bold"), lines)
     show(table)
 
 

@@ -76,19 +76,19 @@ def _place(rule: Rule) -> str:
 
 
 def _show_all(found: list[Rule], json: bool) -> None:
+    from rich.console import Group
+    from rich.padding import Padding
     from rich.text import Text
-
-    from vlmpass.screens.text import grid
 
     if json:
         show_json([_data(rule) for rule in found])
         return
-    table = grid("rule", "before -> after", "needs", "source")
+    entries: list[Text | Padding] = []
     for rule in found:
-        place = Text(_place(rule), style="dim")
-        needs = Text(", ".join(rule.needs))
-        table.add_row(Text(rule.name, style="bold"), Text(rule.formula), needs, place)
-    show(table)
+        small = "; ".join([*rule.needs, _place(rule)])
+        lines = Text.assemble(rule.formula, "\n", (small, "dim"))
+        entries += [Text(rule.name, style="bold"), Padding(lines, (0, 0, 0, 2))]
+    show(Group(*entries))
 
 
 def _show_one(rule: Rule, json: bool) -> None:

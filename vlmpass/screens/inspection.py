@@ -67,7 +67,8 @@ def _macs(macs: Macs, sizes: Mapping[str, int], terms: int) -> str:
         return amount(at) + (f" at {given}" if given else "") + unknown
     ranked = sorted(macs.terms.items(), key=lambda item: (-item[1], item[0]))
     texts = [
-        "·".join([amount(number), *map(as_factor, symbols)]) for symbols, number in ranked[:terms]
+        "·".join([amount(number).replace(" ", ""), *map(as_factor, symbols)])
+        for symbols, number in ranked[:terms]
     ]
     if len(ranked) > terms:
         texts.append(f"{len(ranked) - terms} more terms")
@@ -151,11 +152,10 @@ def _modules(found: Inspection, depth: int, sizes: Mapping[str, int]) -> Table:
         group.elements += module.elements
         group.nbytes += module.nbytes
         group.macs.add(module.macs)
-    table = grid("module", "nodes", "elements", "bytes", "MACs", right=(1, 2, 3))
+    table = grid("module", "times", "nodes", "elements", "MACs", right=(1, 2, 3), whole=(0,))
     for kind, group in groups.items():
-        times = f" (x {len(members[kind])})" if len(members[kind]) > 1 else ""
+        times = str(len(members[kind])) if len(members[kind]) > 1 else ""
         macs = _macs(group.macs, sizes, 2) if group.macs.terms or group.macs.unknown else ""
         weights = amount(group.elements) if group.elements else ""
-        nbytes = size(group.nbytes) if group.nbytes else ""
-        table.add_row(Text(kind + times), count(group.nodes), weights, nbytes, Text(macs))
+        table.add_row(Text(kind), times, count(group.nodes), weights, Text(macs))
     return table

@@ -48,28 +48,30 @@ def seconds(duration: float) -> str:
     return f"{duration // 60:.0f} min {duration % 60:.0f} s"
 
 
-def grid(*headers: str, right: Iterable[int] = (), title: str | None = None) -> Table:
+def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = ()) -> Table:
     """Return an empty table without lines.
 
     Args:
         headers: Of the columns; an empty text for none.
         right: Columns with numbers, which are aligned at the right.
-        title: Above the table.
+        whole: Columns whose texts are not broken into lines while another column can give way.
     """
-    numbers = set(right)
+    numbers, unbroken = set(right), set(whole)
     table = Table(
         box=box.SIMPLE_HEAD if any(headers) else None,
         show_header=any(headers),
         pad_edge=False,
         padding=(0, 2, 0, 0),
-        title=title,
-        title_justify="left",
-        title_style="bold",
         show_edge=False,
         header_style="dim",
     )
     for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index in numbers else "left", overflow="fold")
+        table.add_column(
+            header,
+            justify="right" if index in numbers else "left",
+            overflow="fold",
+            no_wrap=index in unbroken,
+        )
     return table
 
 

@@ -1,0 +1,1 @@
+../../vlmpass/__main__.py
