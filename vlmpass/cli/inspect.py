@@ -48,7 +48,7 @@ def inspect(
         data = to_data(found)
         assert isinstance(data, dict)
         data["macs"] = {"text": found.macs.text, "at": found.macs.at(sizes), **data["macs"]}
-        show_json({"path": str(model), "sizes": sizes, **data})
+        show_json({"path": str(model), "nbytes": model.stat().st_size, "sizes": sizes, **data})
     else:
         show(inspection_screen(found, str(model), depth=depth, sizes=sizes))
     return DONE

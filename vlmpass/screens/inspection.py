@@ -32,8 +32,7 @@ def inspection_screen(
     """
     parts: list[RenderableType] = [_head(found, path, sizes), "", _ports(found)]
     parts += ["", _operators(found), "", _weights(found)]
-    if found.files:
-        parts += ["", _files(found)]
+    parts += ["", _files(found, path)]
     if found.largest:
         parts += ["", _largest(found)]
     if found.ties:
@@ -113,13 +112,19 @@ def _weights(found: Inspection) -> Table:
     return table
 
 
-def _files(found: Inspection) -> Table:
-    table = grid("data file", "tensors", "used", "size", right=(1, 2, 3))
+def _files(found: Inspection, path: str) -> Table:
+    table = grid("file", "tensors", "used", "size", right=(1, 2, 3))
+    inline = sum(share.tensors for share in found.facts.dtypes.values())
+    inline -= sum(file.tensors for file in found.files)
+    table.add_row(
+        Text(os.path.basename(path)),
+        count(inline),
+        size(found.inline_bytes),
+        size(os.path.getsize(path)),
+    )
     for file in found.files:
         name = Text(os.path.basename(file.path))
         table.add_row(name, count(file.tensors), size(file.used), size(file.nbytes))
-    if found.inline_bytes:
-        table.add_row(Text("in the model file", style="dim"), "", size(found.inline_bytes), "")
     return table
 
 
