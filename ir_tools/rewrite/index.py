@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite.layout import Layout, Signature, Surroundings, tokens_in
-from vlmpass.ir_tools.rewrite.pattern import Op
-from vlmpass.ir_tools.rewrite.plan import ABSENT_TOKEN
+from vlmpass.ir_tools.rewrite.pattern import Either, Named, Op, Output, Pattern, Through
+from vlmpass.ir_tools.rewrite.plan import ABSENT_TOKEN, Token, ops_at
 from vlmpass.ir_tools.rewrite.rule import Rule
 
 __all__ = ["Candidate", "Index", "Reach"]
@@ -22,6 +22,13 @@ class Candidate(NamedTuple):
 
     rule: Rule
     layouts: Mapping[Op, Layout]
+
+
+class _Near(NamedTuple):
+    """The rules that producers leave a chance, and the inputs whose producers may say more."""
+
+    candidates: tuple[Candidate, ...]
+    below: tuple[int, ...]
 
 
 class Index:
@@ -38,42 +45,101 @@ class Index:
         for rule in rules:
             for op_type in dict.fromkeys(t for op in rule.plan.root_ops for _, t in op.ops):
                 self._by_root.setdefault(op_type, []).append(rule)
-        self._known: dict[Signature, tuple[Candidate, ...]] = {}
+        self._near: dict[Signature, _Near] = {}
+        self._far: dict[tuple[Signature | None, ...], tuple[Candidate, ...]] = {}
 
     def rules_at(self, node: ir.Node) -> tuple[Candidate, ...]:
         """Return the rules that may match with their root at a node.
 
-        The answer depends on operators and numbers alone, so a model has few different ones; each
-        is worked out once. This is the inner loop of a sweep: it is called for every node.
+        The answer depends on operators, ranks and numbers alone, at the node and at the producers
+        of its inputs, so a model has few different ones; each is worked out once. This is the
+        inner loop of a sweep: it is called for every node.
         """
         if node.op_type not in self._by_root:
             return ()
-        signature = self.around.signature(node)
-        found = self._known.get(signature)
+        around = self.around
+        signature = around.signature(node)
+        near = self._near.get(signature)
+        if near is None:
+            near = self._near[signature] = self._work_out(node, signature)
+        if not near.below:
+            return near.candidates
+        key: list[Signature | None] = [signature]
+        inputs = node.inputs
+        for at in near.below:
+            value = inputs[at]
+            producer = None if value is None else value.producer()
+            key.append(None if producer is None else around.signature(producer))
+        far = tuple(key)
+        found = self._far.get(far)
         if found is None:
-            found = self._known[signature] = self._work_out(node, signature)
+            below = dict(zip(near.below, far[1:], strict=True))
+            found = self._far[far] = tuple(
+                candidate
+                for candidate in near.candidates
+                if any(
+                    self._chance(candidate.rule, layout, signature, below)
+                    for layout in candidate.layouts.values()
+                )
+            )
         return found
 
-    def _work_out(self, node: ir.Node, signature: Signature) -> tuple[Candidate, ...]:
-        schema = self.around.schema(node)
-        found = []
+    def _work_out(self, node: ir.Node, signature: Signature) -> _Near:
+        """Return what producers alone leave a chance, and the inputs worth another look."""
+        found: list[Candidate] = []
+        below: set[int] = set()
         for rule in self._by_root[node.op_type]:
             layouts = {
-                op: self.around.work_out(rule, op, signature, schema)
+                op: self.around.work_out(rule, op, signature)
                 for op in rule.plan.root_ops
                 if (node.domain, node.op_type) in op.ops
             }
-            if any(self._chance(rule, layout, signature) for layout in layouts.values()):
+            if any(self._chance(rule, layout, signature, {}) for layout in layouts.values()):
                 found.append(Candidate(rule, layouts))
-        return tuple(found)
+                orders = (order for layout in layouts.values() for order in layout.orders)
+                below |= {at for order in orders for part, at in order if ops_at(part)}
+        return _Near(tuple(found), tuple(sorted(at for at in below if at < len(node.inputs))))
 
-    def _chance(self, rule: Rule, layout: Layout, signature: Signature) -> bool:
-        """Return whether the producers of a node's inputs leave a node pattern a chance."""
-        tokens = [*tokens_in(signature), *[ABSENT_TOKEN] * 16]
-        return layout.further is None and any(
-            all(rule.plan.may_match(part, tokens[at], rule.kinds) for part, at in order)
+    def _chance(
+        self,
+        rule: Rule,
+        layout: Layout,
+        signature: Signature,
+        below: Mapping[int, Signature | None],
+    ) -> bool:
+        """Return whether the producers of a node's inputs leave a node pattern a chance.
+
+        Args:
+            rule: The pattern's rule.
+            layout: How it lies on the node.
+            signature: The node's.
+            below: The signatures of the producers of some inputs, by index.
+        """
+        tokens = tokens_in(signature)
+        if layout.further is not None or not layout.rest_fits(tokens):
+            return False
+        padded = [*tokens, *[ABSENT_TOKEN] * 16]
+        return any(
+            all(self._fits(rule, part, padded[at], below.get(at)) for part, at in order)
             for order in layout.orders
         )
+
+    def _fits(self, rule: Rule, part: Pattern, token: Token, below: Signature | None) -> bool:
+        """Return whether a pattern may match a value, given its producer's signature if known."""
+        if below is None or not rule.plan.may_match(part, token, rule.kinds):
+            return rule.plan.may_match(part, token, rule.kinds)
+        match part:
+            case Op():
+                return self._chance(rule, self.around.work_out(rule, part, below), below, {})
+            case Output():
+                return self._fits(rule, part.op, token, below)
+            case Named():
+                return self._fits(rule, part.inner, token, below)
+            case Either():
+                return any(self._fits(rule, option, token, below) for option in part.options)
+            case Through():
+                return token[0] in part.ops or self._fits(rule, part.inner, token, below)
+        return True
 
 
 class Reach:

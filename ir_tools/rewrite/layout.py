@@ -61,6 +61,7 @@ class Layout:
         orders: Ways to lay patterns on inputs, as pairs of a pattern and the input's index.
         rest: The capture of all remaining inputs, if there is one.
         rest_at: The indices of these inputs.
+        among: Operators of which one must produce one of them; any, if there are none.
         further: The index of an input that the pattern knows nothing of, if there is one.
     """
 
@@ -69,7 +70,12 @@ class Layout:
     orders: tuple[tuple[tuple[Pattern, int], ...], ...]
     rest: str | None
     rest_at: tuple[int, ...]
+    among: tuple[str, ...]
     further: int | None
+
+    def rest_fits(self, tokens: Sequence[Token]) -> bool:
+        """Return whether the remaining inputs are what their capture wants."""
+        return not self.among or any(tokens[at][0] in self.among for at in self.rest_at)
 
 
 class Surroundings:
@@ -102,34 +108,52 @@ class Surroundings:
         producer, shape = value.producer(), value.shape
         op_type = "Constant" if producer is None else producer.op_type
         told = self.constants.told(value) if op_type == "Constant" else op_type
-        return (told, -1 if shape is None else len(shape.dims))
+        return (told, -1 if shape is None else shape.rank())
 
     def signature(self, node: ir.Node) -> Signature:
         """Return domain and operator of a node and the tokens of its inputs."""
-        return (node.domain, node.op_type, *map(self.token, node.inputs))
+        # Written out, as this runs for every node of a sweep.
+        told = self.constants.told
+        parts: list[str | Token] = [node.domain, node.op_type]
+        for value in node.inputs:
+            if value is None:
+                parts.append(ABSENT_TOKEN)
+                continue
+            producer, shape = value.producer(), value.shape
+            kind: str | float = "Constant" if producer is None else producer.op_type
+            if kind == "Constant":
+                kind = told(value)
+            parts.append((kind, -1 if shape is None else shape.rank()))
+        return tuple(parts)
 
-    def schema(self, node: ir.Node) -> OpSchema | None:
-        """Return the schema in force for a node, if onnx knows its operator."""
-        version = self.opsets.get(node.domain)
-        return None if version is None else schema_of(node.domain, node.op_type, version)
+    def _schema(self, signature: Signature) -> OpSchema | None:
+        """Return the schema in force for nodes with a signature, if onnx knows the operator."""
+        domain, op_type = signature[:2]
+        assert isinstance(domain, str)
+        assert isinstance(op_type, str)
+        version = self.opsets.get(domain)
+        return None if version is None else schema_of(domain, op_type, version)
 
     def layout(self, rule: Rule, op: Op, node: ir.Node) -> Layout:
         """Return how a node pattern of a rule lies on a node."""
-        key = (op, self.signature(node))
+        return self.work_out(rule, op, self.signature(node))
+
+    def work_out(self, rule: Rule, op: Op, signature: Signature) -> Layout:
+        """Return how a node pattern lies on nodes with a signature."""
+        key = (op, signature)
         found = self._layouts.get(key)
         if found is None:
-            found = self._layouts[key] = self.work_out(rule, op, key[1], self.schema(node))
+            found = self._layouts[key] = self._work_out(rule, op, signature)
         return found
 
-    def work_out(self, rule: Rule, op: Op, signature: Signature, schema: OpSchema | None) -> Layout:
-        """Return how a node pattern lies on nodes with a signature."""
-        tokens = tokens_in(signature)
+    def _work_out(self, rule: Rule, op: Op, signature: Signature) -> Layout:
+        tokens, schema = tokens_in(signature), self._schema(signature)
         given, fixed, taken = _attributes(op, tokens, schema)
         free = [index for index in range(len(tokens)) if index not in taken]
         patterns, rest = op.inputs, None
         last = patterns[-1] if patterns else None
         if isinstance(last, Capture) and last.rest:
-            patterns, rest = patterns[:-1], last.name
+            patterns, rest = patterns[:-1], last
         beyond = free[len(patterns) :]
         unknown = (index for index in beyond if tokens[index] != ABSENT_TOKEN)
         places = [*free, *range(len(tokens), len(tokens) + len(patterns))][: len(patterns)]
@@ -141,8 +165,9 @@ class Surroundings:
             schema,
             given,
             _best(rule, [fixed + order for order in orders], tokens),
-            rest,
-            tuple(beyond) if rest is not None else (),
+            None if rest is None else rest.name,
+            () if rest is None else tuple(beyond),
+            () if rest is None else rest.among,
             None if rest is not None or op.open else next(unknown, None),
         )
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.rewrite.attributes import axis_rank, unmentioned
 from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, Kind, same
 from vlmpass.ir_tools.rewrite.constants import tensor_of
-from vlmpass.ir_tools.rewrite.layout import Given, Layout, Surroundings
+from vlmpass.ir_tools.rewrite.layout import Given, Layout, Surroundings, tokens_in
 from vlmpass.ir_tools.rewrite.links import roots_beside
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
@@ -71,6 +71,20 @@ class Match:
         failure: Of a failed run, the attempt that got furthest: how many nodes it had matched,
             the node where it ended, and why.
     """
+
+    __slots__ = (
+        "_around",
+        "_kinds",
+        "_layouts",
+        "_root",
+        "_trail",
+        "_values",
+        "captured",
+        "failure",
+        "nodes",
+        "passed",
+        "rule",
+    )
 
     def __init__(self, rule: Rule, around: Surroundings, layouts: Mapping[Op, Layout]) -> None:
         self.rule = rule
@@ -284,15 +298,16 @@ class Match:
     def _node(self, op: Op, node: ir.Node) -> Steps:
         self.nodes[op] = node
         self._trail.append((self.nodes, op))
-        for output in node.outputs[op.outputs :]:
-            if output.uses() or output.is_graph_output():
-                return self._fail(node, "its output {} is used", output)
+        if len(node.outputs) > op.outputs:
+            for output in node.outputs[op.outputs :]:
+                if output.uses() or output.is_graph_output():
+                    return self._fail(node, "its output {} is used", output)
         if op.node is not None and not self._bind(op.node, node, node):
             return _FAIL
         layout = self._layouts.get(op) if node is self._root else None
         if layout is None:
             layout = self._around.layout(self.rule, op, node)
-        if op.node is None and not op.open:
+        if op.strict and not node.attributes.data.keys() <= op.attributes.keys():
             for attribute in unmentioned(node, op.attributes, layout.schema):
                 return self._fail(node, "has {}={}", attribute.name, attribute.value)
         for given in layout.given:
@@ -306,6 +321,8 @@ class Match:
             return self._fail(node, "has a further input, {}", Found(inputs[layout.further]))
         if layout.rest is not None:
             rest = tuple(inputs[index] for index in layout.rest_at)
+            if not layout.rest_fits(tokens_in(self._around.signature(node))):
+                return self._fail(node, "no {} produces an input", " or ".join(layout.among))
             if not self._bind(layout.rest, rest, node):
                 return _FAIL
         count = len(inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import EllipsisType
 
 __all__ = [
@@ -96,11 +97,13 @@ class Capture(Pattern):
         name: The rule's parameter.
         rest: Whether it takes all remaining inputs, as a tuple.
         rank: How many axes the value must be known to have; None for any number.
+        among: Operators of which one must produce one of the remaining inputs.
     """
 
     name: str
     rest: bool = False
     rank: int | None = None
+    among: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +136,11 @@ class Op(Pattern):
     node: str | None = None
     open: bool = False
     stays: bool = False
+
+    @cached_property
+    def strict(self) -> bool:
+        """Whether attributes that the pattern does not mention must be at their defaults."""
+        return self.node is None and not self.open
 
     @property
     def shared(self) -> Op:
@@ -290,6 +298,10 @@ class Builder:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
         return Operator((op_type,))
+
+    def several(self, name: str, *, some: Operator) -> Capture:
+        """Capture all remaining inputs, as ``"name*"`` does, where an operator produces some."""
+        return Capture(name, rest=True, among=some.names)
 
     def scalar(self, name: str) -> Capture:
         """Capture a value known to have no axes."""

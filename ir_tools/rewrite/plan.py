@@ -29,6 +29,7 @@ __all__ = [
     "Plan",
     "Token",
     "Use",
+    "ops_at",
     "plan_of",
 ]
 
@@ -198,13 +199,11 @@ def _uses(patterns: dict[Pattern, None]) -> dict[str, Use]:
     return {name: Use(**dict.fromkeys(sorted(how), True)) for name, how in uses.items()}
 
 
-def _ops_below(pattern: Pattern) -> Iterator[Op]:
-    """Yield the node patterns that can stand right where this pattern stands."""
+def ops_at(pattern: Pattern) -> tuple[Op, ...]:
+    """Return the node patterns that can stand right where a pattern stands."""
     if isinstance(pattern, Op):
-        yield pattern
-    else:
-        for part in _parts(pattern):
-            yield from _ops_below(part)
+        return (pattern,)
+    return tuple(op for part in _parts(pattern) for op in ops_at(part))
 
 
 def _repeated(patterns: Iterable[Pattern]) -> frozenset[Pattern]:
@@ -219,7 +218,7 @@ def _parents(ops: tuple[Op, ...]) -> dict[Op, tuple[Op, ...]]:
     parents: dict[Op, dict[Op, None]] = {op: {} for op in ops}
     for user in ops:
         for given in user.inputs:
-            for op in _ops_below(given):
+            for op in ops_at(given):
                 parents[op][user] = None
     return {op: tuple(users) for op, users in parents.items()}
 
@@ -272,7 +271,7 @@ def plan_of(roots: tuple[Pattern, ...], kinds: Mapping[str, Kind]) -> Plan | str
             return f"root {index + 1} of the pattern shares no value with the roots before it"
         links.append(link)
     ops = tuple(pattern for pattern in seen if isinstance(pattern, Op))
-    root_ops = tuple(dict.fromkeys(_ops_below(roots[0])))
+    root_ops = tuple(dict.fromkeys(ops_at(roots[0])))
     if not root_ops:
         return "the pattern's root is no operator"
     return Plan(

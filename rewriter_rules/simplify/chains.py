@@ -167,7 +167,7 @@ def reshape_of_thin_transpose(
     return op.Reshape(x, op.const(target))
 
 
-@rule(P.Concat("xs*", axis="axis"))
+@rule(P.Concat(P.several("xs", some=P.Split), axis="axis"))
 def concat_of_split(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     """Concat(Split(x)) -> x, along the same axis."""
     split = xs[0].producer() if xs else None
@@ -180,7 +180,7 @@ def concat_of_split(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     return whole
 
 
-@rule(P.Concat("xs*", axis="axis"))
+@rule(P.Concat(P.several("xs", some=P.Concat), axis="axis"))
 def concat_of_concat(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     """Concat(a, Concat(b, c), d) -> Concat(a, b, c, d), along the same axis."""
     flat: list[Value] = []

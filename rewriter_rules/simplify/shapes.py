@@ -53,7 +53,7 @@ def _taken_here(x: Value) -> tuple[Value, list[int]] | None:
     return (v, tensor.numpy().tolist()) if tensor.shape.rank() == 1 else None
 
 
-@rule(P.Concat("xs*", axis=0))
+@rule(P.Concat(P.several("xs", some=P.Gather), axis=0))
 def concat_of_gathers(op: Tape, xs: tuple[Value, ...]) -> Replacement:
     """Concat(Gather(v, i), Gather(v, j)) -> Gather(v, i and j), of a vector."""
     for at, (one, two) in enumerate(pairwise(map(_taken_here, xs))):
