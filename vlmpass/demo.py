@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +145,7 @@ class _Builder:
         self, x: ir.Value, name: str, inner: int, width: int, *, bias: bool = False
     ) -> ir.Value:
         """Multiply by a weight [inner, width], and add a bias if asked to."""
-        tape = self.scope(name.replace(".", "/"))
+        tape = self.scope(_path(name))
         y = tape.MatMul(x, self.weight(f"{name}.weight", inner, width))
         return tape.Add(y, self.weight(f"{name}.bias", width)) if bias else y
 
@@ -160,16 +161,21 @@ class _Builder:
         return ir.Model(graph, ir_version=_IR_VERSION, producer_name="vlmpass demo")
 
 
+def _path(name: str) -> str:
+    """Return a module's scope: ``model.layers.0.mlp`` is ``model/layers.0/mlp``."""
+    return re.sub(r"\.(?!\d)", "/", name)
+
+
 def _layer_norm(b: _Builder, x: ir.Value, name: str) -> ir.Value:
     hidden = b.sizes.hidden
-    tape = b.scope(name.replace(".", "/"))
+    tape = b.scope(_path(name))
     scale, bias = b.weight(f"{name}.norm.weight", hidden), b.weight(f"{name}.norm.bias", hidden)
     return tape.LayerNormalization(x, scale, bias, axis=-1, epsilon=1e-6)
 
 
 def _rms_norm(b: _Builder, x: ir.Value, name: str) -> ir.Value:
     """weight * x / sqrt(mean(x^2) + eps), computed in float32 as torch does."""
-    tape = b.scope(name.replace(".", "/"))
+    tape = b.scope(_path(name))
     wide = tape.Cast(x, to=_FLOAT)
     square = tape.Pow(wide, b.number(2.0, _FLOAT))
     mean = tape.ReduceMean(square, axes=[-1], keepdims=1)

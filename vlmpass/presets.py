@@ -115,6 +115,9 @@ class Intent:
         if opset is None and self.limits is not None and has is not None:
             opset = self.limits.opset if has > self.limits.opset else None
         if opset is not None:
+            # Some steps down, and those from before 13, depend on ranks that nobody wrote down.
+            if has is not None and (has < 13 or not isinstance(opset, int) or opset < has):
+                parts.append("infer")
             parts.append(f"convert-opset{{to={opset}}}")
         if any(kernel_of(node) is not None for node in all_nodes(model)):
             # What stands for the foreign node is written at opset 13 or later.

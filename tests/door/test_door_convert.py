@@ -290,3 +290,27 @@ def test_the_demo(door, tmp_path):
     code, out, _ = door("demo", tmp_path / "demo", "--json")
     assert code == 0
     assert json.loads(out)["after"]["facts"]["opset"] == 18
+
+
+def test_a_long_refusal_is_grouped_and_debug_lists_every_node(door, tmp_path):
+    path = demo_model(tmp_path)
+    before = listing(tmp_path)
+    code, out, err = door("convert", path, "--opset", 7)
+    assert (code, out) == (2, "")
+    lines = err.splitlines()
+    assert lines[0].startswith("vlmpass: error: convert-opset to 7 is refused for ")
+    assert len(lines) < 20
+    assert " more" in err
+    assert "replay: vlmpass convert" in err
+    nodes = int(lines[0].split()[-2])
+    _, _, err = door("--debug", "convert", path, "--opset", 7)
+    assert len(err.splitlines()) > nodes
+    assert listing(tmp_path) == before
+
+
+def test_a_lower_opset_gets_the_ranks_it_needs(tmp_path):
+    path = demo_model(tmp_path)
+    report = Pipeline(opset=13).convert(path, tmp_path / "out.onnx")
+    assert [each.text for each in report.passes] == ["infer", "convert-opset{to=13}"]
+    assert report.checked.numbers.ok
+    assert report.after.facts.opset == 13

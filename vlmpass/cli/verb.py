@@ -8,12 +8,15 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
 from vlmpass.cli import Terminated
 from vlmpass.cli.console import say
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.errors import VlmpassError
 
 __all__ = [
     "DONE",
@@ -29,6 +32,8 @@ __all__ = [
 _P = ParamSpec("_P")
 
 DONE, FINDINGS, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+_ONE_BY_ONE = 12
+_LIST_ALL = "  vlmpass --debug lists every node"
 _state = {"debug": False}
 
 
@@ -70,7 +75,7 @@ def _guarded(function: Callable[[], int]) -> int:
         return DONE
     except VlmpassError as error:
         _traceback()
-        say(f"vlmpass: error: {error}")
+        say(f"vlmpass: error: {_text(error)}")
         return REFUSED
     except typer.Exit as exit_:
         return exit_.exit_code
@@ -80,6 +85,24 @@ def _guarded(function: Callable[[], int]) -> int:
         say(f"vlmpass: defect: {type(error).__name__}: {error}")
         say(f"  nothing was written; please report it with what this shows: {again}")
         return REFUSED
+
+
+def _text(error: VlmpassError) -> str:
+    """Return an error's text; a long list of refusals is grouped by what they have in common."""
+    from vlmpass.ir_tools.errors import Refused
+
+    if not isinstance(error, Refused) or len(error.refusals) <= _ONE_BY_ONE or is_debugging():
+        return str(error)
+    groups: dict[str, list[str]] = {}
+    for each in error.refusals:
+        reason = f"{each.reason}; {each.remedy}" if each.remedy else each.reason
+        groups.setdefault(reason, []).append(each.node)
+    lines = [error.problem.splitlines()[0]]
+    for reason, nodes in groups.items():
+        shown = ", ".join(nodes[:3])
+        more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+        lines += [f"  {reason}", f"    {shown}{more}"]
+    return "\n".join([*lines, *(f"  {line}" for line in error.context), _LIST_ALL])
 
 
 def _traceback() -> None:
