@@ -63,14 +63,25 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
         "all": levels.ORT_ENABLE_ALL,
     }[request["optimization"]]
     if files := request["files"]:
-        maps = [_map_file(path) for path in files.values()]
-        options.add_external_initializers_from_files_in_memory(
-            list(files), maps, [len(data) for data in maps]
-        )
+        _lend(options, files, request["model"])
     session = onnxruntime.InferenceSession(
         request["model"], options, providers=["CPUExecutionProvider"]
     )
     return lambda feed: _run_onnxruntime(session, feed)
+
+
+def _lend(options: onnxruntime.SessionOptions, files: Mapping[str, str], model: str) -> None:
+    """Let a model find data files that lie elsewhere under the names it knows them by."""
+    add = getattr(options, "add_external_initializers_from_files_in_memory", None)
+    if add is None:
+        # Releases without it follow links; the model's folder is a temporary one of ours.
+        for name, path in files.items():
+            link = Path(model).parent / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        return
+    maps = [_map_file(path) for path in files.values()]
+    add(list(files), maps, [len(data) for data in maps])
 
 
 def _run_onnxruntime(
