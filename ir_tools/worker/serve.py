@@ -62,16 +62,23 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
         "extended": levels.ORT_ENABLE_EXTENDED,
         "all": levels.ORT_ENABLE_ALL,
     }[request["optimization"]]
-    if files := request["files"]:
-        _lend(options, files, request["model"])
+    # What is lent must live until the session is there.
+    lent = _lend(options, request["files"], request["model"])
     session = onnxruntime.InferenceSession(
         request["model"], options, providers=["CPUExecutionProvider"]
     )
+    del lent
     return lambda feed: _run_onnxruntime(session, feed)
 
 
-def _lend(options: onnxruntime.SessionOptions, files: Mapping[str, str], model: str) -> None:
-    """Let a model find data files that lie elsewhere under the names it knows them by."""
+def _lend(
+    options: onnxruntime.SessionOptions, files: Mapping[str, str], model: str
+) -> list[memoryview]:
+    """Let a model find data files that lie elsewhere under the names it knows them by.
+
+    Returns:
+        Maps of the files, to be kept until the session has read them.
+    """
     add = getattr(options, "add_external_initializers_from_files_in_memory", None)
     if add is None:
         # Releases without it follow links; the model's folder is a temporary one of ours.
@@ -79,9 +86,11 @@ def _lend(options: onnxruntime.SessionOptions, files: Mapping[str, str], model: 
             link = Path(model).parent / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
-        return
+        return []
     maps = [_map_file(path) for path in files.values()]
-    add(list(files), maps, [len(data) for data in maps])
+    if maps:
+        add(list(files), maps, [len(data) for data in maps])
+    return maps
 
 
 def _run_onnxruntime(
