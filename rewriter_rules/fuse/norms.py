@@ -191,9 +191,10 @@ def skip_simplified_layer_normalization(
     return _addable(a, b) or (results[0], results[3])
 
 
+# What is centred first is no root mean square of itself: the longer spelling comes first.
 NORMS = (
-    rms_normalization
-    + layer_normalization
+    layer_normalization
+    + rms_normalization
     + bias_of_layer_normalization
     + narrow_rms_normalization
     + skip_layer_normalization
