@@ -25,7 +25,7 @@ from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import OptionError, Pass
 
 if TYPE_CHECKING:
-    from onnxscript.rewriter import RewriteRule
+    from onnxscript.rewriter import RewriteRule  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 __all__ = ["OnnxscriptRewrite"]
 
@@ -108,7 +108,7 @@ class _Driver:
                 return before > 0
 
     def _sweep(self, scope: Scope) -> None:
-        from onnxscript.optimizer import basic_constant_propagation
+        from onnxscript.optimizer import basic_constant_propagation  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         for rule in self.rules:
             if rule.graph_pre_visitor:
