@@ -143,6 +143,8 @@ class _Comparison:
         if not self.findings:
             with ExitStack() as stack:
                 a = stack.enter_context(self.a.open(self.optimization))
+                if self.a.refused is not None:
+                    self.notes.append(f"the reference: {self.a.refused}")
                 ran = list(self._expected(a, given, pinned))
                 a.stop()
                 self._note_coverage([trial for trial, _, _ in ran], given is not None)

@@ -248,6 +248,7 @@ def test_a_model_that_the_runtime_lacks_kernels_for_runs_in_the_evaluator():
     found = verify(source, source)
     assert found.ok
     assert found.expected_ran == "the reference evaluator"
+    assert any("NOT_IMPLEMENTED" in note for note in found.notes)
     strict = verify(source, source, as_is=True)
     assert not strict.ok
     assert "NOT_IMPLEMENTED" in strict.findings[0]
