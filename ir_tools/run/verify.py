@@ -263,7 +263,7 @@ class _Comparison:
         if refused is not None and (self.as_is or lost):
             self.findings.append(str(refused))
         elif refused is not None:
-            self.notes.append(str(refused))
+            self.notes.append(f"the result: {refused}")
         types = self.b.takes()
         worst: dict[str, OutputDifference] = {}
         for fed, made in ran:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.passes import PassReport
-from vlmpass.report import Checked, Report, Snapshot
+from vlmpass.report import Report, Snapshot
 from vlmpass.screens.text import count, grid, megabytes, seconds, size
 from vlmpass.screens.verification import numbers_line
 
@@ -26,10 +26,7 @@ def report_screen(report: Report) -> RenderableType:
         parts += ["", _passes(report.passes)]
     if report.saved is not None:
         parts += ["", _files(report)]
-    parts += ["", _checked(report.checked)]
-    parts += [Text(f"note      {note}", style="yellow") for note in report.notes]
-    total = f"took      {seconds(report.seconds)}, peak memory {megabytes(report.peak_rss)}"
-    return Group(*parts, total)
+    return Group(*parts, "", _verdict(report))
 
 
 def _headline(report: Report) -> Text:
@@ -133,11 +130,17 @@ def _files(report: Report) -> Table:
     return table
 
 
-def _checked(checked: Checked) -> RenderableType:
-    lines = Table.grid(padding=(0, 0))
-    lines.add_row("types     ", Text("full type check passed", style="green"))
-    if checked.numbers is not None:
-        lines.add_row("numbers   ", numbers_line(checked.numbers))
+def _verdict(report: Report) -> Table:
+    """Return what was verified, what a reader should know, and what it took."""
+    lines = Table.grid(padding=(0, 3, 0, 0))
+    numbers = report.checked.numbers
+    lines.add_row("types", Text("full type check passed", style="green"))
+    if numbers is not None:
+        lines.add_row("numbers", numbers_line(numbers))
     else:
-        lines.add_row("numbers   ", Text(f"not compared: {checked.reason}", style="yellow"))
+        lines.add_row("numbers", Text(f"not compared: {report.checked.reason}", style="yellow"))
+    for note in (*report.notes, *(numbers.notes if numbers is not None else ())):
+        lines.add_row("note", Text(note, style="yellow"))
+    memory = megabytes(report.peak_rss)
+    lines.add_row("took", f"{seconds(report.seconds)}, peak memory {memory}")
     return lines

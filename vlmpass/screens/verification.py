@@ -48,15 +48,20 @@ def verification_screen(found: Verification, expected: str, actual: str) -> Rend
     for number, trial in enumerate(found.trials, 1):
         head.add_row(f"inputs {number}", Text(_dims(trial) or "as given"), "")
     parts: list[RenderableType] = [head, "", _table(found.outputs)]
-    parts += [Text(f"finding  {finding}", style="red") for finding in found.findings]
-    parts += [Text(f"note     {note}", style="yellow") for note in found.notes]
+    remarks = Table.grid(padding=(0, 3, 0, 0))
+    for finding in found.findings:
+        remarks.add_row("finding", Text(finding, style="red"))
+    for note in found.notes:
+        remarks.add_row("note", Text(note, style="yellow"))
+    if remarks.row_count:
+        parts += ["", remarks]
     wrong = sum(not output.ok for output in found.outputs)
     verdict = Text("equal within the tolerance", style="bold green")
     if not found.ok:
         verdict = Text(f"not equal: {wrong} of {len(found.outputs)} outputs", style="bold red")
         if found.findings:
             verdict = Text("not equal", style="bold red")
-    return Group(*parts, Text.assemble(verdict, f", {seconds(found.seconds)}"))
+    return Group(*parts, "", Text.assemble(verdict, f", {seconds(found.seconds)}"))
 
 
 def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
