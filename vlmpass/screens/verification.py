@@ -79,8 +79,8 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
         table.add_row(
             Text(output.name, style="" if output.ok else "red"),
             Text(kind),
-            f"{output.max_abs:.1e}",
-            f"{output.max_rel:.1e}",
+            _error(output.max_abs),
+            _error(output.max_rel),
             f"{output.tolerance:.0e}" if output.tolerance else "exact",
             f"{output.cosine:.6f}",
             Text(flags or "ok", style="green" if output.ok else "red"),
@@ -90,10 +90,16 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
     return table
 
 
+def _error(number: float) -> str:
+    return f"{number:.1e}" if number else "0"
+
+
 def _flags(output: OutputDifference) -> str:
     flags = [output.reason] if output.reason else []
     for what, numbers in (("NaN", output.nan), ("infinite", output.inf)):
-        if any(numbers):
+        if numbers[0] == numbers[1] > 0:
+            flags.append(f"{numbers[0]} {what} in both")
+        elif any(numbers):
             flags.append(f"{numbers[0]} → {numbers[1]} {what}")
     if all(output.all_zero):
         flags.append("all zero in both")
