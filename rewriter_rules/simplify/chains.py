@@ -13,7 +13,7 @@ __all__ = ["CHAINS"]
 @rule(P.Cast(P.Cast("x", to="inner").shared, to="outer"))
 def cast_of_cast(op: Tape, x: Value, inner: DataType, outer: DataType) -> Replacement:
     """Cast(Cast(x, inner), outer) -> Cast(x, outer), when inner loses nothing of x."""
-    if not holds_all(inner, x.dtype):
+    if not holds_all(inner, x.dtype) or outer == DataType.STRING:
         return refuse("{} to {} may lose bits", x.dtype, inner)
     return x if outer == x.dtype else op.Cast(x, to=outer)
 
