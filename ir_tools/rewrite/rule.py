@@ -187,6 +187,51 @@ def _problem(function: Function, plan: Plan, kinds: Mapping[str, Kind]) -> str |
     return None
 
 
+@dataclass(frozen=True)
+class _Needs:
+    """What a rule requires, as `Rule` has it."""
+
+    opset: tuple[int | None, int | None]
+    emits: frozenset[str]
+    or_emits: frozenset[str]
+    dtypes: Mapping[str, frozenset[ir.DataType]]
+    fast_math: bool
+
+
+def _domains(given: str | Collection[str]) -> frozenset[str]:
+    return frozenset([given] if isinstance(given, str) else given)
+
+
+def _define(function: Function, pattern: tuple[Pattern, ...], needs: _Needs) -> Rule:
+    """Make the rule if function and pattern agree; raise with file and line if not."""
+    code = function.__code__
+    name = function.__name__.replace("_", "-").strip("-")
+    where = f"rule {name} ({code.co_filename}:{code.co_firstlineno})"
+    kinds = _kinds(function)
+    if isinstance(kinds, str):
+        raise RuleError(f"{where}: {kinds}")
+    plan = plan_of(pattern, kinds)
+    problem = plan if isinstance(plan, str) else _problem(function, plan, kinds)
+    if isinstance(plan, str) or problem:
+        raise RuleError(f"{where}: {problem}")
+    doc = inspect.getdoc(function) or ""
+    return Rule(
+        name,
+        doc.split("\n")[0],
+        function,
+        plan,
+        kinds,
+        needs.opset,
+        needs.emits,
+        needs.or_emits,
+        needs.dtypes,
+        needs.fast_math,
+        code.co_filename,
+        code.co_firstlineno,
+        doc,
+    )
+
+
 def rule(
     *pattern: Pattern,
     opset: tuple[int | None, int | None] = (None, None),
@@ -217,36 +262,14 @@ def rule(
     Raises:
         RuleError: Parameters and captures do not agree; the message has file and line.
     """
-
-    def define(function: Function) -> Rule:
-        code = function.__code__
-        name = function.__name__.replace("_", "-").strip("-")
-        where = f"rule {name} ({code.co_filename}:{code.co_firstlineno})"
-        kinds = _kinds(function)
-        plan = kinds if isinstance(kinds, str) else plan_of(pattern, kinds)
-        if isinstance(kinds, str) or isinstance(plan, str):
-            raise RuleError(f"{where}: {plan}")
-        problem = _problem(function, plan, kinds)
-        if problem:
-            raise RuleError(f"{where}: {problem}")
-        doc = inspect.getdoc(function) or ""
-        return Rule(
-            name,
-            doc.split("\n")[0],
-            function,
-            plan,
-            kinds,
-            opset,
-            frozenset([emits] if isinstance(emits, str) else emits),
-            frozenset([or_emits] if isinstance(or_emits, str) else or_emits),
-            {key: frozenset(value) for key, value in (dtypes or {}).items()},
-            fast_math,
-            code.co_filename,
-            code.co_firstlineno,
-            doc,
-        )
-
-    return define
+    needs = _Needs(
+        opset,
+        _domains(emits),
+        _domains(or_emits),
+        {name: frozenset(kinds) for name, kinds in (dtypes or {}).items()},
+        fast_math,
+    )
+    return lambda function: _define(function, pattern, needs)
 
 
 def build(

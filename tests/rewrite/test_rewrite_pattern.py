@@ -310,6 +310,8 @@ def test_wrong_captures_are_found_at_definition() -> None:
     with pytest.raises(RuleError, match=r"'c' may be missing.*None"):
         rule(P.Gemm("a", P.any, "c?"))(certain)
 
+
+def test_wrong_annotations_and_roots_are_found_at_definition() -> None:
     def attribute(op: Tape, x: V, perm: V) -> Replacement:
         """Transpose(x) -> x."""
         return x

@@ -10,6 +10,32 @@ from vlmpass.ir_tools.walk import all_values
 LOCAL = "local"
 
 
+def _branch(proto: onnx.ModelProto, name: str) -> onnx.AttributeProto:
+    """Return a branch with a model's nodes; the one named else has constants of its own."""
+    graph = onnx.GraphProto(name=name)
+    made = {output for node in proto.graph.node for output in node.output}
+    if name == "else":
+        made |= {tensor.name for tensor in proto.graph.initializer}
+        graph.initializer.extend(proto.graph.initializer)
+        for tensor in graph.initializer:
+            tensor.name = f"{name}/{tensor.name}"
+    for node in proto.graph.node:
+        copy = graph.node.add()
+        copy.CopyFrom(node)
+        copy.name = f"{name}/{node.name}"
+        copy.input[:] = [f"{name}/{i}" if i in made else i for i in node.input]
+        copy.output[:] = [f"{name}/{o}" for o in node.output]
+    for old, new in (
+        (proto.graph.output, graph.output),
+        (proto.graph.value_info, graph.value_info),
+    ):
+        for info in old:
+            if info.name in made:
+                new.add().CopyFrom(info)
+                new[-1].name = f"{name}/{info.name}"
+    return onnx.helper.make_attribute(f"{name}_branch", graph)
+
+
 def in_branches(model: ir.Model) -> ir.Model:
     """Return a model with the graph in both branches of an If.
 
@@ -18,35 +44,11 @@ def in_branches(model: ir.Model) -> ir.Model:
     proto = ir.to_proto(model)
     outer = onnx.ModelProto()
     outer.CopyFrom(proto)
-    del outer.graph.node[:]
-    del outer.graph.output[:]
-    del outer.graph.value_info[:]
-    branches = []
-    for name in ("then", "else"):
-        graph = onnx.GraphProto(name=name)
-        made = {output for node in proto.graph.node for output in node.output}
-        if name == "else":
-            made |= {tensor.name for tensor in proto.graph.initializer}
-            graph.initializer.extend(proto.graph.initializer)
-            for tensor in graph.initializer:
-                tensor.name = f"{name}/{tensor.name}"
-        for node in proto.graph.node:
-            copy = graph.node.add()
-            copy.CopyFrom(node)
-            copy.name = f"{name}/{node.name}"
-            copy.input[:] = [f"{name}/{i}" if i in made else i for i in node.input]
-            copy.output[:] = [f"{name}/{o}" for o in node.output]
-        for old, new in (
-            (proto.graph.output, graph.output),
-            (proto.graph.value_info, graph.value_info),
-        ):
-            for info in old:
-                if info.name in made:
-                    new.add().CopyFrom(info)
-                    new[-1].name = f"{name}/{info.name}"
-        branches.append(onnx.helper.make_attribute(f"{name}_branch", graph))
+    for emptied in (outer.graph.node, outer.graph.output, outer.graph.value_info):
+        del emptied[:]
     condition = onnx.helper.make_tensor_value_info("condition", onnx.TensorProto.BOOL, [])
     outer.graph.input.append(condition)
+    branches = [_branch(proto, name) for name in ("then", "else")]
     node = onnx.NodeProto(op_type="If", name="if", input=["condition"], attribute=branches)
     for info in proto.graph.output:
         outer.graph.output.add().CopyFrom(info)
