@@ -19,14 +19,10 @@ from pathlib import Path
 
 from measure import table
 
-SIMPLIFY = (
-    "infer,fold,dead-branches,shape-arithmetic,simplify,fold,cse,simplify,remove-unused,"
-    "dedupe-initializers,remove-unused"
-)
-
 
 def _vlmpass(source: Path, target: Path) -> None:
     from vlmpass import Pipeline
+    from vlmpass.presets import SIMPLIFY
 
     Pipeline(SIMPLIFY).convert(source, target, verify=False)
 

@@ -14,7 +14,16 @@ from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
-__all__ = ["DTYPES", "TARGETS", "Intent", "Limits", "fit_ir_version", "nearest", "parse_opset"]
+__all__ = [
+    "DTYPES",
+    "SIMPLIFY",
+    "TARGETS",
+    "Intent",
+    "Limits",
+    "fit_ir_version",
+    "nearest",
+    "parse_opset",
+]
 
 DTYPES: Mapping[str, str] = {
     "float32": "repair-types,unify-dtype{to=float32}",
@@ -22,6 +31,12 @@ DTYPES: Mapping[str, str] = {
     "bfloat16": "repair-types,mixed-precision{to=bfloat16}",
 }
 """The element types that can be asked for, and the passes that bring a model to each."""
+
+SIMPLIFY = (
+    "infer,fold,shape-arithmetic,dead-branches,cse,simplify,fold,shape-arithmetic,cse,simplify,"
+    "remove-unused,dedupe-initializers,remove-unused"
+)
+"""Fewer nodes, same values: what decides shapes first, and once more what that laid open."""
 
 
 @dataclass(frozen=True)
