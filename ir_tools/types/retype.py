@@ -12,10 +12,12 @@ from vlmpass.ir_tools.types.carried import dtype_parameters, retyped_attributes
 from vlmpass.ir_tools.types.casts import Casts, remove_needless
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
+from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.ir_tools.types.narrow import Narrowing
 from vlmpass.ir_tools.types.texts import dtype_of, spell
 from vlmpass.ir_tools.types.typing import apply, require_well_typed, retyped, solve
 from vlmpass.ir_tools.walk import all_nodes, all_values, scopes
+from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = ["retype"]
 
@@ -237,6 +239,7 @@ def retype(
 
     Weights become lazy casts, attributes and declarations follow, and a Cast stands where a value
     crosses between nodes that change and nodes that do not. Casts that do nothing are removed.
+    Integer arithmetic that is done in floats keeps its types where others would be narrower.
 
     Args:
         model: Any model; it may be ill typed in ways that the change cures.
@@ -251,8 +254,11 @@ def retype(
     Raises:
         Refused: The result is not well typed; the error lists every conflict.
     """
-    reasons = {**_referring_constants(model), **(kept or {})}
-    demand = Demand(model, solve(model), mapping, set(reasons), keep_io)
+    typing = solve(model)
+    narrowed = {old for old, new in mapping.items() if old != new and holds_all(old, new)}
+    integral = integer_arithmetic(model, typing, narrowed)
+    reasons = {**_referring_constants(model), **integral, **(kept or {})}
+    demand = Demand(model, typing, mapping, set(reasons), keep_io)
     retyping = _Retyping(demand, request, reasons)
     changed = retyping.run()
     typing = require_well_typed(model, request)
