@@ -1,8 +1,8 @@
 """Integer arithmetic that a graph does in floats, which must not lose a bit.
 
-Exporters write integer division as Cast, Div, Floor, Cast, and some unpack packed integers that way;
-sizes, positions and indices are computed likewise. float32 holds what float16 would round from 2049
-on and lose above 65504. Exact is what follows from integers and small constants by arithmetic
+Exporters write integer division as Cast, Div, Floor, Cast, and some unpack packed integers that
+way; sizes, positions and indices are computed likewise. float32 holds what float16 would round from
+2049 on and lose above 65504. Exact is what follows from integers and small constants by arithmetic
 alone; of that, what is rounded to whole numbers, compared or becomes an integer decides something
 and stays as wide as it is, with all that leads to it.
 """
