@@ -37,23 +37,21 @@ def make(path: Path, nodes: int) -> None:
 
 
 def _pipeline(text: str | None, path: Path) -> float:
-    import onnx_ir as ir
-
-    from vlmpass import Pipeline
+    from vlmpass.ir_tools.load import load
+    from vlmpass.passes import PassManager, parse
     from vlmpass.presets import SIMPLIFY
 
-    model, pipeline = ir.load(path), Pipeline(text or SIMPLIFY)
+    model, manager = load(path), PassManager(parse(text or SIMPLIFY))
     start = time.perf_counter()
-    pipeline.run(model)
+    manager.run(model)
     return time.perf_counter() - start
 
 
 def _sweep(path: Path) -> float:
-    import onnx_ir as ir
-
+    from vlmpass.ir_tools.load import load
     from vlmpass.ir_tools.rewrite import RuleSet, all_rules, apply_rules
 
-    model, rules = ir.load(path), RuleSet(all_rules())
+    model, rules = load(path), RuleSet(all_rules())
     while apply_rules(model, rules):
         pass
     start = time.perf_counter()

@@ -15,7 +15,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.full import weightless
-from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
+from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.skeleton import graph_protos, skeleton
 from vlmpass.ir_tools.walk import Scope, all_nodes, subgraphs
 
@@ -68,7 +68,7 @@ def inferred_shapes(
 
 def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
     """Return what is proven about every node output, None where the rank is not."""
-    facts = facts_of(model)
+    facts = kept_facts(model)
     visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
     sizes = cache(partial(_size, facts))
     proven: dict[ir.Value, tuple[Size, ...] | None] = {}

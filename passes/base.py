@@ -43,6 +43,10 @@ class Pass(ir.passes.InPlacePass):
     """
 
     name: ClassVar[str]
+    idempotent: ClassVar[bool] = True
+    """Whether a second run right after the first has nothing to do, so that it may be left out."""
+    keeps_values: ClassVar[bool] = False
+    """Whether every value that stays in the model holds what it held, name and all."""
 
     def __post_init__(self) -> None:
         """Check the options' types; a subclass that also checks values calls this first."""

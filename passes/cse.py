@@ -33,6 +33,7 @@ class CommonSubexpressions(Pass):
     """
 
     name: ClassVar[str] = "cse"
+    keeps_values: ClassVar[bool] = True
 
     @without_collector
     def run(self, model: ir.Model) -> bool:

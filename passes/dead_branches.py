@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,7 @@ from vlmpass.ir_tools.branches import Inliner
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import add_constant, is_used, remove_unused_constant
 from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
+from vlmpass.ir_tools.shapes import Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.walk import Scope
 from vlmpass.passes.base import Pass
 
@@ -27,6 +28,7 @@ class DeadBranches(Pass):
     """
 
     name = "dead-branches"
+    keeps_values: ClassVar[bool] = True
 
     @without_collector
     def run(self, model: ir.Model) -> bool:
@@ -38,7 +40,7 @@ class DeadBranches(Pass):
 
 
 def _run_once(model: ir.Model) -> bool:
-    work = _Work(model, facts_of(model))
+    work = _Work(model, kept_facts(model))
     owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for owner in owners:
         visit_scope(work.facts, Scope(owner, owner, 0), work.visit)

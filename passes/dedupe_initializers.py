@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -17,6 +18,9 @@ from vlmpass.passes.base import OptionError, Pass
 
 __all__ = ["DedupeInitializers"]
 
+_DIGESTED = 64
+"""Bytes from which on contents are told apart by their digest."""
+
 
 @dataclass(frozen=True)
 class DedupeInitializers(Pass):
@@ -27,6 +31,7 @@ class DedupeInitializers(Pass):
     """
 
     name = "dedupe-initializers"
+    keeps_values: ClassVar[bool] = True
 
     limit: str = "1MB"
     """Up to which size contents are compared byte by byte, through a digest; larger ones are equal
@@ -104,6 +109,8 @@ def _content(tensor: ir.TensorProtocol, limit: int) -> Hashable:
         return tuple(tensor.numpy().ravel())
     if tensor.nbytes > limit:
         return as_weight(tensor).expression
+    if isinstance(tensor, ir.Tensor) and tensor.nbytes <= _DIGESTED:
+        return tensor.tobytes()
     digest = hashlib.sha256()
     for chunk in as_weight(tensor).chunks():
         digest.update(chunk)

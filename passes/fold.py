@@ -12,7 +12,7 @@ from vlmpass.ir_tools.edit import add_constant, stand_in
 from vlmpass.ir_tools.evaluate.constants import Constants
 from vlmpass.ir_tools.evaluate.folding import choose, replace
 from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.shapes import facts_of, node_tensor, visit_scope
+from vlmpass.ir_tools.shapes import kept_facts, node_tensor, visit_scope
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import OptionError, Pass
 
@@ -29,6 +29,7 @@ class Fold(Pass):
     """
 
     name: ClassVar[str] = "fold"
+    keeps_values: ClassVar[bool] = True
     max_growth: float = 1.0
     """Bytes that a constant above 1 KiB may have for each byte of the constants it replaces."""
 
@@ -41,7 +42,7 @@ class Fold(Pass):
     def run(self, model: ir.Model) -> bool:
         """Fold the main graph, its subgraphs and the functions."""
         changed = _lift_constants(model)
-        constants = Constants(facts_of(model), model.ir_version)
+        constants = Constants(kept_facts(model), model.ir_version)
         owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
         for owner in owners:
             visit_scope(constants.facts, Scope(owner, owner, 0), constants.visit)

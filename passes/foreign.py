@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -18,6 +19,7 @@ class Foreign(Pass):
     """Run an onnx_ir pass class of any package."""
 
     name = "foreign"
+    idempotent: ClassVar[bool] = False
 
     class_: str
     """The class as package.module:Class, such as

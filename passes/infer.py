@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -27,6 +28,7 @@ class Infer(Pass):
     """
 
     name = "infer"
+    keeps_values: ClassVar[bool] = True
 
     def run(self, model: ir.Model) -> bool:
         """Infer types, then shapes."""

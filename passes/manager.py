@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import adopt, clone
 from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
+from vlmpass.ir_tools.shapes import drop_facts, keeping_facts
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.passes.base import Pass, text_of
 from vlmpass.passes.instruments.base import Instrument, Step
@@ -59,8 +60,7 @@ class PassManager:
         names = [(slot.tensor, slot.tensor.name) for slot in slots]
         work = model if in_place else clone(model)
         try:
-            for step, each in self._steps():
-                work = self._run(step, each, work, measure)
+            work = self._all(work, measure)
         except BaseException as error:
             for tensor, name in names:
                 tensor.name = name  # shared with the copy, where renaming a value renames it
@@ -73,6 +73,24 @@ class PassManager:
         text = ",".join(text_of(each) for each in self.passes)
         return RunReport(text, tuple(measure.reports), time.perf_counter() - start)
 
+    def _all(self, model: ir.Model, measure: Measure) -> ir.Model:
+        """Run every pass, except one that ran already with nothing changed since."""
+        settled: set[str] = set()
+        with keeping_facts(model):
+            for step, each in self._steps():
+                if step.text in settled:
+                    measure.skipped(step, model)
+                    continue
+                before = model
+                model, changed = self._run(step, each, model, measure)
+                if changed or model is not before:
+                    settled.clear()
+                    if not (isinstance(each, Pass) and each.keeps_values):
+                        drop_facts(before)
+                if isinstance(each, Pass) and each.idempotent:
+                    settled.add(step.text)
+        return model
+
     def _steps(self) -> Iterator[tuple[Step, ir.passes.PassBase]]:
         texts = [text_of(each) for each in self.passes]
         for number, each in enumerate(self.passes, 1):
@@ -83,11 +101,11 @@ class PassManager:
 
     def _run(
         self, step: Step, each: ir.passes.PassBase, model: ir.Model, measure: Measure
-    ) -> ir.Model:
+    ) -> tuple[ir.Model, bool]:
         instruments = (*self.instruments, measure)
         if not all(instrument.should_run(step, model) for instrument in instruments):
             measure.skipped(step, model)
-            return model
+            return model, False
         begun: list[Instrument] = []
         try:
             for instrument in instruments:
@@ -103,7 +121,7 @@ class PassManager:
             if not isinstance(error, Exception):
                 raise
             raise _explained(step, error) from error
-        return model
+        return model, bool(result.modified)
 
 
 def _explained(step: Step, error: Exception) -> VlmpassError:

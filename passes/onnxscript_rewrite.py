@@ -37,6 +37,7 @@ class OnnxscriptRewrite(Pass):
     """Apply rewrite rules written for onnxscript, guarded against its known defects."""
 
     name: ClassVar[str] = "onnxscript-rewrite"
+    idempotent: ClassVar[bool] = False
     rules: str
     """A RewriteRuleSet, a RewriteRule or a list of rules as package.module:attribute, such as
     onnxscript.rewriter.rules.common:gelu_rules."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -21,6 +22,7 @@ class RemoveUnused(Pass):
     """
 
     name = "remove-unused"
+    keeps_values: ClassVar[bool] = True
 
     def run(self, model: ir.Model) -> bool:
         """Remove what is unused, functions first so that their bodies keep nothing alive."""

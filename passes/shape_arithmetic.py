@@ -13,7 +13,7 @@ from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import add_constant, remove_dead
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.shapes import Dim, Facts, facts_of, visit_scope
+from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.shapes.lower import Lowering
 from vlmpass.ir_tools.shapes.synthesis import Part, cost_of, plan, private_nodes, write
 from vlmpass.ir_tools.shapes.targets import constant_target, is_no_op
@@ -35,11 +35,12 @@ class ShapeArithmetic(Pass):
     """
 
     name: ClassVar[str] = "shape-arithmetic"
+    keeps_values: ClassVar[bool] = True
 
     @without_collector
     def run(self, model: ir.Model) -> bool:
         """Simplify the main graph, its subgraphs and the functions."""
-        work = _Work(model, facts_of(model))
+        work = _Work(model, kept_facts(model))
         owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
         for owner in owners:
             visit_scope(work.facts, Scope(owner, owner, 0), work.visit, work.enter)

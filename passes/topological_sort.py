@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -24,6 +25,7 @@ class TopologicalSort(Pass):
     """
 
     name = "topological-sort"
+    keeps_values: ClassVar[bool] = True
 
     def run(self, model: ir.Model) -> bool:
         """Sort what is out of order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -25,6 +26,7 @@ class TrimOutputs(Pass):
     """
 
     name = "trim-outputs"
+    keeps_values: ClassVar[bool] = True
 
     @without_collector
     def run(self, model: ir.Model) -> bool:

@@ -21,6 +21,8 @@ from vlmpass.ir_tools.weights.packing import packed_size
 
 __all__ = ["IrPlaces", "ProtoPlaces", "settle"]
 
+_SMALL_BYTES = 1024
+
 
 class Places(Protocol):
     """Knows where the data of external tensors are."""
@@ -33,7 +35,7 @@ class Places(Protocol):
 
 
 def settle(model: ir.Model, places: Places) -> None:
-    """Replace every external tensor of a model, or none of them.
+    """Replace every external tensor of a model, or none of them, and make arrays of small ones.
 
     Raises:
         ModelError: The data of one are missing, too short or outside.
@@ -42,7 +44,7 @@ def settle(model: ir.Model, places: Places) -> None:
     for slot in slots:
         if isinstance(slot.tensor, ir.ExternalTensor):
             places.note(slot.tensor)
-    settled: dict[int, Weight] = {}
+    settled: dict[int, ir.TensorProtocol] = {}
     for slot in slots:
         if id(slot.tensor) not in settled:
             settled[id(slot.tensor)] = _settled(slot, places)
@@ -53,14 +55,33 @@ def settle(model: ir.Model, places: Places) -> None:
 def _unsettled(tensor: ir.TensorProtocol) -> bool:
     if isinstance(tensor, ir.ExternalTensor):
         return not isinstance(tensor, StoredWeight)
-    # onnx_ir writes the metadata of such a tensor twice
-    return isinstance(tensor, ir.TensorProtoTensor) and bool(tensor.metadata_props)
+    # onnx_ir writes the metadata of such a tensor twice, and decodes it anew at every look
+    return isinstance(tensor, ir.TensorProtoTensor) and (
+        bool(tensor.metadata_props) or _small(tensor)
+    )
 
 
-def _settled(slot: TensorSlot, places: Places) -> Weight:
-    if isinstance(slot.tensor, ir.ExternalTensor):
-        return places.weight(slot.tensor, slot.where)
-    return as_weight(slot.tensor)
+def _small(tensor: ir.TensorProtoTensor) -> bool:
+    dtype = tensor.dtype
+    if dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED) or dtype.bitwidth < 8:
+        return False
+    return math.prod(tensor.shape.numpy()) * dtype.itemsize <= _SMALL_BYTES
+
+
+def _settled(slot: TensorSlot, places: Places) -> ir.TensorProtocol:
+    tensor = slot.tensor
+    if isinstance(tensor, ir.ExternalTensor):
+        return places.weight(tensor, slot.where)
+    if isinstance(tensor, ir.TensorProtoTensor) and _small(tensor):
+        return ir.Tensor(
+            tensor.numpy(),
+            dtype=tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name,
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
+    return as_weight(tensor)
 
 
 class ProtoPlaces:

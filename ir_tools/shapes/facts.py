@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -25,8 +25,7 @@ MOST_ELEMENTS = 64
 _TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What is proven about one value.
 
     Attributes:
@@ -90,6 +89,8 @@ class Facts:
         self._known: dict[ir.Value, Known] = {}
         self._dtypes: dict[ir.Value, ir.DataType | None] = {}
         self._declared: dict[tuple[ir.Value, int], Dim] = {}
+        self._visited: dict[ir.Node, Sequence[ir.Value | None]] = {}
+        self._moved: set[ir.Value | None] = set()
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -151,7 +152,24 @@ class Facts:
         return self.algebra.axis(value, axis) if declared is None else declared
 
     def visit(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
-        """Find out what holds for a node's outputs; its subgraphs must have been visited."""
+        """Find out what holds for a node's outputs; its subgraphs must have been visited.
+
+        A node visited before is visited again only if it has other inputs now, subgraphs, or an
+        input of which something else is known since.
+        """
+        inputs = node.inputs
+        again = node in self._visited
+        same = again and self._visited[node] is inputs and self._moved.isdisjoint(inputs)
+        if same and not any(subgraphs(node)):
+            return
+        before = [self._known.get(value) for value in node.outputs] if again else []
+        self._visited[node] = inputs
+        self._find(node, opsets)
+        for value, old in zip(node.outputs, before, strict=False):
+            if self._known.get(value) != old:
+                self._moved.add(value)
+
+    def _find(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
         function = self._functions.get(node.op_identifier())
         if function is not None:

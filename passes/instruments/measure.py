@@ -24,16 +24,19 @@ class Measure(Instrument):
     def __init__(self) -> None:
         self.reports: list[PassReport] = []
         self._before = (0, 0, 0.0)
+        self._count: int | None = None
 
     def before(self, step: Step, model: ir.Model) -> None:
         """Note where the pass starts."""
-        self._before = (_nodes(model), rss(), time.perf_counter())
+        self._before = (self._nodes(model), rss(), time.perf_counter())
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
         """Report what the pass took."""
         nodes, held, start = self._before
         seconds = time.perf_counter() - start
-        after = _nodes(model) if changed else nodes
+        if changed:
+            self._count = None
+        after = self._nodes(model)
         grown = rss() - held
         self.reports.append(
             PassReport(step.text, changed, False, seconds, peak_rss(), grown, nodes, after)
@@ -41,9 +44,10 @@ class Measure(Instrument):
 
     def skipped(self, step: Step, model: ir.Model) -> None:
         """Report that the pass did not run."""
-        nodes = _nodes(model)
+        nodes = self._nodes(model)
         self.reports.append(PassReport(step.text, False, True, 0.0, peak_rss(), 0, nodes, nodes))
 
-
-def _nodes(model: ir.Model) -> int:
-    return sum(len(scope.graph) for scope in scopes(model))
+    def _nodes(self, model: ir.Model) -> int:
+        if self._count is None:
+            self._count = sum(len(scope.graph) for scope in scopes(model))
+        return self._count
