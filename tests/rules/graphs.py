@@ -1,11 +1,12 @@
-"""Random graphs full of what rules look for, none of it made for a particular rule."""
+"""Random graphs full of what rules look for, grown at random and from the rules' own cases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
+from rewrite.support import parse
 
 from vlmpass.ir_tools.infer import infer_node
 
@@ -13,10 +14,18 @@ FLOAT, DOUBLE, INT64 = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64
 
 
 class RandomGraph:
-    """Grows a graph node by node; every value is a float tensor of known sizes."""
+    """Grows a graph node by node; what it goes on from are float tensors of known sizes.
 
-    def __init__(self, seed: int, nodes: int, opset: int) -> None:
+    Args:
+        seed: Of everything random.
+        nodes: How many nodes it has at least.
+        opset: Of the default domain.
+        cases: Graph texts, put in here and there and fed by what is there.
+    """
+
+    def __init__(self, seed: int, nodes: int, opset: int, cases: Sequence[str] = ()) -> None:
         self.rng = np.random.default_rng(seed)
+        self.others: list[ir.Value] = []
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="random")
         self.values: list[ir.Value] = []
         for index, shape in enumerate(([2, 3, 4], [3, 4], [4])):
@@ -24,10 +33,14 @@ class RandomGraph:
             self.graph.inputs.append(value)
             self.values.append(value)
         grow = [getattr(self, name) for name in dir(type(self)) if name.startswith("grow_")]
-        while len(self.graph) < nodes:
-            self.step(grow[int(self.rng.integers(len(grow)))])
+        waiting = list(cases)
+        while waiting or len(self.graph) < nodes:
+            if waiting and self.rng.random() < 0.3:
+                self.put(parse(waiting.pop(), opset))
+            else:
+                self.step(grow[int(self.rng.integers(len(grow)))])
         unused = [value for value in self.values if not value.uses() and value.producer()]
-        self.graph.outputs.extend(unused or self.values[-1:])
+        self.graph.outputs.extend([*unused, *self.others] or self.values[-1:])
         if self.rng.random() < 0.5:
             used = [v for v in self.values if v.producer() and v not in unused]
             self.graph.outputs.extend(used[-1:])
@@ -41,6 +54,52 @@ class RandomGraph:
         assert value.shape is not None
         if 1 <= value.shape.rank() <= 5 and np.prod(value.shape.numpy()) <= 4096:
             self.values.append(value)
+
+    # -------------------------------------------------------------------------------------- cases
+    def put(self, case: ir.Model) -> None:
+        """Put the nodes of another graph in; every symbolic size of its inputs is 3."""
+        for domain, version in case.opset_imports.items():
+            self.graph.opset_imports.setdefault(domain, version)
+        stands: dict[ir.Value | None, ir.Value | None] = {None: None}
+        for value in case.graph.inputs:
+            stands[value] = self.fed(value)
+        for value in case.graph.initializers.values():
+            assert value.const_value is not None
+            stands[value] = self.const(value.const_value.numpy(), value.const_value.numpy().dtype)
+        for node in case.graph:
+            inputs = [stands[value] for value in node.inputs]
+            copy = ir.Node(
+                node.domain,
+                node.op_type,
+                inputs,
+                node.attributes.values(),
+                num_outputs=len(node.outputs),
+            )
+            stands.update(zip(node.outputs, self.append(copy), strict=True))
+        for value in case.graph.outputs:
+            self.keep(stands[value])
+
+    def fed(self, wanted: ir.Value) -> ir.Value:
+        """Return a value like a case's input: one that is there, else a new input."""
+        assert wanted.shape is not None
+        sizes = [size if isinstance(size, int) else 3 for size in wanted.shape]
+        like = [v for v in self.values if wanted.dtype == FLOAT and self.sizes(v) == sizes]
+        if like and self.rng.random() < 0.8:
+            return like[int(self.rng.integers(len(like)))]
+        value = ir.Value(
+            name=f"in{len(self.graph.inputs)}", type=wanted.type, shape=ir.Shape(sizes)
+        )
+        self.graph.inputs.append(value)
+        return value
+
+    def keep(self, value: ir.Value | None) -> None:
+        """Go on from a case's output, or make it an output of the graph if it is unfit for that."""
+        assert value is not None
+        static = value.shape is not None and value.shape.is_static()
+        if value.dtype == FLOAT and static and 1 <= len(self.sizes(value)) <= 5:
+            self.values.append(value)
+        elif value.producer() is not None and value not in self.others:
+            self.others.append(value)
 
     # ------------------------------------------------------------------------------------- pieces
     def pick(self) -> ir.Value:
@@ -69,13 +128,15 @@ class RandomGraph:
     def op(self, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
         kept = [ir.convenience.convert_attribute(k, v) for k, v in attributes.items()]
         outputs = 2 if op_type == "Split" else 1
-        node = ir.Node("", op_type, inputs, kept, num_outputs=outputs)
+        return self.append(ir.Node("", op_type, inputs, kept, num_outputs=outputs))[0]
+
+    def append(self, node: ir.Node) -> Sequence[ir.Value]:
         node.name = f"n{len(self.graph)}"
         for index, output in enumerate(node.outputs):
             output.name = f"v{len(self.graph)}_{index}"
         infer_node(node, self.graph.opset_imports)
         self.graph.append(node)
-        return node.outputs[0]
+        return node.outputs
 
     # ------------------------------------------------------------------------------------- growth
     def grow_unary(self) -> ir.Value:
