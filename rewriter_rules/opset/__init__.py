@@ -31,6 +31,7 @@ from vlmpass.rewriter_rules.opset import (
     quantize,
     reduce,
     resize,
+    roi,
     same,
     scatter,
     series,
@@ -46,7 +47,7 @@ from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_s
 
 _FAMILIES = (
     attention, bits, casts, einsum, elementwise, expand, grid, layout, norm, pool, quantize,
-    reduce, resize, same, scatter, series, signal, softmax, split_pad,
+    reduce, resize, roi, same, scatter, series, signal, softmax, split_pad,
 )  # fmt: skip
 """Imported for what they enter into the table."""
 

@@ -1,13 +1,13 @@
-"""Antialiased Resize as one matrix product for each axis that changes.
+"""Resize as one matrix product, or for its nearest mode one Gather, for each axis that changes.
 
-A runtime that lacks the attribute ignores it, refuses it or computes something else (up to 0.56 on
-unit-normal images); two matrix products say the same in operators that all have.
+A runtime that lacks antialiasing ignores it, refuses it or computes something else (up to 0.56 on
+unit-normal images); two matrix products say the same in operators that all have. The same way goes
+what an older Resize cannot be told: scales that are not the quotients of its sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -28,30 +28,12 @@ from vlmpass.rewriter_rules.opset.facts import (
     text,
 )
 from vlmpass.rewriter_rules.opset.interpolation import Filter, matrix, matrix_in_graph
+from vlmpass.rewriter_rules.opset.nearest import Axis, gathered, scalar_at
 from vlmpass.rewriter_rules.opset.table import refuse
 
-__all__ = ["Axis", "as_products", "separable"]
+__all__ = ["Axis", "axis_by_axis", "separable", "stretched"]
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis to interpolate along.
-
-    Attributes:
-        index: Which one, counted from the front.
-        size: Its new size: known, or an int64 scalar of the graph.
-        scale: Its scale if that is not the quotient of the sizes; known, or a float32 scalar.
-    """
-
-    index: int
-    size: int | ir.Value
-    scale: float | ir.Value | None = None
-
-
-def _scalar(op: Tape, vector: ir.Value, index: int) -> ir.Value:
-    return op.Gather(vector, op.const(index), axis=0)
 
 
 def _weights(op: Tape, x: ir.Value, axis: Axis, filter_: Filter) -> ir.Value:
@@ -60,7 +42,7 @@ def _weights(op: Tape, x: ir.Value, axis: Axis, filter_: Filter) -> ir.Value:
     n = None if sizes is None else sizes[axis.index]
     if n is not None and isinstance(axis.size, int) and not isinstance(axis.scale, ir.Value):
         return op.const(matrix(filter_, n, axis.size, axis.scale), name="weights")
-    length = op.const(n) if n is not None else _scalar(op, op.Shape(x), axis.index)
+    length = op.const(n) if n is not None else scalar_at(op, op.Shape(x), axis.index)
     size = op.const(axis.size) if isinstance(axis.size, int) else axis.size
     scale = axis.scale
     if isinstance(scale, float):
@@ -89,10 +71,12 @@ def separable(op: Tape, x: ir.Value, axes: Sequence[Axis], filter_: Filter) -> i
         axes: The axes that change.
         filter_: The kind of interpolation.
     """
+    if not axes:
+        return op.Identity(x)
     kind = dtype(x)
     if kind not in _FLOATS:
         refuse(
-            f"how antialiasing rounds {kind.name.lower()} is not specified",
+            f"how interpolation rounds {kind.name.lower()} is not specified",
             "cast the image to float32 before the resize",
         )
     if kind == ir.DataType.DOUBLE:
@@ -104,17 +88,21 @@ def separable(op: Tape, x: ir.Value, axes: Sequence[Axis], filter_: Filter) -> i
 
 
 def _filter(node: ir.Node) -> Filter:
-    mode = text(node, "mode", "nearest")
-    kernel: Literal["linear", "cubic"] = "cubic" if mode == "cubic" else "linear"
-    coordinates = text(node, "coordinate_transformation_mode", "half_pixel")
-    if coordinates == "tf_crop_and_resize":
-        refuse("tf_crop_and_resize with antialias has no form as matrix products", "")
-    return Filter(
-        kernel,
-        real(node, "cubic_coeff_a", -0.75),
-        bool(integer(node, "exclude_outside")),
-        coordinates,
-    )
+    kernel: Literal["linear", "cubic"] = "cubic" if text(node, "mode") == "cubic" else "linear"
+    widens = bool(integer(node, "antialias"))
+    # Without antialiasing runtimes ask for the excluded outside of the cubic kernel only.
+    outside = bool(integer(node, "exclude_outside")) and (widens or kernel == "cubic")
+    coefficient = real(node, "cubic_coeff_a", -0.75)
+    return Filter(kernel, coefficient, outside, _coordinates(node), widens=widens)
+
+
+def _coordinates(node: ir.Node) -> str:
+    found = text(node, "coordinate_transformation_mode", "half_pixel")
+    if found == "tf_half_pixel_for_nn" and text(node, "mode", "nearest") != "nearest":
+        refuse("what tf_half_pixel_for_nn means for linear and cubic is not specified", "")
+    if found == "tf_crop_and_resize":
+        refuse("tf_crop_and_resize has no form axis by axis that older opsets could spell", "")
+    return found
 
 
 def _same_size(x: ir.Value, y: ir.Value, axis: int) -> bool:
@@ -127,8 +115,8 @@ def _same_size(x: ir.Value, y: ir.Value, axis: int) -> bool:
     return before.value is not None and before.value == after.value
 
 
-def _by_scales(op: Tape, node: ir.Node, places: Sequence[int], scales: ir.Value) -> list[Axis]:
-    x, found = operand(node, 0), known_or_none(scales)
+def _by_scales(op: Tape, x: ir.Value, places: Sequence[int], scales: ir.Value) -> list[Axis]:
+    found = known_or_none(scales)
     sizes = dims(x)
     axes: list[Axis] = []
     for index, place in enumerate(places):
@@ -143,8 +131,8 @@ def _by_scales(op: Tape, node: ir.Node, places: Sequence[int], scales: ir.Value)
                 continue
             factor = op.const(scale)
         else:
-            factor = _scalar(op, scales, index)
-        length = op.Cast(_scalar(op, op.Shape(x), place), to=ir.DataType.FLOAT)
+            factor = scalar_at(op, scales, index)
+        length = op.Cast(scalar_at(op, op.Shape(x), place), to=ir.DataType.FLOAT)
         size = op.Cast(op.Floor(op.Mul(length, factor)), to=ir.DataType.INT64)
         axes.append(Axis(place, size, factor))
     return axes
@@ -158,7 +146,7 @@ def _by_sizes(op: Tape, node: ir.Node, places: Sequence[int], sizes: ir.Value) -
         if _same_size(x, y, place):
             continue
         if found is None:
-            axes.append(Axis(place, _scalar(op, sizes, index)))
+            axes.append(Axis(place, scalar_at(op, sizes, index)))
             continue
         m = int(found.reshape(-1)[index])
         if lengths is None or lengths[place] != m:
@@ -190,27 +178,45 @@ def _keeping_aspect(
     factor = reduce(quotients, keepdims=0)
     rounded = op.Floor(op.Add(op.Mul(floats, factor), op.const(0.5)))
     whole = op.Cast(rounded, to=ir.DataType.INT64)
-    return [Axis(place, _scalar(op, whole, k), factor) for k, place in enumerate(places)]
+    return [Axis(place, scalar_at(op, whole, k), factor) for k, place in enumerate(places)]
 
 
-def as_products(op: Tape, node: ir.Node) -> ir.Value:
-    """Resize(x, sizes | scales, antialias=1, linear | cubic) -> M(H) @ x @ M(W)^T.
+def axis_by_axis(op: Tape, node: ir.Node) -> ir.Value:
+    """Resize(x, sizes | scales) -> M(H) @ x @ M(W)^T, or Gathers of the nearest.
 
     Args:
         op: The tape; its nodes are valid from opset 13 on.
-        node: A Resize of opset 18 or later with antialias and a mode other than nearest.
+        node: A Resize of opset 11 or later.
     """
     x, scales, sizes = operand(node, 0), optional_input(node, 2), optional_input(node, 3)
     count = rank(x)
     axes = integers(node, "axes")
     places = [*range(count)] if axes is None else [normalized(axis, count) for axis in axes]
-    filter_, policy = _filter(node), text(node, "keep_aspect_ratio_policy", "stretch")
+    policy = text(node, "keep_aspect_ratio_policy", "stretch")
     if sizes is not None and policy != "stretch":
         changed = _keeping_aspect(op, node, places, sizes, policy)
     elif sizes is not None:
         changed = _by_sizes(op, node, places, sizes)
     elif scales is not None:
-        changed = _by_scales(op, node, places, scales)
+        changed = _by_scales(op, x, places, scales)
     else:
         refuse("it has neither scales nor sizes", "correct the model")
-    return separable(op, x, changed, filter_) if changed else op.Identity(x)
+    if text(node, "mode", "nearest") == "nearest":
+        rounding = text(node, "nearest_mode", "round_prefer_floor")
+        return gathered(op, x, changed, _coordinates(node), rounding)
+    return separable(op, x, changed, _filter(node))
+
+
+def stretched(op: Tape, x: ir.Value, scales: ir.Value, mode: str) -> ir.Value:
+    """Record a Resize of opset 10, which begins at the first element and rounds down.
+
+    Args:
+        op: The tape; its nodes are valid from opset 13 on.
+        x: Any tensor of known rank.
+        scales: A float for each of its axes.
+        mode: ``nearest`` or ``linear``.
+    """
+    axes = _by_scales(op, x, range(rank(x)), scales)
+    if mode == "nearest":
+        return gathered(op, x, axes, "asymmetric", "floor")
+    return separable(op, x, axes, Filter("linear", coordinates="asymmetric", widens=False))

@@ -12,6 +12,7 @@ from vlmpass.rewriter_rules.opset.facts import integer, integers, rank
 from vlmpass.rewriter_rules.opset.table import refuse
 
 __all__ = [
+    "at_opset",
     "axis_of",
     "given_integers",
     "nonnegative",
@@ -21,6 +22,12 @@ __all__ = [
     "size_at",
     "vector",
 ]
+
+
+def at_opset(op: Tape, opset: int) -> None:
+    """Build at another opset than the adapter's own; the engine leads the nodes on from there."""
+    assert not op.nodes
+    op.opsets = {**op.opsets, "": opset}
 
 
 def vector(op: Tape, values: Sequence[int], name: str = "const") -> ir.Value:

@@ -216,7 +216,7 @@ class Conversion:
             outputs = each.run(tape, node)
             if outputs is not UNCHANGED:
                 listed = [outputs] if isinstance(outputs, ir.Value) else outputs
-                return self._settle(node, tape, listed, each.opset, each.name)
+                return self._settle(node, tape, listed, each.name)
         if found.gap is not None:
             refuse(*_why_not(found.gap))
         assert found.version is not None, node.op_type
@@ -228,18 +228,17 @@ class Conversion:
         if not misfits(node, found):
             return None
         tape = self._tape(node, self.target)
-        return self._settle(node, tape, bridge(tape, node, found), self.target, "bridge-types")
+        return self._settle(node, tape, bridge(tape, node, found), "bridge-types")
 
     def _settle(
         self,
         node: ir.Node,
         tape: Tape,
         outputs: Sequence[ir.Value | None],
-        opset: int,
         rule: str,
     ) -> Built:
         """Lead what an adapter built on to the target."""
-        results = list(outputs)
+        results, opset = list(outputs), tape.opsets[""]
         settled = self._tape(node, self.target)
         settled.constants.extend(tape.constants)
         for new in tape.nodes:

@@ -1,8 +1,9 @@
-"""Antialiased interpolation along one axis as a matrix, computed here or built in the graph.
+"""Interpolation along one axis as a matrix, computed here or built in the graph.
 
 Row i of the matrix holds the weights of all inputs j for output i: a kernel of the distance between
-j and the place of i among the inputs, widened where the axis shrinks. Distances are kept as a
-quotient of integers wherever the scale is the quotient of two sizes, so that float32 is enough.
+j and the place of i among the inputs, widened where the axis shrinks if it antialiases. Distances
+are kept as a quotient of integers wherever the scale is the quotient of two sizes, so that float32
+is enough.
 Source: ONNX Resize-18 with antialias=1; PyTorch's ``_upsample_*2d_aa`` and PIL's resize are the
 case exclude_outside=1, half_pixel and, for cubic, cubic_coeff_a=-0.5.
 """
@@ -34,6 +35,7 @@ class Filter:
         coordinates: Coordinate transformation mode of ONNX Resize.
         corner_steps: Whether the scale is that of the steps between corners, (m - 1) / (n - 1), and
             places are half_pixel's: what PyTorch makes of align_corners.
+        widens: Whether the kernel is as wide as an output step where the axis shrinks.
     """
 
     kernel: Literal["linear", "cubic"]
@@ -41,6 +43,7 @@ class Filter:
     exclude_outside: bool = False
     coordinates: str = "half_pixel"
     corner_steps: bool = False
+    widens: bool = True
 
     @property
     def reach(self) -> int:
@@ -90,7 +93,7 @@ def matrix(filter_: Filter, n: int, m: int, scale: float | None = None) -> npt.N
     ratio = m / n if scale is None else scale
     if filter_.corner_steps:
         ratio = (m - 1) / (n - 1) if m > 1 and n > 1 else 1.0
-    narrow = min(ratio, 1.0)
+    narrow = min(ratio, 1.0) if filter_.widens else 1.0
     beyond = 0 if filter_.exclude_outside else int(np.ceil(filter_.reach / narrow)) + 1
     j = np.arange(-beyond, n + beyond, dtype=np.float64)
     places = _places(filter_, n, m, scale)
@@ -145,6 +148,8 @@ def _distance_by_sizes(
 ) -> ir.Value:
     """Record |place of j - place of i| in kernel steps, the scale being a quotient of sizes."""
     above, below = _quotient(op, filter_, sizes, i, j)
+    if not filter_.widens:
+        return op.Div(_float(op, op.Abs(above)), _float(op, below))
     shorter, n = op.Min(sizes.n, sizes.m), sizes.n
     if filter_.corner_steps:
         one = op.const(1)
@@ -176,7 +181,8 @@ def _distance_by_scale(
             over = op.Sub(op.Mul(scale, width), _float(op, sizes.m))
             place = op.Add(place, op.Div(op.Mul(over, half), scale))
         away = op.Sub(_float(op, j), place)
-    return op.Mul(op.Abs(away), op.Min(scale, op.const(1.0)))
+    away = op.Abs(away)
+    return op.Mul(away, op.Min(scale, op.const(1.0))) if filter_.widens else away
 
 
 def _weigh(op: Tape, filter_: Filter, t: ir.Value) -> ir.Value:
@@ -195,6 +201,8 @@ def _weigh(op: Tape, filter_: Filter, t: ir.Value) -> ir.Value:
 
 def _beyond(op: Tape, filter_: Filter, sizes: _Sizes) -> ir.Value:
     """Record how many places beyond each border the kernel can reach, an int64 scalar."""
+    if not filter_.widens:
+        return op.const(filter_.reach + 1)
     reach = op.const(filter_.reach)
     if sizes.scale is None and not filter_.corner_steps:
         return op.Mul(reach, op.Add(op.Div(sizes.n, sizes.m), op.const(2)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -45,8 +47,6 @@ def windows_within_the_border(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, ceil_mode=1) -> Pool(x, pads to the end of the last window that starts inside)."""
     if _windows_stay_inside(node):
         return UNCHANGED
-    if integer(node, "count_include_pad"):
-        refuse("its padding counts and its last window may start there", "fix the input shapes")
     sizes = static(operand(node, 0))[2:]
     kernel, strides, dilations, pads = _windows(node)
     ends: list[int] = []
@@ -57,7 +57,21 @@ def windows_within_the_border(op: Tape, node: ir.Node) -> Outputs:
         if (count - 1) * strides[axis] >= size + start:
             count -= 1
         ends.append(max(0, (count - 1) * strides[axis] + reach - size - start))
-    return again(op, node, drop=("ceil_mode",), pads=[*pads[: len(sizes)], *ends])
+    reaching = [*pads[: len(sizes)], *ends]
+    if not integer(node, "count_include_pad"):
+        return again(op, node, drop=("ceil_mode",), pads=reaching)
+    given = [*pads[: len(sizes)], *map(min, pads[len(sizes) :], ends)]
+    return _counting(
+        op, node, given, [whole - part for whole, part in zip(reaching, given, strict=True)]
+    )
+
+
+def _counting(op: Tape, node: ir.Node, counted: list[int], free: list[int]) -> Outputs:
+    """Record the mean with some padding that counts, made part of x, and some that does not."""
+    half = len(counted) // 2
+    pads = vector(op, [0, 0, *counted[:half], 0, 0, *counted[half:]])
+    padded = op.Pad(operand(node, 0), pads) if any(counted) else node.inputs[0]
+    return again(op, node, [padded], drop=("ceil_mode", "count_include_pad"), pads=free)
 
 
 def _windows(node: ir.Node) -> tuple[tuple[int, ...], ...]:
@@ -104,16 +118,22 @@ def plain_windows(op: Tape, node: ir.Node) -> Outputs:
     if not integer(node, "ceil_mode"):
         dropped = [name for name in ("ceil_mode", "dilations") if name in node.attributes]
         return again(op, node, drop=dropped) if dropped else UNCHANGED
-    if integer(node, "count_include_pad") or used(node, 1):
-        refuse("its ceil_mode cannot be spelled by pads that count", "choose opset 10 or higher")
-    return again(op, node, drop=("ceil_mode", "dilations"), pads=_longer_pads(node))
+    if used(node, 1):
+        refuse("its ceil_mode changes its indices before opset 10", "choose opset 10 or higher")
+    rounding, given = ("ceil_mode", "dilations"), _windows(node)[3]
+    if not integer(node, "count_include_pad"):
+        return again(op, node, drop=rounding, pads=_longer_pads(node, given))
+    half = len(given) // 2
+    x = op.Pad(operand(node, 0), pads=[0, 0, *given[:half], 0, 0, *given[half:]])
+    free = _longer_pads(node, (0,) * len(given))
+    return again(op, node, [x], drop=(*rounding, "count_include_pad"), pads=free)
 
 
-def _longer_pads(node: ir.Node) -> list[int]:
-    """Return pads with which rounding down gives what rounding up gave."""
+def _longer_pads(node: ir.Node, given: Sequence[int]) -> list[int]:
+    """Return longer pads than given, with which rounding down gives what rounding up gave."""
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
         refuse("its auto_pad and ceil_mode cannot be spelled together", "choose a higher opset")
-    kernel, strides, _, given = _windows(node)
+    kernel, strides, _, _ = _windows(node)
     count, pads = len(kernel), list(given)
     for axis in range(count):
         pads[count + axis] += strides[axis] - 1
@@ -129,7 +149,12 @@ def dilated_windows(op: Tape, node: ir.Node) -> Outputs:
     power_mean = node.op_type == "LpPool"
     if all(each == 1 for each in integers(node, "dilations") or ()):
         if power_mean and integer(node, "ceil_mode"):
-            return again(op, node, drop=("ceil_mode", "dilations"), pads=_longer_pads(node))
+            return again(
+                op,
+                node,
+                drop=("ceil_mode", "dilations"),
+                pads=_longer_pads(node, _windows(node)[3]),
+            )
         new = ("dilations", "ceil_mode") if power_mean else ("dilations",)
         dropped = [name for name in new if name in node.attributes]
         return again(op, node, drop=dropped) if dropped else UNCHANGED

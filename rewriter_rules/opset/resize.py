@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.antialias import as_products
-from vlmpass.rewriter_rules.opset.build import normalized, vector
+from vlmpass.rewriter_rules.opset.antialias import axis_by_axis, stretched
+from vlmpass.rewriter_rules.opset.build import at_opset, normalized, vector
 from vlmpass.rewriter_rules.opset.facts import (
     again,
     attribute,
@@ -52,10 +52,12 @@ def resize(op: Tape, node: ir.Node) -> Outputs:
 
 @expansion("Resize", 10)
 def upsample(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, s) -> Upsample(x, s), when no scale is below 1."""
-    if (known(operand(node, 1), "scales") < 1).any():
-        refuse("Upsample cannot make an axis smaller", "choose opset 10 or higher")
-    return again(op, node, op_type="Upsample")
+    """Resize(x, s) -> Upsample(x, s), by products or Gathers where a scale may be below 1."""
+    scales = known_or_none(operand(node, 1))
+    if scales is not None and (scales >= 1).all():
+        return again(op, node, op_type="Upsample")
+    at_opset(op, 13)
+    return stretched(op, operand(node, 0), operand(node, 1), text(node, "mode", "nearest"))
 
 
 @adapter("Resize", 10, 11)
@@ -73,18 +75,14 @@ def _nothing(op: Tape) -> ir.Value:
 
 @adapter("Resize", 11, 10)
 def asymmetric_by_default(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, roi, s, asymmetric, floor) -> Resize(x, s)."""
+    """Resize(x, roi, s, asymmetric, floor) -> Resize(x, s); others by products or Gathers."""
     nearest = text(node, "mode", "nearest") == "nearest"
     exact = text(node, _MODE, "half_pixel") == "asymmetric" and (
         not nearest or text(node, "nearest_mode", "round_prefer_floor") == "floor"
     )
-    if not exact or text(node, "mode", "nearest") == "cubic" or integer(node, "exclude_outside"):
-        refuse(
-            "opset 10 knows the coordinates `asymmetric` with rounding down and no cubic mode",
-            "choose opset 11 or higher",
-        )
-    if optional_input(node, 3) is not None:
-        refuse("sizes do not exist before opset 11, only scales", "choose opset 11 or higher")
+    if not exact or text(node, "mode", "nearest") == "cubic" or optional_input(node, 3) is not None:
+        at_opset(op, 13)
+        return axis_by_axis(op, node)
     return op.Resize(node.inputs[0], node.inputs[2], mode=text(node, "mode", "nearest"))
 
 
@@ -127,20 +125,24 @@ def symmetric(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, sizes, half_pixel_symmetric) -> Resize(x, sizes, half_pixel)."""
     if text(node, _MODE) != "half_pixel_symmetric":
         return UNCHANGED
-    scales = optional_input(node, 2)
-    if scales is not None:
-        sizes, factors = dims(operand(node, 0)), known(scales, "scales")
-        axes = integers(node, "axes") or range(len(factors))
-        lengths = [None if sizes is None else sizes[axis] for axis in axes]
-        for length, factor in zip(lengths, factors, strict=True):
-            if length is None or not float(length * factor).is_integer():
-                if _antialiased(node):
-                    return as_products(op, node)
-                refuse(
-                    "half_pixel_symmetric with scales came with opset 19",
-                    "choose opset 19 or higher, or give sizes",
-                )
+    if not _divides(node):
+        return axis_by_axis(op, node)
     return again(op, node, coordinate_transformation_mode="half_pixel")
+
+
+def _divides(node: ir.Node) -> bool:
+    """Say whether each scale is known to be the quotient of the sizes."""
+    scales, sizes = optional_input(node, 2), dims(operand(node, 0))
+    if scales is None:
+        return text(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
+    factors = known_or_none(scales)
+    if factors is None or sizes is None:
+        return False
+    lengths = [sizes[axis] for axis in integers(node, "axes") or range(len(factors))]
+    return all(
+        factor == 1 or (length is not None and float(length * factor).is_integer())
+        for length, factor in zip(lengths, factors, strict=True)
+    )
 
 
 _NEW = ("antialias", "axes", "keep_aspect_ratio_policy")
@@ -153,11 +155,9 @@ def _antialiased(node: ir.Node) -> bool:
 @adapter("Resize", 18, 13)
 def every_axis(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, s, axes) -> Resize(x, t), t being s at these axes and 1 at the others."""
-    if _antialiased(node):
-        return as_products(op, node)
     stretched = text(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
-    if not stretched and optional_input(node, 3) is not None:
-        refuse("keep_aspect_ratio_policy came with opset 18", "choose opset 18 or higher")
+    if _antialiased(node) or (not stretched and optional_input(node, 3) is not None):
+        return axis_by_axis(op, node)
     axes = integers(node, "axes")
     if axes is None:
         dropped = [name for name in _NEW if name in node.attributes]
@@ -192,20 +192,3 @@ def modes_by_any_rank(op: Tape, node: ir.Node) -> Outputs:
     mode = text(node, "mode")
     new = {"bilinear": "linear", "bicubic": "cubic"}.get(mode)
     return UNCHANGED if new is None else again(op, node, mode=new)
-
-
-@adapter("RoiAlign", 10, 16)
-def output_half_pixel(op: Tape, node: ir.Node) -> Outputs:
-    """RoiAlign(x) -> RoiAlign(x, coordinate_transformation_mode=output_half_pixel)."""
-    return again(op, node, coordinate_transformation_mode="output_half_pixel")
-
-
-@adapter("RoiAlign", 16, 10)
-def output_half_pixel_by_default(op: Tape, node: ir.Node) -> Outputs:
-    """RoiAlign(x, output_half_pixel) -> RoiAlign(x)."""
-    if text(node, _MODE, "half_pixel") != "output_half_pixel":
-        refuse(
-            "half_pixel regions came with opset 16; before it they are widened to one pixel",
-            "choose opset 16 or higher",
-        )
-    return again(op, node, drop=(_MODE,))

@@ -113,6 +113,34 @@ def batch_by_batch(op: Tape, node: ir.Node) -> Outputs:
     return op.node("Scan", inputs, outer, outputs=len(node.outputs))
 
 
+@adapter("Scan", 9, 8)
+def batch_of_one(op: Tape, node: ir.Node) -> Outputs:
+    """Scan(states, x) -> Squeeze(Scan(, Unsqueeze(states), Unsqueeze(x))), a batch of one."""
+    count, states = integer(node, "num_scan_inputs"), len(node.inputs)
+    states -= count
+    if any(integers(node, "scan_output_directions") or ()):
+        refuse("it prepends to its outputs, which came with opset 9", "choose opset 9 or higher")
+    axes = integers(node, "scan_input_axes") or (0,) * count
+    inputs: list[ir.Value | None] = [None]
+    for index in range(len(node.inputs)):
+        x, axis = operand(node, index), 0 if index < states else axes[index - states]
+        if axis:
+            order = [axis, *(each for each in range(rank(x)) if each != axis)]
+            x = op.Transpose(x, perm=order)
+        inputs.append(op.Unsqueeze(x, axes=[0]))
+    way = integers(node, "scan_input_directions")
+    kept = {"body": node.attributes["body"], "num_scan_inputs": count, "directions": way}
+    given = {name: value for name, value in kept.items() if value is not None}
+    results = op.node("Scan", inputs, given, outputs=len(node.outputs))
+    found = [op.Squeeze(result, axes=[0]) for result in results]
+    for index, axis in enumerate(integers(node, "scan_output_axes") or ()):
+        if axis:
+            others = [*range(1, rank(node.outputs[states + index]))]
+            order = [*others[:axis], 0, *others[axis:]]
+            found[states + index] = op.Transpose(found[states + index], perm=order)
+    return found
+
+
 @adapter("Scan", 11, 9)
 def scan_axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Scan(x, scan_input_axes=a) -> Scan(x, scan_input_axes=a + r), where a < 0."""
