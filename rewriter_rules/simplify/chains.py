@@ -140,10 +140,43 @@ def slice_of_slice(
     return op.Slice(x, starts=starts, ends=ends, axes=list(merged), steps=steps)
 
 
+@rule(
+    P.Squeeze(
+        P.Slice("x", starts="starts", ends="ends", axes="axes", steps="steps"), axes="removed"
+    )
+)
+def squeeze_of_slice(
+    op: Tape,
+    x: Value,
+    starts: tuple[int, ...],
+    ends: tuple[int, ...],
+    axes: tuple[int, ...],
+    steps: tuple[int, ...] | None,
+    removed: tuple[int, ...],
+) -> Replacement:
+    """Squeeze(Slice(x, i, i + 1, axis), axis) -> Gather(x, i, axis), of one index."""
+    cut, gone = normal(axes, rank(x)), normal(removed, rank(x))
+    if cut is None or gone is None:
+        return refuse("the rank of {} is not known", x)
+    if len(cut) != 1 or cut != gone:
+        return refuse("axes {} are cut, {} removed", axes, removed)
+    start, end = starts[0], ends[0]
+    last = FOREVER if start == -1 else start + 1
+    if steps not in (None, (1,)) or end < last or (start != -1 and end > last):
+        return refuse("{}:{} is not one index", start, end)
+    return op.Gather(x, op.const(start), axis=cut[0])
+
+
 @rule(P.Neg(P.Neg("x").shared) | P.Not(P.Not("x").shared) | P.BitwiseNot(P.BitwiseNot("x").shared))
 def undone(op: Tape, x: Value) -> Replacement:
     """Neg(Neg(x)) -> x, and Not(Not(x)), BitwiseNot(BitwiseNot(x))."""
     return x
+
+
+@rule(P.Add("x", P.Mul("y", -1.0) | P.Neg("y")))
+def sum_with_negated(op: Tape, x: Value, y: Value) -> Replacement:
+    """x + y * -1 -> x - y, and x + Neg(y)."""
+    return op.Sub(x, y)
 
 
 IDEMPOTENT = (P.Relu, P.Abs, P.Ceil, P.Floor, P.Round, P.Sign)
@@ -207,7 +240,9 @@ CHAINS = (
     + unsqueeze_of_unsqueeze
     + squeeze_of_squeeze
     + slice_of_slice
+    + squeeze_of_slice
     + undone
+    + sum_with_negated
     + done_twice
     + reshape_of_thin_transpose
     + concat_of_split

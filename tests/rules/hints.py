@@ -58,6 +58,17 @@ def cuts(name: str) -> Callable[[Draw], tuple[int, ...]]:
     return make
 
 
+def one_start(draw: Draw) -> tuple[int, ...]:
+    draw.chosen["start"] = start = int(draw.rng.integers(-3, 3))
+    return (start,)
+
+
+def one_end(draw: Draw) -> tuple[int, ...]:
+    """The end of a Slice of one index, whose start is drawn already."""
+    start = int(str(draw.chosen["start"]))
+    return (2**63 - 1 if start == -1 else start + 1,)
+
+
 def two_axes(draw: Draw) -> tuple[int, ...]:
     return tuple(int(axis) for axis in draw.rng.choice(3, 2, replace=False))
 
@@ -237,6 +248,16 @@ HINTS: dict[str, Hints] = {
         "end": [(2,), (-1,), (2**63 - 1,)],
         "any": "i64[1]",
     },
+    "squeeze-of-slice": {
+        "x": "T[3,4]",
+        "starts": one_start,
+        "ends": one_end,
+        "axes": [(1,), (-1,)],
+        "steps": [(1,)],
+        "removed": [(1,), (-1,)],
+        "dtypes": NUMERIC,
+    },
+    "sum-with-negated": {"dtypes": NUMERIC, "x": "T[a,b]", "y": ["T[a,b]", "T[b]", "T[]"]},
     "matmul-add": {
         "a": "T[a,b]",
         "b": "T[b,c]",
