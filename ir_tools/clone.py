@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.walk import subgraphs
 
-__all__ = ["adopt", "clone", "instantiate"]
+__all__ = ["adopt", "captured", "clone", "excerpt", "instantiate"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -98,7 +98,8 @@ class _Cloner:
             assert given.ref_attr_name is not None
             return ir.RefAttr(attribute.name, given.ref_attr_name, given.type)
         # A subgraph is copied for each use; what it captures lies around the call and is not.
-        copied = _Cloner({value: value for value in _captured(given)})._attribute(given)
+        holder = ir.Node("", "Holder", [], [given])
+        copied = _Cloner({value: value for value in captured(holder)})._attribute(given)
         assert copied is not None
         return ir.Attr(attribute.name, copied.type, copied.value, doc_string=attribute.doc_string)
 
@@ -157,21 +158,20 @@ class _Cloner:
         )
 
 
-def _captured(attribute: ir.Attr) -> set[ir.Value]:
-    """Return the values from outside that the graphs of an attribute use."""
-    holder = ir.Node("", "Holder", [], [attribute])
-    used: set[ir.Value] = set()
+def captured(node: ir.Node) -> list[ir.Value]:
+    """Return the values from outside that the graphs in a node's attributes use, each once."""
+    used: dict[ir.Value, None] = {}
     made: set[ir.Value] = set()
-    pending = list(subgraphs(holder))
+    pending = list(subgraphs(node))
     while pending:
         graph = pending.pop()
         made.update(graph.inputs, graph.initializers.values())
-        used.update(graph.outputs)
-        for node in graph:
-            made.update(node.outputs)
-            used.update(value for value in node.inputs if value is not None)
-            pending.extend(subgraphs(node))
-    return used - made
+        used.update(dict.fromkeys(graph.outputs))
+        for inner in graph:
+            made.update(inner.outputs)
+            used.update(dict.fromkeys(value for value in inner.inputs if value is not None))
+            pending.extend(subgraphs(inner))
+    return [value for value in used if value not in made]
 
 
 def _copy_meta(
@@ -201,6 +201,34 @@ def clone(model: ir.Model) -> ir.Model:
     )
     _copy_meta(model, new)
     return new
+
+
+def excerpt(
+    model: ir.Model,
+    nodes: Sequence[ir.Node],
+    inputs: Sequence[ir.Value],
+    outputs: Sequence[ir.Value],
+    initializers: Sequence[ir.Value],
+) -> ir.Model:
+    """Return some nodes of the main graph as a model of their own.
+
+    Args:
+        model: It is not changed; the copy shares its tensors and functions.
+        nodes: In an order in which they can run.
+        inputs: What they take from elsewhere.
+        outputs: What of them is wanted.
+        initializers: The weights they use.
+    """
+    cloner = _Cloner()
+    graph = ir.Graph(
+        [cloner.value(value) for value in inputs],
+        [cloner.value(value) for value in outputs],
+        nodes=[cloner.node(node) for node in nodes],
+        initializers=[cloner.value(value) for value in initializers],
+        opset_imports=dict(model.graph.opset_imports),
+        name=model.graph.name,
+    )
+    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
 
 
 def instantiate(

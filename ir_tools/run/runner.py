@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import onnx_ir as ir
 
@@ -20,7 +21,7 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.stage import stage
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
-__all__ = ["OPTIMIZATIONS", "Backend", "Optimization", "RunError", "Runner"]
+__all__ = ["OPTIMIZATIONS", "AnyRunner", "Backend", "Optimization", "RunError", "Runner"]
 
 Backend = Literal["onnxruntime", "reference"]
 Optimization = Literal["none", "basic", "extended", "all"]
@@ -51,6 +52,16 @@ class RunError(VerifyError):
     def is_limit(self) -> bool:
         """Whether the runtime lacks a kernel or a version, rather than the model being wrong."""
         return any(text in self.reason for text in _LIMITS)
+
+
+class AnyRunner(AbstractContextManager["AnyRunner"], Protocol):
+    """What runs a model: whole, or piece by piece."""
+
+    def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+        """Return the outputs by name; they stay readable until the end of the context."""
+
+    def stop(self) -> None:
+        """Let go of processes and memory; what `run` returned stays readable."""
 
 
 class Runner:

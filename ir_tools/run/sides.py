@@ -11,13 +11,17 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.run.runner import Optimization, RunError, Runner
+from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError, Runner
+from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.emulate import emulate
-from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.ir_tools.walk import all_nodes, tensor_slots
 
-__all__ = ["Side", "computed_in"]
+__all__ = ["ONE_SESSION", "Side", "computed_in"]
+
+ONE_SESSION = 2_000_000_000
+"""Bytes of weights above which a model is run in segments."""
 
 # Operators that only move, store or convert numbers: their types say nothing about arithmetic.
 _MOVES = frozenset({
@@ -64,8 +68,11 @@ class Side:
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
 
-    def open(self, optimization: Optimization) -> Runner:
+    def open(self, optimization: Optimization) -> AnyRunner:
         """Return a runner: ONNX Runtime's if it loads the model, else the reference evaluator's.
+
+        A model whose weights are more than one session takes is run in segments, each of which is
+        loaded when its turn comes.
 
         Raises:
             VerifyError: If neither loads it, with both reasons.
@@ -109,13 +116,18 @@ class Side:
             widen(twin, self.widened)
         return twin
 
-    def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], Runner]]]:
+    def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], AnyRunner]]]:
         few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES
 
         def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
             return Runner(source, optimization=optimization, reuse_memory=few)
 
         how, path = f"ONNX Runtime{self._arithmetic()}", self.path
+        if sum(slot.tensor.nbytes for slot in tensor_slots(self.model)) > ONE_SESSION:
+            changed = self.widened or self.emulated is not None
+            large = self.twin if changed else self.model
+            yield f"{how}, in segments", lambda: SegmentRunner(large, optimization=optimization)
+            return
         if self.widened or self.emulated is not None:
             yield how, lambda: start(self.twin)
         else:

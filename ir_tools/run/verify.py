@@ -18,7 +18,7 @@ from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_fo
 from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
-from vlmpass.ir_tools.run.runner import Optimization, RunError, Runner
+from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
 from vlmpass.ir_tools.run.sides import Side, computed_in
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
@@ -209,7 +209,7 @@ class _Comparison:
 
     def _expected(
         self,
-        runner: Runner,
+        runner: AnyRunner,
         given: Mapping[str, Array | Sequence[Array] | None] | None,
         pinned: Mapping[str, int],
     ) -> Iterator[tuple[Trial, Feed, Feed]]:
@@ -230,7 +230,7 @@ class _Comparison:
                 try:
                     made = runner.run(fed)
                 except RunError as error:
-                    if error.stage == "crash":
+                    if error.stage in ("load", "crash"):
                         raise
                     last = error
                     continue

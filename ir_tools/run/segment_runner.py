@@ -1,0 +1,192 @@
+"""Runs a model piece by piece, each in a process of its own, so that models larger than memory run.
+
+Between two pieces only what a later one needs is kept, in files, so that memory holds one piece's
+weights and activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.clone import excerpt
+from vlmpass.ir_tools.run.runner import Optimization, Runner
+from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, segments
+from vlmpass.ir_tools.types.typing import solve
+from vlmpass.ir_tools.worker.transport import Array, Feed
+
+__all__ = ["SegmentRunner", "Watch"]
+
+
+class Watch(Protocol):
+    """What wants to see more of a run than the outputs."""
+
+    def prepare(self, segment: ir.Model) -> None:
+        """Add outputs to a segment, a copy, before it is run."""
+
+    def see(self, results: Feed) -> None:
+        """Take the outputs of the segment prepared last, for one set of inputs."""
+
+
+@dataclass
+class _Held:
+    """The values of one set of inputs, and the runners whose files hold them."""
+
+    values: Feed
+    wanted: frozenset[str]
+    last: Mapping[str, int]
+    homes: dict[Runner, set[str]] = field(default_factory=dict)
+
+    def drop_dead(self, index: int) -> None:
+        dead = [n for n in self.values if self.last.get(n, -1) <= index and n not in self.wanted]
+        for name in dead:
+            del self.values[name]
+        for names in self.homes.values():
+            names.difference_update(dead)
+
+
+def _listed(given: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+    return {
+        name: value if value is None or isinstance(value, np.ndarray) else list(value)
+        for name, value in given.items()
+    }
+
+
+class SegmentRunner:
+    """Runs a model piece by piece; for the rest it is like `Runner`.
+
+    Args:
+        model: Its external weights are `StoredWeight` or lazy.
+        budget: Bytes of weights in one piece.
+        optimization: ONNX Runtime's graph optimisation level.
+
+    Raises:
+        VerifyError: The graph is not in topological order.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        *,
+        budget: int = SEGMENT_BYTES,
+        optimization: Optimization = "basic",
+    ) -> None:
+        self.peak_rss = 0
+        self._model = model
+        self._optimization = optimization
+        self._typing = solve(model)
+        self.segments = segments(model, budget, self._typing)
+        self._runners: list[Runner] = []
+
+    def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+        """Return the outputs by name, as `Runner.run` does."""
+        return self.run_all([inputs])[0]
+
+    def run_all(
+        self,
+        feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]],
+        watch: Watch | None = None,
+    ) -> list[Feed]:
+        """Return the outputs for several sets of inputs; every segment is loaded once.
+
+        Args:
+            feeds: Arrays by input name, as `Runner.run` takes them.
+            watch: Sees more than the outputs.
+
+        Returns:
+            Maps of temporary files that live as long as this runner.
+
+        Raises:
+            RunError: If ONNX Runtime refuses a segment or an input, or dies on it.
+        """
+        wanted = frozenset(str(value.name) for value in self._model.graph.outputs)
+        last: dict[str, int] = {}
+        for index, segment in enumerate(self.segments):
+            last.update((str(value.name), index) for value in segment.inputs)
+        held = [_Held(_listed(feed), wanted, last) for feed in feeds]
+        for index, segment in enumerate(self.segments):
+            self._run_segment(segment, held, watch)
+            for each in held:
+                each.drop_dead(index)
+            self._forget(held)
+        return [self._outputs(each) for each in held]
+
+    def stop(self) -> None:
+        """Do nothing: between runs no process is left."""
+
+    def close(self) -> None:
+        """Remove the temporary files, the outputs among them."""
+        for runner in self._runners:
+            runner.close()
+        self._runners.clear()
+
+    def __enter__(self) -> SegmentRunner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run_segment(self, segment: Segment, held: Sequence[_Held], watch: Watch | None) -> None:
+        piece = self._extract(segment)
+        names = [str(value.name) for value in segment.outputs]
+        if watch is not None:
+            watch.prepare(piece)
+        if not piece.graph.outputs:
+            return  # nothing that counts is computed here
+        runner = Runner(piece, optimization=self._optimization)
+        self._runners.append(runner)
+        for each in held:
+            takes = [str(value.name) for value in segment.inputs]
+            made = runner.run({name: each.values[name] for name in takes if name in each.values})
+            if watch is not None:
+                watch.see(made)
+            each.values.update((name, made[name]) for name in names)
+            each.homes[runner] = set(names)
+        self.peak_rss = max(self.peak_rss, runner.peak_rss)
+        runner.stop()
+
+    def _extract(self, segment: Segment) -> ir.Model:
+        """Return a segment as a model, its inputs and outputs declared by type alone."""
+        model = excerpt(
+            self._model, segment.nodes, segment.inputs, segment.outputs, segment.initializers
+        )
+        pairs = zip(
+            (*segment.inputs, *segment.outputs),
+            (*model.graph.inputs, *model.graph.outputs),
+            strict=True,
+        )
+        for old, new in pairs:
+            new.type = self._typing.type_of(old) or new.type
+            if not old.is_graph_input():
+                new.shape = None
+        return model
+
+    def _forget(self, held: Sequence[_Held]) -> None:
+        """Remove the files that hold nothing any more."""
+        for runner in list(self._runners):
+            if not any(each.homes.get(runner) for each in held):
+                runner.close()
+                self._runners.remove(runner)
+                for each in held:
+                    each.homes.pop(runner, None)
+
+    def _outputs(self, held: _Held) -> Feed:
+        outputs: Feed = {}
+        for value in self._model.graph.outputs:
+            name = str(value.name)
+            if name in held.values:
+                outputs[name] = held.values[name]
+            else:
+                assert value.const_value is not None  # an initializer
+                outputs[name] = value.const_value.numpy()
+        return outputs
