@@ -37,6 +37,7 @@ __all__ = [
     "Scaled",
     "Taken",
     "Transposed",
+    "Unary",
     "cast",
     "joined",
     "reshaped",
@@ -51,23 +52,32 @@ _TILE = 256
 
 
 @dataclass(frozen=True)
-class _Unary(Expression):
+class Unary(Expression):
+    """What is computed from one source, and is as cheap to read as that is.
+
+    Attributes:
+        source: The source.
+    """
+
     source: Expression
 
     @property
     def width(self) -> int:
+        """The wider of an element here and what the source needs for one."""
         return max(self.dtype.numpy().itemsize, self.source.width)
 
     @property
     def strided(self) -> bool:
+        """Whether the source is."""
         return self.source.strided
 
     def prepared(self) -> Expression:
+        """Prepare the source."""
         return replace(self, source=self.source.prepared())
 
 
 @dataclass(frozen=True)
-class Cast(_Unary):
+class Cast(Unary):
     """The source in another element type; see `casts.convert`."""
 
     saturate: bool
@@ -81,7 +91,7 @@ class Cast(_Unary):
 
 
 @dataclass(frozen=True)
-class Taken(_Unary):
+class Taken(Unary):
     """A box of the source that is no contiguous range of it."""
 
     box: Box
@@ -92,7 +102,7 @@ class Taken(_Unary):
 
 
 @dataclass(frozen=True)
-class Transposed(_Unary):
+class Transposed(Unary):
     """The source with its axes in another order: axis i is the source's axis perm[i]."""
 
     perm: tuple[int, ...]
@@ -145,7 +155,7 @@ def _copy_tiled(source: AnyArray, out: AnyArray, axis: int) -> None:
 
 
 @dataclass(frozen=True)
-class Reshaped(_Unary):
+class Reshaped(Unary):
     """The source's elements in the same row-major order under another shape."""
 
     def read(self, box: Box, tally: Tally | None = None) -> AnyArray:
@@ -176,7 +186,7 @@ class Reshaped(_Unary):
 
 
 @dataclass(frozen=True)
-class Scaled(_Unary):
+class Scaled(Unary):
     """The source times a factor that broadcasts to its shape, rounded once to its type."""
 
     factor: Held

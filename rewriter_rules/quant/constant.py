@@ -7,7 +7,7 @@ an unpacked weight never exists in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +19,7 @@ from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.rewriter_rules.quant.expressions import Elementwise, Merged, Rows, Step
 
-__all__ = ["Constants", "broadcast", "reshaped"]
+__all__ = ["Constants", "broadcast", "minus", "reshaped"]
 
 _SMALL = 1 << 14
 _ELEMENTWISE = frozenset(
@@ -52,10 +52,16 @@ class Constants:
 
     Args:
         opsets: Imported opset version by domain.
+        given: What is known of values from outside, such as a function's inputs.
     """
 
-    def __init__(self, opsets: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        opsets: Mapping[str, int],
+        given: Callable[[ir.Value], Expression | None] = lambda value: None,
+    ) -> None:
         self._opsets = opsets
+        self._given = given
         self._found: dict[ir.Value, Expression | None] = {}
 
     def express(self, value: ir.Value | None) -> Expression | None:
@@ -92,7 +98,9 @@ class Constants:
         if tensor is not None:
             return None if tensor.dtype == ir.DataType.STRING else as_weight(tensor).expression
         node = value.producer()
-        if node is None or node.domain or len(node.outputs) != 1:
+        if node is None:
+            return self._given(value)
+        if node.domain or len(node.outputs) != 1:
             return None
         inputs = [self._found[each] if each is not None else None for each in node.inputs]
         if not inputs or any(each is None for each in inputs):
@@ -196,6 +204,14 @@ def broadcast(expression: Expression, shape: tuple[int, ...]) -> Expression:
     return builder.finish(Step("Identity", (), ()), (place,), shape)
 
 
+def minus(numbers: Expression, amount: int) -> Expression:
+    """Return small integers less an amount, as int32."""
+    builder = _Builder(len(numbers.shape), 13)
+    each = Held.of(ir.Tensor(np.full((1,) * len(numbers.shape), amount, np.int32)))
+    places = builder.add(algebra.cast(numbers, ir.DataType.INT32, True)), builder.add(each)
+    return builder.finish(Step("Sub", (), ()), places, numbers.shape)
+
+
 def _rows(node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
     """Return a Gather or GatherND of whole slices along one axis."""
     data, index = inputs
@@ -208,16 +224,15 @@ def _rows(node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
         wanted = wanted[:, 0]
     else:
         axis = node.attributes.get_int("axis", 0) % len(data.shape)
-    if wanted.ndim != 1:
-        return None
     count = data.shape[axis]
-    rows = tuple(int(i) + count if i < 0 else int(i) for i in wanted)
-    if not all(0 <= row < count for row in rows):
+    if wanted.ndim != 1 or not ((-count <= wanted) & (wanted < count)).all():
         return None
+    if node.op_type == "GatherND":
+        index = algebra.reshaped(index, wanted.shape)
     front = (axis, *(i for i in range(len(data.shape)) if i != axis))
     back = tuple(front.index(i) for i in range(len(front)))
     turned = algebra.transposed(data, front)
-    taken = Rows(data.dtype, (len(rows), *turned.shape[1:]), turned, rows)
+    taken = Rows(data.dtype, (len(wanted), *turned.shape[1:]), turned, index)
     return algebra.transposed(taken, back)
 
 

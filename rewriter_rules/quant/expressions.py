@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.evaluate import Array, evaluate
+from vlmpass.ir_tools.weights.algebra import Unary
 from vlmpass.ir_tools.weights.boxes import Box, extent
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.ir_tools.weights.tally import Tally
@@ -87,67 +88,43 @@ def _truncated(a: Array, b: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Rows(Expression):
+class Rows(Unary):
     """Rows of a source in another order, with or without repetition.
 
     Attributes:
-        source: At least of rank 1.
-        rows: The index of each row in the source.
+        index: Which row of the source each row is: integers of rank 1, negative ones from the end.
     """
 
-    source: Expression
-    rows: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """The source's."""
-        return self.source.width
+    index: Expression
 
     def prepared(self) -> Expression:
-        """Prepare the source."""
-        return replace(self, source=self.source.prepared())
+        """Prepare the source and the index."""
+        return replace(self, source=self.source.prepared(), index=self.index.prepared())
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Read every row once, and rows that are neighbours in the source together."""
-        asked = self.rows[box[0][0] : box[0][1]]
-        wanted = sorted(set(asked))
+        asked = self.index.read(box[:1]).astype(np.int64)
+        asked[asked < 0] += self.source.shape[0]
+        wanted, places = np.unique(asked, return_inverse=True)
         out = np.empty((len(wanted), *extent(box)[1:]), self.dtype.numpy())
+        ends = np.flatnonzero(np.diff(wanted, append=-1) != 1) + 1
         first = 0
-        while first < len(wanted):
-            last = first + 1
-            while last < len(wanted) and wanted[last] == wanted[last - 1] + 1:
-                last += 1
-            rows = (wanted[first], wanted[last - 1] + 1)
+        for last in ends.tolist():
+            rows = (int(wanted[first]), int(wanted[last - 1]) + 1)
             out[first:last] = self.source.read((rows, *box[1:]), tally)
             first = last
-        return out if tuple(wanted) == asked else out[np.searchsorted(wanted, asked)]
+        return out if np.array_equal(wanted, asked) else out[places]
 
 
 @dataclass(frozen=True)
-class Merged(Expression):
+class Merged(Unary):
     """Two neighbouring axes of a source as one, readable by any box without detours.
 
     Attributes:
-        source: The source.
         axis: The first of the two axes.
     """
 
-    source: Expression
     axis: int
-
-    @property
-    def width(self) -> int:
-        """The source's."""
-        return self.source.width
-
-    @property
-    def strided(self) -> bool:
-        """Whether the source is."""
-        return self.source.strided
-
-    def prepared(self) -> Expression:
-        """Prepare the source."""
-        return replace(self, source=self.source.prepared())
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Read whole groups of the inner axis and cut off what was not asked for."""
@@ -163,14 +140,11 @@ class Merged(Expression):
 
 
 @dataclass(frozen=True)
-class Packed(Expression):
+class Packed(Unary):
     """Numbers of 2 or 4 bits as the bytes that hold them, the lower bits first.
 
-    Attributes:
-        source: Of a sub-byte type; the last extent fills whole bytes.
+    The source is of a sub-byte type and its last extent fills whole bytes.
     """
-
-    source: Expression
 
     @property
     def width(self) -> int:
@@ -180,15 +154,6 @@ class Packed(Expression):
     @property
     def _each(self) -> int:
         return 8 // self.source.dtype.bitwidth
-
-    @property
-    def strided(self) -> bool:
-        """Whether the source is."""
-        return self.source.strided
-
-    def prepared(self) -> Expression:
-        """Prepare the source."""
-        return replace(self, source=self.source.prepared())
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Read the numbers and put them together."""

@@ -7,25 +7,24 @@ by looking for rows with equal scales and zero points.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array
-from vlmpass.ir_tools.weights import algebra
-from vlmpass.ir_tools.weights.boxes import full
-from vlmpass.ir_tools.weights.leaves import Expression
+from vlmpass.ir_tools.weights import algebra, casts
+from vlmpass.ir_tools.weights.leaves import Expression, Held
+from vlmpass.rewriter_rules.quant.blocks import any_block, arrange, chunks, group_rows
 from vlmpass.rewriter_rules.quant.constant import Constants, broadcast, reshaped
 from vlmpass.rewriter_rules.quant.expressions import Rows
 
-__all__ = ["Quantized", "recognize"]
+__all__ = ["Odd", "Quantized", "recognize", "rows_at"]
 
-_READ_BYTES = 4 << 20
-_LEAST_BLOCK = 16
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_MOVES = ("Cast", "Identity", "Reshape", "Transpose")
+_BITS = (2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -33,26 +32,39 @@ class Quantized:
     """A quantised weight of shape [inputs, outputs].
 
     Attributes:
-        weight: The value of the dequantised weight.
-        whole: The dequantised weight as a lazy tensor, to the bit what the graph computes.
-        numbers: The stored numbers as a lazy tensor of integers, rows in block order.
-        bits: 2, 4 or 8: the numbers are from 0 to 2**bits - 1.
-        block: Rows with one scale and zero point.
-        scales: Float array [inputs / block, outputs].
-        zeros: Integer array of the same shape.
+        whole: The dequantised weight, to the bit what the graph computes.
+        numbers: The stored numbers, integers from 0 to 2**bits - 1, rows in block order.
+        bits: 2, 4 or 8, the least that holds them.
+        block: Rows with one scale and zero point; the last block may be shorter.
+        scales: The scales [blocks, outputs], in the type that the product is computed in.
+        zeros: The zero points [blocks, outputs], integers.
+        span: The least and the greatest zero point.
         order: Which row of the weight each row of `numbers` is; None if they are in order.
-        dtype: The element type of the weight.
     """
 
-    weight: ir.Value
     whole: Expression
     numbers: Expression
     bits: int
     block: int
-    scales: Array
-    zeros: Array
-    order: tuple[int, ...] | None
-    dtype: ir.DataType
+    scales: Expression
+    zeros: Expression
+    span: tuple[int, int]
+    order: Expression | None
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A weight that a graph dequantises in a way that has no blocked form.
+
+    Attributes:
+        whole: The dequantised weight as a lazy tensor, None if not even that can be said.
+        reason: Why.
+        remedy: What to do, where plain weights are no way out.
+    """
+
+    whole: Expression | None
+    reason: str
+    remedy: str = ""
 
 
 def _producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -61,7 +73,7 @@ def _producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def _below_casts(value: ir.Value | None) -> ir.Value | None:
-    while (node := _producer(value, "Cast", "Identity")) is not None:
+    while (node := _producer(value, "Cast", "CastLike", "Identity")) is not None:
         value = node.inputs[0]
     return value
 
@@ -69,7 +81,7 @@ def _below_casts(value: ir.Value | None) -> ir.Value | None:
 def _product(value: ir.Value | None) -> tuple[ir.Node, list[ir.Node]] | None:
     """Return the Mul that makes a weight, and what turns and reshapes its result, in order."""
     moves: list[ir.Node] = []
-    while (node := _producer(value, "Cast", "Identity", "Reshape", "Transpose")) is not None:
+    while (node := _producer(value, *_MOVES)) is not None:
         moves.insert(0, node)
         value = node.inputs[0]
     node = _producer(value, "Mul")
@@ -77,7 +89,7 @@ def _product(value: ir.Value | None) -> tuple[ir.Node, list[ir.Node]] | None:
 
 
 def _moved(
-    part: Expression, moves: list[ir.Node], shape: tuple[int, ...], constants: Constants
+    part: Expression, moves: Sequence[ir.Node], shape: tuple[int, ...], constants: Constants
 ) -> Expression | None:
     """Return a factor of the product as it lies in the weight."""
     try:
@@ -105,139 +117,155 @@ def _difference(value: ir.Value | None) -> tuple[ir.Value, ir.Value] | None:
     return (number, zero) if number is not None and zero is not None else None
 
 
-def _bits(value: ir.Value, constants: Constants) -> int | None:
-    """Return how many bits numbers have, by the mask or remainder that made them."""
+def _top(value: ir.Value, constants: Constants) -> int | None:
+    """Return what numbers are less than, by the mask or remainder that made them.
+
+    Numbers that are stored one by one are looked at themselves.
+    """
     top: ir.Value | None = value
-    while (
-        node := _producer(top, "Cast", "Reshape", "Transpose", "Identity", "Gather")
-    ) is not None:
+    while (node := _producer(top, *_MOVES, "Gather", "GatherND", "Squeeze")) is not None:
         top = node.inputs[0]
     node = _producer(top, "BitwiseAnd", "Mod")
-    if node is None or node.attributes.get_int("fmod", 0) != 0:
+    if node is None:
+        stored = constants.express(value)
+        if stored is None or not stored.dtype.is_integer() or len(stored.shape) != 2:
+            return None
+        least, most = _span(stored)
+        return most + 1 if least >= 0 else None
+    if node.attributes.get_int("fmod", 0) != 0:
         return None
     masks = [constants.small(each) for each in node.inputs]
     found = [int(mask.reshape(-1)[0]) for mask in masks if mask is not None and mask.size == 1]
-    count = found[0] + (1 if node.op_type == "BitwiseAnd" else 0) if found else 0
-    return {4: 2, 16: 4, 256: 8}.get(count)
+    return found[0] + (1 if node.op_type == "BitwiseAnd" else 0) if found else None
 
 
-def _chunks(expression: Expression) -> Iterator[tuple[int, Array]]:
-    rows, columns = expression.shape
-    step = max(1, _READ_BYTES // max(1, columns * expression.width))
-    prepared = expression.prepared()
-    for first in range(0, rows, step):
-        last = min(rows, first + step)
-        yield first, prepared.read(((first, last), (0, columns)))
+def _span(expression: Expression) -> tuple[int, int]:
+    """Return the least and the greatest number of a matrix."""
+    ends = [(int(part.min()), int(part.max())) for part in chunks(expression)]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _row_keys(expression: Expression) -> list[bytes]:
-    """Return a digest of every row."""
-    if isinstance(expression, Rows):
-        keys = _row_keys(expression.source)
-        return [keys[row] for row in expression.rows]
-    return [
-        hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
-        for _, rows in _chunks(expression)
-        for row in rows
-    ]
+def recognize(
+    weight: ir.Value, constants: Constants, *, turned: bool, blocks: Sequence[int] | None
+) -> Quantized | Odd | None:
+    """Return what a linear layer's weight is made of; None if it is no dequantisation.
 
+    Args:
+        weight: The weight as it enters the layer.
+        constants: Of its scope.
+        turned: Whether it enters as [outputs, inputs].
+        blocks: Blocks to choose from, the preferred first; None for whatever they are.
 
-def _block(keys: list[int]) -> int | None:
-    """Return the longest block, at least 16 and a power of two, all of whose rows are equal."""
-    size = 1
-    while len(keys) % (2 * size) == 0:
-        size *= 2
-    while size >= _LEAST_BLOCK:
-        if all(len(set(keys[i : i + size])) == 1 for i in range(0, len(keys), size)):
-            return size
-        size //= 2
-    return None
-
-
-def _layout(keys: list[int]) -> tuple[int, tuple[int, ...] | None] | None:
-    """Return the block, and the order of rows that makes blocks of them if they lie apart."""
-    block = _block(keys)
-    if block is not None:
-        return block, None
-    order = sorted(range(len(keys)), key=lambda row: keys[row])
-    block = _block([keys[row] for row in order])
-    return (block, tuple(order)) if block is not None else None
-
-
-def recognize(weight: ir.Value, constants: Constants) -> Quantized | None:
-    """Return what a MatMul's weight is made of; None if it is no dequantisation of constants.
-
-    Reads scales and zero points once, in pieces; the packed numbers are not read.
+    Scales and zero points are read once, in pieces; of the packed numbers one row of every group.
     """
     product = _product(weight)
-    whole = constants.express(weight) if product is not None else None
-    if product is None or whole is None or len(whole.shape) != 2 or whole.dtype not in _FLOATS:
+    whole = constants.express(weight)
+    if whole is None:
+        return Odd(None, "how it is unpacked is not understood")
+    if len(whole.shape) != 2 or whole.dtype not in _FLOATS:
         return None
+    if product is None:
+        return Odd(_turn(whole, turned), "it is no product of scales and numbers")
+    parts = _parts(product, constants)
+    whole = _turn(whole, turned)
+    if isinstance(parts, str):
+        return Odd(whole, parts)
+    bits, (numbers, zeros, scales) = parts[0], (_turn(each, turned) for each in parts[1])
+    groups = group_rows(scales, zeros)
+    found = arrange(groups, any_block(groups) if blocks is None else blocks)
+    if found is None:
+        least = min(blocks) if blocks else 8
+        return Odd(whole, f"its scales do not repeat in blocks of {least} rows or more")
+    block, order = found
+    result = _quantized(whole, (numbers, zeros, scales), bits, block, order)
+    if not _agrees(result):
+        return Odd(whole, "scales, zero points and numbers do not make up what it computes")
+    return result
+
+
+def _turn(expression: Expression, turned: bool) -> Expression:
+    return algebra.transposed(expression, (1, 0)) if turned else expression
+
+
+def _parts(
+    product: tuple[ir.Node, list[ir.Node]], constants: Constants
+) -> tuple[int, list[Expression]] | str:
+    """Return bits, and numbers, zero points and scales as they lie in the weight; or why not."""
     node, moves = product
     made = constants.express(node.outputs[0])
+    assert made is not None
     for scale, other in (node.inputs, tuple(reversed(node.inputs))):
         pair = _difference(other)
-        bits = _bits(pair[0], constants) if pair is not None else None
-        if pair is None or bits is None or made is None:
+        if pair is None:
             continue
+        top = _top(pair[0], constants)
+        if top is None:
+            continue
+        bits = next((bits for bits in _BITS if top <= 1 << bits), None)
+        if bits is None:
+            return f"its numbers go up to {top - 1}, which is more than 8 bits"
         parts = [
             _moved(part, moves, made.shape, constants)
-            for each in (pair[0], pair[1], scale)
+            for each in (*pair, scale)
             if (part := constants.express(each)) is not None
         ]
         known = [part for part in parts if part is not None]
-        if len(known) == 3 and known[2].dtype == whole.dtype:
-            numbers, zeros, scales = known
-            layout = _layout(_row_numbers(scales, zeros))
-            if layout is not None:
-                found = _quantized(weight, whole, (numbers, zeros, scales), bits, layout)
-                return found if _agrees(found) else None
-    return None
-
-
-def _agrees(found: Quantized) -> bool:
-    """Whether numbers, zero points and scales give the graph's weight, in a row of every block."""
-    count = len(found.scales)
-    places = [i * found.block + i % found.block for i in range(count)]
-    rows = [found.order[place] for place in places] if found.order is not None else places
-    shape = (count, found.whole.shape[1])
-
-    def at(expression: Expression, wanted: list[int]) -> Array:
-        part = Rows(expression.dtype, shape, expression, tuple(wanted))
-        return part.prepared().read(full(shape))
-
-    unsigned = at(found.numbers, places).astype(np.int64) & ((1 << found.bits) - 1)
-    wide = np.float64 if found.dtype == ir.DataType.FLOAT else np.float32
-    made = (unsigned - found.zeros).astype(wide) * found.scales.astype(wide)
-    graph = at(found.whole, rows)
-    return bool(np.array_equal(made.astype(graph.dtype), graph))
-
-
-def _row_numbers(scales: Expression, zeros: Expression) -> list[int]:
-    """Return a number for every row; rows of equal scales and zero points have the same."""
-    seen: dict[tuple[bytes, bytes], int] = {}
-    pairs = zip(_row_keys(scales), _row_keys(zeros), strict=True)
-    return [seen.setdefault(pair, len(seen)) for pair in pairs]
+        if len(known) == 3 and len(known[0].shape) == 2:
+            return bits, known
+    return "it is no product of scales and differences of small integers"
 
 
 def _quantized(
-    weight: ir.Value,
     whole: Expression,
     parts: tuple[Expression, Expression, Expression],
     bits: int,
-    layout: tuple[int, tuple[int, ...] | None],
+    block: int,
+    order: list[int] | None,
 ) -> Quantized:
     numbers, zeros, scales = parts
-    block, order = layout
-    rows, columns = whole.shape
-    firsts = tuple((order or range(rows))[i] for i in range(0, rows, block))
-
-    def at_blocks(expression: Expression) -> Array:
-        shape = (len(firsts), columns)
-        return Rows(expression.dtype, shape, expression, firsts).prepared().read(full(shape))
-
+    rows = np.arange(whole.shape[0]) if order is None else np.array(order)
+    index = None
     if order is not None:
-        numbers = Rows(numbers.dtype, numbers.shape, numbers, order)
-    return Quantized(
-        weight, whole, numbers, bits, block, at_blocks(scales), at_blocks(zeros), order, whole.dtype
+        index = Held.of(ir.Tensor(rows))
+        numbers = Rows(numbers.dtype, numbers.shape, numbers, index)
+    firsts = rows[::block]
+    zeros, scales = rows_at(zeros, firsts), rows_at(scales, firsts)
+    return Quantized(whole, numbers, bits, block, scales, zeros, _span(zeros), index)
+
+
+def rows_at(expression: Expression, rows: Array) -> Rows:
+    """Return some rows of a matrix."""
+    index = Held.of(ir.Tensor(np.ascontiguousarray(rows)))
+    return Rows(expression.dtype, (len(rows), *expression.shape[1:]), expression, index)
+
+
+def _agrees(found: Quantized) -> bool:
+    """Whether numbers, zero points and scales give the graph's weight.
+
+    One row of every block is tried. If the product is rounded once more on its way to the weight,
+    which takes other values than a narrower product, it is every row.
+    """
+    rows, columns = found.whole.shape
+    every = found.scales.dtype != found.whole.dtype
+    places = np.arange(rows)
+    if not every:
+        firsts = places[:: found.block]
+        places = np.minimum(firsts + np.arange(len(firsts)) % found.block, rows - 1)
+    back = places if found.order is None else found.order.read(((0, rows),))[places]
+    numbers, graph = rows_at(found.numbers, places), rows_at(found.whole, back)
+    parts = (
+        rows_at(found.zeros, places // found.block),
+        rows_at(found.scales, places // found.block),
     )
+    prepared = [each.prepared() for each in (numbers, *parts, graph)]
+    step = max(1, (1 << 22) // max(1, columns * graph.width))
+    for first in range(0, len(places), step):
+        box = ((first, min(first + step, len(places))), (0, columns))
+        number, zero, scale, wanted = (each.read(box) for each in prepared)
+        unsigned = number.astype(np.int64) & ((1 << found.bits) - 1)
+        wide = np.float64 if found.scales.dtype == ir.DataType.FLOAT else np.float32
+        made = ((unsigned - zero).astype(wide) * scale.astype(wide)).astype(scale.dtype)
+        made = casts.convert(made, found.scales.dtype, found.whole.dtype)
+        if not np.array_equal(made, wanted):
+            return False
+    return True
