@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 
 import onnx_ir as ir
@@ -31,10 +32,9 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     if infer is None:
         return
     context = symbolic.ShapeInferenceContext(opsets)
-    try:
+    # Elements of shape tensors are followed as Python integers, which may outgrow their type.
+    with suppress(symbolic.OpUsageError, symbolic.ShapeInferenceError, ValueError, OverflowError):
         infer(context, node)
-    except (symbolic.OpUsageError, symbolic.ShapeInferenceError, ValueError):
-        return
     for output in node.outputs:
         # Its notes on the elements of shape tensors would be written into the file.
         output.metadata_props.pop(symbolic.SYM_DATA_KEY, None)

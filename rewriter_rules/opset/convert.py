@@ -145,6 +145,7 @@ class Conversion:
         source: Opset its nodes are valid at.
         target: Opset they are led to.
         own: Identities of the graphs that belong to the model, whose nodes the caller walks.
+        main: The model's graph.
         in_function: Whether the owner is a function.
     """
 
@@ -155,6 +156,7 @@ class Conversion:
         source: int,
         target: int,
         own: set[int],
+        main: ir.Graph,
         in_function: bool,
     ) -> None:
         self._names = names
@@ -162,6 +164,7 @@ class Conversion:
         self.source = source
         self.target = target
         self._own = own
+        self._main = main
         self._in_function = in_function
         self._tapes: list[Tape] = []
 
@@ -185,7 +188,7 @@ class Conversion:
         self._tapes = []
         try:
             if self.target < self.source:
-                refuse_absent(node, self.target)
+                refuse_absent(node, self.target, self._main)
             built = self._lead(node, self.source, original=True)
             if built is not None:
                 self._finish(node, built)

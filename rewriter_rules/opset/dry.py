@@ -93,7 +93,13 @@ class Dry:
                 continue
             if id(scope.owner) not in conversions:
                 conversions[id(scope.owner)] = Conversion(
-                    self._names, scope.opsets, source, target, self._own, scope.in_function
+                    self._names,
+                    scope.opsets,
+                    source,
+                    target,
+                    self._own,
+                    self._model.graph,
+                    scope.in_function,
                 )
             edits += self._build_scope(scope, conversions[id(scope.owner)])
         if self._refusals:

@@ -192,13 +192,35 @@ def one_type(op: Tape, node: ir.Node) -> Outputs:
             return op.Pow(x, op.Cast(y, to=dtype(x)))
     # Whole numbers of 64 bits to a whole power may be larger than what double holds exactly.
     if dtype(x) in (_D.INT64, _D.UINT64) and not dtype(y).is_floating_point():
-        refuse(
-            f"{dtype(x).name.lower()} to the power of {dtype(y).name.lower()} is not exact in any"
-            " type that Pow admits before opset 12",
-            "choose opset 12 or higher",
-        )
+        return _whole_power(op, x, y)
     power = op.Pow(op.Cast(x, to=_D.DOUBLE), op.Cast(y, to=_D.DOUBLE))
     return op.Cast(power, to=dtype(x))
+
+
+def _whole_power(op: Tape, x: ir.Value, y: ir.Value) -> ir.Value:
+    """Record x to the power of y by squaring; to a negative power, what is left of a fraction."""
+    fixed, kind = known_or_none(y), dtype(x)
+    nonnegative = fixed is not None and bool((fixed >= 0).all())
+    most = 6 if fixed is None else int(np.abs(fixed).max(initial=1)).bit_length() or 1
+    two, one = scalar(op, 2, _D.INT64), scalar(op, 1, kind)
+    given = op.Cast(y, to=_D.INT64)
+    rest, square, power = given if nonnegative else op.Abs(given), x, one
+    for step in range(min(most, 6)):
+        square = op.Mul(square, square) if step else x
+        half = op.Div(rest, two)
+        odd = op.Cast(op.Sub(rest, op.Mul(half, two)), to=kind)
+        power = op.Mul(power, op.Add(op.Mul(odd, op.Sub(square, one)), one))
+        rest = half
+    if fixed is None or most > 6:
+        square = op.Mul(square, square)
+        # From the 64th power on, only 0, 1 and -1 do not overflow.
+        more = op.Cast(op.Cast(rest, to=_D.BOOL), to=kind)
+        power = op.Mul(power, op.Add(op.Mul(more, op.Sub(square, one)), one))
+    if nonnegative:
+        return power
+    units = op.Equal(op.Cast(op.Mul(x, x), to=_D.INT64), scalar(op, 1, _D.INT64))
+    kept = op.Or(units, op.Not(op.Less(given, scalar(op, 0, _D.INT64))))
+    return op.Mul(power, op.Cast(kept, to=kind))
 
 
 @adapter("Equal", 19, 13)

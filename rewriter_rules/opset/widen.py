@@ -35,6 +35,9 @@ Undo = Callable[[], None]
 _NEVER = frozenset({"CastLike", "OneHot", "NonMaxSuppression"})
 """Of the carrying operators, those that give a type to something else, or that round."""
 
+_CONTAINERS = {ir.SequenceType: 11, ir.OptionalType: 15}
+"""The opset that brought each type of value that is not a tensor."""
+
 _SINKS = frozenset({"Cast", "DequantizeLinear"})
 
 
@@ -52,20 +55,47 @@ def _absent(dtype: ir.DataType | None, opset: int) -> bool:
     return dtype is not None and _first(dtype) > opset
 
 
-def refuse_absent(node: ir.Node, target: int) -> None:
-    """Refuse a node that works on values of an element type that an opset does not have."""
+def refuse_absent(node: ir.Node, target: int, main: ir.Graph) -> None:
+    """Refuse a node that works on values of a type that an opset does not have.
+
+    Args:
+        node: A node of the model.
+        target: The opset.
+        main: The model's graph, whose inputs and outputs nothing changes.
+    """
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-    strange = [value for value in values if _absent(value.dtype, target)]
+    strange = [(value, since) for value in values if (since := _brought(value)) > target]
     if not strange:
         return
-    outer = [value for value in strange if value.is_graph_input() or value.is_graph_output()]
-    kind = (outer or strange)[0].dtype
-    assert kind is not None
+    outer = [(value, since) for value, since in strange if _is_interface(value, main)]
+    value, since = (outer or strange)[0]
     does = "the graph takes or gives" if outer else "it works on"
+    if not outer and isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return
     refuse(
-        f"{does} {kind.name.lower()}, which ONNX does not have before opset {_first(kind)}",
-        f"choose opset {_first(kind)} or higher, or convert the element type first",
+        f"{does} {_said(value)}, which ONNX does not have before opset {since}",
+        f"choose opset {since} or higher, or convert the element type first",
     )
+
+
+def _brought(value: ir.Value) -> int:
+    """Return the opset that brought a value's type."""
+    kind, least = value.type, OLDEST_OPSET
+    while isinstance(kind, (ir.SequenceType, ir.OptionalType)):
+        least = max(least, _CONTAINERS[type(kind)])
+        kind = kind.elem_type
+    return max(least, _first(value.dtype)) if value.dtype is not None else least
+
+
+def _said(value: ir.Value) -> str:
+    assert value.dtype is not None
+    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return str(type_name(value.type))
+    return value.dtype.name.lower()
+
+
+def _is_interface(value: ir.Value, main: ir.Graph) -> bool:
+    return (value.is_graph_input() or value.is_graph_output()) and value.graph is main
 
 
 def widen(scopes: Sequence[Scope], target: int) -> list[Undo]:

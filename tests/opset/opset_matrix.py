@@ -38,6 +38,32 @@ NEWEST_OF_ORT = 26
 RANDOM = re.compile("bernoulli|training_dropout|random")
 INTERFACE = "the graph takes or gives"
 """In the reason of a refusal that nothing but another interface of the model avoids."""
+IMPOSSIBLE = (
+    (
+        INTERFACE,
+        "the model itself takes or gives a type that the lower opset does not have",
+        "A conversion does not change the interface, and no operator of the lower opset may read"
+        " or write such a value, not even a Cast.",
+    ),
+    (
+        "no older operator works on strings",
+        "strings and encoded images",
+        "No older operator joins, splits or matches strings, or decodes an image.",
+    ),
+    (
+        "the bits of",
+        "the bits of floating-point numbers",
+        "Arithmetic tells all numbers apart, but not one NaN from another, whose bits differ.",
+    ),
+    (
+        "does not admit the type (seq|optional)|optional values came",
+        "sequences and optional values in loops and branches",
+        "Before opset 13 a Loop or If gives tensors only, before 16 no optional values; nothing"
+        " older builds a sequence of computed length whose elements have shapes of their own, or"
+        " chooses between two.",
+    ),
+)
+"""Classes of refusals: a pattern of their reasons, a title, and why no conversion exists."""
 
 
 @dataclass(frozen=True)
@@ -240,16 +266,44 @@ def tally(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _interfaces(verdicts: Sequence[Verdict]) -> str:
+def _class_of(reason: str) -> int:
+    found = (i for i, (pattern, _, _) in enumerate(IMPOSSIBLE) if re.search(pattern, reason))
+    return next(found, len(IMPOSSIBLE))
+
+
+def _ceiling(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return what cannot be converted at all, and what that leaves."""
     down = [each for each in verdicts if not each.up]
-    bound = sum(each.kind == "refused" and INTERFACE in each.reason for each in down)
     right = sum(each.kind == "right" for each in down)
-    return (
-        f"Of the {len(down)} conversions downwards {bound} ({bound / len(down):.1%}) are of models"
-        " whose inputs or outputs have an element type that no operator of the lower opset admits;"
-        " they are refused, since a conversion does not change the interface. Of the others"
-        f" {right / (len(down) - bound):.1%} are converted and right."
-    )
+    counts = collections.Counter(_class_of(v.reason) for v in down if v.kind == "refused")
+    bound = sum(counts[index] for index in range(len(IMPOSSIBLE)))
+    return [
+        "## What no conversion can do",
+        "",
+        f"Of the {len(down)} conversions downwards {bound} ({bound / len(down):.1%}) cannot exist,"
+        f" so that {1 - bound / len(down):.1%} is the most that any converter reaches on this"
+        f" matrix. Of those that can exist {right / (len(down) - bound):.1%} are converted and"
+        f" right; {counts[len(IMPOSSIBLE)]} are refused for another reason.",
+        "",
+        "| conversions | | why |",
+        "|---|---|---|",
+        *(f"| {counts[i]} | {title} | {why} |" for i, (_, title, why) in enumerate(IMPOSSIBLE)),
+    ]
+
+
+def _refusals(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Yield every reason in its class."""
+    reasons: dict[str, list[Verdict]] = {}
+    for each in verdicts:
+        if each.kind == "refused":
+            reasons.setdefault(each.reason.split("; ")[0], []).append(each)
+    titles = [*(title for _, title, _ in IMPOSSIBLE), "other"]
+    yield from ("| class | conversions | operator cases | reason |", "|---|---|---|---|")
+    order = sorted(reasons.items(), key=lambda r: (_class_of(r[0]), -len(r[1]), r[0]))
+    for reason, found in order:
+        names = sorted({each.case.removeprefix("test_") for each in found})
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        yield f"| {titles[_class_of(reason)]} | {len(found)} | {shown} | {reason} |"
 
 
 def page(verdicts: Sequence[Verdict]) -> str:
@@ -274,21 +328,12 @@ def page(verdicts: Sequence[Verdict]) -> str:
         "What cannot be judged are cases whose own model the checker refuses, or that neither"
         " ONNX Runtime nor the reference evaluator runs here.",
         "",
-        _interfaces(verdicts),
+        *_ceiling(verdicts),
         "",
         "## Refusals",
         "",
-        "| conversions | operator cases | reason |",
-        "|---|---|---|",
+        *_refusals(verdicts),
     ]
-    reasons: dict[str, list[Verdict]] = {}
-    for each in verdicts:
-        if each.kind == "refused":
-            reasons.setdefault(each.reason.split("; ")[0], []).append(each)
-    for reason, found in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
-        names = sorted({each.case.removeprefix("test_") for each in found})
-        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        lines.append(f"| {len(found)} | {shown} | {reason} |")
     return "\n".join(lines) + "\n"
 
 

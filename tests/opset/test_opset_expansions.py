@@ -156,3 +156,32 @@ def test_a_volume_is_sampled_before_opset_20():
     for target in (19, 16, 13):
         (y,) = _by_ort(ir.to_proto(convert(text, target)), feeds)
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [11, 9, 7])
+@pytest.mark.parametrize("exponent", ["input", "constant", "positive", "zero"])
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_powers_of_long_integers_are_exact(kind, exponent, target):
+    """Above 2^53, where double is not exact; negative powers keep what is left of a fraction."""
+    base = np.array([3, 7, 2, 10, 1, 0, 2, 5, 1, 3037000499], kind)
+    power = np.array([39, 22, 62, 18, 200, 70, -1, -2, -5, 2], np.int64)
+    if kind is np.int64:
+        base = np.concatenate([base, -base[:6]])
+        power = np.concatenate([power, power[:6]])
+    if exponent in ("positive", "zero"):
+        power = np.abs(power[:6]) * (exponent == "positive")
+        base = base[:6]
+    whole = [int(b) ** int(p) if p >= 0 else int(b == 1) for b, p in zip(base, power, strict=True)]
+    given = "" if exponent == "input" else f"y = Constant<value_ints=[{','.join(map(str, power))}]>"
+    name = np.dtype(kind).name
+    model = convert(
+        f"""<ir_version: 8, opset_import: ["" : 15]>
+        g ({name}[n] x{", int64[n] y" if not given else ""}) => ({name}[n] z) {{
+            {given + "()" if given else ""}
+            z = Pow(x, y)
+        }}""",
+        target,
+    )
+    feeds = [base] if given else [base, power]
+    (z,) = _by_reference(ir.to_proto(model), feeds)
+    np.testing.assert_array_equal(z, np.array(whole, kind))
