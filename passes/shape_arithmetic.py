@@ -10,13 +10,15 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.edit import add_constant, remove_dead
+from vlmpass.ir_tools.edit import add_constant, remove_dead, stand_in
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.shapes.lower import Lowering
+from vlmpass.ir_tools.shapes.scalars import Scalars
 from vlmpass.ir_tools.shapes.synthesis import Part, cost_of, plan, private_nodes, write
 from vlmpass.ir_tools.shapes.targets import constant_target, is_no_op
+from vlmpass.ir_tools.shapes.transposes import as_one_transpose
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import Pass
 
@@ -41,12 +43,8 @@ class ShapeArithmetic(Pass):
     def run(self, model: ir.Model) -> bool:
         """Simplify the main graph, its subgraphs and the functions."""
         work = _Work(model, kept_facts(model))
-        owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-        for owner in owners:
-            visit_scope(work.facts, Scope(owner, owner, 0), work.visit, work.enter)
-        remove_dead(work.replaced)
-        for scope in scopes(model):
-            work.rewrite_targets(scope)
+        while work.once():
+            pass
         return work.changed
 
 
@@ -74,6 +72,20 @@ class _Work:
         self._names = self._names or Names.of(self.model)
         return self._names
 
+    def once(self) -> bool:
+        """Go over the model; True if it was given new nodes, which may share more."""
+        owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
+        for owner in owners:
+            visit_scope(self.facts, Scope(owner, owner, 0), self.visit, self.enter)
+        remove_dead(self.replaced)
+        self.replaced.clear()
+        scalars = Scalars(self.facts, lambda: self.names, self.model.ir_version, self._may)
+        more = False
+        for scope in scopes(self.model):
+            more |= self.rewrite_targets(scope)
+            more |= scalars.rewrite(scope)
+        return more
+
     def enter(self, scope: Scope) -> None:
         del self.tables[scope.depth :], self.targets[scope.depth :]
         self.tables.append({})
@@ -83,6 +95,9 @@ class _Work:
         if node.domain not in ("", "ai.onnx") or not node.outputs:
             return
         if is_no_op(node, self.facts) and self._skip(node):
+            return
+        moved = as_one_transpose(node, self.facts)
+        if moved is not None and self._transpose(node, *moved):
             return
         found = constant_target(node, self.facts)
         if found is not None:
@@ -97,6 +112,19 @@ class _Work:
         if value.is_graph_output() or not self._may(node):
             return False
         value.replace_all_uses_with(source)
+        self.replaced.append(node)
+        return True
+
+    def _transpose(self, node: ir.Node, source: ir.Value, perm: Sequence[int]) -> bool:
+        """Put one Transpose in the place of a Reshape and what lies before it."""
+        if node.graph is None or not self._may(node):
+            return False
+        new = ir.Node("", "Transpose", [source], [ir.AttrInt64s("perm", perm)], num_outputs=1)
+        new.name = self.names.node(f"{node.name or node.op_type}/Transpose")
+        new.metadata_props.update(node.metadata_props)
+        (old,), (value,) = node.outputs, new.outputs
+        node.graph.insert_before(node, new)
+        stand_in(old, value)
         self.replaced.append(node)
         return True
 
@@ -142,8 +170,8 @@ class _Work:
                 return
         self.tables[scope.depth][key] = value
 
-    def rewrite_targets(self, scope: Scope) -> None:
-        """Compute what is left of the shape targets of a graph with fewer nodes."""
+    def rewrite_targets(self, scope: Scope) -> bool:
+        """Compute what is left of the shape targets of a graph with fewer nodes, if that can be."""
         as_nodes = scope.in_function or self.model.ir_version < 4
         opset = scope.opsets.get("", 1)
         done: set[ir.Value] = set()
@@ -165,6 +193,7 @@ class _Work:
             assert producer is not None
             value.replace_all_uses_with(new)
             remove_dead([producer])
+        return lowering is not None
 
     def _better(self, node: ir.Node, value: ir.Value, opset: int) -> list[Part] | None:
         """Return a cheaper way to compute a shape target of a node, None if there is none."""
