@@ -10,11 +10,11 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.types.texts import dtype_of, parse
-from vlmpass.ir_tools.types.typing import Typing
+from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.walk import scopes
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["REASON", "Casts", "bypass", "remove_needless"]
+__all__ = ["REASON", "Casts", "bypass", "leave_well_typed", "remove_needless"]
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
@@ -169,6 +169,25 @@ def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
             if inner is not None and not inner.outputs[0].uses():
                 removed += _drop_unused(inner)
     return removed
+
+
+def leave_well_typed(model: ir.Model, request: str, names: Names) -> tuple[Typing, int]:
+    """Remove needless Casts, and hold a model to what every change of types must leave.
+
+    Args:
+        model: As a pass leaves it.
+        request: What was asked, for messages.
+        names: The model's names.
+
+    Returns:
+        Its types, and how many Casts were removed.
+
+    Raises:
+        Refused: It is not well typed, subgraphs and functions included.
+    """
+    typing = require_well_typed(model, request)
+    removed = remove_needless(model, typing, names)
+    return (require_well_typed(model, request) if removed else typing), removed
 
 
 def _drop_unused(node: ir.Node) -> int:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.types.casts import Casts, remove_needless
+from vlmpass.ir_tools.types.casts import Casts, leave_well_typed
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.cut import FORBIDDEN, Offer, minimize
 from vlmpass.ir_tools.types.groups import Group, Groups, Slot
@@ -310,7 +310,8 @@ def repair(model: ir.Model, *, request: str, prefer: ir.DataType | None = None) 
         if not edited and not declared:
             break
         changed = True
-    typing = require_well_typed(model, request)
     if changed:
-        remove_needless(model, typing, Names.of(model))
+        leave_well_typed(model, request, Names.of(model))
+    else:
+        require_well_typed(model, request)
     return changed

@@ -9,13 +9,13 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.types.carried import dtype_parameters, retyped_attributes
-from vlmpass.ir_tools.types.casts import Casts, remove_needless
+from vlmpass.ir_tools.types.casts import Casts, leave_well_typed
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
 from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.ir_tools.types.narrow import Narrowing
 from vlmpass.ir_tools.types.texts import dtype_of, spell
-from vlmpass.ir_tools.types.typing import apply, require_well_typed, retyped, solve
+from vlmpass.ir_tools.types.typing import apply, retyped, solve
 from vlmpass.ir_tools.walk import all_nodes, all_values, scopes
 from vlmpass.ir_tools.weights.casts import holds_all
 
@@ -261,8 +261,8 @@ def retype(
     demand = Demand(model, typing, mapping, set(reasons), keep_io)
     retyping = _Retyping(demand, request, reasons)
     changed = retyping.run()
-    typing = require_well_typed(model, request)
-    changed |= remove_needless(model, typing, retyping.names) > 0
+    typing, removed = leave_well_typed(model, request, retyping.names)
+    changed |= removed > 0
     if changed:
         apply(model, typing)
     return changed
