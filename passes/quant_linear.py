@@ -108,7 +108,7 @@ class QuantLinear(Pass):
         result = self._build(builder, layer.weight)
         result.type = result.type or ir.TensorType(layer.weight.whole.dtype)
         for new in tape.nodes:
-            new.metadata_props["vlmpass.reason"] = _reason(layer.weight)
+            new.metadata_props["vlmpass.reason"] = self._reason(layer.weight)
         old = linear.output
         inputs = dict.fromkeys(value for node in linear.nodes for value in node.inputs if value)
         splice(tape, linear.nodes, [(old, result)], in_function=scope.in_function)
@@ -124,9 +124,15 @@ class QuantLinear(Pass):
             return matmul_nbits(builder, weight)
         return dequantize_linear(builder, weight)
 
-
-def _reason(weight: Quantized | Odd) -> str:
-    if isinstance(weight, Odd):
-        return f"plain weights, since {weight.reason}"
-    order = ", rows in the order of their groups" if weight.order is not None else ""
-    return f"{weight.bits}-bit numbers in blocks of {weight.block}{order}"
+    def _reason(self, weight: Quantized | Odd) -> str:
+        if isinstance(weight, Odd):
+            return f"plain weights, since {weight.reason}"
+        if self.to == "float":
+            return f"{weight.bits}-bit numbers written out"
+        text = f"{weight.bits}-bit numbers in blocks of {weight.block}"
+        if weight.order is not None:
+            text += ", rows in the order of their groups"
+        if self.to == "dequantize-linear" and (dtype := held_as(weight)) is not None:
+            if dtype.bitwidth > weight.bits:
+                text += f", held in {dtype.bitwidth} bits for a zero point of {weight.span[1]}"
+        return text

@@ -97,7 +97,7 @@ def _in_order(builder: Builder, x: ir.Value, found: Quantized) -> ir.Value:
     """Bring the activation's last axis into the order of the stored rows."""
     if found.order is None:
         return x
-    order = builder.constant(algebra.cast(found.order, ir.DataType.INT64, True), "order")
+    order = builder.constant(algebra.cast(found.order, ir.DataType.INT32, True), "order")
     return builder.tape.Gather(x, order, axis=-1)
 
 

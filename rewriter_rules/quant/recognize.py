@@ -154,7 +154,7 @@ def recognize(
         weight: The weight as it enters the layer.
         constants: Of its scope.
         turned: Whether it enters as [outputs, inputs].
-        blocks: Blocks to choose from, the preferred first; None for whatever they are.
+        blocks: Blocks to choose from, the last of which is filled up; None for whatever they are.
 
     Scales and zero points are read once, in pieces; of the packed numbers one row of every group.
     """
@@ -172,7 +172,7 @@ def recognize(
         return Odd(whole, parts)
     bits, (numbers, zeros, scales) = parts[0], (_turn(each, turned) for each in parts[1])
     groups = group_rows(scales, zeros)
-    found = arrange(groups, any_block(groups) if blocks is None else blocks)
+    found = arrange(groups, any_block(groups) if blocks is None else _least_filled(groups, blocks))
     if found is None:
         least = min(blocks) if blocks else 8
         return Odd(whole, f"its scales do not repeat in blocks of {least} rows or more")
@@ -181,6 +181,11 @@ def recognize(
     if not _agrees(result):
         return Odd(whole, "scales, zero points and numbers do not make up what it computes")
     return result
+
+
+def _least_filled(groups: Sequence[int], blocks: Sequence[int]) -> list[int]:
+    """Return blocks, those first that leave the least of the last one empty, then the longest."""
+    return sorted(blocks, key=lambda block: (-len(groups) % block, -block))
 
 
 def _turn(expression: Expression, turned: bool) -> Expression:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
+from quant_tools import run
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.weights import Weight
@@ -18,15 +18,6 @@ from vlmpass.passes.quant_linear import QuantLinear
 
 EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 D = ir.DataType
-
-
-def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # The optimiser would replace DequantizeLinear and MatMul by a less exact kernel.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-    return session.run(None, feeds)
 
 
 def numbers(array: np.ndarray) -> str:
