@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.edit import remove_unused_constant
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.rewrite import apply_rules, explain
 from vlmpass.ir_tools.walk import all_nodes
@@ -24,7 +25,16 @@ class Substitute(Pass):
 
     def run(self, model: ir.Model) -> bool:
         """Rewrite in place; every node of a known kind that cannot be replaced is listed."""
+        operands = dict.fromkeys(
+            value
+            for node in all_nodes(model)
+            if kernel_of(node) is not None
+            for value in node.inputs
+            if value is not None
+        )
         changed = apply_rules(model, ATEN_RESIZES)
+        for value in operands:
+            remove_unused_constant(value)
         left = [node for node in all_nodes(model) if kernel_of(node) is not None]
         if left:
             raise Refused("substitute", [_refusal(model, node) for node in left])

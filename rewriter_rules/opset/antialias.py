@@ -28,7 +28,7 @@ from vlmpass.rewriter_rules.opset.facts import (
     text,
 )
 from vlmpass.rewriter_rules.opset.interpolation import Filter, matrix, matrix_in_graph
-from vlmpass.rewriter_rules.opset.nearest import Axis, gathered, scalar_at
+from vlmpass.rewriter_rules.opset.nearest import Axis, gathered, in_advance, scalar_at
 from vlmpass.rewriter_rules.opset.table import refuse
 
 __all__ = ["Axis", "axis_by_axis", "separable", "stretched"]
@@ -81,9 +81,13 @@ def separable(op: Tape, x: ir.Value, axes: Sequence[Axis], filter_: Filter) -> i
         )
     if kind == ir.DataType.DOUBLE:
         refuse("its matrices are float32 and its image is double", "cast the image to float32")
+    weights = [_weights(op, x, axis, filter_) for axis in axes]
+    folded = in_advance(op, x, axes, weights)
+    if folded is not None:
+        return folded
     y = x if kind == ir.DataType.FLOAT else op.Cast(x, to=ir.DataType.FLOAT)
-    for axis in axes:
-        y = _along(op, y, axis, _weights(op, x, axis, filter_), rank(x))
+    for axis, matrix_ in zip(axes, weights, strict=True):
+        y = _along(op, y, axis, matrix_, rank(x))
     return y if kind == ir.DataType.FLOAT else op.Cast(y, to=kind)
 
 

@@ -13,9 +13,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.facts import dims
+from vlmpass.rewriter_rules.opset.facts import constant, dims
+from vlmpass.rewriter_rules.opset.resized import resized
 
-__all__ = ["Axis", "gathered", "scalar_at"]
+__all__ = ["Axis", "gathered", "in_advance", "scalar_at"]
 
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
@@ -138,8 +139,35 @@ def gathered(
         rounding: Its nearest_mode.
     """
     lengths, y = dims(x), x
-    for axis in axes:
-        n = None if lengths is None else lengths[axis.index]
-        at = _recorded(op, x, axis, n, coordinates, rounding)
+    indices = [
+        _recorded(
+            op, x, axis, None if lengths is None else lengths[axis.index], coordinates, rounding
+        )
+        for axis in axes
+    ]
+    folded = in_advance(op, x, axes, indices)
+    if folded is not None:
+        return folded
+    for axis, at in zip(axes, indices, strict=True):
         y = op.Gather(y, at, axis=axis.index)
     return y if axes else op.Identity(x)
+
+
+def in_advance(
+    op: Tape, x: ir.Value, axes: Sequence[Axis], parts: Sequence[ir.Value]
+) -> ir.Value | None:
+    """Record the interpolation of a constant by constants as a constant; None if one varies.
+
+    Args:
+        op: The tape.
+        x: The image.
+        axes: The axes that change.
+        parts: For each its matrix of weights or its indices.
+    """
+    image = constant(x)
+    known = [part.const_value for part in parts if part.producer() is None]
+    fixed = [tensor.numpy() for tensor in known if tensor is not None]
+    if image is None or not axes or len(fixed) < len(axes) or image.dtype == ir.DataType.STRING:
+        return None
+    tensor = resized(image, [axis.index for axis in axes], fixed)
+    return None if tensor is None else op.const(tensor, name="resized")

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.rewrite import Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.pattern import Op, as_pattern
 from vlmpass.rewriter_rules.opset.antialias import Axis, separable
-from vlmpass.rewriter_rules.opset.facts import known_or_none
+from vlmpass.rewriter_rules.opset.facts import constant, dims, known_or_none
 from vlmpass.rewriter_rules.opset.interpolation import Filter
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
 
@@ -53,6 +53,10 @@ def _scales(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
     """Return the two scales as one float32 vector; None if PyTorch was given sizes only."""
     if not given:
         return None
+    fixed = [known_or_none(value) for value in given]
+    known = [array.reshape(-1) for array in fixed if array is not None]
+    if len(known) == len(given):
+        return op.const(np.concatenate(known).astype(np.float32))
     parts = given if len(given) == 1 else [op.Reshape(each, op.const([1])) for each in given]
     floats = [op.Cast(each, to=ir.DataType.FLOAT) for each in parts]
     return floats[0] if len(floats) == 1 else op.Concat(*floats, axis=0)
@@ -81,34 +85,52 @@ def _resize(
     )
 
 
+def _length(
+    op: Tape, x: ir.Value, index: int, size: ir.Value | None, scale: float | ir.Value | None
+) -> int | ir.Value:
+    """Return the new height (index 0) or width (index 1), known or recorded as int64 scalar."""
+    known, at = known_or_none(size), op.const(index)
+    if known is not None:
+        return int(known.reshape(-1)[index])
+    if size is not None:
+        return op.Cast(op.Gather(size, at, axis=0), to=ir.DataType.INT64)
+    assert scale is not None
+    sizes = dims(x)
+    before = None if sizes is None else sizes[index + 2]
+    if before is not None and isinstance(scale, float):
+        return int(np.float32(before) * np.float32(scale))
+    factor = op.const(scale) if isinstance(scale, float) else scale
+    length = op.Gather(op.Shape(x), op.const(index + 2), axis=0)
+    wide = op.Mul(op.Cast(length, to=ir.DataType.FLOAT), factor)
+    return op.Cast(op.Floor(wide), to=ir.DataType.INT64)
+
+
 def _axes(
     op: Tape, x: ir.Value, size: ir.Value | None, scales: ir.Value | None, corners: bool
 ) -> list[Axis]:
-    axes = []
+    axes, fixed = [], known_or_none(scales)
     for index in (0, 1):
-        at, place = op.const(index), index + 2
-        scale = None if scales is None else op.Gather(scales, at, axis=0)
-        if size is not None:
-            known = known_or_none(size)
-            length: int | ir.Value
-            if known is not None:
-                length = int(known[index])
-            else:
-                length = op.Cast(op.Gather(size, at, axis=0), to=ir.DataType.INT64)
-        else:
-            height = op.Gather(op.Shape(x), op.const(place), axis=0)
-            assert scale is not None
-            wide = op.Mul(op.Cast(height, to=ir.DataType.FLOAT), scale)
-            length = op.Cast(op.Floor(wide), to=ir.DataType.INT64)
-        axes.append(Axis(place, length, None if corners else scale))
+        scale: float | ir.Value | None = None
+        if fixed is not None:
+            scale = float(fixed[index])
+        elif scales is not None:
+            scale = op.Gather(scales, op.const(index), axis=0)
+        length = _length(op, x, index, size, scale)
+        axes.append(Axis(index + 2, length, None if corners else scale))
     return axes
+
+
+def _is_constant(x: ir.Value, size: ir.Value | None, scales: ir.Value | None) -> bool:
+    """Say whether the result is the same whatever the model is given."""
+    fixed = (value is None or known_or_none(value) is not None for value in (size, scales))
+    return constant(x) is not None and all(fixed)
 
 
 @rule(Op(_SPELLINGS, (as_pattern("x"), as_pattern("rest*")), node="node"))
 def aten_antialiased_resize(
     op: Tape, x: ir.Value, rest: tuple[ir.Value | None, ...], node: ir.Node
 ) -> Replacement:
-    """aten::_upsample_*2d_aa(x, size) -> Resize(x, antialias=1), below opset 18 two MatMuls."""
+    """aten::_upsample_*2d_aa(x, size) -> Resize(x, antialias=1), or MatMuls, or a constant."""
     kernel = kernel_of(node)
     if kernel is None:
         return refuse("{} is another operator", node)
@@ -122,7 +144,7 @@ def aten_antialiased_resize(
     scales = _scales(op, [value for value in factors if value is not None])
     if size is None and scales is None:
         return refuse("{} has neither an output size nor scales", node)
-    if opset >= 18 and not corners:
+    if opset >= 18 and not corners and not _is_constant(x, size, scales):
         return _resize(op, x, size, scales, kernel)
     filter_ = Filter(kernel, -0.5, True, "half_pixel", corner_steps=corners)
     if x.shape is None:

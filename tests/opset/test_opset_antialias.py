@@ -11,6 +11,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.save import save
 from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.passes.infer import Infer
 
@@ -135,3 +137,39 @@ def test_single_output_is_at_the_first_place_with_pytorch_half_pixel(shape):
 def test_unchanged_axes_cost_nothing():
     model = converted(resize("2,3,32,32", 'mode="cubic"', sizes="2,3,8,8"))
     assert sum(node.op_type == "MatMul" for node in model.graph) == 2
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        'antialias=1, mode="cubic"',
+        'keep_aspect_ratio_policy="not_smaller", mode="linear"',
+        'keep_aspect_ratio_policy="not_larger", mode="nearest"',
+    ],
+)
+def test_a_constant_image_is_a_weight_that_the_writer_computes(tmp_path, attributes, kind):
+    """Larger than what is ever read to decide about a rewrite, and no byte of it read here."""
+    x = image(1, 300, 40, 30).astype({"float": np.float32, "float16": np.float16}[kind])
+    text = (
+        f'<ir_version: 9, opset_import: ["" : 18]> g ({kind}[1,300,40,30] x, {kind}[1] z) =>'
+        f" ({kind}[a,b,c,d] y) {{ s = Constant<value_ints=[18, 45]>()\n"
+        f" r = Resize<axes=[2, 3], {attributes}>(x, , , s)\n y = Add(r, z) }}"
+    )
+    model = ir.from_onnx_text(text)
+    feeds = {"x": x, "z": np.zeros(1, x.dtype)}
+    expected = run(model, feeds) if "antialias" not in attributes or kind == "float" else None
+    held = model.graph.inputs.pop(0)
+    held.const_value = ir.tensor(x, name="x")
+    model.graph.register_initializer(held)
+    ConvertOpset(to=17).run(model)
+    assert [node.op_type for node in model.graph] == ["Add"]
+    assert list(model.graph.initializers) == [model.graph[0].inputs[0].name]
+    save(model, tmp_path / "out.onnx")
+    check(load(tmp_path / "out.onnx"))
+    session = ort.InferenceSession(tmp_path / "out.onnx")
+    (y,) = session.run(None, {"z": feeds["z"]})
+    if expected is None:
+        wide = ir.from_onnx_text(text.replace("float16", "float"))
+        expected = run(wide, {"x": x.astype("f4"), "z": np.zeros(1, "f4")})
+    np.testing.assert_allclose(y, expected, atol=2e-5 if kind == "float" else 2e-3)

@@ -102,3 +102,39 @@ def test_asking_for_an_opset_is_enough(opset):
     session = ort.InferenceSession(ir.to_proto(result).SerializeToString())
     (y,) = session.run(None, {"x": image()})
     np.testing.assert_allclose(y, REFERENCES["bicubic 9,40 0"], atol=1e-5)
+
+
+def constant_image(call: str, opset: int, corners: int = 0) -> ir.Model:
+    """Return a model that adds a resized constant, such as a position embedding, to its input."""
+    given = ir.from_onnx_text(
+        f'<ir_version: 8, opset_import: ["" : {opset}, "org.pytorch.aten" : 1]>'
+        " g (float[1,2,32,30] x, float[1,2,a,b] z) => (float[1,2,a,b] y)"
+        f" <bool corners = {{{corners}}}, int64[2] s = {{9, 40}}, float[2] scales = {{0.5, 1.5}}>"
+        f" {{ r = {call}\n y = Add(r, z) }}"
+    )
+    x = given.graph.inputs.pop(0)
+    x.const_value = ir.tensor(image(), name="x")
+    given.graph.register_initializer(x)
+    return given
+
+
+@pytest.mark.parametrize("opset", [12, 13, 17, 18, 21])
+@pytest.mark.parametrize(
+    ("call", "reference"),
+    [
+        ('ATen<operator="_upsample_bicubic2d_aa">(x, s, corners)', "bicubic 9,40 0"),
+        ('ATen<operator="_upsample_bilinear2d_aa">(x, s, corners)', "bilinear 9,40 0"),
+        ('ATen<operator="_upsample_bicubic2d_aa">(x, , corners, scales)', "bicubic scales"),
+    ],
+)
+def test_a_constant_image_is_resized_in_advance(tmp_path, call, reference, opset):
+    """By the preset, into a weight that the writer computes; what made it is gone."""
+    given = constant_image(f"org.pytorch.aten.{call}", 17)
+    Pipeline(opset=opset).convert(given, tmp_path / "out.onnx", verify=False)
+    result = ir.load(tmp_path / "out.onnx")
+    assert [node.op_type for node in result.graph] == ["Add"]
+    large = [v for v in result.graph.initializers.values() if v.const_value.size > 2]
+    assert len(large) == 1
+    session = ort.InferenceSession(tmp_path / "out.onnx")
+    (y,) = session.run(None, {"z": np.zeros((1, 2, *REFERENCES[reference].shape[2:]), "f4")})
+    np.testing.assert_allclose(y, REFERENCES[reference], atol=1e-5)
