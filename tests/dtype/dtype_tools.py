@@ -101,6 +101,13 @@ def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(np.asarray(got, np.float64) - wanted).max() / np.abs(wanted).max())
 
 
+def elementwise_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest error relative to the element, or to a tenth of the root mean square if smaller."""
+    wanted = np.asarray(wanted, np.float64)
+    floor = np.sqrt(np.mean(wanted**2)) / 10
+    return float((np.abs(got - wanted) / np.maximum(np.abs(wanted), floor)).max())
+
+
 def numbers(array: np.ndarray) -> str:
     return "{" + ", ".join(f"{x:.6f}" for x in np.asarray(array).reshape(-1)) + "}"
 

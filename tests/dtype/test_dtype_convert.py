@@ -43,8 +43,24 @@ def test_convert_half_exports_to_float32(name, compared, opset, tmp_path):
     with Runner(path) as runner:
         made = runner.run(feeds)
     for key, reference in wanted.items():
-        # Constants such as positions and 1 / sqrt(head) were rounded when it was exported.
+        # Constants such as sqrt(head) and GELU's were rounded when it was exported.
         assert relative_error(made[key], reference) < 2e-4
+
+
+@pytest.mark.parametrize("name", ["decoder.float32.ts17", "decoder.bfloat16.ts17"])
+def test_convert_raw_decoders_to_float16(name, tmp_path):
+    path = tmp_path / "out.onnx"
+    report = Pipeline(dtype="float16", target="ort-cpu").convert(EXPORTS / f"{name}.onnx", path)
+    assert report.checked.numbers is not None
+    onnx.checker.check_model(path, full_check=True)
+    model, feeds, wanted = ir.load(path), *export(name)[1:]
+    with Runner(path) as runner:
+        made = runner.run(
+            {v.name: feeds[v.name].astype(v.dtype.numpy()) for v in model.graph.inputs}
+        )
+    for key, reference in wanted.items():
+        assert made[key].dtype == np.float16
+        assert relative_error(made[key], reference) < 5e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
