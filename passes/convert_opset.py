@@ -24,7 +24,8 @@ class ConvertOpset(Pass):
     name: ClassVar[str] = "convert-opset"
 
     to: int | Literal["lowest", "auto"]
-    """Opset to convert to; `lowest` is the lowest that needs no rewriting, `auto` is 21."""
+    """Opset to convert to; `lowest` is the lowest that needs no rewriting, `auto` is 21, or the
+    next that the model can be converted to."""
 
     def __post_init__(self) -> None:
         """Check that the installed onnx knows the opset."""
@@ -52,4 +53,4 @@ class ConvertOpset(Pass):
     def _target(self, work: Dry) -> int:
         if self.to == "lowest":
             return work.lowest()
-        return _AUTO_OPSET if self.to == "auto" else self.to
+        return work.nearest(_AUTO_OPSET) if self.to == "auto" else self.to

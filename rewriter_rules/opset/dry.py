@@ -57,10 +57,24 @@ class Dry:
         self._shaped: list[ir.Value] = []
         self._widened: list[Undo] = []
 
+    def _highest(self) -> int:
+        """Return the highest opset that anything imports."""
+        opsets = [default_opset(scope.opsets) for scope in self._scopes]
+        return max((opset for opset in opsets if opset is not None), default=newest_opset())
+
+    def nearest(self, wanted: int) -> int:
+        """Return an opset, or where the model cannot go that low, the lowest it can go to."""
+        for target in range(wanted, self._highest()):
+            try:
+                self._discard(self.build(target))
+            except Refused:
+                continue
+            return target
+        return max(wanted, self._highest())
+
     def lowest(self) -> int:
         """Return the lowest opset at which every node stands as it is."""
-        opsets = [default_opset(scope.opsets) for scope in self._scopes]
-        found = max((opset for opset in opsets if opset is not None), default=newest_opset())
+        found = self._highest()
         while found > OLDEST_OPSET and self._stands(found - 1):
             found -= 1
         return found

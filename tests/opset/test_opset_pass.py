@@ -242,6 +242,20 @@ def test_the_lowest_opset_is_the_one_that_needs_no_rewriting(source, nodes, lowe
 
 
 @pytest.mark.parametrize(
+    ("source", "kind", "nodes", "chosen"),
+    [
+        (13, "float", "y = Relu(x)", 21),
+        (24, "float", "y = Swish(x)", 21),
+        (26, "float4e2m1", "y = Transpose(x)", 23),
+        (26, "uint2", "y = Transpose(x)", 25),
+    ],
+)
+def test_auto_goes_up_from_21_only_for_what_cannot_be_there(source, kind, nodes, chosen):
+    text = f"agraph ({kind}[2] x) => ({kind}[2] y) {{ {nodes} }}"
+    assert convert(HEAD.format(source) + text, "auto").opset_imports[""] == chosen
+
+
+@pytest.mark.parametrize(
     ("to", "dtype", "version"),
     [(13, "float", 7), (18, "float", 8), (21, "int4", 10), (25, "float", 13)],
 )
