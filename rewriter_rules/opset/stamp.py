@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import onnx_ir as ir
 
 from vlmpass.ir_tools.opsets import default_opset, ir_version_of
-from vlmpass.ir_tools.walk import all_nodes, all_values, tensor_slots
+from vlmpass.ir_tools.walk import scopes
 
 __all__ = ["needed_ir_version", "stamp"]
 
@@ -26,11 +28,33 @@ def needed_ir_version(model: ir.Model) -> int:
     needed = 8 if model.functions else 4
     if any(function.overload for function in model.functions.values()):
         needed = 10
-    if any(node.device_configurations for node in all_nodes(model)):
-        needed = 11
-    dtypes = {value.dtype for value in all_values(model)}
-    dtypes |= {slot.tensor.dtype for slot in tensor_slots(model)}
+    dtypes: set[ir.DataType | None] = set()
+    for scope in scopes(model):
+        dtypes.update(value.dtype for value in scope.graph.inputs)
+        held = [*scope.initializers.values()]
+        dtypes.update(value.dtype for value in held)
+        dtypes.update(each.const_value.dtype for each in held if each.const_value is not None)
+        for node in scope.graph:
+            if node.device_configurations:
+                needed = max(needed, 11)
+            for value in node.outputs:
+                dtypes.add(value.dtype)
+            if node.attributes.data:
+                dtypes.update(_dtypes_of(node.attributes))
+        if isinstance(scope.graph, ir.Function):
+            dtypes.update(_dtypes_of(scope.graph.attributes))
     return max([needed, *(_DTYPE_VERSIONS.get(dtype, 0) for dtype in dtypes if dtype)])
+
+
+def _dtypes_of(attributes: Mapping[str, ir.Attr]) -> Iterator[ir.DataType]:
+    """Yield the element types of the tensors in attributes."""
+    for attribute in attributes.values():
+        if attribute.is_ref() or attribute.value is None:
+            continue
+        if attribute.type == ir.AttributeType.TENSOR:
+            yield attribute.as_tensor().dtype
+        elif attribute.type == ir.AttributeType.TENSORS:
+            yield from (tensor.dtype for tensor in attribute.as_tensors())
 
 
 def stamp(model: ir.Model, opset: int) -> bool:
