@@ -16,7 +16,7 @@ from vlmpass.rewriter_rules.quant.recognize import Odd, Quantized, recognize
 
 __all__ = ["Layer", "find_layers"]
 
-_NO_BIAS = "what its Gemm adds is no bias"
+_MORE = "does more than multiply and add a bias"
 
 
 @dataclass(frozen=True)
@@ -88,5 +88,5 @@ def _layer(
         return Layer(scope, bare, weight)
     linear = layer_around(product, weight.whole, constants, facts)
     if linear is None:
-        return Layer(scope, bare, Odd(None, _NO_BIAS, "put unfuse before it"))
+        return Layer(scope, bare, Odd(None, _MORE, "spell it as MatMul and Add"))
     return Layer(scope, linear, weight)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes import Facts
+from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.weights import algebra
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.rewriter_rules.quant.constant import Constants, broadcast
@@ -23,7 +24,7 @@ class Product:
     """A node that multiplies with a weight.
 
     Attributes:
-        node: A MatMul, or a Gemm without factors.
+        node: A MatMul or a Gemm.
         x: The activation.
         weight: The weight.
         turned: Whether the weight is [outputs, inputs].
@@ -64,18 +65,13 @@ def product_of(node: ir.Node) -> Product | None:
     x, weight = node.inputs[:2]
     if x is None or weight is None:
         return None
-    if node.op_type == "MatMul":
-        return Product(node, x, weight, turned=False)
-    factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
-    if factors != [1.0, 1.0] or node.attributes.get_int("transA", 0) != 0:
-        return None
     return Product(node, x, weight, turned=node.attributes.get_int("transB", 0) != 0)
 
 
 def layer_around(
     made: Product, whole: Expression, constants: Constants, facts: Facts
 ) -> Linear | None:
-    """Return the layer around a product; None if a Gemm adds something that is no bias.
+    """Return the layer around a product; None if a Gemm is more than product and bias.
 
     Args:
         made: The product.
@@ -86,9 +82,10 @@ def layer_around(
     node = made.node
     nodes, x = [node], made.x
     bias: ir.Value | Expression | None = None
-    if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
-        bias = _bias(node.inputs[2], 2, whole, constants)
-        if bias is None:
+    if node.op_type == "Gemm":
+        added = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = _bias(added, 2, whole, constants)
+        if _scales(node) or (added is not None and bias is None):
             return None
     while (following := _only_user(nodes[-1].outputs[0])) is not None:
         last = nodes[-1].outputs[0]
@@ -109,6 +106,16 @@ def layer_around(
             break
         nodes.append(following)
     return Linear(made, x, bias, tuple(nodes))
+
+
+def _scales(gemm: ir.Node) -> bool:
+    """Whether a Gemm has factors, or turns what it multiplies."""
+    get = gemm.attributes.get_float
+    return (
+        get("alpha", 1.0) != 1.0
+        or get("beta", 1.0) != 1.0
+        or bool(gemm.attributes.get_int("transA", 0))
+    )
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:
@@ -161,7 +168,7 @@ def _bias(
     size = whole.shape[1]
     if found is None or found.dtype != whole.dtype or len(found.shape) > rank:
         return None
-    if found.shape == (size,):
+    if value is not None and found.shape == (size,) and constant_tensor(value) is not None:
         return value
     if found.size == 1:
         return broadcast(algebra.reshaped(found, (1,)), (size,))

@@ -8,7 +8,7 @@ by looking for rows with equal scales and zero points.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -178,9 +178,12 @@ def recognize(
         return Odd(whole, f"its scales do not repeat in blocks of {least} rows or more")
     block, order = found
     result = _quantized(whole, (numbers, zeros, scales), bits, block, order)
-    if not _agrees(result):
-        return Odd(whole, "scales, zero points and numbers do not make up what it computes")
-    return result
+    rounded = scales.dtype != whole.dtype
+    wide = replace(result, scales=algebra.cast(result.scales, whole.dtype, True))
+    for each in (wide, result) if rounded else (result,):
+        if _agrees(each, every=rounded):
+            return each
+    return Odd(whole, "scales, zero points and numbers do not make up what it computes")
 
 
 def _least_filled(groups: Sequence[int], blocks: Sequence[int]) -> list[int]:
@@ -244,14 +247,13 @@ def rows_at(expression: Expression, rows: Array) -> Rows:
     return Rows(expression.dtype, (len(rows), *expression.shape[1:]), expression, index)
 
 
-def _agrees(found: Quantized) -> bool:
+def _agrees(found: Quantized, *, every: bool) -> bool:
     """Whether numbers, zero points and scales give the graph's weight.
 
-    One row of every block is tried. If the product is rounded once more on its way to the weight,
-    which takes other values than a narrower product, it is every row.
+    One row of every block shows whether the parts are the right ones; whether a rounding on the way
+    changes something shows in every row.
     """
     rows, columns = found.whole.shape
-    every = found.scales.dtype != found.whole.dtype
     places = np.arange(rows)
     if not every:
         firsts = places[:: found.block]

@@ -7,6 +7,20 @@ import onnx_ir as ir
 import onnxruntime
 
 
+def numbers(array: np.ndarray) -> str:
+    """An array's elements as ONNX text has them."""
+    return "{" + ", ".join(str(x) for x in np.asarray(array).reshape(-1)) + "}"
+
+
+def pack(values: np.ndarray, bits: int, axis: int) -> np.ndarray:
+    """GPTQ's packing: 32 / bits numbers to an int32 along an axis, the lowest bits first."""
+    each = 32 // bits
+    parts = np.moveaxis(values.astype(np.uint64), axis, 0).reshape(-1, each, values.shape[1 - axis])
+    shifts = (np.arange(each, dtype=np.uint64) * np.uint64(bits))[None, :, None]
+    packed = (parts << shifts).sum(1).astype(np.uint32).view(np.int32)
+    return np.ascontiguousarray(np.moveaxis(packed, 0, axis))
+
+
 def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Run a model as it is: the optimiser would put a less exact kernel for some forms."""
     options = onnxruntime.SessionOptions()

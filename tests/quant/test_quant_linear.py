@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from quant_tools import run
+from quant_tools import numbers, pack, run
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.weights import Weight
@@ -18,19 +18,6 @@ from vlmpass.passes.quant_linear import QuantLinear
 
 EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 D = ir.DataType
-
-
-def numbers(array: np.ndarray) -> str:
-    return "{" + ", ".join(str(x) for x in np.asarray(array).reshape(-1)) + "}"
-
-
-def pack(values: np.ndarray, bits: int, axis: int) -> np.ndarray:
-    """GPTQ's packing: 32 / bits numbers to an int32 along an axis, the lowest bits first."""
-    each = 32 // bits
-    parts = np.moveaxis(values.astype(np.uint64), axis, 0).reshape(-1, each, values.shape[1 - axis])
-    shifts = (np.arange(each, dtype=np.uint64) * np.uint64(bits))[None, :, None]
-    packed = (parts << shifts).sum(1).astype(np.uint32).view(np.int32)
-    return np.ascontiguousarray(np.moveaxis(packed, 0, axis))
 
 
 def layer(
