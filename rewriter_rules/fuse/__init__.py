@@ -2,7 +2,8 @@
 
 from vlmpass.rewriter_rules.fuse.activations import ACTIVATIONS
 from vlmpass.rewriter_rules.fuse.norms import NORMS
+from vlmpass.rewriter_rules.fuse.reductions import REDUCTIONS
 
-__all__ = ["ACTIVATIONS", "FUSE", "NORMS"]
+__all__ = ["ACTIVATIONS", "FUSE", "NORMS", "REDUCTIONS"]
 
-FUSE = NORMS + ACTIVATIONS
+FUSE = NORMS + ACTIVATIONS + REDUCTIONS

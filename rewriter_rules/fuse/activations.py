@@ -8,7 +8,7 @@ from onnx_ir import DataType, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT, cube, product, scaled
-from vlmpass.rewriter_rules.simplify.known import FLOATS
+from vlmpass.rewriter_rules.simplify.known import FLOATS, holds_all
 
 __all__ = ["ACTIVATIONS"]
 
@@ -33,7 +33,8 @@ def gelu_erf(op: Tape, x: Value) -> Replacement:
 
 
 BENT = X + cube(X) * 0.044715
-UNROLLED = product(X, P(math.sqrt(2 / math.pi)), P.Mul(P.Mul(X, X), 0.044715) + 1.0)
+WEIGHED_SQUARE = P.Mul(P.Mul(X, X), 0.044715) | P.Mul(P.Mul(X, 0.044715), X)
+UNROLLED = product(X, P(math.sqrt(2 / math.pi)), WEIGHED_SQUARE + 1.0)
 TANH = P.Tanh(BENT * math.sqrt(2 / math.pi) | UNROLLED)
 
 
@@ -101,11 +102,22 @@ HIGHEST = P.ReduceMax(X, axes="axes")
 POWERS = P.Exp(P.Sub(X, HIGHEST)) | P.Exp(X)
 
 
-@rule(P.Div(POWERS, P.ReduceSum(POWERS, axes="axes")), opset=(13, None), dtypes=FLOAT_X)
-def softmax(op: Tape, x: Value, axes: tuple[int, ...]) -> Replacement:
+SUM = P.maybe.Cast(P.ReduceSum(P.maybe.Cast(POWERS, to="wide"), axes="axes"), to="narrow")
+
+
+@rule(P.Div(POWERS, SUM), opset=(13, None), dtypes=FLOAT_X)
+def softmax(
+    op: Tape,
+    x: Value,
+    axes: tuple[int, ...],
+    wide: DataType | None,
+    narrow: DataType | None,
+) -> Replacement:
     """exp(x - max(x)) / sum(exp(x - max(x))) -> Softmax(x), and without the maximum."""
     if len(axes) != 1:
         return refuse("it is normalised over the axes {}", axes)
+    if wide is not None and not holds_all(wide, x.dtype):
+        return refuse("the sum of {} is computed as {}", x.dtype, wide)
     return op.Softmax(x, axis=axes[0])
 
 

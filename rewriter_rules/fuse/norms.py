@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx_ir import DataType, Node, Value
+from onnx_ir import DataType, Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Pattern, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT, mean, mean_of_squares, over_root, square
@@ -14,14 +14,30 @@ __all__ = ["NORMS"]
 NOT_IN_FUNCTIONS = "ONNX Runtime crashes on its own {} in a function; run inline-functions first"
 """Seen with 1.31: loading dies where the operator is none of the standard's at that opset."""
 
-WIDE = P.maybe.Cast("x", to="stash").named("wide")
+WIDE = P.maybe.Cast("x", to="given").named("wide")
 """What the statistics are computed of: x itself, or x in a wider type."""
+
+
+NARROW = (DataType.FLOAT16, DataType.BFLOAT16)
+
+
+def _root(x: Pattern, mean_square: Pattern) -> Pattern:
+    """Match x / sqrt(mean_square + eps); an eps that rounds to 0 may have been dropped."""
+    return over_root(x, mean_square + P("eps") | mean_square)
 
 
 def _source(
     x: Value, wide: Value, narrow: DataType | None, count: float | None, share: float | None
 ) -> Value | Declined:
-    """Return the one operator's operand: x if its own type comes back at the end, else `wide`."""
+    """Return the one operator's operand: x if its own type comes back at the end, else `wide`.
+
+    Args:
+        x: What is normalised.
+        wide: It, in the type of its mean.
+        narrow: The type that comes out, None for that of `wide`.
+        count: What a sum is divided by in place of a mean.
+        share: What a sum is multiplied by.
+    """
     size = dim(x, -1)
     over = size if share is None or not isinstance(size, int) else 1 / size
     if over not in (count, share) and (count, share) != (None, None):
@@ -50,22 +66,27 @@ def _normal(
     operator: str,
     source: Value | Declined,
     stash: DataType | None,
-    eps: float,
+    eps: float | None,
     scale: Value | None,
     bias: Value | None = None,
 ) -> Replacement:
-    """Build one normalisation, with a scale of ones where there is none."""
+    """Build one normalisation, with a scale of ones where there is none.
+
+    The statistics of a half are computed in float32 at most: the operator has no wider ones.
+    """
     if isinstance(source, Declined):
         return source
     unfit = _per_element(scale, source) or _per_element(bias, source)
     if unfit is not None:
         return unfit
+    if stash == DataType.DOUBLE and source.dtype in NARROW:
+        stash = DataType.FLOAT
     if scale is None:
         size = dim(source, -1)
         if not isinstance(size, int) or source.dtype is None:
             return refuse("the size of a row of {} is not known", source)
         scale = op.const(np.ones(size, source.dtype.numpy()), name="ones")
-    attributes = {"axis": -1, "epsilon": eps, "stash_type": stash}
+    attributes = {"axis": -1, "epsilon": eps or 0.0, "stash_type": stash}
     return op.node(operator, [source, scale, bias], attributes)[0]
 
 
@@ -75,7 +96,7 @@ def _scaled(normal: Pattern) -> Pattern:
 
 
 @rule(
-    _scaled(over_root(WIDE, mean_of_squares(WIDE) + P("eps"))),
+    _scaled(_root(WIDE, mean_of_squares(WIDE))),
     opset=(23, None),
     or_emits=ORT,
 )
@@ -83,10 +104,10 @@ def rms_normalization(
     op: Tape,
     x: Value,
     wide: Value,
-    stash: DataType | None,
+    given: DataType | None,
     count: float | None,
     share: float | None,
-    eps: float,
+    eps: float | None,
     narrow: DataType | None,
     scale: Value | None,
 ) -> Replacement:
@@ -99,8 +120,14 @@ def rms_normalization(
     return _normal(op, operator, source, wide.dtype, eps, scale)
 
 
-CENTRED = P.Sub(WIDE, mean(WIDE))
-STANDARD = _scaled(over_root(CENTRED, mean(square(CENTRED)) + P("eps")))
+CENTRED = P.maybe.Cast(P.Sub(WIDE, mean(WIDE)), to="late")
+"""What is around its mean, which may be widened only afterwards."""
+
+# torch.var computes a mean of its own, in float32, and rounds the variance.
+VAR_WIDE = P.maybe.Cast("x", to="var_given")
+VAR = P.maybe.Cast(mean(square(P.Sub(VAR_WIDE, mean(VAR_WIDE)))), to="var_type")
+VARIANCE = mean(square(CENTRED)) | VAR
+STANDARD = _scaled(_root(CENTRED, VARIANCE))
 
 
 @rule(P.Add(STANDARD, "bias") | STANDARD, opset=(17, None), or_emits=ORT)
@@ -108,10 +135,13 @@ def layer_normalization(
     op: Tape,
     x: Value,
     wide: Value,
-    stash: DataType | None,
+    given: DataType | None,
+    late: DataType | None,
+    var_given: DataType | None,
+    var_type: DataType | None,
     count: float | None,
     share: float | None,
-    eps: float,
+    eps: float | None,
     narrow: DataType | None,
     scale: Value | None,
     bias: Value | None,
@@ -119,8 +149,8 @@ def layer_normalization(
     """(x - mean(x)) / sqrt(var(x) + eps) * scale + bias -> LayerNormalization(x, scale, bias)."""
     if op.in_function and op.opsets[""] < 17:
         return refuse(NOT_IN_FUNCTIONS, "LayerNormalization")
-    source = _source(x, wide, narrow, count, share)
-    return _normal(op, "LayerNormalization", source, wide.dtype, eps, scale, bias)
+    source = _source(x, wide, narrow or late, count, share)
+    return _normal(op, "LayerNormalization", source, late or wide.dtype, eps, scale, bias)
 
 
 @rule(P.Add(P.LayerNormalization("x", "scale", _node="norm"), "bias"))
@@ -133,6 +163,52 @@ def bias_of_layer_normalization(
 
 
 RMS = P.RMSNormalization | P.SimplifiedLayerNormalization
+NORM = P.LayerNormalization | RMS
+VECTOR = 1 << 20
+"""No row is longer; a longer constant is not read to see whether it is all ones."""
+
+
+@rule(P.Mul(NORM("x", "ones", _node="norm").shared, "scale"))
+def scale_of_normalization(
+    op: Tape, x: Value, ones: TensorProtocol, norm: Node, scale: Value
+) -> Replacement:
+    """LayerNormalization(x, 1) * scale -> LayerNormalization(x, scale); RMSNormalization too."""
+    if ones.size > VECTOR or not bool((ones.numpy() == 1).all()):
+        return refuse("it is scaled already")
+    normal = norm.outputs[0]
+    if normal.is_graph_output():
+        return refuse("{} inside the match is an output of the graph", normal)
+    for user, at in normal.uses():
+        factor = user.inputs[1 - at] if user.op_type == "Mul" else None
+        if factor is None:
+            return refuse("{} is also used by {} ({})", normal, user, user.op_type)
+        unfit = _per_element(factor, x)
+        if unfit is not None:
+            return unfit
+    return op.node(norm.op_type, [x, scale], norm.attributes)[0]
+
+
+@rule(
+    RMS(CENTRED, "scale", axis=-1, epsilon="eps", stash_type="stash"),
+    opset=(17, None),
+)
+def centred_rms_normalization(
+    op: Tape,
+    x: Value,
+    wide: Value,
+    given: DataType | None,
+    stash: DataType,
+    late: DataType | None,
+    count: float | None,
+    share: float | None,
+    eps: float,
+    scale: Value,
+) -> Replacement:
+    """RMSNormalization(x - mean(x), scale) -> LayerNormalization(x, scale)."""
+    source = _source(x, wide, late, count, share)
+    return _normal(op, "LayerNormalization", source, stash, eps, scale)
+
+
 GAIN = P.Cast("scale", to="wide")
 
 
@@ -195,6 +271,8 @@ def skip_simplified_layer_normalization(
 NORMS = (
     layer_normalization
     + rms_normalization
+    + centred_rms_normalization
+    + scale_of_normalization
     + bias_of_layer_normalization
     + narrow_rms_normalization
     + skip_layer_normalization

@@ -11,6 +11,7 @@ NUMBERS = """zero = Constant<value_float=0.0>() half = Constant<value_float=0.5>
     three = Constant<value_float=3.0>() six = Constant<value_float=6.0>()
     root2 = Constant<value_float=1.4142135>() eps = Constant<value_float=0.000001>()
     axes = Constant<value_ints=[-1]>() """
+ONES = "o = Constant<value_floats=[1.0,1.0,1.0,1.0,1.0,1.0,1.0,1.0]>() "
 MEAN_SQUARE = "q = Mul(x, x) v = ReduceMean(q, axes) w = Add(v, eps) d = Sqrt(w) "
 MOMENTS = """m = ReduceMean(x, axes) c = Sub(x, m) q = Pow(c, two) v = ReduceMean(q, axes)
     w = Add(v, eps) d = Sqrt(w) z = Div(c, d) """
@@ -41,6 +42,67 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             X8,
             NUMBERS + MOMENTS + "y = Mul(s, z)",
             "y = LayerNormalization<epsilon=0.000001, stash_type=1>(x, s)",
+        ),
+        # an eps that float16 rounds to 0
+        (
+            X8,
+            NUMBERS
+            + MOMENTS.replace("w = Add(v, eps) d = Sqrt(w)", "d = Sqrt(v)")
+            + "y = Mul(s, z)",
+            "y = LayerNormalization<epsilon=0.0, stash_type=1>(x, s)",
+        ),
+        # torch.onnx at opset 14: centred in half precision, the rest in float64
+        (
+            "(float16[2,n,8] x, float16[8] s) => (float16[2,n,8] y)",
+            """axes = Constant<value_ints=[-1]>() two = Constant<value=double {2.0}>()
+            eps = Constant<value=double {0.001}>()
+            m = ReduceMean(x, axes) b = Sub(x, m) c = Cast<to=11>(b) q = Pow(c, two)
+            v = ReduceMean(q, axes) w = Add(v, eps) d = Sqrt(w) z = Div(c, d) n = Cast<to=10>(z)
+            y = Mul(n, s)""",
+            "y = LayerNormalization<epsilon=0.001, stash_type=1>(x, s)",
+        ),
+        # torch.var, which has a mean of its own
+        (
+            X8,
+            NUMBERS
+            + """m = ReduceMean(x, axes) c = Sub(x, m) k = Constant<value_ints=[2]>()
+            m2 = ReduceMean(x, k) c2 = Sub(x, m2) q = Mul(c2, c2) v = ReduceMean(q, k)
+            w = Add(v, eps) d = Sqrt(w) z = Div(c, d) y = Mul(s, z)""",
+            "y = LayerNormalization<epsilon=0.000001, stash_type=1>(x, s)",
+        ),
+    ],
+    "scale-of-normalization": [
+        (
+            X8,
+            ONES + "a = LayerNormalization<epsilon=0.001>(x, o) y = Mul(s, a)",
+            "y = LayerNormalization<epsilon=0.001>(x, s)",
+        ),
+        (
+            XB.replace("[2,n,8] y", "[2,n,8] y, float[2,n,8] z"),
+            ONES + "a = RMSNormalization<epsilon=0.001>(x, o) y = Mul(a, s) z = Mul(a, t)",
+            """z = RMSNormalization<epsilon=0.001>(x, t)
+            y = RMSNormalization<epsilon=0.001>(x, s)""",
+        ),
+    ],
+    "centred-rms-normalization": [
+        (
+            X8,
+            NUMBERS
+            + "m = ReduceMean(x, axes) c = Sub(x, m) y = RMSNormalization<epsilon=0.001>(c, s)",
+            "y = LayerNormalization<epsilon=0.001, stash_type=1>(x, s)",
+        )
+    ],
+    "axis-put-back": [
+        (
+            XN.replace("[2,n] y", "[2,1] y"),
+            NUMBERS + "v = ReduceMean<keepdims=0>(x, axes) y = Unsqueeze(v, axes)",
+            "axes = Constant<value_ints=[-1]>() y = ReduceMean(x, axes)",
+        ),
+        (
+            "(float[2,n,8] x) => (float[2,1,8] y)",
+            """k = Constant<value_ints=[1]>() d = Constant<value_ints=[2,1,8]>()
+            v = ReduceMax<keepdims=0>(x, k) y = Reshape(v, d)""",
+            "k = Constant<value_ints=[1]>() y = ReduceMax(x, k)",
         ),
     ],
     "bias-of-layer-normalization": [
@@ -93,6 +155,15 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
     "gelu-tanh": [
         (XN, NUMBERS + TANH + "v = Mul(x, u) y = Mul(half, v)", 'y = Gelu<approximate="tanh">(x)'),
         (XN, NUMBERS + TANH + "v = Mul(half, x) y = Mul(v, u)", 'y = Gelu<approximate="tanh">(x)'),
+        # x * (1 + 0.044715 * x * x), as BLOOM has it
+        (
+            XN,
+            NUMBERS
+            + """k = Constant<value_float=0.044715>() a = Mul(x, k) b = Mul(a, x) e = Add(b, one)
+            g = Constant<value_float=0.79788456>() c = Mul(x, g) f = Mul(c, e) t = Tanh(f)
+            u = Add(one, t) v = Mul(x, half) y = Mul(v, u)""",
+            'y = Gelu<approximate="tanh">(x)',
+        ),
     ],
     "swish": [
         (XN, "a = Sigmoid(x) y = Mul(x, a)", "y = Swish<alpha=1.0>(x)"),
@@ -123,7 +194,15 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             + """m = ReduceMax(x, axes) a = Sub(x, m) b = Exp(a) c = ReduceSum(b, axes)
             y = Div(b, c)""",
             "y = Softmax<axis=-1>(x)",
-        )
+        ),
+        # summed in float32
+        (
+            "(float16[2,n] x) => (float16[2,n] y)",
+            NUMBERS
+            + """m = ReduceMax(x, axes) a = Sub(x, m) b = Exp(a) w = Cast<to=1>(b)
+            c = ReduceSum(w, axes) d = Cast<to=10>(c) y = Div(b, d)""",
+            "y = Softmax<axis=-1>(x)",
+        ),
     ],
     "log-softmax": [(XN, "a = Softmax<axis=0>(x) y = Log(a)", "y = LogSoftmax<axis=0>(x)")],
     "unfuse-layer-normalization": [(XB, "y = LayerNormalization<epsilon=0.001>(x, s, t)", "")],

@@ -31,7 +31,10 @@ def number(value: float) -> Callable[[Draw], np.ndarray]:
 
 NORM: Hints = {
     "x": "T[a,b,d]",
-    "stash": [FLOAT],
+    "given": [FLOAT],
+    "late": [FLOAT],
+    "var_given": [FLOAT],
+    "var_type": own_type,
     "narrow": own_type,
     "eps": [1e-5, 1e-6, 1e-3],
     "count": row_size,
@@ -73,6 +76,21 @@ def maybe_tanh(draw: Draw) -> Mapping[str, object]:
 FUSE_HINTS: dict[str, Hints] = {
     "rms-normalization": NORM,
     "layer-normalization": NORM,
+    "centred-rms-normalization": {**NORM, "stash": [FLOAT], "opset": (23,)},
+    "scale-of-normalization": {
+        "x": "T[a,b,d]",
+        "ones": lambda draw: np.ones(draw.dim("d"), draw.dtype),
+        "scale": "T[d]",
+        "norm": epsilon,
+        "opset": (23,),
+        "dtypes": ORT_TYPES,
+    },
+    "axis-put-back": {
+        "x": "T[2,3,4]",
+        "axes": [(1,), (-2,)],
+        "any": lambda draw: np.array([2, 1, 4]),
+        "Unsqueeze+": lambda draw: [draw.constant(np.array([1]))],
+    },
     "bias-of-layer-normalization": {**NORM, "norm": epsilon, "opset": (17, 18, 21)},
     "narrow-rms-normalization": {
         "x": "T[a,d]",
@@ -85,7 +103,7 @@ FUSE_HINTS: dict[str, Hints] = {
     },
     "skip-layer-normalization": SKIP,
     "skip-simplified-layer-normalization": SKIP,
-    "softmax": {"x": "T[a,b]", "axes": [(-1,), (0,)]},
+    "softmax": {"x": "T[a,b]", "axes": [(-1,), (0,)], "wide": [FLOAT], "narrow": own_type},
     "log-softmax": {"x": "T[a,b]", "axis": [-1, 0]},
     "swish": {"alpha": [1.702, 0.5], "dtypes": ORT_TYPES},
     "gelu-erf": {"dtypes": ORT_TYPES},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rules.fires_fuse import MEAN_SQUARE, MOMENTS, NUMBERS, SKIP, TANH, X8, XB, XN
+from rules.fires_fuse import MEAN_SQUARE, MOMENTS, NUMBERS, ONES, SKIP, TANH, X8, XB, XN
 
 # The weights of a row cannot be told from a column's without sizes.
 WRONG_AXIS = NUMBERS.replace("[-1]", "[1]")
@@ -59,6 +59,46 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             + "g = Mul(z, s) y = Add(t, g)",
             "expected a constant 2.0, found 3",
         ),
+    ],
+    "scale-of-normalization": [
+        (
+            XB,
+            "a = LayerNormalization<epsilon=0.001>(x, t) y = Mul(s, a)",
+            "ones is not a constant tensor: found input 't'",
+        ),
+        (
+            X8,
+            ONES.replace("1.0]", "1.1]")
+            + "a = LayerNormalization<epsilon=0.001>(x, o) y = Mul(s, a)",
+            "it is scaled already",
+        ),
+        (
+            XB.replace("[2,n,8] y", "[2,n,8] y, float[2,n,8] z"),
+            ONES + "a = LayerNormalization<epsilon=0.001>(x, o) y = Mul(s, a) z = Neg(a)",
+            "'a' is also used by 'z' (Neg)",
+        ),
+        (
+            XB.replace("float[8] t", "float[2,n,8] t"),
+            ONES + "a = LayerNormalization<epsilon=0.001>(x, o) y = Mul(t, a)",
+            "'t' is not known to have one number for each element of a row",
+        ),
+    ],
+    "centred-rms-normalization": [
+        (
+            X8,
+            WRONG_AXIS
+            + "m = ReduceMean(x, axes) c = Sub(x, m) y = RMSNormalization<epsilon=0.001>(c, s)",
+            "expected axes=-1",
+        )
+    ],
+    "axis-put-back": [
+        (
+            "(float[2,2] x) => (float[1,2] y)",
+            NUMBERS
+            + """k = Constant<value_ints=[0]>() v = ReduceMean<keepdims=0>(x, axes)
+            y = Unsqueeze(v, k)""",
+            "is not known to have the shape of",
+        )
     ],
     "bias-of-layer-normalization": [
         (
@@ -163,6 +203,13 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             + """m = ReduceMax(x, axes) a = Sub(x, m) b = Exp(a) e = Exp(x)
             c = ReduceSum(e, axes) y = Div(b, c)""",
             "again, found Exp at",
+        ),
+        (
+            "(float[2,n] x) => (float[2,n] y)",
+            NUMBERS
+            + """b = Exp(x) w = Cast<to=10>(b) c = ReduceSum(w, axes) d = Cast<to=1>(c)
+            y = Div(b, d)""",
+            "the sum of FLOAT is computed as FLOAT16",
         ),
     ],
     "log-softmax": [(XN, "a = Sigmoid(x) y = Log(a)", "expected Softmax, found Sigmoid")],

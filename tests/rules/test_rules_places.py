@@ -24,12 +24,14 @@ from vlmpass.ir_tools.walk import all_nodes
 def fired(rule: Rule) -> Iterator[tuple[ir.Model, dict[str, np.ndarray]]]:
     """Yield a few valid random graphs on which a rule fires, with inputs."""
     found = 0
-    for number, (before, after) in enumerate(instances(rule, HINTS.get(rule.name, {}), seed=7)):
+    drawn = itertools.islice(instances(rule, HINTS.get(rule.name, {}), seed=7), 3000)
+    for number, (before, after) in enumerate(drawn):
         if before is not after and trial(before, after, number) == "":
             yield before, feed_of(before, np.random.default_rng(number))
             found += 1
         if found == 3:
             return
+    raise AssertionError(f"{rule.name} fired on {found} graphs of 3000")
 
 
 def apply(rule: Rule, model: ir.Model) -> bool:
