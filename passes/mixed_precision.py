@@ -19,7 +19,7 @@ from vlmpass.ir_tools.run import generate_inputs, read_inputs
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
-from vlmpass.ir_tools.types.narrow import Narrowing
+from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.walk import all_nodes
@@ -147,7 +147,8 @@ def _unfit(
             if held is None or held.dtype != _FLOAT:
                 continue
             trial = Narrowing()
-            trial.cast(held, half, str(value.name) if value is not None else "")
+            assert value is not None
+            trial.cast(held, half, str(value.name), bound=bounds_only(value))
             if trial.refusals:
                 yield node, f"constant {trial.refusals[0].node} {trial.refusals[0].reason}"
 

@@ -12,6 +12,7 @@ from vlmpass.ir_tools.save import SaveReport
 __all__ = ["losses", "warnings_kept"]
 
 _LOGGER = logging.getLogger("vlmpass")
+_NAMED = 5
 
 
 class _Keeper(logging.Handler):
@@ -50,8 +51,12 @@ def losses(saved: SaveReport) -> list[str]:
         for name, tally in saved.tallies.items()
         if tally.overflowed
     ]
-    flushed = [tally.underflowed for tally in saved.tallies.values() if tally.underflowed]
+    flushed = {n: tally.underflowed for n, tally in saved.tallies.items() if tally.underflowed}
     if flushed:
         weights = f"{len(flushed)} weight{'s' if len(flushed) > 1 else ''}"
-        notes.append(f"{sum(flushed)} values of {weights} are too small and become 0")
+        # Nearly every weight of a large model may have some: those that lose most are named.
+        worst = sorted(flushed, key=lambda name: -flushed[name])[:_NAMED]
+        names = ", ".join(worst) + (", ..." if len(flushed) > _NAMED else "")
+        total = sum(flushed.values())
+        notes.append(f"{total} values of {weights} are too small and become 0: {names}")
     return notes

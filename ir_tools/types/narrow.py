@@ -2,7 +2,8 @@
 
 A finite number of mask size, such as -3.4e38, means "as good as minus infinity"; cast to float16 it
 would become a real infinity and make NaN of a row that is masked throughout. It becomes half of the
-narrow type's range instead: a score can be added to it, or a second mask, without overflow.
+narrow type's range instead: a score can be added to it, or a second mask, without overflow. What
+bounds other numbers, as in Clip, becomes the end of the range.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.weights import as_weight, cast
 
-__all__ = ["Narrowing", "cast_tensor"]
+__all__ = ["Narrowing", "bounds_only", "cast_tensor"]
 
 _LOG = logging.getLogger(__name__)
 _SMALL_BYTES = 4096
@@ -32,6 +33,14 @@ def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProto
     if tensor.nbytes > _SMALL_BYTES:
         return lazy
     return ir.Tensor(lazy.numpy(), dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+
+def bounds_only(value: ir.Value) -> bool:
+    """Whether all that takes a value takes it as a bound of other numbers."""
+    users = [user for user, _ in value.uses()]
+    return bool(users) and all(
+        not user.domain and user.op_type in ("Clip", "Max", "Min") for user in users
+    )
 
 
 @dataclass
@@ -51,13 +60,16 @@ class Narrowing:
     masks: list[str] = field(default_factory=list)
     flushed: list[str] = field(default_factory=list)
 
-    def cast(self, tensor: ir.TensorProtocol, dtype: ir.DataType, where: str) -> ir.TensorProtocol:
+    def cast(
+        self, tensor: ir.TensorProtocol, dtype: ir.DataType, where: str, *, bound: bool = False
+    ) -> ir.TensorProtocol:
         """Return a tensor in another element type.
 
         Args:
             tensor: A float tensor.
             dtype: The type wanted.
             where: What messages call it, such as ``initializer mask``.
+            bound: Whether it only bounds other numbers.
         """
         if tensor.nbytes > _INSPECTED_BYTES or not _narrows(tensor.dtype, dtype):
             return cast_tensor(tensor, dtype)
@@ -70,10 +82,14 @@ class Narrowing:
             problem = f"holds {worst:g}, and {dtype.name.lower()} ends at {limit:g}"
             self.refusals.append(Refusal(where, problem, _REMEDY))
         self._note_zeros(array, finite & (array != 0) & (np.abs(array) <= tiny / 2), dtype, where)
+        if not bound and not beyond.any() and _is_mask(array[finite], limit):
+            beyond = finite & (array != 0)
         if not beyond.any():
             return cast_tensor(tensor, dtype)
-        self.masks.append(where)
-        fitted = np.where(beyond, np.copysign(limit / 2, array), array).astype(dtype.numpy())
+        if not bound:
+            self.masks.append(where)
+        fit = np.copysign(limit if bound else limit / 2, array)
+        fitted = np.where(beyond, fit, array).astype(dtype.numpy())
         return ir.Tensor(fitted, dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
 
     def _note_zeros(
@@ -97,6 +113,11 @@ class Narrowing:
             _LOG.warning("masks refitted to the range of the new type: %s", ", ".join(self.masks))
         if self.flushed:
             _LOG.warning("some elements become zero in: %s", ", ".join(self.flushed))
+
+
+def _is_mask(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], limit: float) -> bool:
+    """Whether numbers are the type's own lowest one, and zeros."""
+    return bool((array == -limit).any() and ((array == 0) | (array == -limit)).all())
 
 
 def _narrows(source: ir.DataType, to: ir.DataType) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.types.narrow import Narrowing
+from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.texts import dtype_of
 
 __all__ = ["Offline", "constant_tensor"]
@@ -85,7 +85,7 @@ class Offline:
         node = value.producer()
         where = f"constant {value.name}" if node is not None else f"initializer {value.name}"
         if tensor.dtype != dtype:
-            tensor = self._narrowing.cast(tensor, dtype, where)
+            tensor = self._narrowing.cast(tensor, dtype, where, bound=bounds_only(value))
         if node is None:
             made = ir.Value(
                 name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor

@@ -13,7 +13,7 @@ from vlmpass.ir_tools.types.casts import Casts, leave_well_typed
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
 from vlmpass.ir_tools.types.integral import integer_arithmetic
-from vlmpass.ir_tools.types.narrow import Narrowing
+from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.texts import dtype_of, spell
 from vlmpass.ir_tools.types.typing import apply, retyped, solve
 from vlmpass.ir_tools.walk import all_nodes, all_values, scopes
@@ -116,7 +116,8 @@ class _Retyping:
     def _cast(
         self, tensor: ir.TensorProtocol, dtype: ir.DataType, node: ir.Node
     ) -> ir.TensorProtocol:
-        return self.narrowing.cast(tensor, dtype, label(node))
+        bound = node.op_type == "Constant" and bounds_only(node.outputs[0])
+        return self.narrowing.cast(tensor, dtype, label(node), bound=bound)
 
     def _float_forms(self, node: ir.Node, dtype: ir.DataType) -> list[ir.Attr]:
         """Spell out what means FLOAT without saying so."""
@@ -140,7 +141,8 @@ class _Retyping:
                     continue
                 self.originals[value] = weight
                 where = f"initializer {value.name}"
-                value.const_value = self.narrowing.cast(weight, dtype, where)
+                bound = bounds_only(value)
+                value.const_value = self.narrowing.cast(weight, dtype, where, bound=bound)
                 changed = True
         return changed
 
@@ -187,7 +189,8 @@ class _Retyping:
             name = self.names.value(f"{value.name}/{dtype.name.lower()}")
             tensor = weight
             if weight.dtype != dtype:
-                tensor = self.narrowing.cast(weight, dtype, f"initializer {value.name}")
+                where, bound = f"initializer {value.name}", bounds_only(value)
+                tensor = self.narrowing.cast(weight, dtype, where, bound=bound)
             made = ir.Value(
                 name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor
             )

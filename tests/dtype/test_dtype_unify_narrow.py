@@ -7,13 +7,17 @@ import logging
 import numpy as np
 import onnx_ir as ir
 import pytest
-from dtype_tools import parse, run, value
+from dtype_tools import check, parse, run, value
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.types.emulate import emulate
+from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.passes.unify_dtype import UnifyDtype
 
+D = ir.DataType
 
-def test_unify_masks_keep_their_number() -> None:
+
+def test_unify_to_float32_keeps_the_number_of_a_mask() -> None:
     model = parse(
         """g (bool[2] m, float16[2] s) => (float16[2] y) {
         c = Constant<value = float16 {h(-65504)}>() y = Where(m, s, c) }"""
@@ -35,6 +39,53 @@ def test_unify_to_float16_fits_masks_and_never_makes_nan(caplog: pytest.LogCaptu
     assert "low (Constant)" in caplog.text
     result = run(model, {"m": np.zeros((1, 3), bool), "s": np.float16([[1, 2, 3]])})["y"]
     np.testing.assert_allclose(result, np.full((1, 3), 1 / 3), rtol=1e-3)
+
+
+# What masks are made of: the lowest numbers of float32, bfloat16 and float16, -inf, and round ones.
+MASKS = [-3.4028235e38, -3.3895314e38, -65504.0, -np.inf, -1e30, -1e9, -1e4]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("where", ["initializer", "Constant", "ConstantOfShape"])
+def test_unify_to_float16_masks_twice_and_makes_no_nan(mask: float, where: str) -> None:
+    """Padding and order mask one score each; the last row is masked throughout."""
+    text = """g (bool[3,4] p, bool[3,4] q, float[3,4] s) => (float[3,4] y) <MADE float z = {0}> {
+        CODE a = Where(p, z, k) b = Where(q, z, k) d = Add(s, a) e = Add(d, b) y = Softmax(e) }"""
+    made = "<value = float[1] {1}>"
+    code = {
+        "initializer": "",
+        "Constant": "k = Constant<value = float {1}>()",
+        "ConstantOfShape": f"n = Constant<value_ints=[1]>() k = ConstantOfShape{made}(n)",
+    }[where]
+    head = "float k = {1}," if where == "initializer" else ""
+    model = parse(text.replace("MADE", head).replace("CODE", code))
+    for slot in tensor_slots(model):
+        if slot.tensor.dtype == D.FLOAT and slot.tensor.numpy().max() == 1:
+            array = np.full(slot.tensor.shape.numpy(), mask, np.float32)
+            slot.replace(ir.tensor(array, name=slot.tensor.name))
+    p = np.array([[1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0]], bool)
+    q = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1]], bool)
+    s = np.float32([[1, 2, 3, 4], [4, 3, 2, 1], [1, 1, 2, 2]])
+    wanted = run(model, {"p": p, "q": q, "s": s})["y"]
+    UnifyDtype(to="float16", from_=("float32",)).run(model)
+    check(model)
+    got = run(model, {"p": p, "q": q, "s": s.astype(np.float16)})["y"]
+    np.testing.assert_allclose(got[:2], wanted[:2], atol=1e-3)
+    assert emulate(model, D.FLOAT16)
+    rounded = run(model, {"p": p, "q": q, "s": s})["y"]
+    for result in (got, rounded):
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(wanted))
+
+
+def test_unify_to_float16_bounds_reach_to_the_end_of_the_range() -> None:
+    model = parse(
+        """g (float[3] x) => (float[3] y, float[3] z) <float low = {-3.4028235e38}> {
+        top = Constant<value = float {3.4028235e38}>() y = Clip(x, low, top) z = Max(x, low) }"""
+    )
+    UnifyDtype(to="float16", from_=("float32",)).run(model)
+    x = np.float16([-60000, 0, 60000])
+    for made in run(model, {"x": x}).values():
+        np.testing.assert_array_equal(made, x)
 
 
 @pytest.mark.parametrize(
