@@ -1,11 +1,11 @@
 """Nodes left by vlmpass and its peers on the same graphs, and whether the outputs still agree.
 
-    python benchmarks/simplifiers.py MODEL [MODEL ...] --page docs/simplifiers.md
+    python benchmarks/simplifiers.py MODEL [MODEL ...] --page docs/simplifiers.md --keep FOLDER
 
 Each tool runs in a process of its own; Constant nodes are not counted. Peers: onnxslim, onnxsim,
 onnxscript's optimizer, ONNX Runtime at its basic level; one that is not installed is left out.
-Status 1 if vlmpass leaves more nodes than a peer for no reason known here, changes an output or
-renames an initializer.
+With --keep, what a peer wrote on an earlier run is not made again. Status 1 if vlmpass leaves more
+nodes than a peer for no reason known here, changes an output or renames an initializer.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 from measure import table
@@ -71,6 +72,13 @@ def _float32(source: Path, target: Path) -> None:
     Pipeline("repair-types,unify-dtype{to=float32}").convert(source, target, verify=False)
 
 
+def _standard(source: Path, target: Path) -> None:
+    from vlmpass import Pipeline
+
+    text = "infer,convert-opset{to=18},substitute"
+    Pipeline(text).convert(source, target, verify=False)
+
+
 OURS = "vlmpass"
 TOOLS: dict[str, Callable[[Path, Path], None]] = {
     OURS: _vlmpass,
@@ -79,7 +87,7 @@ TOOLS: dict[str, Callable[[Path, Path], None]] = {
     "onnxscript": _onnxscript,
     "onnxruntime": _ort,
 }
-STEPS = {**TOOLS, "float32": _float32}
+STEPS = {**TOOLS, "float32": _float32, "standard": _standard}
 
 
 # ------------------------------------------------------------------- why more nodes than a peer's
@@ -162,17 +170,27 @@ def _step(tool: str, source: Path, target: Path) -> bool:
     return result.returncode == 0 and target.exists()
 
 
-def _outputs(source: Path, target: Path) -> tuple[str, bool]:
-    """Say how far the outputs of two models are apart, and whether they are equal."""
+def _verified(source: Path, target: Path) -> dict[str, Any] | None:
+    """Return what `vlmpass verify` finds; None if one of the models cannot be run."""
     verify = [sys.executable, "-m", "vlmpass", "verify", "--json", str(source), str(target)]
     result = subprocess.run(verify, capture_output=True, text=True, check=False)
-    if result.returncode not in (0, 1):
+    return json.loads(result.stdout) if result.returncode in (0, 1) else None
+
+
+def _outputs(source: Path, target: Path) -> tuple[str, bool]:
+    """Say how far the outputs of two models are apart, and whether they are equal."""
+    found, mark = _verified(source, target), ""
+    if found is None:
+        both = [target.with_name(f"{side}-{target.name}") for side in ("before", "after")]
+        for path, standard in zip((source, target), both, strict=True):
+            _step("standard", path, standard)
+        found, mark = _verified(*both), " +"
+    if found is None:
         return "cannot run", False
-    found = json.loads(result.stdout)
-    largest = max((each["max_rel"] or 0.0 for each in found["outputs"]), default=0.0)
-    if result.returncode == 1:
+    if not found["ok"]:
         return "different", False
-    return ("identical" if largest == 0 else f"within {largest:.0e}"), True
+    largest = max((each["max_rel"] or 0.0 for each in found["outputs"]), default=0.0)
+    return ("identical" if largest == 0 else f"within {largest:.0e}") + mark, True
 
 
 def _contents(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -242,13 +260,21 @@ def examine(model: Path, tools: list[str], folder: Path) -> Row:
     return Row(cells, explained and equal and renamed == 0)
 
 
-def compare(models: list[Path], tools: list[str]) -> tuple[str, bool]:
-    """Return the table, and whether it leaves nothing to explain."""
+def compare(models: list[Path], tools: list[str], keep: Path) -> tuple[str, bool]:
+    """Return the table, and whether it leaves nothing to explain.
+
+    Args:
+        models: What to run on.
+        tools: Whom to run.
+        keep: Where their models are kept, in a folder for each source.
+    """
     rows = [["model", "source", *tools, "outputs", "initializers", "difference"]]
     good = True
     for model in models:
-        with tempfile.TemporaryDirectory() as folder:
-            row = examine(model, tools, Path(folder))
+        folder = keep / f"{model.parent.name}__{model.stem}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{OURS}.onnx").unlink(missing_ok=True)
+        row = examine(model, tools, folder)
         rows.append(row.cells)
         good &= row.good
         print(" | ".join(row.cells), file=sys.stderr, flush=True)
@@ -270,6 +296,7 @@ are, each once.
 - *difference*: why vlmpass leaves more nodes than the best peer, read off the nodes it leaves.
 - `*`: as exported this is no valid ONNX (a bfloat16 Conv before opset 22), and vlmpass refuses it;
   all tools got it in float32.
+- `+`: no runtime has its ATen operators; they were replaced in both models before running them.
 """
 
 
@@ -278,13 +305,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--page", type=Path, help="write the table there")
+    parser.add_argument("--keep", type=Path, help="keep there what the tools write")
     parser.add_argument("--tool", choices=STEPS, help="run one tool on MODEL and write TARGET")
     arguments = parser.parse_args()
     if arguments.tool:
         STEPS[arguments.tool](*arguments.models)
         return
     tools = [name for name in TOOLS if find_spec(name) is not None]
-    text, good = compare(arguments.models, tools)
+    with tempfile.TemporaryDirectory() as folder:
+        text, good = compare(arguments.models, tools, arguments.keep or Path(folder))
     print(text)
     if arguments.page:
         versions = ", ".join(f"{tool} {version(tool)}" for tool in tools)

@@ -16,7 +16,15 @@ from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.shapes.lower import Lowering
 from vlmpass.ir_tools.shapes.scalars import Scalars
-from vlmpass.ir_tools.shapes.synthesis import Part, cost_of, plan, private_nodes, write
+from vlmpass.ir_tools.shapes.synthesis import (
+    Part,
+    cost_of,
+    plan,
+    private_nodes,
+    still_needed,
+    vectors_among,
+    write,
+)
 from vlmpass.ir_tools.shapes.targets import constant_target, is_no_op
 from vlmpass.ir_tools.shapes.transposes import as_one_transpose
 from vlmpass.ir_tools.walk import Scope, scopes
@@ -205,7 +213,13 @@ class _Work:
         if self.facts.dtype(value) != ir.DataType.INT64:
             return None
         sources = [each for each in node.inputs if each is not None and each is not value]
-        parts = plan(target, sources, self.facts)
-        if parts is None:
-            return None
-        return parts if cost_of(parts, opset) < len(private_nodes(value)) else None
+        private = private_nodes(value)
+        best, least = None, len(private)
+        for vectors in ((), vectors_among(private, self.facts)):
+            parts = plan(target, sources, self.facts, vectors)
+            if parts is None:
+                continue
+            cost = cost_of(parts, opset) + still_needed(parts, private)
+            if cost < least:
+                best, least = parts, cost
+        return best

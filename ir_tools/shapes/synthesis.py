@@ -1,4 +1,4 @@
-"""Shape vectors computed with fewer nodes: parts of one Shape, and constants between them."""
+"""Shape vectors computed with fewer nodes: parts of one Shape, vectors at hand, and constants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmpass.ir_tools.shapes.algebra import Dim
 from vlmpass.ir_tools.shapes.facts import Facts
 from vlmpass.ir_tools.shapes.lower import Lowering
 
-__all__ = ["Part", "cost_of", "plan", "private_nodes", "write"]
+__all__ = ["Part", "cost_of", "plan", "private_nodes", "still_needed", "vectors_among", "write"]
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,29 @@ class Part:
 
     Attributes:
         dims: The elements.
-        value: The value whose axes from `start` they are; None for constants.
+        value: The value whose axes from `start` they are, or the vector; None for constants.
         start: The first of these axes.
         whole: Whether they are all its axes.
+        vector: Whether they are the elements of the value itself.
     """
 
     dims: tuple[Dim, ...]
     value: ir.Value | None = None
     start: int = 0
     whole: bool = False
+    vector: bool = False
 
 
-def plan(target: Sequence[Dim], sources: Sequence[ir.Value], facts: Facts) -> list[Part] | None:
-    """Cut a shape vector into parts of the sources' shapes and constants.
+def plan(
+    target: Sequence[Dim],
+    sources: Sequence[ir.Value],
+    facts: Facts,
+    vectors: Sequence[ir.Value] = (),
+) -> list[Part] | None:
+    """Cut a shape vector into parts of the sources' shapes, whole other vectors and constants.
 
     Returns:
-        The parts, None if an element is neither a number nor the size of an axis of a source.
+        The parts, None if an element is none of these.
     """
     parts: list[Part] = []
     index = 0
@@ -46,7 +53,8 @@ def plan(target: Sequence[Dim], sources: Sequence[ir.Value], facts: Facts) -> li
                 stop += 1
             parts.append(Part(tuple(target[index:stop])))
         else:
-            found = [_longest(target[index:], source, facts) for source in sources]
+            found = [_vector(target[index:], vector, facts) for vector in vectors]
+            found += [_longest(target[index:], source, facts) for source in sources]
             best = max(found, key=lambda part: len(part.dims), default=None)
             if best is None or not best.dims:
                 return None
@@ -54,6 +62,12 @@ def plan(target: Sequence[Dim], sources: Sequence[ir.Value], facts: Facts) -> li
             stop = index + len(best.dims)
         index = stop
     return parts
+
+
+def _vector(target: Sequence[Dim], vector: ir.Value, facts: Facts) -> Part:
+    elements = facts[vector].elements or ()
+    fits = tuple(target[: len(elements)]) == elements
+    return Part(elements if fits else (), vector, vector=True)
 
 
 def _longest(target: Sequence[Dim], source: ir.Value, facts: Facts) -> Part:
@@ -75,7 +89,7 @@ def _longest(target: Sequence[Dim], source: ir.Value, facts: Facts) -> Part:
 
 def cost_of(parts: Sequence[Part], opset: int) -> int:
     """Return how many nodes it takes to compute a vector from its parts."""
-    shapes = [part for part in parts if part.value is not None]
+    shapes = [part for part in parts if part.value is not None and not part.vector]
     cost = len(shapes) + (len(parts) > 1)
     if opset < 15:
         cost += len({part.value for part in shapes if not part.whole})
@@ -84,19 +98,22 @@ def cost_of(parts: Sequence[Part], opset: int) -> int:
 
 def write(parts: Sequence[Part], lowering: Lowering, anchor: ir.Node) -> ir.Value:
     """Return the vector, whose nodes lie before the anchor."""
-    values = [
-        lowering.vector(part.dims, anchor)
-        if part.value is None
-        else lowering.axes(part.value, part.start, len(part.dims), anchor, whole=part.whole)
-        for part in parts
-    ]
+    values = [_written(part, lowering, anchor) for part in parts]
     return lowering.concat(values, sum(len(part.dims) for part in parts), anchor)
 
 
-def private_nodes(value: ir.Value) -> set[ir.Node]:
+def _written(part: Part, lowering: Lowering, anchor: ir.Node) -> ir.Value:
+    if part.value is None:
+        return lowering.vector(part.dims, anchor)
+    if part.vector:
+        return part.value
+    return lowering.axes(part.value, part.start, len(part.dims), anchor, whole=part.whole)
+
+
+def private_nodes(value: ir.Value) -> list[ir.Node]:
     """Return the nodes that would go away if nobody used a value, constants left out."""
     producer = value.producer()
-    found: set[ir.Node] = set()
+    found: dict[ir.Node, None] = {}
     pending = [] if producer is None else [producer]
     while pending:
         node = pending.pop()
@@ -107,9 +124,35 @@ def private_nodes(value: ir.Value) -> set[ir.Node]:
         )
         if not mine or node in found:
             continue
-        found.add(node)
+        found[node] = None
         for each in node.inputs:
             above = None if each is None else each.producer()
             if above is not None and above.graph is node.graph:
                 pending.append(above)
-    return {node for node in found if node.op_type != "Constant"}
+    return [node for node in found if node.op_type != "Constant"]
+
+
+def vectors_among(nodes: Sequence[ir.Node], facts: Facts) -> list[ir.Value]:
+    """Return the int64 vectors of sizes, not all of them numbers, that nodes take."""
+    taken = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
+    found = []
+    for value in taken:
+        known = facts[value]
+        if known.elements is None or known.numbers is not None:
+            continue
+        if known.shape == (len(known.elements),) and facts.dtype(value) == ir.DataType.INT64:
+            found.append(value)
+    return found[::-1]
+
+
+def still_needed(parts: Sequence[Part], nodes: Sequence[ir.Node]) -> int:
+    """Return how many of some nodes compute the vectors among the parts."""
+    pending = [part.value for part in parts if part.vector]
+    needed: set[ir.Node] = set()
+    while pending:
+        value = pending.pop()
+        node = None if value is None else value.producer()
+        if node is not None and node in nodes and node not in needed:
+            needed.add(node)
+            pending.extend(node.inputs)
+    return len(needed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from onnx_ir import DataType, Value
+from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
+from vlmpass.ir_tools.rewrite.constants import tensor_of
 from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, holds_all, normal, rank
 
 __all__ = ["CHAINS"]
@@ -167,6 +168,31 @@ def squeeze_of_slice(
     return op.Gather(x, op.const(start), axis=cut[0])
 
 
+def _removed(squeeze: Node) -> list[int] | None:
+    """Return the axes that a Squeeze names; None if it names none that are known."""
+    if "axes" in squeeze.attributes:
+        return list(squeeze.attributes.get_ints("axes", ()))
+    axes = squeeze.inputs[1] if len(squeeze.inputs) > 1 else None
+    tensor = None if axes is None else tensor_of(axes)
+    return None if tensor is None else tensor.numpy().tolist()
+
+
+@rule(P.Squeeze("part", axes="removed"))
+def squeeze_of_split(op: Tape, part: Value, removed: tuple[int, ...]) -> Replacement:
+    """Squeeze(Split(x)[i], axis) -> Gather(x, i, axis), when every part is one index used so."""
+    split = part.producer()
+    if split is None or split.op_type != "Split" or split.inputs[0] is None:
+        return refuse("{} is no part of a Split", part)
+    axis = split.attributes.get_int("axis", 0)
+    if any(dim(each, axis) != 1 or each.is_graph_output() for each in split.outputs):
+        return refuse("not every part of {} is known to be one index", split)
+    for user in [use.node for each in split.outputs for use in each.uses()]:
+        gone = _removed(user) if user.op_type == "Squeeze" else None
+        if gone is None or normal(gone, rank(part)) != normal([axis], rank(part)):
+            return refuse("{} needs a part with axis {}", user, axis)
+    return op.Gather(split.inputs[0], op.const(split.outputs.index(part)), axis=axis)
+
+
 @rule(P.Neg(P.Neg("x").shared) | P.Not(P.Not("x").shared) | P.BitwiseNot(P.BitwiseNot("x").shared))
 def undone(op: Tape, x: Value) -> Replacement:
     """Neg(Neg(x)) -> x, and Not(Not(x)), BitwiseNot(BitwiseNot(x))."""
@@ -241,6 +267,7 @@ CHAINS = (
     + squeeze_of_squeeze
     + slice_of_slice
     + squeeze_of_slice
+    + squeeze_of_split
     + undone
     + sum_with_negated
     + done_twice

@@ -218,6 +218,16 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "i = Constant<value_int=-1>() y = Gather<axis=1>(x, i)",
         ),
     ],
+    "squeeze-of-split": [
+        (
+            "(float[n,3,m] x) => (float[n,m] y)",
+            """a = Constant<value_ints=[1]>() b = Constant<value_ints=[-2]>()
+               p, q, r = Split<axis=1, num_outputs=3>(x) s = Squeeze(p, a) t = Squeeze(r, b)
+               y = Sub(s, t)""",
+            """i = Constant<value_int=0>() j = Constant<value_int=2>()
+               s = Gather<axis=1>(x, i) t = Gather<axis=1>(x, j) y = Sub(s, t)""",
+        )
+    ],
     "sum-with-negated": [
         (
             "(int64[n] x, int64[n] z) => (int64[n] y)",

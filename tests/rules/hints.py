@@ -129,6 +129,14 @@ def parts(draw: Draw) -> list[ir.Value]:
     return list(draw.graph[-1].outputs)
 
 
+def single(draw: Draw) -> ir.Value:
+    """One of the parts of a Split into single columns."""
+    x = draw.input((4, 3), draw.dtype)
+    sizes = draw.constant(np.array([1, 1, 1]))
+    draw.place(ir.Node("", "Split", [x, sizes], [ir.AttrInt64("axis", 1)], num_outputs=3))
+    return draw.graph[-1].outputs[int(draw.rng.integers(3))]
+
+
 def nested(draw: Draw) -> list[ir.Value]:
     """Operands of which some are Concats themselves."""
     made = copies("T[2,2]", 1, 3)(draw)
@@ -257,6 +265,7 @@ HINTS: dict[str, Hints] = {
         "removed": [(1,), (-1,)],
         "dtypes": NUMERIC,
     },
+    "squeeze-of-split": {"part": single, "removed": [(1,), (-1,)], "dtypes": NUMERIC},
     "sum-with-negated": {"dtypes": NUMERIC, "x": "T[a,b]", "y": ["T[a,b]", "T[b]", "T[]"]},
     "matmul-add": {
         "a": "T[a,b]",

@@ -144,13 +144,13 @@ class Draw:
             hint = self.choose(hint)
         if callable(hint):
             hint = hint(self)
+        if isinstance(hint, ir.Value):
+            return hint
         if isinstance(hint, str):
             dtype, shape = self.typed(hint, dtype)
-            return (
-                self.constant(self.array(shape, dtype))
-                if kind.constant
-                else self.input(shape, dtype)
-            )
+            if kind.constant:
+                return self.constant(self.array(shape, dtype))
+            return self.input(shape, dtype)
         if hint is None and not kind.constant:
             shape = tuple(int(size) for size in self.rng.integers(1, 5, self.rng.integers(1, 5)))
             return self.input(shape, dtype or self.dtype)

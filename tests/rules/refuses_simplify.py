@@ -215,6 +215,25 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             "-1:0 is not one index",
         ),
     ],
+    "squeeze-of-split": [
+        (
+            "(float[n,2] x) => (float[n] y, float[n,1] z)",
+            """a = Constant<value_ints=[1]>() p, q = Split<axis=1, num_outputs=2>(x)
+               y = Squeeze(p, a) z = Neg(q)""",
+            "'z' needs a part with axis 1",
+        ),
+        (
+            "(float[1,4] x) => (float[2] y)",
+            """a = Constant<value_ints=[0]>() p, q = Split<axis=1, num_outputs=2>(x)
+               y = Squeeze(p, a)""",
+            "not every part of 'p' is known to be one index",
+        ),
+        (
+            "(float[n,1] x) => (float[n] y)",
+            "a = Constant<value_ints=[1]>() y = Squeeze(x, a)",
+            "'x' is no part of a Split",
+        ),
+    ],
     "sum-with-negated": [
         (
             "(int64[n] x, int64[n] z) => (int64[n] y)",

@@ -154,6 +154,17 @@ def test_key_and_value_heads_repeated_with_few_nodes() -> None:
     assert operators(model).count("Gather") == 2
 
 
+def test_sizes_that_exporters_choose_by_where_are_put_together_from_what_is_at_hand() -> None:
+    text = """g (float[b,s,8] x, float[1,4,8] q) => (float[b,4,8] y) {
+        s = Shape(x)  z = Constant<value_ints=[0]>()  b = Gather(s, z)
+        m = Constant<value_ints=[-1,-1]>()  t = Concat<axis=0>(b, m)
+        o = Constant<value_ints=[1,1,1]>()  c = Constant<value: tensor = bool[3] {0,1,1}>()
+        w = Where(c, o, t)  y = Expand(q, w) }"""
+    feeds = [{**feed(b, 3, 8), **feed(1, 4, 8, name="q")} for b in (2, 1, 0)]
+    model = arithmetic(text, *feeds, opset=13, ir_version=7)
+    assert operators(model) == ["Shape", "Gather", "Concat", "Expand"]
+
+
 def test_graph_outputs_and_bodies_and_functions() -> None:
     text = """<ir_version: 9, opset_import: ["": 18, "f": 1]>
         g (float[b,s,8] x, bool c) => (int64[3] o, float[b,s,8] y) {
