@@ -94,11 +94,11 @@ def test_quant_memory_of_a_large_layer(tmp_path: Path, to: str, order: bool) -> 
     sizes = [sum(f.stat().st_size for f in each.glob("*.*")) for each in (tmp_path, target.parent)]
     assert sizes[1] <= 1.1 * sizes[0]
     written = ir.load(target)
-    node = next(
-        each for each in written.graph if each.op_type in ("MatMulNBits", "DequantizeLinear")
-    )
+    nodes = {node.op_type: node for node in written.graph}
+    rows = nodes["Gather"].inputs[1].const_value.numpy() if order else np.arange(K)
+    assert (np.diff(groups[rows].reshape(-1, BLOCK)) == 0).all()
+    node = nodes.get("MatMulNBits") or nodes["DequantizeLinear"]
     held = node.inputs[0 if to == "dequantize-linear" else 1].const_value.numpy()
-    rows = np.argsort(groups, kind="stable")
     for column in (0, 1, 4097, N - 1):
         wanted = (words[:, column, None] >> np.arange(0, 32, 4, dtype=np.uint32) & 15).reshape(-1)
         if to == "dequantize-linear":
