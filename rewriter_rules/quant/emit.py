@@ -85,9 +85,10 @@ class Builder:
         return bias
 
     def product(self, x: ir.Value, weight: ir.Value) -> ir.Value:
-        """Return the product with a weight, and the bias, as the node that they were or two."""
+        """Return the product with a weight, and the bias: a Gemm if it is one, of a matrix."""
         bias = self.bias()
-        if self.layer.product.node.op_type == "Gemm":
+        product = self.layer.product
+        if product.node.op_type == "Gemm" and self.layer.x is product.x:
             return self.tape.Gemm(x, weight, bias)
         made = self.tape.MatMul(x, weight)
         return made if bias is None else self.tape.Add(made, bias)

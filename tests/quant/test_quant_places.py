@@ -178,6 +178,21 @@ def test_quant_gemm(to: str, turned: bool) -> None:
     np.testing.assert_allclose(run(gemm, FEEDS)[0], wanted, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("to", ["matmul-nbits", "dequantize-linear"])
+def test_quant_gemm_of_an_activation_shaped_for_it(to: str) -> None:
+    shaped = model(f"""<ir_version: 10, opset_import: ["": 21]>
+    g (float[m,4,{K}] x) => (float[m,4,{N}] y)
+    <{constants(0)}, {SCALE_INITIALIZER}, float[{N}] bias = {numbers(np.arange(N))},
+     int64[2] flat = {{-1, {K}}}, int64[3] back = {{-1, 4, {N}}}> {{
+        {UNPACK} r = Reshape(x, flat) p = Gemm(r, u, bias) y = Reshape(p, back) }}""")
+    feeds = {"x": np.stack([FEEDS["x"]] * 4, 1)}
+    (wanted,) = run(shaped, feeds)
+    assert QuantLinear(to=to).run(shaped)
+    expected = ["DequantizeLinear", "MatMul", "Add"] if to != "matmul-nbits" else ["MatMulNBits"]
+    assert [node.op_type for node in shaped.graph] == expected
+    np.testing.assert_allclose(run(shaped, feeds)[0], wanted, rtol=1e-4, atol=1e-3)
+
+
 def test_quant_gemm_that_adds_a_matrix_is_refused() -> None:
     gemm = single("y = Gemm(x, u, matrix)", inputs=f", float[m,{N}] matrix")
     with pytest.raises(Refused, match="does more than multiply and add a bias"):
