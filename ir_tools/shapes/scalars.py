@@ -172,7 +172,10 @@ class _Writer:
             return source
         index = node.inputs[1]
         assert index is not None
-        return self.node("Gather", [source, self.vector(index, anchor)], node, value)
+        place = constant_of(index, self.scalars.ir_version)
+        assert place is not None
+        # In the graph of the Gather, which may be one around this.
+        return self.node("Gather", [source, self.constant(place, index, node)], node, value)
 
     def constant(self, tensor: ir.TensorProtocol, value: ir.Value, anchor: ir.Node) -> ir.Value:
         as_node = self.scope.in_function or self.scalars.ir_version < 4

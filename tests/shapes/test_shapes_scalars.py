@@ -110,3 +110,18 @@ def test_in_a_function_and_in_a_branch() -> None:
     feeds = [{"a": np.array([3]), "c": np.array(flag)} for flag in (True, False)]
     model = simplify(proto_of(text), [ShapeArithmetic()], *feeds)
     assert "Reshape" not in operators(model)
+
+
+def test_an_element_taken_outside_a_branch_is_gathered_there() -> None:
+    text = """g (float[n,m] x, bool c) => (int64[1] y) {
+        s = Shape(x)  j = Constant<value_int=1>()  q = Gather(s, j)
+        y = If (c) <
+            then_branch = t () => (int64[1] p) {
+                m1 = Constant<value_ints=[-1]>()  a1 = Add(q, j)  b1 = Mul(a1, q)
+                r1 = Reshape(b1, m1)  t1 = Reshape(a1, m1)  p = Sub(r1, t1) },
+            else_branch = e () => (int64[1] p) { m2 = Constant<value_ints=[-1]>()
+                a2 = Add(q, q)  b2 = Reshape(a2, m2)  p = Neg(b2) }> }"""
+    feeds = [{"x": np.ones((2, 3), F32), "c": np.array(flag)} for flag in (True, False)]
+    model = simplify(proto_of(text, opset=13), [ShapeArithmetic()], *feeds)
+    assert operators(model)[:3] == ["Shape", "Gather", "If"]
+    assert "Reshape" not in operators(model)
