@@ -39,12 +39,13 @@ class ConvertOpset(Pass):
 
     def run(self, model: ir.Model) -> bool:
         """Convert in place; nothing is edited unless every node can be converted."""
-        work = Dry(model)
+        work, built = Dry(model), False
         try:
             target = self._target(work)
             edits = work.build(target)
+            built = True
         finally:
-            work.forget_types()
+            work.forget(correct=built)
         for edit in edits:
             edit.apply()
         drop_unused(edits)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError, Refusal, Refused
-from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.opsets import (
     OLDEST_OPSET,
@@ -18,9 +17,9 @@ from vlmpass.ir_tools.opsets import (
     since,
 )
 from vlmpass.ir_tools.tape import splice
-from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.rewriter_rules.opset.convert import Built, Conversion, ill_formed
+from vlmpass.rewriter_rules.opset.proven import Proven
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
 from vlmpass.rewriter_rules.opset.widen import Undo, widen
 
@@ -53,8 +52,7 @@ class Dry:
         self._own = {id(scope.graph) for scope in self._scopes}
         self._names = Names.of(model)
         self._refusals: list[Refusal] = []
-        self._typed: list[ir.Value] | None = None
-        self._shaped: list[ir.Value] = []
+        self._proven: Proven | None = None
         self._widened: list[Undo] = []
 
     def _highest(self) -> int:
@@ -146,12 +144,13 @@ class Dry:
         return edits
 
     def _build_node(self, scope: Scope, node: ir.Node, conversion: Conversion) -> list[Edit]:
-        if conversion.asks(node.op_type):
-            self._infer(node)
+        if self._proven is None and conversion.asks(node.op_type):
+            self._proven = Proven(self._model, self._scopes)
         try:
             built = conversion.build(node)
         except CannotConvertError as error:
-            if self._infer(node):
+            if self._proven is None:
+                self._proven = Proven(self._model, self._scopes)
                 return self._build_node(scope, node, conversion)
             self._refuse(node, conversion.source, error.reason, error.remedy)
             return []
@@ -163,47 +162,15 @@ class Dry:
     def _is_function(self, node: ir.Node) -> bool:
         return bool(self._model.functions) and node.op_identifier() in self._model.functions
 
-    def _infer(self, node: ir.Node) -> bool:
-        """Give values their types and shapes, once, if this node lacks any; say if it was done."""
-        values = (*node.inputs, *node.outputs)
-        if self._typed is not None or all(
-            value is None or (value.type is not None and value.shape is not None)
-            for value in values
-        ):
-            return False
-        self._typed = []
-        typing = solve(self._model)
-        for scope in self._scopes:
-            for value in scope.graph.inputs:
-                self._type(value, typing.type_of(value))
-            for each in scope.graph:
-                self._shape(each, scope)
-                for value in each.outputs:
-                    self._type(value, typing.type_of(value))
-        return True
+    def forget(self, *, correct: bool) -> None:
+        """Take back the types and shapes that were only needed to decide.
 
-    def _type(self, value: ir.Value, found: ir.TypeProtocol | None) -> None:
-        if value.type is None and found is not None:
-            value.type = found
-            assert self._typed is not None
-            self._typed.append(value)
-
-    def _shape(self, node: ir.Node, scope: Scope) -> None:
-        bare = [output for output in node.outputs if output.shape is None]
-        untyped = [output for output in node.outputs if output.type is None]
-        if bare or untyped:
-            infer_node(node, scope.opsets)
-            assert self._typed is not None
-            self._typed += [output for output in untyped if output.type is not None]
-            self._shaped += [output for output in bare if output.shape is not None]
-
-    def forget_types(self) -> None:
-        """Take back the types and shapes that were only needed to decide."""
-        for value in self._typed or ():
-            value.type = None
-        for value in self._shaped:
-            value.shape = None
-        self._typed, self._shaped = None, []
+        Args:
+            correct: Whether declared shapes that proved wrong stay away.
+        """
+        if self._proven is not None:
+            self._proven.take_back(correct=correct)
+        self._proven = None
 
     def _refuse(self, node: ir.Node, opset: int, reason: str, remedy: str) -> None:
         label = f"{node.op_type}-{since(node.op_type, opset) or 'unknown'}"

@@ -28,8 +28,8 @@ __all__: list[str] = []
 _D = ir.DataType
 
 
-@adapter("AveragePool", 19, 22)
-@adapter("MaxPool", 12, 22)
+@adapter("AveragePool", 19, 22, asks=True)
+@adapter("MaxPool", 12, 22, asks=True)
 def windows_beyond_the_border(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, ceil_mode=1) stays, when no window starts in the padding at the end."""
     if not _windows_stay_inside(node):

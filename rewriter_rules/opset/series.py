@@ -84,7 +84,7 @@ def _product_body(op: Tape, x: ir.Value, exclusive: bool) -> ir.Graph:
     )
 
 
-@adapter("Scan", 8, 9)
+@adapter("Scan", 8, 9, asks=True)
 def batch_by_batch(op: Tape, node: ir.Node) -> Outputs:
     """Scan(states, x) over a batch -> Scan over the batch of Scan(states, x)."""
     if optional_input(node, 0) is not None:

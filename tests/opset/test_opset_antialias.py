@@ -173,3 +173,18 @@ def test_a_constant_image_is_a_weight_that_the_writer_computes(tmp_path, attribu
         wide = ir.from_onnx_text(text.replace("float16", "float"))
         expected = run(wide, {"x": x.astype("f4"), "z": np.zeros(1, "f4")})
     np.testing.assert_allclose(y, expected, atol=2e-5 if kind == "float" else 2e-3)
+
+
+@pytest.mark.parametrize("traced", ["1,2,20,24", "n,c,9,31"])
+def test_traced_sizes_that_a_model_declares_are_not_believed(traced):
+    """The inner value says the sizes of the trace; the model takes any."""
+    model = ir.from_onnx_text(
+        '<ir_version: 9, opset_import: ["" : 18]> g (float[n,c,h,w] x) => (float[a,b,d,e] y)'
+        f" <float[{traced}] z> {{ z = Neg(x)\n s = Constant<value_ints=[9, 31]>()\n"
+        ' y = Resize<antialias=1, mode="linear", axes=[2, 3]>(z, , , s) }'
+    )
+    x = image(1, 2, 33, 17)
+    expected = ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})[0]
+    ConvertOpset(to=17).run(model)
+    assert list(model.graph[0].outputs[0].shape) == ["n", "c", "h", "w"]
+    np.testing.assert_allclose(run(model, {"x": x}), expected, atol=2e-5)

@@ -130,3 +130,14 @@ def test_padding_that_counts_with_rounding_up(kernel, strides, pads, opset):
         " ceil_mode=1, count_include_pad=1>(x)",
     )
     compare(model, {"x": image(1, 2, 7, 8)}, opset, 1e-6)
+
+
+@pytest.mark.parametrize(("source", "target"), [(22, 21), (21, 22)])
+def test_windows_by_a_declared_size_that_nothing_proves_are_refused(source, target):
+    body = "z = Neg(x) y = AveragePool<kernel_shape=[1], strides=[2], pads=[0, 1], ceil_mode=1>(z)"
+    model = ir.from_onnx_text(
+        f'<ir_version: 9, opset_import: ["" : {source}]> g (float[1,1,n] x) => (float[a,b,c] y)'
+        f" <float[1,1,7] z> {{ {body} }}"
+    )
+    with pytest.raises(Refused, match="fix the input shapes"):
+        ConvertOpset(to=target).run(model)
