@@ -17,6 +17,8 @@ __all__ = [
     "tensor_slots",
 ]
 
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -50,19 +52,23 @@ class Scope:
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs in the attributes of a node, in attribute order."""
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
+    for attribute in node.attributes.data.values():
+        if attribute.type not in _GRAPHS or attribute.is_ref():
             continue
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
+        else:
             yield from attribute.as_graphs()
 
 
 def _below(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:
-        if not node.attributes.data:
+        # Written out, as nearly every pass comes along here for every node.
+        for attribute in node.attributes.data.values():
+            if attribute.type in _GRAPHS:
+                break
+        else:
             continue
         for graph in subgraphs(node):
             yield from _below(Scope(graph, scope.owner, scope.depth + 1))

@@ -53,6 +53,7 @@ class _Work:
     Attributes:
         tables: First nodes by what they compute, for every graph around the one being visited.
         numbers: A number for every distinct input, so that keys stay short.
+        known: These numbers by value.
         replaced: Nodes nobody needs any more.
     """
 
@@ -60,6 +61,7 @@ class _Work:
     determinism: Determinism
     tables: list[dict[Hashable, ir.Node]] = field(default_factory=list)
     numbers: dict[Hashable, int] = field(default_factory=dict)
+    known: dict[ir.Value, int] = field(default_factory=dict)
     replaced: list[ir.Node] = field(default_factory=list)
 
     def scope(self, scope: Scope) -> None:
@@ -84,7 +86,7 @@ class _Work:
 
     def key(self, node: ir.Node) -> Hashable | None:
         attributes: list[tuple[Hashable, ...]] = []
-        for name, attribute in sorted(node.attributes.items()):
+        for name, attribute in sorted(node.attributes.data.items()):
             if attribute.is_ref():
                 attributes.append((name, "ref", attribute.ref_attr_name))
                 continue
@@ -100,6 +102,12 @@ class _Work:
     def number(self, value: ir.Value | None) -> int:
         if value is None:
             return -1
+        known = self.known.get(value)
+        if known is None:
+            known = self.known[value] = self.new_number(value)
+        return known
+
+    def new_number(self, value: ir.Value) -> int:
         key: Hashable = value
         tensor = constant_of(value, self.ir_version)
         if tensor is not None and tensor.nbytes <= _SMALL and tensor.dtype != ir.DataType.STRING:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.load_profile("seeded")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A run in the background ignores Ctrl-C, and so would every process that tests start.

@@ -65,7 +65,8 @@ def _small(tensor: ir.TensorProtoTensor) -> bool:
     dtype = tensor.dtype
     if dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED) or dtype.bitwidth < 8:
         return False
-    return math.prod(tensor.shape.numpy()) * dtype.itemsize <= _SMALL_BYTES
+    # Numbers in a typed field of the proto are written back into that field.
+    return tensor.raw.HasField("raw_data") and len(tensor.raw.raw_data) <= _SMALL_BYTES
 
 
 def _settled(slot: TensorSlot, places: Places) -> ir.TensorProtocol:

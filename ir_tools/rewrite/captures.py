@@ -83,12 +83,12 @@ def _bool_of_attribute(given: object) -> object:
 
 def _ints_of_array(array: np.ndarray) -> object:
     fits = array.dtype.kind in "iu" and array.ndim <= 1
-    return tuple(int(number) for number in array.flat) if fits else MISS
+    return tuple(array.ravel().tolist()) if fits else MISS
 
 
 def _floats_of_array(array: np.ndarray) -> object:
     fits = _is_float(array) and array.ndim <= 1
-    return tuple(float(number) for number in array.flat) if fits else MISS
+    return tuple(map(float, array.ravel().tolist())) if fits else MISS
 
 
 def _all(sort: type) -> Callable[[object], object]:

@@ -56,8 +56,11 @@ class Constants:
         array = self.small(value)
         if array is None or array.size == 0 or array.dtype.kind not in "biufV":
             return CONSTANT
+        if array.size == 1:
+            return float(array.item())
         first = array.flat[0]
-        return float(first) if array.size == 1 or bool((array == first).all()) else CONSTANT
+        same = first == array.flat[-1] and bool((array == first).all())
+        return float(first) if same else CONSTANT
 
     def small(self, value: ir.Value) -> np.ndarray | None:
         """Return a constant of at most `SMALL_BYTES` bytes; None for anything else."""
@@ -65,11 +68,14 @@ class Constants:
             return self._read[value]
         except KeyError:
             tensor = tensor_of(value)
-            fits = (
-                tensor is not None
-                and tensor.dtype != ir.DataType.STRING
-                and tensor.nbytes <= SMALL_BYTES
-            )
-            array = tensor.numpy() if tensor is not None and fits else None
+            array = None if tensor is None else _small(tensor)
             self._read[value] = array
             return array
+
+
+def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:
+    raw = tensor.raw if type(tensor) is ir.Tensor else None
+    if isinstance(raw, np.ndarray):  # asked for its bytes, a tensor would multiply its sizes
+        return raw if raw.nbytes <= SMALL_BYTES else None
+    fits = tensor.dtype != ir.DataType.STRING and tensor.nbytes <= SMALL_BYTES
+    return tensor.numpy() if fits else None

@@ -169,6 +169,8 @@ class _Engine:
             node.metadata_props[RULE_KEY] = match.rule.name
             scope.owner.opset_imports.setdefault(node.domain, 1)
         splice(tape, way, proposal.pairs, in_function=scope.in_function)
+        for index in self._indices.values():
+            index.around.graph_changed()
         self._order.replaced(way[-1], tape.nodes)
         for node in tape.nodes:
             self._lineages[node] = lineage

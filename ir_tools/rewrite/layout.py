@@ -100,6 +100,8 @@ class Surroundings:
         self.in_function = in_function
         self.constants = constants
         self._layouts: dict[tuple[Op, Signature], Layout] = {}
+        self._signatures: dict[ir.Node, Signature] = {}
+        self._shared: dict[Signature, Signature] = {}
 
     def token(self, value: ir.Value | None) -> Token:
         """Return what is told of a value."""
@@ -112,6 +114,17 @@ class Surroundings:
 
     def signature(self, node: ir.Node) -> Signature:
         """Return domain and operator of a node and the tokens of its inputs."""
+        found = self._signatures.get(node)
+        if found is None:
+            found = self._sign(node)
+            found = self._signatures[node] = self._shared.setdefault(found, found)
+        return found
+
+    def graph_changed(self) -> None:
+        """Forget what was noted about nodes."""
+        self._signatures.clear()
+
+    def _sign(self, node: ir.Node) -> Signature:
         # Written out, as this runs for every node of a sweep.
         told = self.constants.told
         parts: list[str | Token] = [node.domain, node.op_type]

@@ -303,6 +303,12 @@ class Algebra:
         An axis of unknown size may be 1, so two different ones give an atom of their own; a known
         size other than 1 is the result, because the model does not run with another.
         """
+        if len(dims) == 2:
+            one, two = dims
+            if two == 1 or one == two:
+                return one
+            if one == 1:
+                return two
         parts: dict[Dim, None] = {}
         for dim in dims:
             atom = dim.atom if isinstance(dim, Expr) else None

@@ -21,7 +21,9 @@ def broadcast(algebra: Algebra, shapes: Sequence[tuple[Dim, ...] | None]) -> tup
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         return None
-    rank = max(map(len, known), default=0)
+    if not known or known.count(known[0]) == len(known):
+        return known[0] if known else ()
+    rank = max(map(len, known))
     padded = [(1,) * (rank - len(shape)) + shape for shape in known]
     return tuple(algebra.broadcast(dims) for dims in zip(*padded, strict=True))
 

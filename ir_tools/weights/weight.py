@@ -6,6 +6,7 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy.typing as npt
@@ -163,6 +164,14 @@ class LazyWeight(Weight):
         return f"LazyWeight<{self.dtype},{self.shape}>({what}, name={self.name!r})"
 
 
+_SMALL_BYTES = 1024
+
+
+@lru_cache(maxsize=16_384)
+def _read_small(stored: Stored) -> AnyArray:
+    return evaluate(stored)
+
+
 class StoredWeight(Weight, ir.ExternalTensor):
     """A weight that lies in a file: onnx_ir's external tensor, read in pieces and never mapped.
 
@@ -224,6 +233,13 @@ class StoredWeight(Weight, ir.ExternalTensor):
         stored = Stored(self.dtype, sizes, path, stamp, self.offset or 0)
         _check_range(stored, self.length, self.name)
         return stored
+
+    def numpy(self) -> AnyArray:
+        """Evaluate all of it into one array; the file is read once for a small tensor."""
+        stored = self.expression
+        if isinstance(stored, Stored) and stored.nbytes <= _SMALL_BYTES:
+            return _read_small(stored).copy()
+        return evaluate(stored)
 
     @property
     def expression(self) -> Expression:
