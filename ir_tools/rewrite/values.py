@@ -50,7 +50,7 @@ def _rounding(dtype: np.dtype) -> float:
     """Return how far a constant of this type may lie from a number it cannot hold."""
     if dtype.kind in "fV":
         eps = ml_dtypes.finfo(dtype).eps  # type: ignore[no-untyped-call]
-        # Half a unit in the last place, and a little for a number that was rounded to float32 before.
+        # Half a unit in the last place; a little more for one rounded to float32 before.
         return max(0.51 * float(eps), _TOLERANCE)
     return 0.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +15,55 @@ from rewrite.support import difference, run
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.passes.pipeline import parse
+from vlmpass.presets import SIMPLIFY
 
-EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"
-FILES = [each["file"] for each in json.loads((EXPORTS / "index.json").read_text())]
-FEEDS = {each["file"]: each["feeds"] for each in json.loads((EXPORTS / "index.json").read_text())}
-NORMS = {
-    "LayerNormalization",
-    "RMSNormalization",
-    "SimplifiedLayerNormalization",
-    "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file with the blocks its architecture has.
+
+    Attributes:
+        path: The model.
+        feeds: Its inputs and references.
+        blocks: How many blocks of each kind it computes.
+    """
+
+    path: Path
+    feeds: Path
+    blocks: dict[str, int]
+
+    def __str__(self) -> str:
+        return self.path.name.removesuffix(".onnx")
+
+    def feed(self) -> dict[str, np.ndarray]:
+        arrays = np.load(self.feeds)
+        return {key[3:]: arrays[key] for key in arrays.files if key.startswith("in:")}
+
+
+def _exports(folder: Path) -> list[Export]:
+    entries = json.loads((folder / "index.json").read_text())
+    return [Export(folder / e["file"], folder / e["feeds"], e["blocks"]) for e in entries]
+
+
+EXPORTS = [*_exports(FIXTURES / "exports"), *_exports(FIXTURES / "blocks")]
+# What a block of each kind may have become.
+FORMS = {
+    "LayerNormalization": ("LayerNormalization", "SkipLayerNormalization"),
+    "RMSNormalization": (
+        "RMSNormalization",
+        "SimplifiedLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    ),
+    "Gelu": ("Gelu", "FastGelu"),
+    "Swish": ("Swish", "QuickGelu"),
+    "Softmax": ("Softmax",),
 }
-ACTIVATIONS = {"Gelu", "FastGelu", "QuickGelu", "Swish"}
-# By the modules' architecture: norms, activations.
-BLOCKS = {"decoder": (5, 2), "vision": (7, 2), "vision_resize": (7, 2), "text": (4, 1)}
-LEFT = {"ReduceMean", "Erf", "Tanh", "Sigmoid", "Reciprocal"}
+LEFT = {"ReduceMean", "Erf", "Tanh", "Sigmoid", "Reciprocal", "Exp"}
 PIPELINES = {
-    "ort": "infer,simplify,cse,fuse{emit=ort}",
-    "standard": "infer,simplify,cse,convert-opset{to=24},fuse",
+    "ort": f"{SIMPLIFY},fuse{{emit=ort}}",
+    "standard": f"{SIMPLIFY},convert-opset{{to=24}},fuse",
 }
 
 
@@ -48,29 +80,27 @@ def _run(text: str, path: Path) -> ir.Model:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("emit", PIPELINES)
-@pytest.mark.parametrize("file", [name for name in FILES if name.split(".")[0] in BLOCKS])
-def test_every_block_is_one_node(file: str, emit: str) -> None:
-    model = _run(PIPELINES[emit], EXPORTS / file)
+@pytest.mark.parametrize("export", EXPORTS, ids=str)
+def test_every_block_is_one_node(export: Export, emit: str) -> None:
+    model = _run(PIPELINES[emit], export.path)
     counts = _counts(model)
-    norms, activations = BLOCKS[file.split(".")[0]]
-    assert sum(counts[kind] for kind in NORMS) == norms
-    assert sum(counts[kind] for kind in ACTIVATIONS) == activations
-    assert not LEFT & set(counts)
-    original = load(EXPORTS / file)
-    assert set(model.graph.initializers) & set(original.graph.initializers)
-    if "bfloat16" in file:
-        return
-    arrays = np.load(EXPORTS / FEEDS[file])
-    feed = {key[3:]: arrays[key] for key in arrays.files if key.startswith("in:")}
-    assert difference(run(original, feed), run(model, feed)) == ""
+    found = {kind: sum(counts[form] for form in forms) for kind, forms in FORMS.items()}
+    assert found == {kind: export.blocks.get(kind, 0) for kind in FORMS}
+    assert not export.blocks or not LEFT & set(counts)
+    original = load(export.path)
+    weights = {name for name in original.graph.initializers if "weight" in name}
+    assert weights & set(model.graph.initializers) or not weights
+    if "bfloat16" not in str(export):
+        feed = export.feed()
+        assert difference(run(original, feed), run(model, feed)) == ""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", [name for name in FILES if "float32" in name])
-def test_what_is_fused_for_onnx_runtime_can_be_said_in_primitive_operators(file: str) -> None:
-    model = _run(f"{PIPELINES['ort']},unfuse{{to=primitive}}", EXPORTS / file)
-    assert not (NORMS | ACTIVATIONS) & set(_counts(model))
+@pytest.mark.parametrize("export", [e for e in EXPORTS if "float32" in str(e)], ids=str)
+def test_what_is_fused_for_onnx_runtime_can_be_said_in_primitive_operators(export: Export) -> None:
+    model = _run(f"{PIPELINES['ort']},unfuse{{to=primitive}}", export.path)
+    forms = {form for kind, forms in FORMS.items() if kind != "Softmax" for form in forms}
+    assert not forms & set(_counts(model))
     assert not any(node.domain for node in all_nodes(model))
-    arrays = np.load(EXPORTS / FEEDS[file])
-    feed = {key[3:]: arrays[key] for key in arrays.files if key.startswith("in:")}
-    assert difference(run(load(EXPORTS / file), feed), run(model, feed)) == ""
+    feed = export.feed()
+    assert difference(run(load(export.path), feed), run(model, feed)) == ""
