@@ -122,7 +122,7 @@ def every_input_given(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Resize", 19, 18)
 def symmetric(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, sizes, half_pixel_symmetric) -> Resize(x, sizes, half_pixel)."""
+    """Resize(x, sizes, half_pixel_symmetric) -> Resize(x, sizes, half_pixel), or products."""
     if text(node, _MODE) != "half_pixel_symmetric":
         return UNCHANGED
     if not _divides(node):
@@ -154,7 +154,7 @@ def _antialiased(node: ir.Node) -> bool:
 
 @adapter("Resize", 18, 13)
 def every_axis(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, s, axes) -> Resize(x, t), t being s at these axes and 1 at the others."""
+    """Resize(x, s, axes) -> Resize(x, s with 1 at the other axes); products where antialiased."""
     stretched = text(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
     if _antialiased(node) or (not stretched and optional_input(node, 3) is not None):
         return axis_by_axis(op, node)
