@@ -183,13 +183,18 @@ class _Work:
         as_nodes = scope.in_function or self.model.ir_version < 4
         opset = scope.opsets.get("", 1)
         done: set[ir.Value] = set()
+        before: set[ir.Node] = set()
         lowering: Lowering | None = None
         for node in scope.graph:
+            before.add(node)
             index = _TARGETS.get(node.op_type)
             value = node.inputs[index] if index is not None and index < len(node.inputs) else None
             if value is None or value in done or node.domain not in ("", "ai.onnx"):
                 continue
             done.add(value)
+            users = {use.node for use in value.uses()} - {node}
+            if not before.isdisjoint(users) or any(user.graph is not node.graph for user in users):
+                continue
             parts = self._better(node, value, opset)
             if parts is None or not self._may(node):
                 continue

@@ -165,6 +165,21 @@ def test_sizes_that_exporters_choose_by_where_are_put_together_from_what_is_at_h
     assert operators(model) == ["Shape", "Gather", "Concat", "Expand"]
 
 
+def test_a_target_that_is_needed_earlier_is_left_alone() -> None:
+    text = """g (float[b,4,s,2] x) => (float[b,s,8] y, float[3] e) {
+        z = Constant<value_ints=[0]>()  i = Constant<value_int=0>()  j = Constant<value_int=2>()
+        s = Shape(x)  a = Gather(s, i)  c = Gather(s, j)  ua = Unsqueeze(a, z)
+        uc = Unsqueeze(c, z)  k = Constant<value_ints=[8]>()  t = Concat<axis=0>(ua, uc, k)
+        u = Cast<to=1>(t)  e = Neg(u)  v = Neg(x)  y = Reshape(v, t) }"""
+    model = arithmetic(text, feed(2, 4, 3, 2), feed(1, 4, 0, 2))
+    assert operators(model).count("Gather") == 2
+    later = text.replace(
+        "u = Cast<to=1>(t)  e = Neg(u)  v = Neg(x)  y = Reshape(v, t)",
+        "v = Neg(x)  y = Reshape(v, t)  u = Cast<to=1>(t)  e = Neg(u)",
+    )
+    assert operators(arithmetic(later, feed(2, 4, 3, 2))).count("Gather") == 0
+
+
 def test_graph_outputs_and_bodies_and_functions() -> None:
     text = """<ir_version: 9, opset_import: ["": 18, "f": 1]>
         g (float[b,s,8] x, bool c) => (int64[3] o, float[b,s,8] y) {
