@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.weights import as_weight, cast
 
 __all__ = ["Narrowing", "bounds_only", "cast_tensor"]
+
+_Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
 _SMALL_BYTES = 4096
@@ -73,9 +76,12 @@ class Narrowing:
         """
         if tensor.nbytes > _INSPECTED_BYTES or not _narrows(tensor.dtype, dtype):
             return cast_tensor(tensor, dtype)
-        array = np.asarray(tensor.numpy(), np.float64)
-        finite = np.isfinite(array)
         limit, tiny = _range(dtype)
+        wide = np.float64 if tensor.dtype == ir.DataType.DOUBLE else np.float32
+        array: _Floats = tensor.numpy().astype(wide, copy=False)
+        if _fits(array, limit, tiny):
+            return cast_tensor(tensor, dtype)
+        finite = np.isfinite(array)
         beyond = finite & (np.abs(array) > limit)
         if beyond.any() and np.abs(array[beyond]).min() < _MASK:
             worst = array[beyond][np.argmax(np.abs(array[beyond]))]
@@ -94,8 +100,8 @@ class Narrowing:
 
     def _note_zeros(
         self,
-        array: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-        lost: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+        array: _Floats,
+        lost: npt.NDArray[np.bool_],
         dtype: ir.DataType,
         where: str,
     ) -> None:
@@ -115,7 +121,14 @@ class Narrowing:
             _LOG.warning("some elements become zero in: %s", ", ".join(self.flushed))
 
 
-def _is_mask(array: np.ndarray[tuple[int, ...], np.dtype[np.float64]], limit: float) -> bool:
+def _fits(array: _Floats, limit: float, tiny: float) -> bool:
+    """Whether all numbers lie inside the range, none of them at its end, and none becomes zero."""
+    sizes = np.abs(array)
+    least = np.min(sizes, where=sizes > 0, initial=limit)
+    return bool(least > tiny / 2 and np.max(sizes, initial=0) < limit)
+
+
+def _is_mask(array: _Floats, limit: float) -> bool:
     """Whether numbers are the type's own lowest one, and zeros."""
     return bool((array == -limit).any() and ((array == 0) | (array == -limit)).all())
 
