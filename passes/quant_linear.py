@@ -23,6 +23,7 @@ from vlmpass.rewriter_rules.quant.emit import (
     float_weight,
     held_as,
     matmul_nbits,
+    unfit_zeros,
     why_not_matmul_nbits,
 )
 from vlmpass.rewriter_rules.quant.find import Layer, find_layers
@@ -81,7 +82,7 @@ class QuantLinear(Pass):
             return None
         dtype = held_as(found)
         if dtype is None:
-            return f"a zero point of {found.span[1]} does not fit 16 bits", "choose to=float"
+            return f"{unfit_zeros(found)} 16 bits", "choose to=float"
         needed = _BLOCKED_OPSET[dtype.bitwidth]
         if layer.scope.opsets.get("", 1) < needed:
             return (
@@ -132,7 +133,7 @@ class QuantLinear(Pass):
         text = f"{weight.bits}-bit numbers in blocks of {weight.block}"
         if weight.order is not None:
             text += ", rows in the order of their groups"
-        if self.to == "dequantize-linear" and (dtype := held_as(weight)) is not None:
-            if dtype.bitwidth > weight.bits:
-                text += f", held in {dtype.bitwidth} bits for a zero point of {weight.span[1]}"
+        held = held_as(weight) if self.to == "dequantize-linear" else None
+        if held is not None and held.bitwidth > weight.bits:
+            text += f", held in {held.bitwidth}, since {unfit_zeros(weight)} {weight.bits}"
         return text

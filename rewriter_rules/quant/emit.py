@@ -25,6 +25,7 @@ __all__ = [
     "float_weight",
     "held_as",
     "matmul_nbits",
+    "unfit_zeros",
     "why_not_matmul_nbits",
 ]
 
@@ -107,13 +108,28 @@ def _middle(found: Quantized) -> bool:
     return found.span == (1 << (found.bits - 1),) * 2
 
 
+def _fits(found: Quantized) -> bool:
+    """Whether the zero points are numbers of as many bits."""
+    return found.span is not None and 0 <= found.span[0] <= found.span[1] < 1 << found.bits
+
+
+def unfit_zeros(found: Quantized) -> str:
+    """Return the beginning of a sentence about zero points that some bits do not hold."""
+    if found.span is None:
+        return "zero points that are not whole numbers do not fit"
+    low, high = found.span
+    return f"a zero point of {low if low < 0 else high} does not fit"
+
+
 def held_as(found: Quantized) -> ir.DataType | None:
     """Return the integer type that holds numbers and zero points of DequantizeLinear.
 
     Symmetric weights are stored less their zero point. Zero points that do not fit the numbers'
     bits, 2**bits from the convention of storing one less, take the next wider type. None if not
-    even 16 bits hold them.
+    even 16 bits hold them, or they are not whole.
     """
+    if found.span is None:
+        return None
     if _middle(found):
         return _SIGNED[found.bits]
     low, high = found.span
@@ -144,9 +160,8 @@ def dequantize_linear(builder: Builder, found: Quantized) -> ir.Value:
 
 def why_not_matmul_nbits(found: Quantized) -> str | None:
     """Return why MatMulNBits cannot hold a weight exactly, or None if it can."""
-    low, high = found.span
-    if found.bits == 8 and not 0 <= low <= high < 256:
-        return f"a zero point of {high} does not fit 8 bits"
+    if found.bits == 8 and not _fits(found):
+        return f"{unfit_zeros(found)} 8 bits"
     if found.scales.dtype != found.whole.dtype:
         kinds = (str(each.dtype).lower() for each in (found.scales, found.whole))
         return "its weights are rounded to {} before they are used as {}".format(*kinds)
@@ -182,7 +197,7 @@ def matmul_nbits(builder: Builder, found: Quantized) -> ir.Value:
 def _nbits_zeros(builder: Builder, found: Quantized) -> ir.Value | None:
     if _middle(found):
         return None
-    if found.span[1] < 1 << found.bits:
+    if _fits(found):
         return builder.constant(_packed(found.zeros, found.bits, 8 // found.bits), "zeros")
     turned = algebra.transposed(found.zeros, (1, 0))
     return builder.constant(algebra.cast(turned, found.whole.dtype, True), "zeros")

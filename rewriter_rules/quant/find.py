@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
+from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.rewriter_rules.quant.calls import Calls
 from vlmpass.rewriter_rules.quant.constant import Constants
@@ -16,7 +17,8 @@ from vlmpass.rewriter_rules.quant.recognize import Odd, Quantized, recognize
 
 __all__ = ["Layer", "find_layers"]
 
-_MORE = "does more than multiply and add a bias"
+_MORE = ("it does more than multiply and add a bias", "spell it as MatMul and Add")
+_OUTSIDE = ("its weight is unpacked outside of its function", "put inline-functions before it")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def find_layers(model: ir.Model, blocks: Sequence[int] | None) -> Iterator[Layer
     for scope in scopes(model):
         for node in scope.graph:
             product = product_of(node)
-            if product is None or product.weight.producer() is None:
+            if product is None:
                 continue
             key = product.weight, product.turned
             constants = calls.constants(scope)
@@ -65,9 +67,13 @@ def _weight(
     product: Product, calls: Calls, constants: Constants, blocks: Sequence[int] | None
 ) -> Quantized | Odd | None:
     """Return what a weight is made of; None if it is nothing that a graph unpacks."""
+    if constant_tensor(product.weight) is not None:
+        return None
     origin = calls.origin(product.weight)
     if origin.varies:
         return None
+    if product.weight.producer() is None:
+        return Odd(None, *_OUTSIDE) if origin.unpacks else None
     if origin.disputed is not None:
         return Odd(None, *calls.why_disputed(origin.disputed)) if origin.unpacks else None
     found = recognize(product.weight, constants, turned=product.turned, blocks=blocks)
@@ -84,9 +90,9 @@ def _layer(
     scope: Scope, product: Product, weight: Quantized | Odd, constants: Constants, facts: Facts
 ) -> Layer:
     bare = Linear(product, product.x, None, (product.node,))
-    if weight.whole is None:
+    if weight.whole is None or len(weight.whole.shape) != 2:
         return Layer(scope, bare, weight)
     linear = layer_around(product, weight.whole, constants, facts)
     if linear is None:
-        return Layer(scope, bare, Odd(None, _MORE, "spell it as MatMul and Add"))
+        return Layer(scope, bare, Odd(None, *_MORE))
     return Layer(scope, linear, weight)

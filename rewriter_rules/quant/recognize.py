@@ -37,8 +37,8 @@ class Quantized:
         bits: 2, 4 or 8, the least that holds them.
         block: Rows with one scale and zero point; the last block may be shorter.
         scales: The scales [blocks, outputs], in the type that the product is computed in.
-        zeros: The zero points [blocks, outputs], integers.
-        span: The least and the greatest zero point.
+        zeros: The zero points [blocks, outputs].
+        span: The least and the greatest zero point; None if they are not whole numbers.
         order: Which row of the weight each row of `numbers` is; None if they are in order.
     """
 
@@ -48,7 +48,7 @@ class Quantized:
     block: int
     scales: Expression
     zeros: Expression
-    span: tuple[int, int]
+    span: tuple[int, int] | None
     order: Expression | None
 
 
@@ -130,8 +130,8 @@ def _top(value: ir.Value, constants: Constants) -> int | None:
         stored = constants.express(value)
         if stored is None or not stored.dtype.is_integer() or len(stored.shape) != 2:
             return None
-        least, most = _span(stored)
-        return most + 1 if least >= 0 else None
+        span = _span(stored)
+        return span[1] + 1 if span is not None and span[0] >= 0 else None
     if node.attributes.get_int("fmod", 0) != 0:
         return None
     masks = [constants.small(each) for each in node.inputs]
@@ -139,16 +139,21 @@ def _top(value: ir.Value, constants: Constants) -> int | None:
     return found[0] + (1 if node.op_type == "BitwiseAnd" else 0) if found else None
 
 
-def _span(expression: Expression) -> tuple[int, int]:
-    """Return the least and the greatest number of a matrix."""
-    ends = [(int(part.min()), int(part.max())) for part in chunks(expression)]
-    return min(low for low, _ in ends), max(high for _, high in ends)
+def _span(expression: Expression) -> tuple[int, int] | None:
+    """Return the least and the greatest number of a matrix; None if not all are whole numbers."""
+    least, most = 0, 0
+    for index, part in enumerate(chunks(expression)):
+        if not np.array_equal(part, np.trunc(part)):
+            return None
+        low, high = int(part.min()), int(part.max())
+        least, most = (min(least, low), max(most, high)) if index else (low, high)
+    return least, most
 
 
 def recognize(
     weight: ir.Value, constants: Constants, *, turned: bool, blocks: Sequence[int] | None
-) -> Quantized | Odd | None:
-    """Return what a linear layer's weight is made of; None if it is no dequantisation.
+) -> Quantized | Odd:
+    """Return what a linear layer's weight is made of.
 
     Args:
         weight: The weight as it enters the layer.
@@ -163,7 +168,7 @@ def recognize(
     if whole is None:
         return Odd(None, "how it is unpacked is not understood")
     if len(whole.shape) != 2 or whole.dtype not in _FLOATS:
-        return None
+        return Odd(whole, f"it is no matrix but {whole.dtype.name.lower()}{list(whole.shape)}")
     if product is None:
         return Odd(_turn(whole, turned), "it is no product of scales and numbers")
     parts = _parts(product, constants)
@@ -181,7 +186,7 @@ def recognize(
     rounded = scales.dtype != whole.dtype
     wide = replace(result, scales=algebra.cast(result.scales, whole.dtype, True))
     for each in (wide, result) if rounded else (result,):
-        if _agrees(each, every=rounded):
+        if _agrees(each, every=rounded or result.span is None):
             return each
     return Odd(whole, "scales, zero points and numbers do not make up what it computes")
 

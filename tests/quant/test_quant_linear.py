@@ -10,10 +10,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 from quant_tools import numbers, pack, run
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.weights import Weight
+from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.passes.quant_linear import QuantLinear
 
 EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
@@ -140,6 +143,35 @@ def test_quant_zero_point_beyond_four_bits_takes_eight() -> None:
     QuantLinear(to="dequantize-linear").run(model)
     assert model.graph[0].inputs[0].dtype == D.UINT8
     np.testing.assert_array_equal(held_weight(model), weight)
+
+
+@pytest.mark.parametrize("to", ["matmul-nbits", "dequantize-linear"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_quant_file_is_hardly_larger_than_the_packed_numbers(
+    to: str, bits: int, tmp_path: Path
+) -> None:
+    model, _, _ = layer(bits, k=512, n=512, block=128)
+    kept = ("qweight", "qzeros", "scales")
+    packed = sum(model.graph.initializers[name].const_value.nbytes for name in kept)
+    if to == "dequantize-linear":
+        ConvertOpset(to=25 if bits == 2 else 21).run(model)
+    QuantLinear(to=to).run(model)
+    save(model, tmp_path / "m.onnx")
+    assert sum(each.stat().st_size for each in tmp_path.glob("m.onnx*")) <= 1.1 * packed
+
+
+@pytest.mark.parametrize("top_zero", [False, True])
+def test_quant_two_bits_by_the_reference(top_zero: bool) -> None:
+    """uint2 numbers, uint4 where a zero point of 4 is among them; ONNX's definition computes."""
+    model, weight, feeds = layer(2, top_zero=top_zero)
+    ConvertOpset(to=25).run(model)
+    QuantLinear(to="dequantize-linear").run(model)
+    node = model.graph[0]
+    assert node.inputs[0].dtype == (D.UINT4 if top_zero else D.UINT2)
+    assert ("held in 4" in node.metadata_props["vlmpass.reason"]) == top_zero
+    np.testing.assert_array_equal(held_weight(model), weight)
+    (result,) = ReferenceEvaluator(ir.to_proto(model)).run(None, feeds)
+    np.testing.assert_allclose(result, feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
 
 
 def test_quant_zero_point_beyond_eight_bits() -> None:

@@ -140,6 +140,16 @@ def test_quant_function_whose_calls_pass_something_computed_is_no_weight() -> No
     assert not QuantLinear().run(outer)
 
 
+def test_quant_function_given_an_unpacked_weight_is_refused() -> None:
+    outer = model(f"""<ir_version: 10, opset_import: ["": 21, "local": 1]>
+    g (float[m,{K}] x) => (float[m,{N}] y)
+    <{constants(0)}, {SCALE_INITIALIZER}> {{ {UNPACK} y = local.linear(x, u) }}
+    <domain: "local", opset_import: ["": 21]>
+    linear (x, weight) => (y) {{ y = MatMul(x, weight) }}""")
+    with pytest.raises(Refused, match="unpacked outside of its function; put inline-functions"):
+        QuantLinear().run(outer)
+
+
 def single(middle: str, extra: str = "", *, inputs: str = "") -> ir.Model:
     return model(f"""<ir_version: 10, opset_import: ["": 21]>
     g (float[m,{K}] x{inputs}) => (float[m,{N}] y)
@@ -318,3 +328,68 @@ def test_quant_weight_whose_rounding_changes_nothing() -> None:
     assert node.inputs[2].dtype == ir.DataType.FLOAT
     np.testing.assert_array_equal(nbits_weight(node), WEIGHTS[0])
     np.testing.assert_allclose(run(half, FEEDS)[0], FEEDS["x"] @ WEIGHTS[0], rtol=1e-4, atol=1e-3)
+
+
+def test_quant_weights_of_several_experts() -> None:
+    experts = model(f"""<ir_version: 10, opset_import: ["": 21]>
+    g (float[2,m,{K}] x) => (float[2,m,{N}] y)
+    <{constants(0)}, {SCALE_INITIALIZER}, int64[3] split = {{2, {K}, {N // 2}}}> {{
+        {UNPACK} v = Reshape(u, split) y = MatMul(x, v) }}""")
+    experts.graph.outputs[0].shape = ir.Shape([2, None, N // 2])
+    feeds = {"x": np.stack([FEEDS["x"]] * 2)}
+    (wanted,) = run(experts, feeds)
+    with pytest.raises(Refused, match=r"no matrix but float\[2, 64, 8\]; choose to=float"):
+        QuantLinear().run(experts)
+    assert QuantLinear(to="float").run(experts)
+    assert [node.op_type for node in experts.graph] == ["MatMul"]
+    np.testing.assert_array_equal(run(experts, feeds)[0], wanted)
+
+
+def folded(zeros: np.ndarray, scales: np.ndarray) -> ir.Model:
+    """A layer whose parts an optimiser has unpacked and repeated, but not multiplied."""
+    wide = zeros[GROUPS].astype(np.float32)
+    return model(f"""<ir_version: 10, opset_import: ["": 21]>
+    g (float[m,{K}] x) => (float[m,{N}] y)
+    <int8[{K},{N}] w = {numbers(VALUES[0])}, float[{K},{N}] z = {numbers(wide)},
+     float[{K},{N}] s = {numbers(scales[GROUPS])}> {{
+        v = Cast<to=1>(w) d = Sub(v, z) u = Mul(d, s) y = MatMul(x, u) }}""")
+
+
+def test_quant_parts_that_were_folded() -> None:
+    parts = folded(ZEROS[0], SCALES)
+    assert QuantLinear().run(parts)
+    (node,) = parts.graph
+    assert (node.op_type, node.attributes["bits"].as_int()) == ("MatMulNBits", 4)
+    np.testing.assert_array_equal(nbits_weight(node), WEIGHTS[0])
+
+
+def test_quant_zero_points_between_numbers() -> None:
+    parts = folded(ZEROS[0] + 0.5, SCALES)
+    before = parts.clone()
+    assert QuantLinear().run(parts)
+    (node,) = parts.graph
+    assert node.inputs[3].dtype == ir.DataType.FLOAT
+    weight = ((VALUES[0] - ZEROS[0][GROUPS] - 0.5) * SCALES[GROUPS]).astype(np.float32)
+    np.testing.assert_array_equal(nbits_weight(node), weight)
+    np.testing.assert_allclose(run(parts, FEEDS)[0], FEEDS["x"] @ weight, rtol=1e-4, atol=1e-3)
+    with pytest.raises(Refused, match="zero points that are not whole numbers do not fit"):
+        QuantLinear(to="dequantize-linear").run(before)
+
+
+def test_quant_three_bits_are_held_in_four() -> None:
+    three = single("y = MatMul(x, u)")
+    (mask,) = [node for node in three.graph if node.outputs[0].name == "mask"]
+    mask.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.array(7, np.uint32)))
+    assert QuantLinear().run(three)
+    (node,) = three.graph
+    assert node.attributes["bits"].as_int() == 4
+    weight = ((VALUES[0] & 7) - (ZEROS[0] & 7)[GROUPS]) * SCALES[GROUPS]
+    np.testing.assert_array_equal(nbits_weight(node), weight.astype(np.float32))
+
+
+def test_quant_weights_that_were_never_packed_stay() -> None:
+    plain = model(f"""<ir_version: 10, opset_import: ["": 21]>
+    g (float[m,{K}] x) => (float[m,{N}] y)
+    <float[{K},{N}] w = {numbers(VALUES[0])}, float[1,{N}] s = {numbers(SCALES[:1])}> {{
+        u = Mul(w, s) y = MatMul(x, u) }}""")
+    assert not QuantLinear().run(plain)
