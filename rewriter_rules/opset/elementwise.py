@@ -223,6 +223,22 @@ def _whole_power(op: Tape, x: ir.Value, y: ir.Value) -> ir.Value:
     return op.Mul(power, op.Cast(kept, to=kind))
 
 
+@expansion("Mod", 10)
+def remainder(op: Tape, node: ir.Node) -> Outputs:
+    """Mod(x, y) of integers -> x - x / y * y, plus y where its sign is another and it is not 0."""
+    x, y = operand(node, 0), operand(node, 1)
+    kind = dtype(x)
+    if not kind.is_integer():
+        refuse("no older operator computes a remainder of floats exactly", "choose opset 10")
+    rest = op.Sub(x, op.Mul(op.Div(x, y), y))
+    if integer(node, "fmod") or not kind.is_signed():
+        return rest
+    zero = scalar(op, 0, kind)
+    other = op.Xor(op.Less(rest, zero), op.Less(y, zero))
+    moved = op.And(other, op.Not(op.Equal(rest, zero)))
+    return op.Where(moved, op.Add(rest, y), rest)
+
+
 @adapter("Equal", 19, 13)
 def equal_texts(op: Tape, node: ir.Node) -> Outputs:
     """Equal(a, b) of strings -> Equal of their places among the Unique ones; opset 11."""

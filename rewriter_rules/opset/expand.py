@@ -148,7 +148,7 @@ unspelled(
     "nothing older computes this exactly",
 )
 unspelled(
-    "ConvInteger MatMulInteger Mod NonMaxSuppression QLinearConv QLinearMatMul ReverseSequence"
+    "ConvInteger MatMulInteger NonMaxSuppression QLinearConv QLinearMatMul ReverseSequence"
     " RoiAlign",
     10,
     "nothing older computes this exactly",

@@ -337,3 +337,20 @@ def test_it_comes_back(case):
 def test_names_are_unique():
     names = [case.name for case in CASES]
     assert all(a != b for a, b in itertools.pairwise(sorted(names)))
+
+
+@pytest.mark.parametrize("fmod", [0, 1])
+@pytest.mark.parametrize("kind", ["int64", "int32"])
+def test_remainders_of_integers_below_opset_10(kind, fmod):
+    model = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 13]>
+        g ({kind}[n] x, {kind}[n] y) => ({kind}[n] z) {{ z = Mod<fmod={fmod}>(x, y) }}"""
+    )
+    pairs = [(a, b) for a in (-7, -6, 0, 5, 6, 2**40) for b in (-3, 3, 5)]
+    feeds = [each.astype(kind) for each in np.array(pairs, np.int64).T]
+    expected = (np.fmod if fmod else np.mod)(*feeds)
+    ConvertOpset(to=9).run(model)
+    assert "Mod" not in [node.op_type for node in model.graph]
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString())
+    (z,) = session.run(None, {"x": feeds[0], "y": feeds[1]})
+    np.testing.assert_array_equal(z, expected)
