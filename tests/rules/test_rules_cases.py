@@ -14,7 +14,7 @@ from rules import (
     refuses_simplify,
 )
 from rules.catalogue import RULES
-from vlmpass.ir_tools.rewrite import Rule
+from vlmpass.ir_tools.rewrite import Rule, all_rules
 
 BY_NAME = {rule.name: rule for rule in RULES}
 FIRES = {**fires_simplify.FIRES, **fires_products.FIRES, **fires_fuse.FIRES}
@@ -45,6 +45,11 @@ def test_fires(rule: Rule, head: str, before: str, after: str) -> None:
 def test_refuses(rule: Rule, head: str, body: str, because: str) -> None:
     text = f"g {head} {{ {body} }}"
     refuses(rule, text, because, opset=_opset(rule, text), emits=rule.emits, fast_math=True)
+
+
+def test_every_rule_on_offer_is_in_the_catalogue() -> None:
+    """Whose rules are drawn at random, put into branches and functions, and given other users."""
+    assert {each.name for each in all_rules()} == set(BY_NAME)
 
 
 def test_every_rule_is_shown_to_fire_and_to_refuse() -> None:
