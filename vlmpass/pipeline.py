@@ -45,6 +45,11 @@ class Pipeline:
         opset: Instead of passes: the opset wanted, ``auto`` or ``lowest``.
         dtype: Instead of passes: ``float32``, ``float16`` or ``bfloat16``.
         target: Who is to run the result, such as ``ort-cpu``.
+        quant: Instead of passes: what linear layers with packed weights (GPTQ, AWQ) become,
+            ``matmul-nbits``, ``dequantize-linear`` or ``float``.
+        simplify: Instead of passes: leave as few nodes as possible.
+        fuse: Instead of passes: make normalisations and activations one operator each, of the
+            ``standard`` or ONNX Runtime's own, ``ort``.
         instruments: What else happens around each pass.
 
     Raises:
@@ -58,14 +63,17 @@ class Pipeline:
         opset: int | str | None = None,
         dtype: str | None = None,
         target: str | None = None,
+        quant: str | None = None,
+        simplify: bool = False,
+        fuse: str | None = None,
         instruments: Sequence[Instrument] = (),
     ) -> None:
-        if passes is not None and (opset is not None or dtype is not None):
+        self._intent = Intent(opset, dtype, target, quant, simplify, fuse)
+        if passes is not None and self._intent != Intent(target=target):
             raise PipelineError(
-                "passes say everything, and an opset or element type was given too",
+                "passes say everything, and an opset, element type or the like was given too",
                 remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
             )
-        self._intent = Intent(opset, dtype, target)
         self._passes: tuple[ir.passes.PassBase, ...] | None = None
         if passes is not None:
             self._passes = parse(passes) if isinstance(passes, str) else tuple(passes)

@@ -1,4 +1,4 @@
-"""What is asked for (an opset, an element type, a target) as pipeline text."""
+"""What is asked for (an opset, an element type, fewer nodes …) as pipeline text."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
 __all__ = [
     "DTYPES",
+    "FUSE",
+    "QUANT",
     "SIMPLIFY",
     "TARGETS",
     "Intent",
@@ -37,6 +39,12 @@ SIMPLIFY = (
     "remove-unused,dedupe-initializers,remove-unused"
 )
 """Fewer nodes, same values: what decides shapes first, and once more what that laid open."""
+
+QUANT = ("matmul-nbits", "dequantize-linear", "float")
+"""What linear layers with packed weights (GPTQ, AWQ) can become."""
+
+FUSE = ("standard", "ort")
+"""Whose operators normalisations and activations can become."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +100,21 @@ class Intent:
         opset: Version of the default domain, ``auto`` or ``lowest``; None leaves it.
         dtype: The floating-point type to compute in; None leaves them.
         target: Who is to run it; None knows no limits.
+        quant: What linear layers with packed weights become; None leaves them.
+        simplify: Whether to leave as few nodes as possible.
+        fuse: Whose operators normalisations and activations become; None leaves them.
 
     Raises:
-        PipelineError: There is no such opset, type or target, or the target reads older ones only.
+        PipelineError: There is no such opset, type, target or choice, or the target reads older
+            opsets only.
     """
 
     opset: int | str | None = None
     dtype: str | None = None
     target: str | None = None
+    quant: str | None = None
+    simplify: bool = False
+    fuse: str | None = None
 
     def __post_init__(self) -> None:
         if self.opset is not None:
@@ -108,6 +123,10 @@ class Intent:
             raise nearest(self.dtype, DTYPES, "element type")
         if self.target is not None and self.target not in TARGETS:
             raise nearest(self.target, TARGETS, "target")
+        if self.quant is not None and self.quant not in QUANT:
+            raise nearest(self.quant, QUANT, "form of a quantised layer")
+        if self.fuse is not None and self.fuse not in FUSE:
+            raise nearest(self.fuse, FUSE, "set of operators to fuse to")
         limits = self.limits
         if limits is not None and isinstance(self.opset, int) and self.opset > limits.opset:
             raise PipelineError(
@@ -121,10 +140,25 @@ class Intent:
         return None if self.target is None else TARGETS[self.target]
 
     def text(self, model: ir.Model) -> str:
-        """Return the pipeline that brings a model there."""
+        """Return the pipeline that brings a model there.
+
+        Packed weights come first, while they are as exported, and fusion last, when the opset has
+        all it will have.
+        """
         parts = []
+        if self.quant is not None:
+            parts.append(f"infer,quant-linear{{to={self.quant}}}")
+        if self.simplify:
+            parts.append(SIMPLIFY)
         if self.dtype is not None:
             parts.append(DTYPES[self.dtype])
+        parts += self._opset_parts(model)
+        if self.fuse is not None:
+            parts.append(f"infer,fuse{{emit={self.fuse}}}")
+        return ",".join(parts)
+
+    def _opset_parts(self, model: ir.Model) -> list[str]:
+        parts: list[str] = []
         opset = self.opset
         has = default_opset(model.opset_imports)
         if opset is None and self.limits is not None and has is not None:
@@ -138,7 +172,7 @@ class Intent:
             # What stands for the foreign node is written at opset 13 or later.
             early = opset == "lowest" or (isinstance(opset, int) and opset < 13)
             parts.insert(len(parts) - 1 if early else len(parts), "substitute")
-        return ",".join(parts)
+        return parts
 
 
 def fit_ir_version(model: ir.Model, target: str) -> None:

@@ -137,6 +137,9 @@ def test_an_unknown_option_of_a_pass_is_pointed_at(door, folder):
         (("--opst", "18"), "no option --opst; did you mean --opset?"),
         (("--opset",), "'--opset' requires an argument"),
         (("--passes", "infer", "--opset", "18"), "passes say everything"),
+        (("--passes", "infer", "--simplify"), "passes say everything"),
+        (("--fuse", "stndard"), "'stndard'; did you mean 'standard'?"),
+        (("--quant", "nbits"), "no form of a quantised layer 'nbits'"),
         ((), "nothing is asked for; give --opset"),
     ],
 )

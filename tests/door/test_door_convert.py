@@ -1,6 +1,7 @@
 """`vlmpass convert` and `Pipeline.convert`: what is written, reported, verified and refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -51,6 +52,7 @@ def test_the_result_lies_beside_the_source_under_a_telling_name(door, tmp_path):
         (("--opset", "18", "--dtype", "float32"), "tiny.opset18.float32.onnx"),
         (("--passes", "remove-unused"), "tiny.passes.onnx"),
         (("--opset", "auto"), "tiny.opset-auto.onnx"),
+        (("--simplify", "--fuse", "ort"), "tiny.simplified.fused.onnx"),
         (("--layout", "safetensors"), "tiny.safetensors.onnx"),
     ],
 )
@@ -314,3 +316,27 @@ def test_a_lower_opset_gets_the_ranks_it_needs(tmp_path):
     assert [each.text for each in report.passes] == ["infer", "convert-opset{to=13}"]
     assert report.checked.numbers.ok
     assert report.after.facts.opset == 13
+
+
+EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"
+
+
+def test_simplified_and_fused_in_one_go(door, tmp_path):
+    source = EXPORTS / "vision.float32.ts14.onnx"
+    out = tmp_path / "out.onnx"
+    wanted = ("--simplify", "--opset", 20, "--fuse", "standard")
+    code, text, err = door("convert", source, out, *wanted)
+    assert (code, err) == (0, "")
+    assert "equal" in text
+    kinds = {node.op_type for node in load(out).graph}
+    assert {"LayerNormalization", "Gelu"} <= kinds
+    assert not kinds & {"Erf", "ReduceMean", "Constant", "Identity"}
+
+
+def test_packed_layers_become_one_node_each(door, tmp_path):
+    source = EXPORTS / "quant_mod.float16.ts17.onnx"
+    out = tmp_path / "out.onnx"
+    code, text, err = door("convert", source, out, "--quant", "matmul-nbits")
+    assert (code, err) == (0, "")
+    assert "equal" in text
+    assert "MatMulNBits" in {node.op_type for node in load(out).graph}

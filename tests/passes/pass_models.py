@@ -99,6 +99,7 @@ class AddRelu(Pass):
     """Put a Relu before the last node."""
 
     name = "add-relu"
+    idempotent = False
 
     def run(self, model: ir.Model) -> bool:
         last = model.graph[-1]

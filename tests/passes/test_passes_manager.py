@@ -336,3 +336,40 @@ def test_clone_takes_graphs_out_of_order_with_dangling_values() -> None:
     copy = clone(m)
     assert content(copy) == content(m)
     assert copy.graph[0].inputs[0] is copy.graph[1].outputs[0]
+
+
+def test_a_pass_with_nothing_new_to_see_is_left_out() -> None:
+    report = PassManager([Nothing(), Scribble(), Nothing(), Scribble(), Nothing()]).run(model(RELU))
+    assert [each.skipped for each in report.passes] == [False, False, False, True, True]
+
+
+def test_a_pass_that_is_not_idempotent_runs_every_time() -> None:
+    wanted = model(RELU)
+    PassManager([AddRelu(), AddRelu()]).run(wanted)
+    assert operators(wanted).count("Relu") == operators(model(RELU)).count("Relu") + 2
+
+
+SHAPES = """g (float[2,n] x) => (float[?] y) {
+    ["shape"] s = Shape(x)  ["first"] y = Cast<to = 1>(s) }"""
+
+
+@dataclass(frozen=True)
+class Fix(Pass):
+    """Make the input's second size 3, which is more than any value that stays may come to hold."""
+
+    name = "fix"
+
+    def run(self, model: ir.Model) -> bool:
+        shape = model.graph.inputs[0].shape
+        if shape == [2, 3]:
+            return False
+        model.graph.inputs[0].shape = ir.Shape([2, 3])
+        return True
+
+
+def test_facts_are_kept_from_pass_to_pass_and_dropped_when_values_change() -> None:
+    wanted = model(SHAPES)
+    PassManager(parse("fold,shape-arithmetic,dead-branches")).run(wanted)
+    assert operators(wanted) == ["Shape", "Cast"]
+    PassManager([*parse("fold"), Fix(), *parse("fold,remove-unused")]).run(wanted)
+    assert "Shape" not in operators(wanted)

@@ -39,6 +39,24 @@ def convert(
         str | None,
         typer.Option(metavar="NAME", help="Keep within what this runtime reads: ort-cpu."),
     ] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORM",
+            help="Make each GPTQ or AWQ layer matmul-nbits, dequantize-linear or float.",
+        ),
+    ] = None,
+    simplify: Annotated[
+        bool, typer.Option("--simplify", help="Leave as few nodes as possible.")
+    ] = False,
+    fuse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHOSE",
+            help="Make normalisations and activations one operator each: standard, or ort for"
+            " ONNX Runtime's own.",
+        ),
+    ] = None,
     passes: Annotated[
         str | None,
         typer.Option(
@@ -113,14 +131,22 @@ def convert(
     from vlmpass.cli.naming import output_beside
     from vlmpass.pipeline import Pipeline
 
-    asked = [_opset_word(opset), dtype, target, "passes" if passes else None]
+    asked = [_opset_word(opset), dtype, target, quant, "simplified" if simplify else None]
+    asked += ["fused" if fuse else None, "passes" if passes else None]
     if layout != "default":
         asked.append(layout)
     path = output or output_beside(source, asked)
     with status() as shown:
         instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
         pipeline = Pipeline(
-            passes, opset=opset, dtype=dtype, target=target, instruments=instruments
+            passes,
+            opset=opset,
+            dtype=dtype,
+            target=target,
+            quant=quant,
+            simplify=simplify,
+            fuse=fuse,
+            instruments=instruments,
         )
         report = pipeline.convert(
             source,

@@ -19,6 +19,7 @@ def output_beside(source: Path, asked: Iterable[str | None]) -> Path:
     words = [word for word in asked if word]
     if not words:
         raise SaveError(
-            "nothing is asked for", remedy="give --opset, --dtype, --target, --passes or OUT"
+            "nothing is asked for",
+            remedy="give --opset, --dtype, --simplify, --passes and the like, or OUT",
         )
     return source.with_name(".".join([source.stem, *words]) + source.suffix)
