@@ -67,10 +67,10 @@ def make_values(request: Request, rng: np.random.Generator) -> Array:
     if dtype is ir.DataType.STRING:
         return np.full(request.shape, "abc", dtype=object)
     if dtype is ir.DataType.BOOL:
-        return _bools(request, rng)
+        return np.asarray(_bools(request, rng))  # numpy makes a scalar of no dimensions a number
     if dtype.is_integer():
-        return _integers(request, rng).astype(dtype.numpy())
-    return _floats(request, rng).astype(dtype.numpy())
+        return np.asarray(_integers(request, rng), dtype.numpy())
+    return np.asarray(_floats(request, rng), dtype.numpy())
 
 
 def _visible(request: Request) -> npt.NDArray[np.bool_]:

@@ -239,3 +239,15 @@ def test_own_inputs_are_read_and_cast(tmp_path):
     path.write_bytes(b"no archive")
     with pytest.raises(VerifyError, match="cannot read inputs"):
         read_inputs(path, model)
+
+
+def test_inputs_without_dimensions_are_arrays():
+    model = text_model(
+        """g (bool c, float f, float16 h, int64 i) => (float y) {
+            k = Cast<to=1>(c) l = Cast<to=1>(i) m = Cast<to=1>(h) y = Sum(k, l, m, f) }"""
+    )
+    feed = generate_inputs(model)
+    for value in model.graph.inputs:
+        assert isinstance(feed[value.name], np.ndarray)
+        assert feed[value.name].shape == ()
+        assert feed[value.name].dtype == value.dtype.numpy()
