@@ -6,6 +6,7 @@ guess.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,16 +19,18 @@ from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.run import generate_inputs, read_inputs
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
-from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.ir_tools.walk import all_nodes, subgraphs
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.base import OptionError, Pass
 
 __all__ = ["MixedPrecision"]
 
+_LOG = logging.getLogger(__name__)
 _FLOAT = ir.DataType.FLOAT
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _SEEDS = 2
@@ -55,7 +58,10 @@ class MixedPrecision(Pass):
     """Regular expressions; nodes whose name one of them finds stay in float32."""
 
     calibrate: str = "none"
-    """What to measure ranges with: `none`, `random` inputs, or an .npz file of inputs."""
+    """What to measure ranges with: `none`, `random` inputs, or an .npz file of inputs.
+
+    The model runs in segments of bounded weights, so that it may be larger than memory.
+    """
 
     limit: float = 0.5
     """Share of half precision's range above which a measured value stays wide."""
@@ -119,6 +125,7 @@ class MixedPrecision(Pass):
         feeds = self._feeds(model)
         if not feeds:
             return {}
+        _warn_of_unmeasured(model)
         end = self.limit * float(ml_dtypes.finfo(half.numpy()).max)  # type: ignore[no-untyped-call]
         large = {name: top for name, top in magnitudes(model, feeds).items() if top > end}
         kept: dict[ir.Node, str] = {}
@@ -135,6 +142,14 @@ class MixedPrecision(Pass):
         if refusals:
             raise Refused(request, refusals)
         return kept
+
+
+def _warn_of_unmeasured(model: ir.Model) -> None:
+    """Say what a calibration does not look into."""
+    inside = [f"function {function.name}" for function in model.functions.values()]
+    inside += [label(node) for node in model.graph if any(True for _ in subgraphs(node))]
+    if inside:
+        _LOG.warning("ranges are not measured inside: %s", ", ".join(inside))
 
 
 def _unfit(

@@ -97,6 +97,29 @@ def test_mixed_output_beyond_the_range_is_refused(tmp_path: Path) -> None:
         MixedPrecision(calibrate=str(tmp_path / "inputs.npz")).run(model)
 
 
+def test_mixed_inputs_beyond_the_range_stay_wide(tmp_path: Path) -> None:
+    model = parse(
+        "g (float[2] x) => (float[2] y) <float k = {0.001}> { a = Mul(x, k) y = Tanh(a) }"
+    )
+    np.savez(tmp_path / "inputs.npz", x=np.float32([1, 90000]))
+    MixedPrecision(keep_io=True, calibrate=str(tmp_path / "inputs.npz")).run(model)
+    check(model)
+    assert [text_of(model, n) for n in "ka"] == ["tensor(float)"] * 2
+
+
+def test_mixed_says_what_calibration_does_not_see(caplog: pytest.LogCaptureFixture) -> None:
+    model = parse(
+        """g (float[2] x, bool c) => (float[2] y) { a = my.F(x)
+        [pick] y = If (c) <then_branch = t () => (u) { u = Relu(a) },
+                           else_branch = e () => (v) { v = Neg(a) }> }""",
+        extra='<domain: "my", opset_import: ["": 18]> F (a) => (b) { b = Mul(a, a) }',
+    )
+    with caplog.at_level(logging.WARNING):
+        MixedPrecision(calibrate="random").run(model)
+    assert "ranges are not measured inside: function F, pick (If)" in caplog.text
+    check(model)
+
+
 def test_mixed_rotary_angles_stay_wide() -> None:
     frequencies = numbers(10000.0 ** -(np.arange(8) / 8))
     model = parse(
