@@ -333,6 +333,8 @@ def page(verdicts: Sequence[Verdict]) -> str:
         "## Refusals",
         "",
         *_refusals(verdicts),
+        "",
+        "[Whole models](opset-models.md) have a page of their own.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -193,7 +193,7 @@ def page(verdicts: Sequence[Verdict]) -> str:
     faults = dict.fromkeys(each.fault for each in verdicts if each.fault)
     if faults:
         said = "; ".join(faults)
-        lines += ["", f"\\* repair-types or substitute ran first, as exported {said}."]
+        lines += ["", f"\\* repair-types or substitute ran first; as exported: {said}."]
     reasons = dict.fromkeys((v.kind, v.reason) for v in verdicts if v.kind != "equal")
     if reasons:
         lines += ["", *(f"- {kind}: {reason}" for kind, reason in reasons)]
