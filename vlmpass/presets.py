@@ -35,10 +35,14 @@ DTYPES: Mapping[str, str] = {
 """The element types that can be asked for, and the passes that bring a model to each."""
 
 SIMPLIFY = (
-    "infer,fold,shape-arithmetic,dead-branches,cse,simplify,fold,shape-arithmetic,cse,simplify,"
+    "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,simplify,"
     "remove-unused,dedupe-initializers,remove-unused"
 )
-"""Fewer nodes, same values: what decides shapes first, and once more what that laid open."""
+"""Fewer nodes, same values: what decides shapes first, and once more what that laid open.
+
+Shapes come before folding, so that what leaves a stored tensor as it is goes away, and the tensor
+keeps its name; folded, it would have the name of the result.
+"""
 
 QUANT = ("matmul-nbits", "dequantize-linear", "float")
 """What linear layers with packed weights (GPTQ, AWQ) can become."""

@@ -165,6 +165,16 @@ def test_sizes_that_exporters_choose_by_where_are_put_together_from_what_is_at_h
     assert operators(model) == ["Shape", "Gather", "Concat", "Expand"]
 
 
+def test_what_leaves_a_stored_tensor_as_it_is_goes_and_the_tensor_keeps_its_name() -> None:
+    text = """g (float[4,2] x) => (float[4,2] y) <float[4,2] w = {1,2,3,4,5,6,7,8}> {
+        i = Identity(w)  c = Cast<to=1>(i)  t = Transpose<perm=[0,1]>(c)
+        z = Constant<value_ints=[0]>()  e = Constant<value_ints=[4]>()  s = Slice(t, z, e)
+        y = Add(x, s) }"""
+    model = simplify(proto_of(text), [ShapeArithmetic(), Fold()], feed(4, 2))
+    assert operators(model) == ["Add"]
+    assert [value.name for value in model.graph[-1].inputs] == ["x", "w"]
+
+
 def test_a_target_that_is_needed_earlier_is_left_alone() -> None:
     text = """g (float[b,4,s,2] x) => (float[b,s,8] y, float[3] e) {
         z = Constant<value_ints=[0]>()  i = Constant<value_int=0>()  j = Constant<value_int=2>()
