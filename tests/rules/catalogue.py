@@ -1,7 +1,15 @@
-"""All rules under test, with the hints for their random graphs."""
+"""All rules under test, with the hints for their random graphs and the cases written out."""
 
 from __future__ import annotations
 
+from rules import (
+    fires_fuse,
+    fires_products,
+    fires_simplify,
+    refuses_fuse,
+    refuses_products,
+    refuses_simplify,
+)
 from rules.hints import HINTS as SIMPLIFY_HINTS
 from rules.hints_fuse import FUSE_HINTS
 from vlmpass.rewriter_rules.fuse import FUSE
@@ -10,3 +18,5 @@ from vlmpass.rewriter_rules.unfuse import UNFUSE
 
 RULES = [*SIMPLIFY, *FUSE, *UNFUSE]
 HINTS = {**SIMPLIFY_HINTS, **FUSE_HINTS}
+FIRES = {**fires_simplify.FIRES, **fires_products.FIRES, **fires_fuse.FIRES}
+REFUSES = {**refuses_simplify.REFUSES, **refuses_products.REFUSES, **refuses_fuse.REFUSES}

@@ -5,20 +5,10 @@ from __future__ import annotations
 import pytest
 from rewrite.support import refuses, rewrites
 
-from rules import (
-    fires_fuse,
-    fires_products,
-    fires_simplify,
-    refuses_fuse,
-    refuses_products,
-    refuses_simplify,
-)
-from rules.catalogue import RULES
+from rules.catalogue import FIRES, REFUSES, RULES
 from vlmpass.ir_tools.rewrite import Rule, all_rules
 
 BY_NAME = {rule.name: rule for rule in RULES}
-FIRES = {**fires_simplify.FIRES, **fires_products.FIRES, **fires_fuse.FIRES}
-REFUSES = {**refuses_simplify.REFUSES, **refuses_products.REFUSES, **refuses_fuse.REFUSES}
 
 
 def _listed(table: dict[str, list[tuple[str, str, str]]]) -> list[object]:

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rewrite.support import canonical, check, difference, random_inputs, run
 
-from rules.fires_fuse import FIRES as FUSE_CASES
-from rules.fires_simplify import FIRES as SIMPLIFY_CASES
+from rules.catalogue import FIRES
 from rules.graphs import RandomGraph
 from vlmpass.ir_tools.rewrite import RuleSet, apply_rules
 from vlmpass.rewriter_rules.fuse import FUSE
@@ -20,14 +19,13 @@ from vlmpass.rewriter_rules.simplify import SIMPLIFY
 from vlmpass.rewriter_rules.unfuse import UNFUSE
 
 SETS = {"simplify": SIMPLIFY, "fuse": SIMPLIFY + FUSE, "unfuse": SIMPLIFY + UNFUSE}
-CASES = {**SIMPLIFY_CASES, **FUSE_CASES}
 MANY = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
 def cases_of(rules: RuleSet) -> list[str]:
-    return [f"g {head} {{ {body} }}" for rule in rules for head, body, _ in CASES[rule.name]]
+    return [f"g {head} {{ {body} }}" for rule in rules for head, body, _ in FIRES[rule.name]]
 
 
 @pytest.mark.parametrize("name", SETS)
