@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.memory import hand_back
 from vlmpass.ir_tools.run import Verification, verify
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.report import Checked
@@ -48,6 +49,7 @@ class Judge:
                 and cannot be made.
         """
         check(result)
+        hand_back()
         reason = self._why_not(result)
         if reason:
             return Checked(True, None, reason)
