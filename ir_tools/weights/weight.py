@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import BinaryIO
 
+import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
@@ -238,7 +239,8 @@ class StoredWeight(Weight, ir.ExternalTensor):
         """Evaluate all of it into one array; the file is read once for a small tensor."""
         stored = self.expression
         if isinstance(stored, Stored) and stored.nbytes <= _SMALL_BYTES:
-            return _read_small(stored).copy()
+            kept: AnyArray = _read_small(stored)
+            return np.array(kept)
         return evaluate(stored)
 
     @property
