@@ -7,36 +7,15 @@ place), takes graphs that are not in topological order, and leaves the collector
 from __future__ import annotations
 
 import copy
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
-from typing import ParamSpec, TypeVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.walk import subgraphs
 
 __all__ = ["adopt", "captured", "clone", "excerpt", "instantiate"]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-
-def _without_collector(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run without the cyclic collector, which else walks all the new objects again and again."""
-
-    @wraps(function)
-    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            if enabled:
-                gc.enable()
-
-    return run
 
 
 def _type(type_: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
@@ -181,7 +160,7 @@ def _copy_meta(
         new.meta.update(old.meta)
 
 
-@_without_collector
+@without_collector
 def clone(model: ir.Model) -> ir.Model:
     """Return a copy of a model; tensors are shared, everything else is new.
 

@@ -120,11 +120,13 @@ def is_used(value: ir.Value) -> bool:
 
 
 def _detach(node: ir.Node) -> list[ir.Value]:
-    """Take a node and those of its subgraphs off their inputs, and return these."""
+    """Take a node and those of its subgraphs off what they use, and return that."""
     inputs = dict.fromkeys(value for value in node.inputs if value is not None)
     for index in range(len(node.inputs)):
         node.replace_input_with(index, None)
     for graph in subgraphs(node):
+        inputs.update(dict.fromkeys(graph.outputs))
+        graph.outputs.clear()
         for inner in graph:
             inputs.update(dict.fromkeys(_detach(inner)))
     return list(inputs)

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.edit import is_used, remove_dead
+from vlmpass.ir_tools.walk import all_nodes, scopes
 from vlmpass.passes.base import Pass
 
 __all__ = ["RemoveUnused"]
@@ -27,7 +28,7 @@ class RemoveUnused(Pass):
     def run(self, model: ir.Model) -> bool:
         """Remove what is unused, functions first so that their bodies keep nothing alive."""
         changed = _remove_functions(model)
-        changed |= _remove_nodes(list(all_nodes(model)))
+        changed |= remove_dead([node for node in all_nodes(model) if node.outputs]) > 0
         for scope in scopes(model):
             if isinstance(scope.graph, ir.Graph):
                 changed |= _remove_initializers(scope.graph)
@@ -52,45 +53,11 @@ def _remove_functions(model: ir.Model) -> bool:
     return bool(unused)
 
 
-def _remove_nodes(pending: list[ir.Node]) -> bool:
-    """Remove unused nodes, and the producers that this leaves unused."""
-    changed = False
-    while pending:
-        node = pending.pop()
-        if node.graph is None or not node.outputs or any(map(_is_used, node.outputs)):
-            continue
-        changed = True
-        pending.extend(_take_out(node))
-    return changed
-
-
-def _is_used(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
-
-
-def _take_out(node: ir.Node) -> list[ir.Node]:
-    """Remove a node with all that is in its subgraphs; return the producers of what it used."""
-    producers: list[ir.Node] = []
-    for graph in subgraphs(node):
-        graph.outputs.clear()
-        for inner in list(reversed(graph)):
-            producers += _take_out(inner)
-    for index, value in enumerate(node.inputs):
-        if value is not None:
-            producer = value.producer()
-            if producer is not None:
-                producers.append(producer)
-            node.replace_input_with(index, None)
-    if node.graph is not None:
-        node.graph.remove(node)
-    return producers
-
-
 def _remove_initializers(graph: ir.Graph) -> bool:
     unused = [
         name
         for name, value in graph.initializers.items()
-        if not _is_used(value) and not value.is_graph_input()
+        if not is_used(value) and not value.is_graph_input()
     ]
     for name in unused:
         del graph.initializers[name]

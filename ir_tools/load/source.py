@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import onnx
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load.deserialize import deserialized
 from vlmpass.ir_tools.load.parse import Parsed, parse_file
@@ -68,25 +66,13 @@ def load(source: Source, *, base_dir: str | os.PathLike[str] | None = None) -> i
     )
 
 
+@without_collector
 def _from_proto(parsed: Parsed, folder: Path) -> ir.Model:
     tensors = TensorVet()
-    with _no_collection():
-        vet(parsed.proto, tensors)
-        model = deserialized(parsed.proto)
-        settle(model, ProtoPlaces(parsed, folder, tensors.checksums))
+    vet(parsed.proto, tensors)
+    model = deserialized(parsed.proto)
+    settle(model, ProtoPlaces(parsed, folder, tensors.checksums))
     return model
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the collector: it would walk the growing model over and over, half of the time."""
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
 
 
 def _from_ir(model: ir.Model) -> ir.Model:
