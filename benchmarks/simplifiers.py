@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -69,7 +69,8 @@ def _ort(source: Path, target: Path) -> None:
 def _float32(source: Path, target: Path) -> None:
     from vlmpass import Pipeline
 
-    Pipeline("repair-types,unify-dtype{to=float32}").convert(source, target, verify=False)
+    text = "repair-types,unify-dtype{to=float32}"
+    Pipeline(text).convert(source, target, layout="inline", verify=False)
 
 
 def _standard(source: Path, target: Path) -> None:
@@ -233,8 +234,8 @@ def _start(model: Path, folder: Path) -> tuple[str, Path]:
     return f"{model.stem} *", folder / "float32.onnx"
 
 
-def _counts(tools: list[str], left: Mapping[str, int], wrong: Collection[str]) -> list[str]:
-    marks = {tool: " (outputs differ)" if tool in wrong else "" for tool in tools}
+def _counts(tools: list[str], left: Mapping[str, int], wrong: Mapping[str, str]) -> list[str]:
+    marks = {tool: f" ({wrong[tool]})" if tool in wrong else "" for tool in tools}
     return [f"{left[tool]}{marks[tool]}" if tool in left else "fails" for tool in tools]
 
 
@@ -246,9 +247,10 @@ def examine(model: Path, tools: list[str], folder: Path) -> Row:
     left = {tool: nodes(made[tool]) for tool in done}
     start = str(nodes(source)) if source.exists() else ""
     if OURS not in left:
-        return Row([label, start, *_counts(tools, left, ()), "", "", ""], False)
+        return Row([label, start, *_counts(tools, left, {}), "", "", ""], False)
     less = [tool for tool, count in left.items() if count < left[OURS]]
-    wrong = [tool for tool in less if not _outputs(source, made[tool])[1]]
+    judged = {tool: _outputs(source, made[tool]) for tool in less}
+    wrong = {tool: text for tool, (text, good) in judged.items() if not good}
     best = min(count for tool, count in left.items() if tool not in wrong)
     why, explained = "", True
     if left[OURS] > best:
