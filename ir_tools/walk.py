@@ -12,6 +12,7 @@ __all__ = [
     "TensorSlot",
     "all_nodes",
     "all_values",
+    "holds_graphs",
     "scopes",
     "subgraphs",
     "tensor_slots",
@@ -50,6 +51,14 @@ class Scope:
         return self.graph.initializers if isinstance(self.graph, ir.Graph) else {}
 
 
+def holds_graphs(node: ir.Node) -> bool:
+    """Return whether an attribute of a node is a graph; the quick way for most nodes."""
+    for attribute in node.attributes.data.values():  # noqa: SIM110 - any() takes twice as long
+        if attribute.type in _GRAPHS:
+            return True
+    return False
+
+
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs in the attributes of a node, in attribute order."""
     for attribute in node.attributes.data.values():
@@ -64,11 +73,7 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 def _below(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:
-        # Written out, as nearly every pass comes along here for every node.
-        for attribute in node.attributes.data.values():
-            if attribute.type in _GRAPHS:
-                break
-        else:
+        if not holds_graphs(node):
             continue
         for graph in subgraphs(node):
             yield from _below(Scope(graph, scope.owner, scope.depth + 1))

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.save import parse_size
 from vlmpass.ir_tools.walk import subgraphs
@@ -45,6 +46,7 @@ class DedupeInitializers(Pass):
         except VlmpassError as error:
             raise OptionError("limit", error.problem, remedy=error.remedy) from None
 
+    @without_collector
     def run(self, model: ir.Model) -> bool:
         """Merge equal initializers of the graph and its subgraphs."""
         return _Shared(model.graph, parse_size(self.limit)).visit(model.graph)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.inferred import Size, inferred_shapes
 from vlmpass.ir_tools.types import apply, solve, spell
 from vlmpass.ir_tools.walk import all_values
@@ -30,6 +31,7 @@ class Infer(Pass):
     name = "infer"
     keeps_values: ClassVar[bool] = True
 
+    @without_collector
     def run(self, model: ir.Model) -> bool:
         """Infer types, then shapes."""
         changed = _types(model)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
 from vlmpass.ir_tools.shapes.roots import constant_of, is_constant
-from vlmpass.ir_tools.walk import Scope, subgraphs
+from vlmpass.ir_tools.walk import Scope, holds_graphs, subgraphs
 
 __all__ = ["UNKNOWN", "Call", "Facts", "Known", "Rule", "visit_scope"]
 
@@ -160,7 +160,7 @@ class Facts:
         inputs = node.inputs
         again = node in self._visited
         same = again and self._visited[node] is inputs and self._moved.isdisjoint(inputs)
-        if same and not any(subgraphs(node)):
+        if same and not holds_graphs(node):
             return
         before = [self._known.get(value) for value in node.outputs] if again else []
         self._visited[node] = inputs
@@ -216,7 +216,7 @@ class Facts:
         The library guesses where sizes are symbolic ("assume compatible"), so it is asked only
         where nothing is.
         """
-        if node.domain not in ("", "com.microsoft") or any(subgraphs(node)):
+        if node.domain not in ("", "com.microsoft") or holds_graphs(node):
             return
         if any(attribute.is_ref() for attribute in node.attributes.values()):
             return
@@ -400,7 +400,7 @@ def visit_scope(
     if enter is not None:
         enter(scope)
     for node in scope.graph:
-        for graph in subgraphs(node):
+        for graph in subgraphs(node) if holds_graphs(node) else ():
             visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter, prepare)
         if prepare is not None:
             prepare(node, scope)
