@@ -1,4 +1,4 @@
-"""Operators of the default domain through the opsets: versions, formals, defaults, bodies.
+"""What onnx says about operators: versions, formals, defaults, bodies.
 
 All of it is read from onnx.defs once per operator and version and kept as plain Python data.
 """
@@ -21,6 +21,7 @@ __all__ = [
     "default_opset",
     "function_body",
     "history",
+    "in_force",
     "ir_version_of",
     "newest_opset",
     "operators",
@@ -133,8 +134,20 @@ def _formal(formal: defs.OpSchema.FormalParameter) -> Formal:
 
 @cache
 def schema(operator: str, version: int) -> Schema:
-    """Return an operator at one of its since-versions."""
-    found = _histories()[operator][version]
+    """Return an operator of the default domain at one of its since-versions."""
+    return _read(_histories()[operator][version])
+
+
+@cache
+def in_force(domain: str, operator: str, opset: int) -> Schema | None:
+    """Return what is in force at a domain's opset; None for an operator that onnx lacks."""
+    try:
+        return _read(defs.get_schema(operator, opset, domain))
+    except defs.SchemaError:
+        return None
+
+
+def _read(found: defs.OpSchema) -> Schema:
     defaults = {
         name: ir.serde.deserialize_attribute(attribute.default_value)
         for name, attribute in found.attributes.items()
@@ -146,8 +159,8 @@ def schema(operator: str, version: int) -> Schema:
         *found.context_dependent_function_opset_versions,  # type: ignore[attr-defined]
     }
     return Schema(
-        operator,
-        version,
+        found.name,
+        found.since_version,
         tuple(map(_formal, found.inputs)),
         tuple(map(_formal, found.outputs)),
         found.min_input,
@@ -178,7 +191,8 @@ def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None
     if opset in found.context_dependent_function_opset_versions:  # type: ignore[attr-defined]
         types = [_type_proto(value).SerializeToString() for value in node.inputs]
         proto = ir.serde.serialize_node(node).SerializeToString()
-        data = found.get_context_dependent_function_with_opset_version(opset, proto, types)  # type: ignore[attr-defined]
+        body_for = found.get_context_dependent_function_with_opset_version  # type: ignore[attr-defined]
+        data = body_for(opset, proto, types)
     else:
         data = found.get_function_with_opset_version(opset)  # type: ignore[attr-defined]
     if not data:

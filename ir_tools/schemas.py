@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import onnx.defs
+import onnx_ir as ir
+
+from vlmpass.ir_tools.opsets import in_force
 
 __all__ = ["OpSchema", "schema_of"]
 
@@ -32,24 +34,6 @@ class OpSchema:
         return self.inputs.index(name)
 
 
-def _default(attribute: onnx.AttributeProto) -> object:
-    """Return an attribute's value in Python; None where there is none."""
-    match attribute.type:
-        case onnx.AttributeProto.FLOAT:
-            return attribute.f
-        case onnx.AttributeProto.INT:
-            return attribute.i
-        case onnx.AttributeProto.STRING:
-            return attribute.s.decode()
-        case onnx.AttributeProto.FLOATS:
-            return tuple(attribute.floats)
-        case onnx.AttributeProto.INTS:
-            return tuple(attribute.ints)
-        case onnx.AttributeProto.STRINGS:
-            return tuple(text.decode() for text in attribute.strings)
-    return None
-
-
 _MS = "com.microsoft"
 _ORT = {
     ("", "SimplifiedLayerNormalization"): OpSchema(
@@ -72,12 +56,16 @@ _ORT = {
 @cache
 def schema_of(domain: str, op_type: str, version: int) -> OpSchema | None:
     """Return what is in force at an opset version; None for an operator that is not known."""
-    try:
-        found = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
+    found = in_force(domain, op_type, version)
+    if found is None:
         return _ORT.get((domain, op_type))
-    defaults = {
-        name: _default(attribute.default_value)
-        for name, attribute in sorted(found.attributes.items())
-    }
-    return OpSchema(found.since_version, tuple(i.name for i in found.inputs), defaults)
+    defaults = {name: _default(found.defaults.get(name)) for name in sorted(found.attributes)}
+    return OpSchema(found.version, tuple(each.name for each in found.inputs), defaults)
+
+
+def _default(attribute: ir.Attr | None) -> object:
+    """Return an attribute's value in Python; None where there is none."""
+    if attribute is None:
+        return None
+    value: object = attribute.value
+    return tuple(value) if isinstance(value, (list, tuple)) else value

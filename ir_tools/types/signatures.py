@@ -1,6 +1,6 @@
 """What an operator's schema says about types, in the form the solver reads fastest.
 
-Schemas come from `onnx.defs` for the domains onnx knows, and from the table `contrib.txt` for the
+Schemas come from onnx for the domains it knows, and from the table `contrib.txt` for the
 operators that ONNX Runtime registers beside them.
 """
 
@@ -10,8 +10,9 @@ import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeAlias
 
-import onnx.defs
+from vlmpass.ir_tools import opsets
 
 __all__ = ["Formal", "Signature", "signature"]
 
@@ -66,13 +67,12 @@ class Signature:
         return self.outputs[index] if index < len(self.outputs) else self.rest_out
 
 
-_VARIADIC = onnx.defs.OpSchema.FormalParameterOption.Variadic
+_Formals: TypeAlias = "tuple[tuple[str, str, bool, bool], ...]"
+"""Name, type, whether it is variadic, whether that is homogeneous."""
 
 
-def _split(
-    formals: tuple[tuple[str, str, bool, bool], ...],
-) -> tuple[tuple[Formal, ...], Formal | None]:
-    """Part plain formals from the variadic one; each is (name, type, variadic, homogeneous)."""
+def _split(formals: _Formals) -> tuple[tuple[Formal, ...], Formal | None]:
+    """Part plain formals from the variadic one."""
     plain = tuple(Formal(name, kind) for name, kind, variadic, _ in formals if not variadic)
     rest = [Formal(name, kind, same) for name, kind, variadic, same in formals if variadic]
     return plain, rest[0] if rest else None
@@ -80,8 +80,8 @@ def _split(
 
 def _make(
     since: int,
-    inputs: tuple[tuple[str, str, bool, bool], ...],
-    outputs: tuple[tuple[str, str, bool, bool], ...],
+    inputs: _Formals,
+    outputs: _Formals,
     allowed: dict[str, frozenset[str]],
 ) -> Signature:
     for _, kind, _, _ in (*inputs, *outputs):
@@ -93,26 +93,18 @@ def _make(
 
 @cache
 def _standard(domain: str, op_type: str, version: int) -> Signature | None:
-    try:
-        schema = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
+    schema = opsets.in_force(domain, op_type, version)
+    if schema is None:
         return None
 
-    def formals(
-        side: list[onnx.defs.OpSchema.FormalParameter],
-    ) -> tuple[tuple[str, str, bool, bool], ...]:
-        return tuple((f.name, f.type_str, f.option == _VARIADIC, f.is_homogeneous) for f in side)
+    def formals(side: tuple[opsets.Formal, ...]) -> _Formals:
+        return tuple((f.name, f.parameter, f.variadic, f.homogeneous) for f in side)
 
-    allowed = {
-        constraint.type_param_str: frozenset(constraint.allowed_type_strs)
-        for constraint in schema.type_constraints
-    }
-    return _make(
-        schema.since_version, formals(list(schema.inputs)), formals(list(schema.outputs)), allowed
-    )
+    allowed = {formal.parameter: formal.types for formal in (*schema.inputs, *schema.outputs)}
+    return _make(schema.version, formals(schema.inputs), formals(schema.outputs), allowed)
 
 
-def _contrib_formals(text: str) -> tuple[tuple[str, str, bool, bool], ...]:
+def _contrib_formals(text: str) -> _Formals:
     formals = []
     for word in text.split():
         name, _, kind = word.partition(":")
