@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.clone import captured
 from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.walk import scopes, subgraphs
+from vlmpass.ir_tools.walk import holds_graphs, scopes
 from vlmpass.passes.base import Pass
 
 __all__ = ["TopologicalSort"]
@@ -29,57 +31,64 @@ class TopologicalSort(Pass):
 
     def run(self, model: ir.Model) -> bool:
         """Sort what is out of order."""
-        owners = [model.graph, *(function.graph for function in model.functions.values())]
-        unsorted = [graph for graph in owners if not _in_order(graph, set())]
-        for graph in unsorted:
-            try:
-                graph.sort()
-            except ValueError:
-                raise Refused(str(self), [_circle(model)]) from None
-        return bool(unsorted)
+        orders = [(scope.graph, _sorted(scope.graph)) for scope in scopes(model)]
+        circles = [_circle(graph) for graph, order in orders if len(order) < len(graph)]
+        if circles:
+            raise Refused(str(self), circles)
+        changed = False
+        for graph, order in orders:
+            if order != list(graph):
+                graph.extend(order)
+                changed = True
+        return changed
 
 
-def _in_order(graph: ir.Graph, seen: set[ir.Node]) -> bool:
-    for node in graph:
-        for value in node.inputs:
-            producer = None if value is None else value.producer()
-            if producer is not None and producer.graph is not None and producer not in seen:
-                return False
-        if not all(_in_order(inner, seen) for inner in subgraphs(node)):
-            return False
-        seen.add(node)
-    return True
+def _sorted(graph: ir.Graph | ir.Function) -> list[ir.Node]:
+    """Return the nodes, producers first; those before a circle are left out.
+
+    From the end on, the last node that nobody waits for is taken: what can stay stays.
+    """
+    nodes = list(graph)
+    places = {node: place for place, node in enumerate(nodes)}
+    producers = [[places[each] for each in _producers(node)] for node in nodes]
+    users = Counter(place for each in producers for place in each)
+    ready = [-place for place in range(len(nodes)) if not users[place]]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        place = -heapq.heappop(ready)
+        order.append(nodes[place])
+        for producer in producers[place]:
+            users[producer] -= 1
+            if not users[producer]:
+                heapq.heappush(ready, -producer)
+    return order[::-1]
 
 
-def _circle(model: ir.Model) -> Refusal:
+def _circle(graph: ir.Graph | ir.Function) -> Refusal:
     """Name the nodes of one circle, each a producer of the one before it."""
-    for scope in scopes(model):
-        done: set[ir.Node] = set()
-        for start in scope.graph:
-            path = {start: _producers(start)} if start not in done else {}
-            while path:
-                node = next(reversed(path))
-                producer = next(path[node], None)
-                if producer is None:
-                    done.add(node)
-                    del path[node]
-                elif producer in path:
-                    nodes = list(path)
-                    circle = nodes[nodes.index(producer) :]
-                    names = " <- ".join(name_node(each) for each in [*circle, producer])
-                    return Refusal(name_node(producer), f"it depends on itself: {names}")
-                elif producer not in done:
-                    path[producer] = _producers(producer)
+    done: set[ir.Node] = set()
+    for start in graph:
+        path = {start: iter(_producers(start))} if start not in done else {}
+        while path:
+            node = next(reversed(path))
+            producer = next(path[node], None)
+            if producer is None:
+                done.add(node)
+                del path[node]
+            elif producer in path:
+                nodes = list(path)
+                circle = nodes[nodes.index(producer) :]
+                names = " <- ".join(name_node(each) for each in [*circle, producer])
+                return Refusal(name_node(producer), f"it depends on itself: {names}")
+            elif producer not in done:
+                path[producer] = iter(_producers(producer))
     raise AssertionError("a graph without a circle can be sorted")
 
 
-def _producers(node: ir.Node) -> Iterator[ir.Node]:
-    """Yield the nodes beside this one that it depends on, also from within its subgraphs."""
-    pending = [node]
-    while pending:
-        each = pending.pop()
-        for value in each.inputs:
-            producer = None if value is None else value.producer()
-            if producer is not None and producer.graph is node.graph:
-                yield producer
-        pending.extend(inner for graph in subgraphs(each) for inner in graph)
+def _producers(node: ir.Node) -> list[ir.Node]:
+    """Return the nodes beside this one that it depends on, also from within its subgraphs."""
+    used = [*node.inputs, *(captured(node) if holds_graphs(node) else ())]
+    producers = [None if value is None else value.producer() for value in used]
+    beside = [each for each in producers if each is not None and each.graph is node.graph]
+    return list(dict.fromkeys(beside))

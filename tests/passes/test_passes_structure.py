@@ -79,6 +79,32 @@ def test_sort_refuses_a_circle_by_name() -> None:
     ) in str(caught.value)
 
 
+def test_sort_takes_a_branch_that_the_caller_gives_as_it_is() -> None:
+    m = model(
+        """g (float[2] x, bool c) => (float[2] z) { z = l.f(c, x) }
+        <domain: "l", opset_import: ["" : 17]> f (c, p) => (r) { r = Neg(q)  q = If(c) }""",
+        '<ir_version: 8, opset_import: ["" : 17, "l" : 1]>\n',
+    )
+    (function,) = m.functions.values()
+    choice = function[1]
+    for name in ("then_branch", "else_branch"):
+        choice.attributes.add(ir.RefAttr(name, "body", ir.AttributeType.GRAPH))
+    assert TopologicalSort().run(m)
+    assert [node.op_type for node in function] == ["If", "Neg"]
+    assert all(attribute.is_ref() for attribute in choice.attributes.values())
+    assert not TopologicalSort().run(m)
+
+
+def test_sort_refuses_a_node_whose_branch_uses_it() -> None:
+    m = model(
+        """g (float[2] x, bool c) => (float[2] z) { ["if"] z = If(c) <
+        then_branch = t () => (float[2] y) { y = Neg(z) },
+        else_branch = e () => (float[2] w) { w = Abs(x) }> }"""
+    )
+    with pytest.raises(Refused, match="it depends on itself: node 'if'"):
+        TopologicalSort().run(m)
+
+
 # remove-unused
 
 
