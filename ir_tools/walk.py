@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -13,6 +13,8 @@ __all__ = [
     "all_nodes",
     "all_values",
     "holds_graphs",
+    "needed_among",
+    "operands_first",
     "scopes",
     "subgraphs",
     "tensor_slots",
@@ -179,3 +181,40 @@ def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
         for node in scope.graph:
             for attribute in list(node.attributes.values()):
                 yield from _attribute_slots(scope, node, attribute)
+
+
+def needed_among(values: Iterable[ir.Value | None], nodes: Collection[ir.Node]) -> set[ir.Node]:
+    """Return those of some connected nodes that values are computed by."""
+    pending = list(values)
+    needed: set[ir.Node] = set()
+    while pending:
+        value = pending.pop()
+        node = None if value is None else value.producer()
+        if node is not None and node in nodes and node not in needed:
+            needed.add(node)
+            pending.extend(node.inputs)
+    return needed
+
+
+def operands_first(
+    value: ir.Value,
+    operands: Callable[[ir.Value], Iterable[ir.Value]],
+    done: Container[ir.Value],
+) -> Iterator[ir.Value]:
+    """Yield what a value is computed from and then the value, however deep the graph is.
+
+    Args:
+        value: Where to start.
+        operands: What must come before a value.
+        done: What came already; the caller adds each value that it gets.
+    """
+    pending = [value]
+    while pending:
+        top = pending[-1]
+        missing = [] if top in done else [each for each in operands(top) if each not in done]
+        if missing:
+            pending += missing
+            continue
+        if top not in done:
+            yield top
+        pending.pop()

@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import onnx
 
+from vlmpass.ir_tools.varint import to_varint
+
 __all__ = ["WireError", "without_payloads"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -123,7 +125,7 @@ class _Walk:
         if child is None:
             return None
         inner = self.message(body.start, body.stop, child, depth + 1)
-        return [_to_varint(tag) + _to_varint(sum(map(len, inner))), *inner]
+        return [to_varint(tag) + to_varint(sum(map(len, inner))), *inner]
 
     def _varint(self, at: int, stop: int) -> tuple[int, int]:
         value = shift = 0
@@ -135,15 +137,6 @@ class _Walk:
                 return value, at
             shift += 7
         raise WireError(f"the number at byte {at} has no end", cut_short=at >= stop)
-
-
-def _to_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _reference(key: str, payload: range) -> bytes:

@@ -15,6 +15,7 @@ from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.pattern import Op
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleError, build
 from vlmpass.ir_tools.tape import Tape
+from vlmpass.ir_tools.walk import needed_among
 
 __all__ = ["Proposal", "propose"]
 
@@ -90,13 +91,7 @@ def _still_used(
     """Return what goes when the replacement itself uses some of the matched values."""
     used = [value for node in tape.nodes for value in node.inputs]
     used += [new for _, new in pairs]
-    kept: set[ir.Node] = set()
-    while used:
-        value = used.pop()
-        node = None if value is None else value.producer()
-        if node is not None and node in gone and node not in kept:
-            kept.add(node)
-            used.extend(node.inputs)
+    kept = needed_among(used, gone)
     return [node for node in gone if node not in kept]
 
 

@@ -9,11 +9,11 @@ import re
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeVar
 
 import onnx_ir as ir
 
@@ -54,17 +54,37 @@ class RunError(VerifyError):
         return any(text in self.reason for text in _LIMITS)
 
 
-class AnyRunner(AbstractContextManager["AnyRunner"], Protocol):
-    """What runs a model: whole, or piece by piece."""
+_Self = TypeVar("_Self", bound="AnyRunner")
 
+
+class AnyRunner(ABC):
+    """What runs a model, whole or piece by piece; leaving its context closes it."""
+
+    @abstractmethod
     def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
         """Return the outputs by name; they stay readable until the end of the context."""
 
+    @abstractmethod
     def stop(self) -> None:
         """Let go of processes and memory; what `run` returned stays readable."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything, what `run` returned included."""
 
-class Runner:
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Runner(AnyRunner):
     """Runs a model on the CPU, in a child process that loads it once.
 
     ONNX Runtime gets a file's path, never bytes, and maps its weights; an `ir.Model` is staged as a
@@ -150,17 +170,6 @@ class Runner:
         """End the process and remove the temporary files, the outputs among them."""
         self.stop()
         self._folder.cleanup()
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _start(self) -> None:
         # The child finds modules exactly where this process does.

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import excerpt
-from vlmpass.ir_tools.run.runner import Optimization, Runner
+from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, Runner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, segments
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
@@ -57,7 +56,7 @@ def _listed(given: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
     }
 
 
-class SegmentRunner:
+class SegmentRunner(AnyRunner):
     """Runs a model piece by piece; for the rest it is like `Runner`.
 
     Args:
@@ -124,17 +123,6 @@ class SegmentRunner:
         for runner in self._runners:
             runner.close()
         self._runners.clear()
-
-    def __enter__(self) -> SegmentRunner:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run_segment(self, segment: Segment, held: Sequence[_Held], watch: Watch | None) -> None:
         piece = self._extract(segment)

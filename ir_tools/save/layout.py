@@ -34,11 +34,6 @@ class Layout(enum.Enum):
         """Whether the shard limit holds; the other two were asked for by name."""
         return self not in (Layout.SINGLE, Layout.INLINE)
 
-    @property
-    def prescribes_names(self) -> bool:
-        """Whether someone looks the data files up by these very names."""
-        return self in (Layout.HF, Layout.SAFETENSORS)
-
 
 def layout_of(name: Layout | str) -> Layout:
     """Return the layout of a name.

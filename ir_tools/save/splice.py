@@ -9,6 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from vlmpass.ir_tools.varint import to_varint
+
 __all__ = ["mark", "spliced"]
 
 _MAGIC = bytes.fromhex("8f3ac17e55d2096bb4e0f6713d9a28cc")
@@ -18,15 +20,6 @@ _MARK_BYTES = len(_MAGIC) + 8
 def mark(number: int) -> bytes:
     """Return what stands for weight `number` in a message."""
     return _MAGIC + number.to_bytes(8, "little")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
@@ -70,7 +63,7 @@ class _Splicer:
             if first < len(self.marks) and self.marks[first] < end:
                 inner, length = self.payload(payload, end, self.marks[first])
                 tag_end = _read_varint(self.data, position)[1]
-                head = self.data[copied:tag_end] + _varint(length)
+                head = self.data[copied:tag_end] + to_varint(length)
                 pieces += [head, *inner]
                 total += len(head) + length
                 copied = end

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.shapes.algebra import Dim
 from vlmpass.ir_tools.shapes.facts import Facts
 from vlmpass.ir_tools.shapes.lower import Lowering
+from vlmpass.ir_tools.walk import needed_among
 
 __all__ = ["Part", "cost_of", "plan", "private_nodes", "still_needed", "vectors_among", "write"]
 
@@ -147,12 +148,4 @@ def vectors_among(nodes: Sequence[ir.Node], facts: Facts) -> list[ir.Value]:
 
 def still_needed(parts: Sequence[Part], nodes: Sequence[ir.Node]) -> int:
     """Return how many of some nodes compute the vectors among the parts."""
-    pending = [part.value for part in parts if part.vector]
-    needed: set[ir.Node] = set()
-    while pending:
-        value = pending.pop()
-        node = None if value is None else value.producer()
-        if node is not None and node in nodes and node not in needed:
-            needed.add(node)
-            pending.extend(node.inputs)
-    return len(needed)
+    return len(needed_among((part.value for part in parts if part.vector), nodes))

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array, can_evaluate, evaluate
 from vlmpass.ir_tools.types.offline import constant_tensor
+from vlmpass.ir_tools.walk import operands_first
 from vlmpass.ir_tools.weights import algebra, as_weight
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression, Held
@@ -68,18 +69,8 @@ class Constants:
         """Return a value as a lazy tensor; None if it varies or is beyond what can be said."""
         if value is None:
             return None
-        pending = [value]
-        while pending:
-            top = pending[-1]
-            if top in self._found:
-                pending.pop()
-                continue
-            missing = [v for v in self._needs(top) if v not in self._found]
-            if missing:
-                pending += missing
-                continue
-            self._found[top] = self._express(top)
-            pending.pop()
+        for each in operands_first(value, self._needs, self._found):
+            self._found[each] = self._express(each)
         return self._found[value]
 
     def small(self, value: ir.Value | None) -> Array | None:

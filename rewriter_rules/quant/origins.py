@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.ir_tools.walk import operands_first, subgraphs
 
 __all__ = ["Origin", "Origins"]
 
@@ -44,19 +44,8 @@ class Origins:
 
     def of(self, value: ir.Value) -> Origin:
         """Return what a value comes from."""
-        pending = [value]
-        while pending:
-            top = pending[-1]
-            if top in self._found:
-                pending.pop()
-                continue
-            inputs = self._inputs(top)
-            missing = [each for each in inputs if each not in self._found]
-            if missing:
-                pending += missing
-                continue
-            self._found[top] = self._of(top, inputs)
-            pending.pop()
+        for each in operands_first(value, self._inputs, self._found):
+            self._found[each] = self._of(each)
         return self._found[value]
 
     @staticmethod
@@ -66,14 +55,14 @@ class Origins:
             return []
         return [each for each in node.inputs if each is not None]
 
-    def _of(self, value: ir.Value, inputs: list[ir.Value]) -> Origin:
+    def _of(self, value: ir.Value) -> Origin:
         if constant_tensor(value) is not None:
             return Origin()
         node = value.producer()
         if node is None:
             return self._outside(value)
-        origins = [self._found[each] for each in inputs]
-        known = bool(inputs) and not node.domain and not any(subgraphs(node))
+        origins = [self._found[each] for each in self._inputs(value)]
+        known = bool(origins) and not node.domain and not any(subgraphs(node))
         return Origin(
             not known or any(each.varies for each in origins),
             node.op_type in _UNPACKS or any(each.unpacks for each in origins),
