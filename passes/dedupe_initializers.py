@@ -11,11 +11,10 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.errors import VlmpassError
-from vlmpass.ir_tools.save import parse_size
 from vlmpass.ir_tools.walk import subgraphs
 from vlmpass.ir_tools.weights import as_weight
-from vlmpass.passes.base import OptionError, Pass
+from vlmpass.passes.base import Pass
+from vlmpass.passes.values import size_in_bytes
 
 __all__ = ["DedupeInitializers"]
 
@@ -41,15 +40,12 @@ class DedupeInitializers(Pass):
     def __post_init__(self) -> None:
         """Check that the limit is a size."""
         super().__post_init__()
-        try:
-            parse_size(self.limit)
-        except VlmpassError as error:
-            raise OptionError("limit", error.problem, remedy=error.remedy) from None
+        size_in_bytes("limit", self.limit)
 
     @without_collector
     def run(self, model: ir.Model) -> bool:
         """Merge equal initializers of the graph and its subgraphs."""
-        return _Shared(model.graph, parse_size(self.limit)).visit(model.graph)
+        return _Shared(model.graph, size_in_bytes("limit", self.limit)).visit(model.graph)
 
 
 _Type = tuple[ir.DataType, tuple[int, ...]]

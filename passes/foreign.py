@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import adopt
 from vlmpass.passes.base import OptionError, Pass
+from vlmpass.passes.values import imported
 
 __all__ = ["Foreign"]
 
@@ -40,15 +40,7 @@ class Foreign(Pass):
         return result.modified
 
     def _pass(self) -> ir.passes.PassBase:
-        module, _, path = self.class_.partition(":")
-        if not module or not path:
-            raise OptionError("class", f"'{self.class_}' is not of the form package.module:Class")
-        try:
-            found: object = importlib.import_module(module)
-            for part in path.split("."):
-                found = getattr(found, part)
-        except (ImportError, AttributeError) as error:
-            raise OptionError("class", f"{self.class_} cannot be imported: {error}") from error
+        found = imported("class", self.class_, "package.module:Class")
         if not (isinstance(found, type) and issubclass(found, ir.passes.PassBase)):
             raise OptionError("class", f"{self.class_} is no class derived from ir.passes.PassBase")
         try:

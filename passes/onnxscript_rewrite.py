@@ -6,7 +6,6 @@ new initializer overwrites none, a reused value keeps its name and rules that lo
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from vlmpass.ir_tools.rewrite import Declined, NoFixpoint, Order, make_way
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import OptionError, Pass
+from vlmpass.passes.values import imported
 
 if TYPE_CHECKING:
     from onnxscript.rewriter import RewriteRule  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -58,7 +58,7 @@ class OnnxscriptRewrite(Pass):
             )
         from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
-        found = _named(self.rules)
+        found = imported("rules", self.rules, "package.module:attribute")
         rules: list[RewriteRule] = []
         for rule in found if isinstance(found, (RewriteRuleSet, list, tuple)) else [found]:
             if not isinstance(rule, RewriteRule):
@@ -67,19 +67,6 @@ class OnnxscriptRewrite(Pass):
                 raise OptionError("rules", f"rule {rule} makes functions, which is not supported")
             rules.append(rule)
         return rules
-
-
-def _named(text: str) -> object:
-    module, _, path = text.partition(":")
-    if not module or not path:
-        raise OptionError("rules", f"'{text}' is not of the form package.module:attribute")
-    try:
-        found: object = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise OptionError("rules", f"{text} cannot be imported: {error}") from error
-    return found
 
 
 class _Driver:

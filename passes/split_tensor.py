@@ -18,14 +18,15 @@ from vlmpass.ir_tools.edit import (
     remove_unused_constant,
     stand_in,
 )
-from vlmpass.ir_tools.errors import Refusal, Refused, VlmpassError
+from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.save import format_size, parse_size
+from vlmpass.ir_tools.save import format_size
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.walk import TensorSlot, tensor_slots
 from vlmpass.ir_tools.weights import Weight, as_weight, take
-from vlmpass.passes.base import OptionError, Pass
+from vlmpass.passes.base import Pass
+from vlmpass.passes.values import size_in_bytes
 from vlmpass.rewriter_rules.parts import FORMS, Parts, join
 
 __all__ = ["SplitTensor"]
@@ -50,14 +51,11 @@ class SplitTensor(Pass):
     def __post_init__(self) -> None:
         """Check that the limit is a size."""
         super().__post_init__()
-        try:
-            parse_size(self.limit)
-        except VlmpassError as error:
-            raise OptionError("limit", error.problem, remedy=error.remedy) from None
+        size_in_bytes("limit", self.limit)
 
     def run(self, model: ir.Model) -> bool:
         """Split in place."""
-        limit = parse_size(self.limit)
+        limit = size_in_bytes("limit", self.limit)
         large = [slot for slot in tensor_slots(model) if _nbytes(slot.tensor) > limit]
         if not large:
             return False
