@@ -50,6 +50,9 @@ class Pipeline:
         simplify: Instead of passes: leave as few nodes as possible.
         fuse: Instead of passes: make normalisations and activations one operator each, of the
             ``standard`` or ONNX Runtime's own, ``ort``.
+        keep_io: With an element type: inputs and outputs keep theirs, with Casts at the border.
+        calibrate: With half precision: ``random``, or an .npz file of inputs, to find with what
+            would overflow; that stays float32.
         instruments: What else happens around each pass.
 
     Raises:
@@ -66,9 +69,11 @@ class Pipeline:
         quant: str | None = None,
         simplify: bool = False,
         fuse: str | None = None,
+        keep_io: bool = False,
+        calibrate: str | None = None,
         instruments: Sequence[Instrument] = (),
     ) -> None:
-        self._intent = Intent(opset, dtype, target, quant, simplify, fuse)
+        self._intent = Intent(opset, dtype, target, quant, simplify, fuse, keep_io, calibrate)
         if passes is not None and self._intent != Intent(target=target):
             raise PipelineError(
                 "passes say everything, and an opset, element type or the like was given too",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.opsets import OLDEST_OPSET, default_opset, newest_opset
 from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.passes.kinds import write_word
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
@@ -27,12 +29,8 @@ __all__ = [
     "parse_opset",
 ]
 
-DTYPES: Mapping[str, str] = {
-    "float32": "repair-types,unify-dtype{to=float32}",
-    "float16": "repair-types,mixed-precision{to=float16}",
-    "bfloat16": "repair-types,mixed-precision{to=bfloat16}",
-}
-"""The element types that can be asked for, and the passes that bring a model to each."""
+DTYPES = ("float32", "float16", "bfloat16")
+"""The element types that can be asked for."""
 
 SIMPLIFY = (
     "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,simplify,"
@@ -107,10 +105,13 @@ class Intent:
         quant: What linear layers with packed weights become; None leaves them.
         simplify: Whether to leave as few nodes as possible.
         fuse: Whose operators normalisations and activations become; None leaves them.
+        keep_io: Whether inputs and outputs keep their element types.
+        calibrate: What to find values too large for half precision with: ``random`` inputs or an
+            .npz file of inputs; None measures nothing.
 
     Raises:
-        PipelineError: There is no such opset, type, target or choice, or the target reads older
-            opsets only.
+        PipelineError: There is no such opset, type, target or choice, the target reads older
+            opsets only, or an option of element types is given without one.
     """
 
     opset: int | str | None = None
@@ -119,6 +120,8 @@ class Intent:
     quant: str | None = None
     simplify: bool = False
     fuse: str | None = None
+    keep_io: bool = False
+    calibrate: str | None = None
 
     def __post_init__(self) -> None:
         if self.opset is not None:
@@ -131,11 +134,25 @@ class Intent:
             raise nearest(self.quant, QUANT, "form of a quantised layer")
         if self.fuse is not None and self.fuse not in FUSE:
             raise nearest(self.fuse, FUSE, "set of operators to fuse to")
+        self._check_type_options()
         limits = self.limits
         if limits is not None and isinstance(self.opset, int) and self.opset > limits.opset:
             raise PipelineError(
                 f"{self.target} reads opset {limits.opset} at most, not {self.opset}",
                 remedy=f"ask for opset {limits.opset}",
+            )
+
+    def _check_type_options(self) -> None:
+        if self.keep_io and self.dtype is None:
+            raise PipelineError("keep-io is about a change of types", remedy="give a dtype too")
+        if self.calibrate is not None and self.dtype not in ("float16", "bfloat16"):
+            raise PipelineError(
+                "calibration is for half precision", remedy="give dtype float16 or bfloat16 too"
+            )
+        if self.calibrate not in (None, "random") and not Path(str(self.calibrate)).is_file():
+            raise PipelineError(
+                f"there is no file of inputs '{self.calibrate}'",
+                remedy="give an .npz file, or random",
             )
 
     @property
@@ -155,11 +172,18 @@ class Intent:
         if self.simplify:
             parts.append(SIMPLIFY)
         if self.dtype is not None:
-            parts.append(DTYPES[self.dtype])
+            parts.append(self._dtype_part(self.dtype))
         parts += self._opset_parts(model)
         if self.fuse is not None:
             parts.append(f"infer,fuse{{emit={self.fuse}}}")
         return ",".join(parts)
+
+    def _dtype_part(self, dtype: str) -> str:
+        options = [f"to={dtype}", *(["keep-io=true"] if self.keep_io else [])]
+        if self.calibrate is not None:
+            options.append(f"calibrate={write_word(self.calibrate)}")
+        name = "unify-dtype" if dtype == "float32" else "mixed-precision"
+        return f"repair-types,{name}{{{' '.join(options)}}}"
 
     def _opset_parts(self, model: ir.Model) -> list[str]:
         parts: list[str] = []

@@ -340,3 +340,14 @@ def test_packed_layers_become_one_node_each(door, tmp_path):
     assert (code, err) == (0, "")
     assert "equal" in text
     assert "MatMulNBits" in {node.op_type for node in load(out).graph}
+
+
+def test_half_precision_inside_with_the_types_of_before_at_the_border(door, tmp_path):
+    source, out = EXPORTS / "text.float32.ts17.onnx", tmp_path / "out.onnx"
+    wanted = ("--dtype", "float16", "--keep-io", "--calibrate", "random")
+    code, text, err = door("convert", source, out, *wanted)
+    assert (code, err) == (0, "")
+    assert "equal" in text
+    made = load(out)
+    assert ir.DataType.FLOAT16 not in {value.dtype for value in made.graph.outputs}
+    assert ir.DataType.FLOAT16 in {value.dtype for value in made.graph.initializers.values()}

@@ -35,6 +35,18 @@ def convert(
         str | None,
         typer.Option(metavar="TYPE", help="Compute in float32, float16 or bfloat16."),
     ] = None,
+    keep_io: Annotated[
+        bool,
+        typer.Option("--keep-io", help="With --dtype: inputs and outputs keep their types."),
+    ] = False,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="With half precision: random, or an .npz file of inputs, to find what overflows"
+            " and keep it in float32.",
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Keep within what this runtime reads: ort-cpu."),
@@ -146,6 +158,8 @@ def convert(
             quant=quant,
             simplify=simplify,
             fuse=fuse,
+            keep_io=keep_io,
+            calibrate=calibrate,
             instruments=instruments,
         )
         report = pipeline.convert(
