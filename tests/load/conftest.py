@@ -1,10 +1,11 @@
-"""Peak memory of code, in a process of its own."""
+"""Folders of models to load, and the peak memory of code in a process of its own."""
 
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from load_external import DATA
 
 
 @pytest.fixture
@@ -30,3 +31,24 @@ def peak_mb(tmp_path):
         return float(done.stdout)
 
     return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "secret.bin").write_bytes(DATA)
+    (tmp_path / "model" / "w.bin").write_bytes(DATA)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def link(tmp_path):
+    """Make a symbolic link, or skip the test where the system does not allow it."""
+
+    def make(path, target):
+        try:
+            path.symlink_to(target)
+        except OSError:
+            pytest.skip("no symbolic links here")
+
+    return make

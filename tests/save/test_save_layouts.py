@@ -8,29 +8,19 @@ import pytest
 from onnx import TensorProto, helper
 from safetensors import safe_open
 from save_models import (
-    BYTES,
     compute,
     contents,
     model_of,
     names,
     references,
     weights,
-    write_chain,
     write_inline,
 )
+from save_scaled import LIMIT
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import Layout, save
-
-LIMIT = 2 * BYTES + 4096 + 100
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "out").mkdir()
-    return write_chain(tmp_path / "in" / "big.onnx")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +37,7 @@ def source(tmp_path):
     ],
 )
 def test_names_limit_and_results(source, tmp_path, layout, limit, data):
-    out = tmp_path / "out" / "m.onnx"
+    out = tmp_path / "o" / "m.onnx"
     report = save(load(source), out, layout=layout, shard_size=limit)
     assert names(out.parent) == sorted(["m.onnx", *data])
     np.testing.assert_array_equal(compute(out), compute(source))
@@ -63,13 +53,13 @@ def test_names_limit_and_results(source, tmp_path, layout, limit, data):
 
 
 def test_layout_may_be_given_as_a_value(source, tmp_path):
-    save(load(source), tmp_path / "out" / "m.onnx", layout=Layout.HF)
-    assert (tmp_path / "out" / "m.onnx_data").exists()
+    save(load(source), tmp_path / "o" / "m.onnx", layout=Layout.HF)
+    assert (tmp_path / "o" / "m.onnx_data").exists()
 
 
 def test_unknown_layout_names_the_known_ones(source, tmp_path):
     with pytest.raises(SaveError, match=r"no layout 'hff'.*hf, single"):
-        save(load(source), tmp_path / "out" / "m.onnx", layout="hff")
+        save(load(source), tmp_path / "o" / "m.onnx", layout="hff")
 
 
 @pytest.mark.parametrize("layout", list(Layout))
@@ -102,7 +92,7 @@ def test_large_tensors_start_where_runtimes_can_map_them(tmp_path):
 
 
 def test_safetensors_files_are_read_by_safetensors(source, tmp_path):
-    out = tmp_path / "out" / "m.onnx"
+    out = tmp_path / "o" / "m.onnx"
     save(load(source), out, layout="safetensors", shard_size=LIMIT)
     found = {}
     for path in sorted(out.parent.glob("*.safetensors")):
@@ -172,11 +162,11 @@ def test_types_that_safetensors_lacks_are_stored_as_bytes(tmp_path):
 
 def test_text_forms_are_chosen_by_suffix_and_load_again(source, tmp_path):
     for suffix, start in (("textproto", b"ir_version"), ("json", b"{"), ("onnxtxt", b"<")):
-        out = tmp_path / "out" / f"m.{suffix}"
+        out = tmp_path / "o" / f"m.{suffix}"
         report = save(load(source), out)
         assert out.read_bytes().lstrip().startswith(start)
         assert report.files[1].name == f"m.{suffix}.data"
-        back = tmp_path / "out" / "back.onnx"
+        back = tmp_path / "o" / "back.onnx"
         save(load(out), back)
         np.testing.assert_array_equal(compute(back), compute(source))
 
@@ -186,14 +176,14 @@ def test_a_text_form_that_cannot_hold_the_model_is_refused(source, tmp_path):
     quantised = ir.tensor(np.array([1, -2, 3], np.int8).astype(ml_dtypes.int4), name="q")
     model.graph.register_initializer(ir.Value(name="q", const_value=quantised))
     with pytest.raises(SaveError, match=r"onnxtxt form cannot hold this model; write \.textproto"):
-        save(model, tmp_path / "out" / "m.onnxtxt")
-    assert names(tmp_path / "out") == []
+        save(model, tmp_path / "o" / "m.onnxtxt")
+    assert names(tmp_path / "o") == []
 
 
 def test_what_onnxtxt_has_no_place_for_is_reported(source, tmp_path):
     model = load(source)
     next(iter(model.graph)).doc_string = "first"
-    report = save(model, tmp_path / "out" / "m.onnxtxt")
+    report = save(model, tmp_path / "o" / "m.onnxtxt")
     assert report.notes == (".onnxtxt holds no doc_string or metadata_props",)
 
 

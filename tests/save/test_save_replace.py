@@ -21,28 +21,13 @@ from save_models import (
     write_chain,
     write_inline,
 )
+from save_scaled import scaled
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
-from vlmpass.ir_tools.weights import as_weight, scale
 
 LIMIT = BYTES + 4096 + 100
-
-
-def scaled(path: Path, factor: float = 2.0) -> ir.Model:
-    """Load a chain with every weight multiplied."""
-    model = load(path)
-    for value in model.graph.initializers.values():
-        value.const_value = scale(as_weight(value.const_value), np.array(factor, np.float32))
-    return model
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "o").mkdir()
-    return write_chain(tmp_path / "in" / "big.onnx")
 
 
 @pytest.mark.parametrize("layout", ["default", "hf", "single", "inline", "safetensors"])
