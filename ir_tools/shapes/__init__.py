@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes import compute, elementwise, layout
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
-from vlmpass.ir_tools.shapes.facts import UNKNOWN, Facts, Known, visit_scope
+from vlmpass.ir_tools.shapes.facts import Facts, visit_scope
+from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
 from vlmpass.ir_tools.shapes.roots import constant_of, is_constant, node_tensor
 
 __all__ = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, product, sub
+from vlmpass.ir_tools.shapes.call import Call, Rule
 from vlmpass.ir_tools.shapes.elementwise import broadcast
-from vlmpass.ir_tools.shapes.facts import MOST_ELEMENTS, UNKNOWN, Call, Known, Rule
+from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
 from vlmpass.ir_tools.shapes.roots import node_tensor
 
 __all__ = ["RULES"]

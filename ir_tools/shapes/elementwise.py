@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
-from vlmpass.ir_tools.shapes.facts import Call, Known, Rule
+from vlmpass.ir_tools.shapes.call import Call, Rule
+from vlmpass.ir_tools.shapes.known import Known
 
 __all__ = ["RULES", "broadcast"]
 

@@ -8,52 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
+from vlmpass.ir_tools.shapes.call import Call, Rule
+from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
 from vlmpass.ir_tools.shapes.roots import constant_of, is_constant
 from vlmpass.ir_tools.walk import Scope, holds_graphs, subgraphs
 
-__all__ = ["UNKNOWN", "Call", "Facts", "Known", "Rule", "visit_scope"]
+__all__ = ["Facts", "visit_scope"]
 
-MOST_ELEMENTS = 64
 _TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
-class Known(NamedTuple):
-    """What is proven about one value.
-
-    Attributes:
-        shape: The size of every axis, None if the rank is not known.
-        elements: All elements in row-major order, for small integers and bools (0 and 1).
-    """
-
-    shape: tuple[Dim, ...] | None = None
-    elements: tuple[Dim, ...] | None = None
-
-    @property
-    def static(self) -> tuple[int, ...] | None:
-        """The shape if every axis has a known size."""
-        if self.shape is None:
-            return None
-        sizes = tuple(dim for dim in self.shape if isinstance(dim, int))
-        return sizes if len(sizes) == len(self.shape) else None
-
-    @property
-    def numbers(self) -> tuple[int, ...] | None:
-        """The elements if every one is a known number."""
-        if self.elements is None:
-            return None
-        numbers = tuple(item for item in self.elements if isinstance(item, int))
-        return numbers if len(numbers) == len(self.elements) else None
-
-
-UNKNOWN = Known()
 _DECIDES = frozenset(
     {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or", "Xor"}
 )
@@ -62,7 +32,6 @@ _KEEPS_TYPE = frozenset(
      "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split",
      "Slice", "Gather", "Expand", "Tile", "ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin"}
 )  # fmt: skip
-Rule = Callable[["Call"], "Known | Sequence[Known]"]
 
 
 class Facts:
@@ -299,82 +268,6 @@ class Facts:
         items = tuple(self.algebra.element(value, index) for index in range(count))
         self._known[value] = Known(known.shape, items)
         return items
-
-
-class Call:
-    """One node as its rule sees it."""
-
-    __slots__ = ("__dict__", "facts", "node", "opset")
-
-    def __init__(self, facts: Facts, node: ir.Node, opset: int) -> None:
-        self.facts = facts
-        self.node = node
-        self.opset = opset
-
-    @cached_property
-    def algebra(self) -> Algebra:
-        """The algebra of the analysis."""
-        return self.facts.algebra
-
-    def input(self, index: int) -> ir.Value | None:
-        """Return an input, None if absent."""
-        inputs = self.node.inputs
-        return inputs[index] if index < len(inputs) else None
-
-    def known(self, index: int) -> Known:
-        """Return what is known about an input."""
-        return self.facts[self.input(index)]
-
-    def shape(self, index: int) -> tuple[Dim, ...] | None:
-        """Return the shape of an input."""
-        return self.facts[self.input(index)].shape
-
-    def elements(self, index: int) -> tuple[Dim, ...] | None:
-        """Return the elements of an input; those of a small int64 tensor always exist."""
-        return self.facts.elements(self.input(index))
-
-    def numbers(self, index: int) -> tuple[int, ...] | None:
-        """Return the elements of an input if all are known numbers."""
-        return self.known(index).numbers
-
-    def has(self, index: int) -> bool:
-        """Whether an optional input is there."""
-        return self.input(index) is not None
-
-    def attribute(self, name: str) -> ir.Attr | None:
-        """Return an attribute, None if absent; KeyError for one that a function's caller gives."""
-        attribute = self.node.attributes.get(name)
-        if attribute is not None and attribute.is_ref():
-            raise KeyError(name)
-        return attribute
-
-    def get_int(self, name: str, default: int) -> int:
-        """Return an integer attribute."""
-        attribute = self.attribute(name)
-        return default if attribute is None else attribute.as_int()
-
-    def get_ints(self, name: str) -> tuple[int, ...] | None:
-        """Return an integer list attribute, None if absent."""
-        attribute = self.attribute(name)
-        return None if attribute is None else tuple(attribute.as_ints())
-
-    def get_string(self, name: str, default: str) -> str:
-        """Return a string attribute."""
-        attribute = self.attribute(name)
-        return default if attribute is None else attribute.as_string()
-
-    def axes(self, index: int, name: str = "axes") -> tuple[int, ...] | None:
-        """Return axes given by an input or, in older opsets, by an attribute."""
-        return self.numbers(index) if self.has(index) else self.get_ints(name)
-
-    def fresh(self, rank: int, output: int = 0) -> tuple[Dim, ...]:
-        """Return an unknown shape of a known rank."""
-        value = self.node.outputs[output]
-        return tuple(self.algebra.axis(value, axis) for axis in range(rank))
-
-    def of_rank(self, rank: int | None) -> Known:
-        """Return what is known if only the rank is."""
-        return UNKNOWN if rank is None else Known(self.fresh(rank))
 
 
 def visit_scope(

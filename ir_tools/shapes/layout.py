@@ -16,8 +16,9 @@ from vlmpass.ir_tools.shapes.algebra import (
     product,
     sub,
 )
+from vlmpass.ir_tools.shapes.call import Call, Rule
 from vlmpass.ir_tools.shapes.elementwise import broadcast
-from vlmpass.ir_tools.shapes.facts import UNKNOWN, Call, Known, Rule
+from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
 
 __all__ = ["RULES", "reshaped", "slice_length"]
 

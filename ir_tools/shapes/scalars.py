@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.edit import add_constant, remove_dead, stand_in
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.shapes.facts import Facts, Known
+from vlmpass.ir_tools.shapes.facts import Facts
+from vlmpass.ir_tools.shapes.known import Known
 from vlmpass.ir_tools.shapes.roots import constant_of
 from vlmpass.ir_tools.walk import Scope
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx.defs
 import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
+from vlmpass.ir_tools.opsets import in_force
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.captures import Kind
 from vlmpass.ir_tools.rewrite.layout import COMMUTATIVE
@@ -381,20 +381,12 @@ class Draw:
 
 def _formals(domain: str, op_type: str, version: int) -> list[tuple[str, np.dtype | None]]:
     """Return type variable and only admitted type, if it is one, of each formal input."""
-    try:
-        schema = onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
-        return []
-    only = {
-        constraint.type_param_str: constraint.allowed_type_strs
-        for constraint in schema.type_constraints
-    }
+    schema = in_force(domain, op_type, version)
     formals: list[tuple[str, np.dtype | None]] = []
-    for formal in schema.inputs:
-        allowed = list(only.get(formal.type_str, [formal.type_str]))
-        plain = [kind.removeprefix("tensor(").rstrip(")") for kind in allowed]
+    for formal in schema.inputs if schema is not None else ():
+        plain = [kind.removeprefix("tensor(").rstrip(")") for kind in formal.types]
         fixed = np.dtype(plain[0]) if len(plain) == 1 else None
         if set(plain) == {"int32", "int64"}:
             fixed = np.dtype(np.int64)
-        formals.append((formal.type_str, fixed))
+        formals.append((formal.parameter, fixed))
     return formals
