@@ -191,8 +191,8 @@ def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None
     if opset in found.context_dependent_function_opset_versions:  # type: ignore[attr-defined]
         types = [_type_proto(value).SerializeToString() for value in node.inputs]
         proto = ir.serde.serialize_node(node).SerializeToString()
-        body_for = found.get_context_dependent_function_with_opset_version  # type: ignore[attr-defined]
-        data = body_for(opset, proto, types)
+        get = found.get_context_dependent_function_with_opset_version  # type: ignore[attr-defined]
+        data = get(opset, proto, types)
     else:
         data = found.get_function_with_opset_version(opset)  # type: ignore[attr-defined]
     if not data:

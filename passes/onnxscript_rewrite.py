@@ -25,7 +25,9 @@ from vlmpass.passes.base import OptionError, Pass
 from vlmpass.passes.values import imported
 
 if TYPE_CHECKING:
-    from onnxscript.rewriter import RewriteRule  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    from onnxscript.rewriter import (  # type: ignore[import-not-found,unused-ignore]
+        RewriteRule,
+    )
 
 __all__ = ["OnnxscriptRewrite"]
 
@@ -96,7 +98,9 @@ class _Driver:
                 return before > 0
 
     def _sweep(self, scope: Scope) -> None:
-        from onnxscript.optimizer import basic_constant_propagation  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from onnxscript.optimizer import (  # type: ignore[import-not-found,unused-ignore]
+            basic_constant_propagation,
+        )
 
         for rule in self.rules:
             if rule.graph_pre_visitor:

@@ -162,7 +162,7 @@ class _Server:
                 outputs = self._engine(feed)
             manifest = pack(outputs, Path(request["outputs"]))
             return {"ok": True, "manifest": manifest, "peak_rss": peak_rss()}
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the parent's finding
+        except Exception as error:  # noqa: BLE001 - for the parent to judge
             return {"ok": False, "kind": type(error).__name__, "error": str(error)}
 
 

@@ -58,12 +58,8 @@ def save(proto, folder, name="m.onnx"):
     return path
 
 
-def everywhere(tensor):
-    """A model with the tensor (renamed) as initializer, Constant, in a subgraph and a function.
-
-    Args:
-        tensor: A function of a name that returns a TensorProto of shape [3, 4].
-    """
+def branches(tensor):
+    """Two graphs for an If: one holds the tensor twice, the other uses the weight outside."""
     inner = onnx.GraphProto(name="then")
     inner.initializer.add().CopyFrom(tensor("in_subgraph"))
     inner.node.add().CopyFrom(helper.make_node("Constant", [], ["sc"], value=tensor("in_nested")))
@@ -72,6 +68,16 @@ def everywhere(tensor):
     other = onnx.GraphProto(name="else")
     other.node.add().CopyFrom(helper.make_node("Identity", ["w"], ["e"]))
     other.output.add().CopyFrom(info("e", dims=(3, 4)))
+    return inner, other
+
+
+def everywhere(tensor):
+    """A model with the tensor (renamed) as initializer, Constant, in a subgraph and a function.
+
+    Args:
+        tensor: A function of a name that returns a TensorProto of shape [3, 4].
+    """
+    inner, other = branches(tensor)
     function = helper.make_function(
         "my",
         "F",

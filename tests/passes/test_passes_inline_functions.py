@@ -173,7 +173,8 @@ def test_sizes_named_in_a_function_are_its_own() -> None:
     inner.type, inner.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["n"])
     assert InlineFunctions().run(m)
     shapes = [node.outputs[0].shape for node in m.graph if node.op_type == "Neg"]
-    assert [dim.value for shape in shapes for dim in shape or ()] == [None, None]  # type: ignore[union-attr]
+    dims = [dim for shape in shapes for dim in shape or ()]
+    assert [dim.value for dim in dims] == [None, None]  # type: ignore[union-attr]
 
 
 def test_only_the_named_functions() -> None:

@@ -23,30 +23,20 @@ EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 D = ir.DataType
 
 
-def layer(
-    bits: int = 4,
-    *,
-    k: int = 64,
-    n: int = 32,
-    block: int = 32,
-    order: bool = False,
-    top_zero: bool = False,
-    dtype: str = "float",
-) -> tuple[ir.Model, np.ndarray, dict[str, np.ndarray]]:
-    """One GPTQ layer spelled with shifts; also its weight and its inputs."""
-    rng = np.random.default_rng(bits + k + order)
-    top, each = 1 << bits, 32 // bits
-    values = rng.integers(0, top, (k, n))
-    zeros = rng.integers(0, top - 1, (k // block, n))  # stored one less than they are
-    if top_zero:
-        zeros[0, 0] = top - 1
-    scales = rng.integers(1, 64, (k // block, n)) / 64
-    groups = np.arange(k) // block
-    if order:
-        groups = rng.permutation(groups)
+def spelled(
+    bits: int,
+    block: int,
+    dtype: str,
+    values: np.ndarray,
+    zeros: np.ndarray,
+    scales: np.ndarray,
+    groups: np.ndarray,
+) -> str:
+    """A GPTQ layer as exporters write it: words shifted, masked and scaled by group."""
+    (k, n), top, each = values.shape, 1 << bits, 32 // bits
     number = {"float": lambda x: x, "float16": lambda x: np.float16(x).view(np.uint16)}[dtype]
     shifts = np.arange(each) * bits
-    text = f"""<ir_version: 10, opset_import: ["": 21]>
+    return f"""<ir_version: 10, opset_import: ["": 21]>
     g ({dtype}[m,{k}] x) => ({dtype}[m,{n}] y)
     <int32[{k // each},{n}] qweight = {numbers(pack(values, bits, 0))},
      int32[{k // block},{n // each}] qzeros = {numbers(pack(zeros, bits, 1))},
@@ -64,6 +54,30 @@ def layer(
         zg = Gather(z, g_idx) sg = Gather(scales, g_idx)
         s = Sub(w, zg) t = Cast<to={1 if dtype == "float" else 10}>(s) u = Mul(sg, t)
         [linear] y = MatMul(x, u) }}"""
+
+
+def layer(
+    bits: int = 4,
+    *,
+    k: int = 64,
+    n: int = 32,
+    block: int = 32,
+    order: bool = False,
+    top_zero: bool = False,
+    dtype: str = "float",
+) -> tuple[ir.Model, np.ndarray, dict[str, np.ndarray]]:
+    """One GPTQ layer spelled with shifts; also its weight and its inputs."""
+    rng = np.random.default_rng(bits + k + order)
+    top = 1 << bits
+    values = rng.integers(0, top, (k, n))
+    zeros = rng.integers(0, top - 1, (k // block, n))  # stored one less than they are
+    if top_zero:
+        zeros[0, 0] = top - 1
+    scales = rng.integers(1, 64, (k // block, n)) / 64
+    groups = np.arange(k) // block
+    if order:
+        groups = rng.permutation(groups)
+    text = spelled(bits, block, dtype, values, zeros, scales, groups)
     weight = (values - (zeros + 1)[groups]) * scales[groups]
     feeds = {
         "x": rng.standard_normal((3, k)).astype(np.float32 if dtype == "float" else np.float16)

@@ -147,9 +147,11 @@ class RandomGraph:
         kind, number = self.choose(
             *((k, n) for k in ("Add", "Sub", "Mul", "Div") for n in (1, 0.5))
         )  # type: ignore[misc]
-        neutral = float(self.choose(number, 0.0 if kind in ("Add", "Sub") else 1.0))  # type: ignore[arg-type]
+        unit = 0.0 if kind in ("Add", "Sub") else 1.0
+        neutral = float(self.choose(number, unit))  # type: ignore[arg-type]
         shape = self.choose((), (1,))
-        return self.op(kind, self.pick(), self.number(np.full(shape, neutral)))  # type: ignore[arg-type]
+        operand = self.number(np.full(shape, neutral))  # type: ignore[arg-type]
+        return self.op(kind, self.pick(), operand)
 
     def grow_binary(self) -> ir.Value:
         x = self.pick()
@@ -211,7 +213,8 @@ class RandomGraph:
 
     def grow_casts(self) -> ir.Value:
         kind = self.choose(ir.DataType.FLOAT16, DOUBLE, FLOAT)
-        return self.op("Cast", self.op("Cast", self.pick(), to=int(kind)), to=int(FLOAT))  # type: ignore[call-overload]
+        inner = self.op("Cast", self.pick(), to=int(kind))  # type: ignore[call-overload]
+        return self.op("Cast", inner, to=int(FLOAT))
 
     def grow_expand(self) -> ir.Value:
         x = self.pick()

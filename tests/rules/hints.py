@@ -75,7 +75,8 @@ def two_axes(draw: Draw) -> tuple[int, ...]:
 
 def regrouped(draw: Draw) -> tuple[int, ...]:
     """A Reshape target for 24 elements, with -1 and 0 now and then."""
-    target = list(draw.choose(((24,), (2, 12), (4, 6), (2, 3, 4), (6, 2, 2))))  # type: ignore[call-overload]
+    shapes = ((24,), (2, 12), (4, 6), (2, 3, 4), (6, 2, 2))
+    target = list(draw.choose(shapes))  # type: ignore[call-overload]
     if draw.rng.random() < 0.5:
         target[int(draw.rng.integers(len(target)))] = -1
     if draw.rng.random() < 0.3:

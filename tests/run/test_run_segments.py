@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import onnx_ir as ir
@@ -175,54 +174,56 @@ def test_segments_compare_models_that_one_session_does_not_take(monkeypatch):
         verify(odd, good)
 
 
+CALIBRATION = """
+import sys
+from pathlib import Path
+import numpy as np
+import onnx_ir as ir
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.run.ranges import magnitudes
+from vlmpass.ir_tools.run.segment_runner import SegmentRunner, Runner
+folder, side, count = Path(sys.argv[1]), 2048, 24  # 24 matrices of 16 MiB
+row = np.random.default_rng(0).standard_normal(side).astype(np.float32) / 45
+kind = ir.TensorType(ir.DataType.FLOAT)
+values = [ir.Value(name="x", shape=ir.Shape([1, side]), type=kind)]
+nodes, weights = [], []
+with (folder / "w.bin").open("wb") as file:
+    for index in range(count):
+        for shift in range(side):
+            file.write(np.roll(row, shift * (index + 1)).tobytes())
+        tensor = ir.ExternalTensor("w.bin", index * side * side * 4, side * side * 4,
+            ir.DataType.FLOAT, shape=ir.Shape([side, side]), name=f"w{index}",
+            base_dir=str(folder))
+        weights.append(ir.Value(name=f"w{index}", const_value=tensor, shape=tensor.shape,
+            type=ir.TensorType(tensor.dtype)))
+        nodes.append(ir.node("MatMul", [values[-1], weights[-1]]))
+        nodes[-1].outputs[0].name = f"h{index}"
+        nodes[-1].outputs[0].dtype = ir.DataType.FLOAT
+        values.append(nodes[-1].outputs[0])
+graph = ir.Graph(values[:1], values[-1:], nodes=nodes, initializers=weights,
+    opset_imports={"": 17})
+ir.save(ir.Model(graph, ir_version=8), folder / "m.onnx")
+model = load(folder / "m.onnx")
+feed = {"x": np.ones((1, side), np.float32)}
+before, children = peak_rss(), []
+close = Runner.stop
+Runner.stop = lambda self: (children.append(self.peak_rss), close(self))
+pieces = magnitudes(model, [feed], budget=64_000_000)
+child = max(children)
+assert len(children) > 7
+grown = peak_rss() - before
+children.clear()
+whole = magnitudes(model, [feed], budget=1 << 40)
+assert pieces == whole
+print(grown, child, max(children))
+"""
+
+
 @pytest.mark.slow
 def test_segments_bound_the_memory_of_calibration(tmp_path):
-    program = """
-        import sys
-        from pathlib import Path
-        import numpy as np
-        import onnx_ir as ir
-        from vlmpass.ir_tools.load import load
-        from vlmpass.ir_tools.memory import peak_rss
-        from vlmpass.ir_tools.run.ranges import magnitudes
-        from vlmpass.ir_tools.run.segment_runner import SegmentRunner, Runner
-        folder, side, count = Path(sys.argv[1]), 2048, 24  # 24 matrices of 16 MiB
-        row = np.random.default_rng(0).standard_normal(side).astype(np.float32) / 45
-        kind = ir.TensorType(ir.DataType.FLOAT)
-        values = [ir.Value(name="x", shape=ir.Shape([1, side]), type=kind)]
-        nodes, weights = [], []
-        with (folder / "w.bin").open("wb") as file:
-            for index in range(count):
-                for shift in range(side):
-                    file.write(np.roll(row, shift * (index + 1)).tobytes())
-                tensor = ir.ExternalTensor("w.bin", index * side * side * 4, side * side * 4,
-                    ir.DataType.FLOAT, shape=ir.Shape([side, side]), name=f"w{index}",
-                    base_dir=str(folder))
-                weights.append(ir.Value(name=f"w{index}", const_value=tensor, shape=tensor.shape,
-                    type=ir.TensorType(tensor.dtype)))
-                nodes.append(ir.node("MatMul", [values[-1], weights[-1]]))
-                nodes[-1].outputs[0].name = f"h{index}"
-                nodes[-1].outputs[0].dtype = ir.DataType.FLOAT
-                values.append(nodes[-1].outputs[0])
-        graph = ir.Graph(values[:1], values[-1:], nodes=nodes, initializers=weights,
-            opset_imports={"": 17})
-        ir.save(ir.Model(graph, ir_version=8), folder / "m.onnx")
-        model = load(folder / "m.onnx")
-        feed = {"x": np.ones((1, side), np.float32)}
-        before, children = peak_rss(), []
-        close = Runner.stop
-        Runner.stop = lambda self: (children.append(self.peak_rss), close(self))
-        pieces = magnitudes(model, [feed], budget=64_000_000)
-        child = max(children)
-        assert len(children) > 7
-        grown = peak_rss() - before
-        children.clear()
-        whole = magnitudes(model, [feed], budget=1 << 40)
-        assert pieces == whole
-        print(grown, child, max(children))
-    """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)],
+        [sys.executable, "-c", CALIBRATION, str(tmp_path)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -111,17 +111,7 @@ def apply_step(step, weight, array, random):
         perm = [int(axis) for axis in random.permutation(rank)]
         return transpose(weight, perm), array.transpose(perm)
     if step == "concat" and rank:
-        axis = int(random.integers(rank))
-        parts, arrays = [weight], [array]
-        if array.shape[axis] > 1 and random.integers(2):
-            middle = int(random.integers(1, array.shape[axis]))
-            lower = apply_slice(array, axis, 0, middle), apply_slice(array, axis, middle, None)
-            parts = [
-                take(weight, axis, 0, middle),
-                take(weight, axis, middle, array.shape[axis]),
-            ]
-            return concat(parts, axis), np.concatenate(lower, axis)
-        return concat(parts * 2, axis), np.concatenate(arrays * 2, axis)
+        return apply_concat(weight, array, random)
     if step == "scale" and weight.dtype in (D.FLOAT, D.FLOAT16, D.BFLOAT16, D.DOUBLE):
         shape = tuple(1 if random.integers(2) else size for size in array.shape)
         wide = np.float64 if weight.dtype == D.DOUBLE else np.float32
@@ -137,6 +127,18 @@ def apply_step(step, weight, array, random):
         shape = shapes[random.integers(len(shapes))]
         return reshape(weight, shape), array.reshape(shape)
     return weight, array
+
+
+def apply_concat(weight, array, random):
+    """Put two parts of a weight together again, or the whole twice."""
+    axis = int(random.integers(array.ndim))
+    size = array.shape[axis]
+    if size > 1 and random.integers(2):
+        middle = int(random.integers(1, size))
+        halves = apply_slice(array, axis, 0, middle), apply_slice(array, axis, middle, None)
+        parts = [take(weight, axis, 0, middle), take(weight, axis, middle, size)]
+        return concat(parts, axis), np.concatenate(halves, axis)
+    return concat([weight] * 2, axis), np.concatenate([array] * 2, axis)
 
 
 def apply_slice(array, axis, start, stop):

@@ -79,7 +79,7 @@ def _guarded(function: Callable[[], int]) -> int:
         return REFUSED
     except typer.Exit as exit_:
         return exit_.exit_code
-    except Exception as error:  # noqa: BLE001 - the last place where a defect can be reported as one
+    except Exception as error:  # noqa: BLE001 - the last place to report a defect
         _traceback()
         again = shlex.join(["vlmpass", "--debug", *sys.argv[1:]])
         say(f"vlmpass: defect: {type(error).__name__}: {error}")
