@@ -10,6 +10,8 @@ from vlmpass.ir_tools.walk import subgraphs
 
 __all__ = [
     "add_constant",
+    "constant_node",
+    "constant_value",
     "is_used",
     "remove_dead",
     "remove_initializer",
@@ -51,18 +53,30 @@ def add_constant(
     graph = anchor.graph
     assert graph is not None
     tensor.name = name
-    type_, shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
     if not as_node:
-        value = ir.Value(name=name, type=type_, shape=shape, const_value=tensor)
+        value = constant_value(tensor, name)
         graph.register_initializer(value)
         return value
-    node = ir.Node("", "Constant", (), [ir.AttrTensor("value", tensor)], num_outputs=1)
-    node.name = anchor.name
+    node = constant_node(tensor, name, anchor.name)
     node.metadata_props.update(anchor.metadata_props)
-    (value,) = node.outputs
-    value.name, value.type, value.shape = name, type_, shape
     graph.insert_before(anchor, node)
-    return value
+    return node.outputs[0]
+
+
+def constant_value(tensor: ir.TensorProtocol, name: str) -> ir.Value:
+    """Return a value that holds a tensor, typed and shaped as it, in no graph yet."""
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+
+
+def constant_node(tensor: ir.TensorProtocol, name: str, node_name: str | None) -> ir.Node:
+    """Return a Constant node, in no graph yet, whose output has a name and the tensor's type."""
+    attributes = [ir.AttrTensor("value", tensor)]
+    node = ir.Node("", "Constant", (), attributes, num_outputs=1, name=node_name)
+    (value,) = node.outputs
+    value.name, value.type = name, ir.TensorType(tensor.dtype)
+    value.shape = ir.Shape(tensor.shape.numpy())
+    return node
 
 
 def remove_dead(nodes: Iterable[ir.Node]) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from vlmpass.ir_tools.edit import constant_node, constant_value
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.schemas import schema_of
@@ -155,12 +156,7 @@ class Tape:
         tensor = value if isinstance(value, ir.TensorProtocol) else ir.tensor(value, dtype=dtype)
         label = self.names.value(f"{self.hint}/{name}")
         tensor.name = label
-        constant = ir.Value(
-            name=label,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
+        constant = constant_value(tensor, label)
         self.constants.append(constant)
         return constant
 
@@ -186,17 +182,10 @@ def _place_constants(tape: Tape, anchor: ir.Node, graph: ir.Graph, in_function: 
             continue
         tensor = constant.const_value
         assert tensor is not None
-        node = ir.Node(
-            "",
-            "Constant",
-            (),
-            [ir.AttrTensor("value", tensor)],
-            num_outputs=1,
-            name=tape.names.node(f"{constant.name}/Constant"),
-        )
-        (output,) = node.outputs
-        output.name, output.type, output.shape = constant.name, constant.type, constant.shape
-        constant.replace_all_uses_with(output)
+        assert constant.name is not None
+        name = tape.names.node(f"{constant.name}/Constant")
+        node = constant_node(tensor, constant.name, name)
+        constant.replace_all_uses_with(node.outputs[0])
         graph.insert_before(anchor, node)
 
 

@@ -13,23 +13,22 @@ from vlmpass.ir_tools.walk import TensorSlot, scopes, tensor_slots
 from vlmpass.ir_tools.weights import FileRange, Weight, as_weight
 from vlmpass.ir_tools.weights.leaves import Stored
 
-__all__ = ["Part", "Placed", "collect", "name_of", "source_of"]
+__all__ = ["Content", "Part", "Placed", "collect", "name_of", "source_of"]
 
 _INLINE_BELOW = 1024
 _SHAPE_LIKE_ELEMENTS = 1024
 
 
 @dataclass(frozen=True)
-class Part:
-    """Bytes that lie in a data file once, whoever uses them.
+class Content:
+    """Bytes for a data file.
 
     Attributes:
         where: The first place that uses them, for messages.
-        name: Of the value there.
+        name: Of the tensor there.
         nbytes: How many.
-        weight: What yields them.
+        weight: What yields them, unless a range of a file does.
         source: Where they lie now, if they do so unchanged.
-        data_file: The data file that is; a model file that holds them within is none.
     """
 
     where: str
@@ -37,6 +36,16 @@ class Part:
     nbytes: int
     weight: Weight
     source: FileRange | None
+
+
+@dataclass(frozen=True)
+class Part(Content):
+    """Bytes that lie in a data file once, whoever uses them.
+
+    Attributes:
+        data_file: The data file they lie in now; a model file that holds them within is none.
+    """
+
     data_file: str | None
 
 

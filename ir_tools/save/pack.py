@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.save.collect import Part
+from vlmpass.ir_tools.save.collect import Content, Part
 from vlmpass.ir_tools.save.size import format_size
-from vlmpass.ir_tools.weights import FileRange, Weight
+from vlmpass.ir_tools.weights import FileRange
 
 __all__ = ["Block", "NewFile", "align", "blocks_of", "pack", "too_large"]
 
@@ -18,23 +18,13 @@ _ALIGNMENTS = ((1 << 20, 1 << 16), (1 << 16, 1 << 12), (0, 64))
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(Content):
     """Bytes that are written in one piece.
 
     Attributes:
-        where: The first place that uses them, for messages.
-        name: Of the tensor there.
-        nbytes: How many.
-        weight: What yields them, unless a range of a file does.
-        source: Where they lie now, if they do so unchanged.
         members: Numbers of the parts in it, each with the offset at which it starts.
     """
 
-    where: str
-    name: str
-    nbytes: int
-    weight: Weight
-    source: FileRange | None
     members: tuple[tuple[int, int], ...]
 
 

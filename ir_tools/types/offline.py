@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.edit import constant_node, constant_value
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.texts import dtype_of
@@ -87,22 +88,12 @@ class Offline:
         if tensor.dtype != dtype:
             tensor = self._narrowing.cast(tensor, dtype, where, bound=bounds_only(value))
         if node is None:
-            made = ir.Value(
-                name=name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor
-            )
+            made = constant_value(tensor, name)
             assert value.graph is not None
             value.graph.register_initializer(made)
             return made
-        copy = ir.Node(
-            "",
-            "Constant",
-            [],
-            [ir.AttrTensor("value", tensor)],
-            num_outputs=1,
-            name=self._names.node(f"{name}/Constant"),
-        )
-        made = copy.outputs[0]
-        made.name, made.type, made.shape = name, ir.TensorType(dtype), value.shape
+        copy = constant_node(tensor, name, self._names.node(f"{name}/Constant"))
+        (made,) = copy.outputs
         made.const_value = tensor
         assert node.graph is not None
         node.graph.insert_after(node, copy)

@@ -18,6 +18,7 @@ def refused(source, pattern):
     text = str(caught.value)
     assert re.search(pattern, text), text
     assert "\n" not in text
+    assert len(text) < 500
     return text
 
 

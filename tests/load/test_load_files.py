@@ -1,13 +1,13 @@
 """Model files: formats, and one clear line for whatever is wrong with one."""
 
 import os
-import re
 import sys
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from load_external import refused
 from load_models import ARRAY, NAMES, everywhere, model, save, with_external
 from onnx import numpy_helper
 
@@ -21,16 +21,6 @@ SUFFIXES = [
     *(".onnx", ".pb", ".model", "", ".textproto", ".txtpb", ".prototxt", ".pbtxt"),
     *(".json", ".onnxjson", ".onnxtxt", ".onnxtext", ".ONNX", ".JSON"),
 ]
-
-
-def refused(source, pattern):
-    with pytest.raises(ModelError) as caught:
-        load(source)
-    text = str(caught.value)
-    assert re.search(pattern, text), text
-    assert "\n" not in text
-    assert len(text) < 500
-    return text
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
