@@ -1,0 +1,51 @@
+"""Every floor of the house imports from its own and from those below, and from nowhere else."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("ir_tools", "rewriter_rules", "passes", "vlmpass")
+
+
+def imported(path: Path) -> list[str]:
+    """The modules that a file names in imports, wherever they stand."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found += [f"{node.module}.{each.name}" for each in node.names]
+    return found
+
+
+def floor_of(module: str) -> int | None:
+    """Return how high up a module lives; None for one of another package."""
+    package, _, rest = module.partition(".")
+    if package != "vlmpass":
+        return None
+    folder = rest.partition(".")[0]
+    return FLOORS.index(folder) if folder in FLOORS else FLOORS.index("vlmpass")
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_imports_go_downwards_only(floor: str) -> None:
+    upwards = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in sorted((ROOT / floor).rglob("*.py"))
+        for module in imported(path)
+        if (floor_of(module) or 0) > FLOORS.index(floor)
+    ]
+    assert not upwards
+
+
+@pytest.mark.parametrize(
+    ("module", "floor"),
+    [("vlmpass.passes.base.Pass", 2), ("vlmpass.Pipeline", 3), ("onnx_ir", None)],
+)
+def test_modules_are_told_apart(module: str, floor: int | None) -> None:
+    assert floor_of(module) == floor
