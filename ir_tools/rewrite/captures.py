@@ -95,8 +95,12 @@ def _all(sort: type) -> Callable[[object], object]:
     def check(given: object) -> object:
         if isinstance(given, sort):
             return (given,)
-        fits = isinstance(given, Sequence) and all(isinstance(part, sort) for part in given)
-        return tuple(typing.cast("Sequence[object]", given)) if fits else MISS
+        if not isinstance(given, Sequence):
+            return MISS
+        for part in given:
+            if not isinstance(part, sort):
+                return MISS
+        return tuple(given)
 
     return check
 

@@ -105,7 +105,11 @@ class Match:
         goals: Goals = None
         for link in reversed(self.rule.plan.links):
             goals = ((_Elsewhere(link), None, node), goals)
-        if not self._solve(((self.rule.plan.roots[0], node.outputs[0], node), goals)):
+        root = self.rule.plan.roots[0]
+        if isinstance(root, Op) and root in self._layouts:  # so its operator is known to fit
+            if not any(self._solve_step(step, goals) for step in self._node(root, node)):
+                return False
+        elif not self._solve(((root, node.outputs[0], node), goals)):
             return False
         for name in self.rule.plan.uncertain:
             self.captured.setdefault(name, None)
@@ -133,16 +137,17 @@ class Match:
                 for further in reversed(steps[0]):
                     goals = (further, goals)
                 continue
-            for step in steps:
-                mark = len(self._trail)
-                attempt = goals
-                for further in reversed(step):
-                    attempt = (further, attempt)
-                if self._solve(attempt):
-                    return True
-                self._undo(mark)
-            return False
+            return any(self._solve_step(step, goals) for step in steps)
         return True
+
+    def _solve_step(self, step: Sequence[Goal], goals: Goals) -> bool:
+        mark = len(self._trail)
+        for further in reversed(step):
+            goals = (further, goals)
+        if self._solve(goals):
+            return True
+        self._undo(mark)
+        return False
 
     def _undo(self, mark: int) -> None:
         while len(self._trail) > mark:
@@ -321,7 +326,8 @@ class Match:
             return self._fail(node, "has a further input, {}", Found(inputs[layout.further]))
         if layout.rest is not None:
             rest = tuple(inputs[index] for index in layout.rest_at)
-            if not layout.rest_fits(tokens_in(self._around.signature(node))):
+            known = node is self._root and bool(self._layouts)  # then the index has looked already
+            if not known and not layout.rest_fits(tokens_in(self._around.signature(node))):
                 return self._fail(node, "no {} produces an input", " or ".join(layout.among))
             if not self._bind(layout.rest, rest, node):
                 return _FAIL
