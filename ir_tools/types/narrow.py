@@ -77,8 +77,11 @@ class Narrowing:
         if tensor.nbytes > _INSPECTED_BYTES or not _narrows(tensor.dtype, dtype):
             return cast_tensor(tensor, dtype)
         limit, tiny = _range(dtype)
-        wide = np.float64 if tensor.dtype == ir.DataType.DOUBLE else np.float32
-        array: _Floats = tensor.numpy().astype(wide, copy=False)
+        array: _Floats = (
+            tensor.numpy().astype(np.float64, copy=False)
+            if tensor.dtype == ir.DataType.DOUBLE
+            else tensor.numpy().astype(np.float32, copy=False)
+        )
         if _fits(array, limit, tiny):
             return cast_tensor(tensor, dtype)
         finite = np.isfinite(array)
