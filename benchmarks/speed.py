@@ -108,7 +108,9 @@ def _run(job: str, path: Path) -> float:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"{job} failed: {result.stderr[-500:]}")
-    return float(json.loads(result.stdout.splitlines()[-1]))
+    figure = float(json.loads(result.stdout.splitlines()[-1]))
+    print(f"{job} on {path.parent.name}: {figure:.3g} s", file=sys.stderr)
+    return figure
 
 
 def run(folder: Path, sizes: list[int], peers: list[str], rounds: int) -> str:
