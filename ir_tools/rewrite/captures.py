@@ -83,7 +83,7 @@ def _bool_of_attribute(given: object) -> object:
 
 def _ints_of_array(array: np.ndarray) -> object:
     fits = array.dtype.kind in "iu" and array.ndim <= 1
-    return tuple(array.ravel().tolist()) if fits else MISS
+    return tuple(array.tolist() if array.ndim else [array.item()]) if fits else MISS
 
 
 def _floats_of_array(array: np.ndarray) -> object:

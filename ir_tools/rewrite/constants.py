@@ -26,8 +26,11 @@ def tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
     Initializers of the graph or of one around it and Constant nodes count; an initializer that
     is also a graph input does not, since the caller may feed another value.
     """
-    if not is_constant(value):
-        return None
+    return _held(value) if is_constant(value) else None
+
+
+def _held(value: ir.Value) -> ir.TensorProtocol | None:
+    """Return the tensor of what is known to be a constant."""
     producer = value.producer()
     if producer is None:
         return value.const_value
@@ -53,7 +56,7 @@ class Constants:
 
     def _number(self, value: ir.Value) -> str | float:
         """Return the number that a small constant is all over, if it is one."""
-        array = self.small(value)
+        array = self._note(value, _held(value))
         if array is None or array.size == 0 or array.dtype.kind not in "biufV":
             return CONSTANT
         if array.size == 1:
@@ -67,10 +70,11 @@ class Constants:
         try:
             return self._read[value]
         except KeyError:
-            tensor = tensor_of(value)
-            array = None if tensor is None else _small(tensor)
-            self._read[value] = array
-            return array
+            return self._note(value, tensor_of(value))
+
+    def _note(self, value: ir.Value, tensor: ir.TensorProtocol | None) -> np.ndarray | None:
+        array = self._read[value] = None if tensor is None else _small(tensor)
+        return array
 
 
 def _small(tensor: ir.TensorProtocol) -> np.ndarray | None:

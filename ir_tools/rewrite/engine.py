@@ -140,9 +140,9 @@ class _Engine:
     ) -> Iterable[ir.Node]:
         """Try the rules worth trying at a node; return the nodes that what was done concerns."""
         index = self._index(scope)
+        lineage = self._lineages.get(node)
+        hint = lineage.hint if lineage else node.name or node.outputs[0].name or node.op_type
         for candidate in index.rules_at(node) if known is None else known:
-            lineage = self._lineages.get(node)
-            hint = lineage.hint if lineage else node.name or node.outputs[0].name or node.op_type
             proposal = propose(
                 candidate.rule, node, index.around, self._names, hint, candidate.layouts
             )
