@@ -174,3 +174,20 @@ def test_unify_minimum_of_a_quantised_layer() -> None:
     assert made == [(D.INT32, D.INT64)] * 4 + [(D.INT64, D.FLOAT)]
     modulus = [constant_tensor(v) for n in left for u, _ in n.outputs[0].uses() for v in u.inputs]
     assert any(t is not None and t.numpy().max() == 2**32 for t in modulus)
+
+
+def test_unify_minimum_of_a_decoder_of_the_newer_exporter() -> None:
+    """13 Casts; one must stay.
+
+    - 5 norms take a value to FLOAT and bring their result back to BFLOAT16: 10 go.
+    - 2 bring cos and sin from FLOAT to BFLOAT16: they go.
+    - 1 brings the position ids, an input, from INT64 to FLOAT for MatMul: it stays.
+    """
+    assert between("decoder.bfloat16.dyn18") == {
+        ("BFLOAT16", "FLOAT"): 5,
+        ("FLOAT", "BFLOAT16"): 5 + 2,
+        ("INT64", "FLOAT"): 1,
+    }
+    (left,) = (node for node in unified("decoder.bfloat16.dyn18").graph if node.op_type == "Cast")
+    assert (left.inputs[0].dtype, left.outputs[0].dtype) == (D.INT64, D.FLOAT)
+    assert [user.op_type for user, _ in left.outputs[0].uses()] == ["MatMul"]
