@@ -75,14 +75,18 @@ class PassManager:
 
     def _all(self, model: ir.Model, measure: Measure) -> ir.Model:
         """Run every pass, except one that ran already with nothing changed since."""
+        instruments = (*self.instruments, measure)
         settled: set[str] = set()
         with keeping_facts(model):
             for step, each in self._steps():
                 if step.text in settled:
                     measure.skipped(step, model)
                     continue
+                if not all(instrument.should_run(step, model) for instrument in instruments):
+                    measure.skipped(step, model)
+                    continue
                 before = model
-                model, changed = self._run(step, each, model, measure)
+                model, changed = self._run(step, each, model, instruments)
                 if changed or model is not before:
                     settled.clear()
                     if not (isinstance(each, Pass) and each.keeps_values):
@@ -100,12 +104,12 @@ class PassManager:
             yield Step(texts[number - 1], name, number, len(texts), replay), each
 
     def _run(
-        self, step: Step, each: ir.passes.PassBase, model: ir.Model, measure: Measure
+        self,
+        step: Step,
+        each: ir.passes.PassBase,
+        model: ir.Model,
+        instruments: Sequence[Instrument],
     ) -> tuple[ir.Model, bool]:
-        instruments = (*self.instruments, measure)
-        if not all(instrument.should_run(step, model) for instrument in instruments):
-            measure.skipped(step, model)
-            return model, False
         begun: list[Instrument] = []
         try:
             for instrument in instruments:

@@ -6,7 +6,6 @@ guess.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,18 +18,16 @@ from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.run import generate_inputs, read_inputs
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
-from vlmpass.ir_tools.walk import all_nodes, subgraphs
+from vlmpass.ir_tools.walk import all_nodes, scopes
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.base import OptionError, Pass
 
 __all__ = ["MixedPrecision"]
 
-_LOG = logging.getLogger(__name__)
 _FLOAT = ir.DataType.FLOAT
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _SEEDS = 2
@@ -60,7 +57,8 @@ class MixedPrecision(Pass):
     calibrate: str = "none"
     """What to measure ranges with: `none`, `random` inputs, or an .npz file of inputs.
 
-    The model runs in segments of bounded weights, so that it may be larger than memory.
+    The model runs in segments of bounded weights, so that it may be larger than memory. Subgraphs
+    are not measured and stay in float32; functions are refused, as inlining them helps.
     """
 
     limit: float = 0.5
@@ -125,10 +123,9 @@ class MixedPrecision(Pass):
         feeds = self._feeds(model)
         if not feeds:
             return {}
-        _warn_of_unmeasured(model)
+        kept = _unmeasured(model, request)
         end = self.limit * float(ml_dtypes.finfo(half.numpy()).max)  # type: ignore[no-untyped-call]
         large = {name: top for name, top in magnitudes(model, feeds).items() if top > end}
-        kept: dict[ir.Node, str] = {}
         for node in model.graph:
             for value in (*node.outputs, *node.inputs):
                 if value is not None and value.name in large:
@@ -144,12 +141,18 @@ class MixedPrecision(Pass):
         return kept
 
 
-def _warn_of_unmeasured(model: ir.Model) -> None:
-    """Say what a calibration does not look into."""
-    inside = [f"function {function.name}" for function in model.functions.values()]
-    inside += [label(node) for node in model.graph if any(True for _ in subgraphs(node))]
-    if inside:
-        _LOG.warning("ranges are not measured inside: %s", ", ".join(inside))
+def _unmeasured(model: ir.Model, request: str) -> dict[ir.Node, str]:
+    """Return the nodes of subgraphs, which calibration does not look into.
+
+    Raises:
+        Refused: There are functions, which it does not look into either.
+    """
+    if model.functions:
+        reason, remedy = "ranges are not measured inside", "put inline-functions before it"
+        names = [f"function {function.name}" for function in model.functions.values()]
+        raise Refused(f"{request}, calibrated", [Refusal(each, reason, remedy) for each in names])
+    reason = "its values are not measured inside a subgraph"
+    return {node: reason for scope in scopes(model) if scope.depth for node in scope.graph}
 
 
 def _unfit(

@@ -107,17 +107,28 @@ def test_mixed_inputs_beyond_the_range_stay_wide(tmp_path: Path) -> None:
     assert [text_of(model, n) for n in "ka"] == ["tensor(float)"] * 2
 
 
-def test_mixed_says_what_calibration_does_not_see(caplog: pytest.LogCaptureFixture) -> None:
+def test_mixed_keeps_wide_what_calibration_does_not_see() -> None:
     model = parse(
-        """g (float[2] x, bool c) => (float[2] y) { a = my.F(x)
+        """g (float[2] x, bool c) => (float[2] y) { a = Mul(x, x)
         [pick] y = If (c) <then_branch = t () => (u) { u = Relu(a) },
-                           else_branch = e () => (v) { v = Neg(a) }> }""",
+                           else_branch = e () => (v) { v = Neg(a) }> }"""
+    )
+    MixedPrecision(calibrate="random", keep_io=True).run(model)
+    check(model)
+    assert [text_of(model, name) for name in "auv"] == [
+        "tensor(float16)",
+        "tensor(float)",
+        "tensor(float)",
+    ]
+
+
+def test_mixed_does_not_calibrate_functions() -> None:
+    model = parse(
+        "g (float[2] x) => (float[2] y) { y = my.F(x) }",
         extra='<domain: "my", opset_import: ["": 18]> F (a) => (b) { b = Mul(a, a) }',
     )
-    with caplog.at_level(logging.WARNING):
+    with pytest.raises(Refused, match=r"(?s)function F.*inline-functions"):
         MixedPrecision(calibrate="random").run(model)
-    assert "ranges are not measured inside: function F, pick (If)" in caplog.text
-    check(model)
 
 
 def test_mixed_rotary_angles_stay_wide() -> None:

@@ -373,3 +373,16 @@ def test_facts_are_kept_from_pass_to_pass_and_dropped_when_values_change() -> No
     assert operators(wanted) == ["Shape", "Cast"]
     PassManager([*parse("fold"), Fix(), *parse("fold,remove-unused")]).run(wanted)
     assert "Shape" not in operators(wanted)
+
+
+class HoldsFirst(Instrument):
+    """Holds back the first pass."""
+
+    def should_run(self, step: Step, model: ir.Model) -> bool:
+        return step.number > 1
+
+
+def test_a_pass_that_was_held_back_still_runs_later() -> None:
+    wanted = model(RELU)
+    report = PassManager([Scribble(), Scribble()], [HoldsFirst()]).run(wanted)
+    assert [each.skipped for each in report.passes] == [True, False]
