@@ -37,7 +37,7 @@ class Size:
 
 def inferred_shapes(
     model: ir.Model, *, trust_unknown: bool = True
-) -> dict[ir.Value, tuple[Size, ...]]:
+) -> dict[ir.Value, tuple[Size, ...] | None]:
     """Infer the shapes of node outputs of the graph and its subgraphs.
 
     Args:
@@ -45,39 +45,40 @@ def inferred_shapes(
         trust_unknown: Whether to believe what is declared for operators nobody knows.
 
     Returns:
-        The sizes of every axis, for the values whose rank is known. Declared shapes of graph inputs
-        are believed, those in between and of outputs are not.
+        The sizes of every axis, for all these values; None where the rank is not known. Declared
+        shapes of graph inputs are believed, those in between and of outputs are not.
     """
+    proven = _by_facts(model)
+    known = {id(sizes): sizes for sizes in proven.values()}.values()
+    if all(sizes is not None and all(s.known is not None for s in sizes) for sizes in known):
+        return proven
     named = {
         dim.value
         for value in model.graph.inputs
         for dim in value.shape or ()
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
-    proven = _by_facts(model)
     odd = {node for node in all_nodes(model) if _misread(node, proven)}
-    if all(
-        sizes is not None and all(s.known is not None for s in sizes) for sizes in proven.values()
-    ):
-        others = {}
-    else:
-        others = _by_onnx(model, named, trust_unknown, odd)
-    shapes = {value: _merge(sizes, others.get(value)) for value, sizes in proven.items()}
-    return {value: sizes for value, sizes in shapes.items() if sizes is not None}
+    others = _by_onnx(model, named, trust_unknown, odd)
+    return {value: _merge(sizes, others.get(value)) for value, sizes in proven.items()}
 
 
 def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
     """Return what is proven about every node output, None where the rank is not."""
     facts = kept_facts(model)
-    visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
-    sizes = cache(partial(_size, facts))
-    proven: dict[ir.Value, tuple[Size, ...] | None] = {}
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for node in graph:
-            for value in node.outputs:
-                shape = facts[value].shape
-                proven[value] = None if shape is None else tuple(sizes(dim) for dim in shape)
-    return proven
+    outputs: list[ir.Value] = []
+    visit_scope(
+        facts,
+        Scope(model.graph, model.graph, 0),
+        lambda node, scope: outputs.extend(node.outputs),
+    )
+    size = cache(partial(_size, facts))
+
+    @cache
+    def sizes(shape: tuple[Dim, ...] | None) -> tuple[Size, ...] | None:
+        return None if shape is None else tuple(map(size, shape))
+
+    return {value: sizes(facts[value].shape) for value in outputs}
 
 
 def _merge(

@@ -75,10 +75,9 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 def _below(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:
-        if not holds_graphs(node):
-            continue
-        for graph in subgraphs(node):
-            yield from _below(Scope(graph, scope.owner, scope.depth + 1))
+        if holds_graphs(node):
+            for graph in subgraphs(node):
+                yield from _below(Scope(graph, scope.owner, scope.depth + 1))
 
 
 def scopes(model: ir.Model) -> Iterator[Scope]:

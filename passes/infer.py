@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.inferred import Size, inferred_shapes
-from vlmpass.ir_tools.types import apply, solve, spell
-from vlmpass.ir_tools.walk import all_values
+from vlmpass.ir_tools.types import apply, solve
 from vlmpass.passes.base import Pass
 
 __all__ = ["Infer"]
@@ -34,29 +33,28 @@ class Infer(Pass):
     @without_collector
     def run(self, model: ir.Model) -> bool:
         """Infer types, then shapes."""
-        changed = _types(model)
+        interface = {*model.graph.inputs, *model.graph.outputs}
+        declared = {value for value in interface if value.type is not None}
+        changed = apply(model, solve(model), keep=declared)
         shapes = inferred_shapes(model)
         stale = any(_refuted(value, sizes) for value, sizes in shapes.items())
         if stale:
             shapes = inferred_shapes(model, trust_unknown=False)
-        for graph in (model.graph, *model.graph.subgraphs()):
-            for node in graph:
-                for value in node.outputs:
-                    is_output = graph is model.graph and value.is_graph_output()
-                    dims = _merged(value, shapes.get(value), stale=stale, is_output=is_output)
-                    if value.type is not None and dims != _declared(value):
-                        value.shape = None if dims is None else ir.Shape(dims)
-                        changed = True
+        for value, sizes in shapes.items():
+            if value.type is not None:
+                changed |= _write(value, sizes, stale=stale, is_output=value in interface)
         return changed
 
 
-def _types(model: ir.Model) -> bool:
-    before = {value: value.type for value in all_values(model)}
-    apply(model, solve(model))
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        if before[value] is not None:
-            value.type = before[value]
-    return any(spell(value.type) != spell(old) for value, old in before.items())
+def _write(
+    value: ir.Value, sizes: tuple[Size, ...] | None, *, stale: bool, is_output: bool
+) -> bool:
+    declared = _declared(value)
+    dims = _merged(declared, sizes, stale=stale, is_output=is_output)
+    if dims == declared:
+        return False
+    value.shape = None if dims is None else ir.Shape(dims)
+    return True
 
 
 def _declared(value: ir.Value) -> tuple[_Dim, ...] | None:
@@ -65,10 +63,10 @@ def _declared(value: ir.Value) -> tuple[_Dim, ...] | None:
     return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
 
-def _refuted(value: ir.Value, sizes: tuple[Size, ...]) -> bool:
+def _refuted(value: ir.Value, sizes: tuple[Size, ...] | None) -> bool:
     """Whether a declared size is another number, or a number where the inputs decide."""
-    declared = _declared(value)
-    if declared is None:
+    declared = None if sizes is None else _declared(value)
+    if declared is None or sizes is None:
         return False
     if len(declared) != len(sizes):
         return True
@@ -80,9 +78,12 @@ def _refuted(value: ir.Value, sizes: tuple[Size, ...]) -> bool:
 
 
 def _merged(
-    value: ir.Value, sizes: tuple[Size, ...] | None, *, stale: bool, is_output: bool
+    declared: tuple[_Dim, ...] | None,
+    sizes: tuple[Size, ...] | None,
+    *,
+    stale: bool,
+    is_output: bool,
 ) -> tuple[_Dim, ...] | None:
-    declared = _declared(value)
     if sizes is None:
         return None if declared is None else tuple(None if stale else dim for dim in declared)
     if declared is None or len(declared) != len(sizes):

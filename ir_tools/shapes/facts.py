@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
+from vlmpass.ir_tools.shapes.alike import Alike
 from vlmpass.ir_tools.shapes.call import Call, Rule
 from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
 from vlmpass.ir_tools.shapes.roots import constant_of, is_constant
@@ -60,6 +61,7 @@ class Facts:
         self._declared: dict[tuple[ir.Value, int], Dim] = {}
         self._visited: dict[ir.Node, Sequence[ir.Value | None]] = {}
         self._moved: set[ir.Value | None] = set()
+        self._alike = Alike()
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -67,7 +69,7 @@ class Facts:
             return UNKNOWN
         known = self._known.get(value)
         if known is None:
-            known = self._known[value] = self._of_root(value)
+            known = self._known[value] = self._alike.canonical(self._of_root(value))
         return known
 
     def __setitem__(self, value: ir.Value, known: Known) -> None:
@@ -148,14 +150,33 @@ class Facts:
         if rule is None:
             self._ask_library(node, opsets)
             return
-        call = Call(self, node, opsets.get(domain, 1))
+        opset = opsets.get(domain, 1)
+        inputs = [None if value is None else self[value] for value in node.inputs]
+        key = self._alike.key(node, opset, inputs)
+        answer = None if key is None else self._alike.find(key)
+        if answer is None:
+            self._alike.own = False
+            answer = self._answer(rule, Call(self, node, opset))
+            if key is not None and not self._alike.own and self._speaks_for_all(answer, node):
+                self._alike.remember(key, inputs, answer)
+        for value, known in zip(node.outputs, answer, strict=False):
+            self._known[value] = known
+
+    def _answer(self, rule: Rule, call: Call) -> tuple[Known, ...]:
         try:
             found = rule(call)
         except (IndexError, ValueError, KeyError):
-            return  # an attribute that the caller gives, or a misfit for the checker to report
+            return ()  # an attribute that the caller gives, or a misfit for the checker to report
         knowns = (found,) if isinstance(found, Known) else found
-        for value, known in zip(node.outputs, knowns, strict=False):
-            self._known[value] = self._checked(value, known)
+        checked = map(self._checked, call.node.outputs, knowns)
+        return tuple(self._alike.canonical(known) for known in checked)
+
+    def _speaks_for_all(self, answer: Sequence[Known], node: ir.Node) -> bool:
+        """Whether an answer names no size or element of the node's own outputs."""
+        dims = (dim for known in answer for part in known if part for dim in part)
+        open_ = {dim for dim in dims if not isinstance(dim, int)}
+        values = {self.algebra.atoms[atom].value for d in open_ for atom in self.algebra.atoms_in(d)}
+        return values.isdisjoint(node.outputs)
 
     def _call(self, node: ir.Node, function: ir.Function) -> None:
         """Follow a call through the function's body; what only the body knows stays in it."""
@@ -219,17 +240,22 @@ class Facts:
         items = known.elements
         if items is None:
             return known
-        limit = 2**31 if self.dtype(value) == ir.DataType.INT32 else 2**63
         static = known.static
         whole = static is not None and math.prod(static) == len(items) <= MOST_ELEMENTS
         fits = whole and all(
-            -limit <= item < limit if isinstance(item, int) else self.algebra.small(item)
+            self._fits(item, value) if isinstance(item, int) else self.algebra.small(item)
             for item in items
         )
         return known if fits else Known(known.shape)
 
+    def _fits(self, item: int, value: ir.Value) -> bool:
+        if -(2**31) <= item < 2**31:
+            return True
+        return -(2**63) <= item < 2**63 and self.dtype(value) != ir.DataType.INT32
+
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return the element type of a value, read off its producer where it is not declared."""
+        self._alike.own = True
         if value.dtype is not None:
             return value.dtype
         if value not in self._dtypes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,6 @@ from vlmpass.ir_tools.types.conflict import Conflict, conflict
 from vlmpass.ir_tools.types.frame import Frame
 from vlmpass.ir_tools.types.solver import Solver
 from vlmpass.ir_tools.types.texts import dtype_of, parse, spell
-from vlmpass.ir_tools.walk import all_values
 
 __all__ = ["Typing", "apply", "require_well_typed", "retyped", "solve"]
 
@@ -33,16 +32,16 @@ class Typing:
 
         None where it is unknown, or where calls of a function give it different types.
         """
-        return self._texts.get(value)
+        return self.texts.get(value)
 
     def type_of(self, value: ir.Value) -> ir.TypeProtocol | None:
         """Return a value's type as a new object; None as in `text_of`."""
-        text = self._texts.get(value)
+        text = self.texts.get(value)
         return parse(text) if text is not None else None
 
     def dtype(self, value: ir.Value) -> ir.DataType | None:
         """Return a tensor's element type; None for other types and where it is unknown."""
-        text = self._texts.get(value)
+        text = self.texts.get(value)
         return dtype_of(text) if text is not None else None
 
     @cached_property
@@ -61,19 +60,28 @@ class Typing:
         return tuple(dict.fromkeys(node for frame in self.frames for node in frame.unknown))
 
     @cached_property
-    def _texts(self) -> dict[ir.Value, str]:
+    def texts(self) -> Mapping[ir.Value, str]:
+        """The type of every value that has one, as the schemas spell it."""
         texts: dict[ir.Value, str] = {}
-        disagreeing: set[ir.Value] = set()
         for frame in self.frames:
-            if not texts:
+            if texts:
+                texts.update((v, text) for v, text in frame.types.items() if v not in texts)
+            else:
                 texts.update(frame.types)
-                continue
-            for value, text in frame.types.items():
-                if texts.setdefault(value, text) != text:
-                    disagreeing.add(value)
-        for value in disagreeing:
+        for value in self.disagreeing:
             del texts[value]
         return texts
+
+    @cached_property
+    def disagreeing(self) -> tuple[ir.Value, ...]:
+        """Values inside functions that calls give different types."""
+        first: dict[ir.Value, str] = {}
+        found: dict[ir.Value, None] = {}
+        for frame in self.frames[1:]:
+            for value, text in frame.types.items():
+                if first.setdefault(value, text) != text:
+                    found[value] = None
+        return tuple(found)
 
 
 def solve(model: ir.Model) -> Typing:
@@ -101,15 +109,12 @@ def apply(model: ir.Model, typing: Typing, keep: Collection[ir.Value] = ()) -> b
     about it: there a declaration would be wrong for some, and goes.
     """
     changed = False
-    called = {value for frame in typing.frames[1:] for value in frame.types}
-    for value in all_values(model):
-        text = typing.text_of(value)
-        if value in keep:
-            continue
-        if text is None and value in called and value.type is not None:
-            value.type, changed = None, True
-        elif text is not None and spell(value.type) != text:
+    for value, text in typing.texts.items():
+        if spell(value.type) != text and value not in keep:
             value.type, changed = retyped(value.type, text), True
+    for value in typing.disagreeing:
+        if value.type is not None and value not in keep:
+            value.type, changed = None, True
     return changed
 
 
