@@ -28,6 +28,8 @@ def _attribute(name: str, value: object) -> ir.Attr | None:
     if isinstance(value, ir.Attr):
         if value.name == name:
             return value
+        if value.ref_attr_name is not None:
+            return ir.RefAttr(name, value.ref_attr_name, value.type, value.doc_string)
         return ir.Attr(name, value.type, value.value, doc_string=value.doc_string)
     if isinstance(value, ir.DataType):
         return ir.AttrInt64(name, value.value)

@@ -20,6 +20,7 @@ for the outputs, or why not. The engine checks the rest, splices, and names what
 `apply_rules` applies rules to a model, `explain` says why one does not.
 """
 
+from vlmpass.ir_tools.rewrite.captures import FloatAttr
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
 from vlmpass.ir_tools.rewrite.explain import Attempt, explain
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
@@ -39,6 +40,7 @@ from vlmpass.ir_tools.tape import Tape
 __all__ = [
     "Attempt",
     "Declined",
+    "FloatAttr",
     "NoFixpoint",
     "Operator",
     "Order",

@@ -7,13 +7,26 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
+from typing import Final, NewType
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["ATTRIBUTE", "MISS", "NODE", "REST", "TENSOR", "VALUE", "Kind", "kind_of", "same"]
+__all__ = [
+    "ATTRIBUTE",
+    "MISS",
+    "NODE",
+    "REST",
+    "TENSOR",
+    "VALUE",
+    "FloatAttr",
+    "Kind",
+    "kind_of",
+    "same",
+]
 
+FloatAttr = NewType("FloatAttr", ir.Attr)
+"""A float, ready to be an attribute: in a function it may be a reference to what a call gives."""
 
 _DTYPES: Final = frozenset(dtype.value for dtype in ir.DataType)
 
@@ -38,6 +51,8 @@ class Kind:
         of_array: Makes a small constant one of this kind, or `MISS`; None where values of the
             graph are captured as they are.
         of_attribute: Makes an attribute's Python value one of this kind, or `MISS`.
+        of_reference: Makes a reference to what the caller of a function gives one of this kind, or
+            `MISS`; None where what is captured must be known.
         scalar: Whether a constant must be one number, whatever its rank.
         optional: Whether None is welcome.
         plain: Whether any value will do.
@@ -46,6 +61,7 @@ class Kind:
     says: str
     of_array: Callable[[np.ndarray], object] | None = None
     of_attribute: Callable[[object], object] = _nothing
+    of_reference: Callable[[ir.Attr], object] | None = None
     scalar: bool = False
     optional: bool = False
     plain: bool = False
@@ -67,6 +83,14 @@ def _float_of_array(array: np.ndarray) -> object:
 
 def _float_of_attribute(given: object) -> object:
     return float(given) if isinstance(given, (int, float)) else MISS
+
+
+def _float_attribute(given: object) -> object:
+    return MISS if given is MISS else ir.AttrFloat32("value_float", typing.cast(float, given))
+
+
+def _float_reference(given: ir.Attr) -> object:
+    return given if given.type == ir.AttributeType.FLOAT else MISS
 
 
 def _int_of_array(array: np.ndarray) -> object:
@@ -139,6 +163,13 @@ _KINDS: dict[object, Kind] = {
     ir.DataType: Kind("an element type", of_attribute=_dtype_of_attribute),
     ir.Graph: Kind("a graph", of_attribute=_just(ir.Graph)),
     ir.Attr: ATTRIBUTE,
+    FloatAttr: Kind(
+        "a constant float",
+        lambda array: _float_attribute(_float_of_array(array)),
+        lambda given: _float_attribute(_float_of_attribute(given)),
+        _float_reference,
+        scalar=True,
+    ),
     tuple[ir.Value, ...]: REST,
     tuple[ir.Value | None, ...]: REST,
 }
@@ -161,4 +192,6 @@ def same(one: object, other: object) -> bool:
         return True
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, ir.Attr) and isinstance(other, ir.Attr):  # which do not compare references
+        return one.value == other.value and one.ref_attr_name == other.ref_attr_name
     return isinstance(one, (int, float, str, tuple)) and one == other

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite.plan import CONSTANT, INPUT
 
-__all__ = ["SMALL_BYTES", "Constants", "is_constant", "tensor_of"]
+__all__ = ["SMALL_BYTES", "Constants", "is_constant", "reference_of", "tensor_of"]
 
 SMALL_BYTES = 1024
 
@@ -37,6 +37,20 @@ def _held(value: ir.Value) -> ir.TensorProtocol | None:
     if len(producer.attributes) != 1 or "sparse_value" in producer.attributes:
         return None
     return ir.convenience.get_const_tensor(value)
+
+
+def reference_of(value: ir.Value) -> ir.Attr | None:
+    """Return the reference by which a Constant, cast or not, takes a number from a call.
+
+    Returns:
+        The Constant's attribute; None for any value but such a one of a function.
+    """
+    node = value.producer()
+    if node is not None and node.domain == "" and node.op_type in ("Cast", "CastLike"):
+        node = None if node.inputs[0] is None else node.inputs[0].producer()
+    if node is None or (node.domain, node.op_type) != ("", "Constant"):
+        return None
+    return next((given for given in node.attributes.values() if given.is_ref()), None)
 
 
 class Constants:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite.attributes import axis_rank, unmentioned
 from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, Kind, same
-from vlmpass.ir_tools.rewrite.constants import tensor_of
+from vlmpass.ir_tools.rewrite.constants import reference_of, tensor_of
 from vlmpass.ir_tools.rewrite.layout import Given, Layout, Surroundings, tokens_in
 from vlmpass.ir_tools.rewrite.links import roots_beside
 from vlmpass.ir_tools.rewrite.pattern import (
@@ -232,6 +232,9 @@ class Match:
         if kind.says == TENSOR.says:
             tensor = tensor_of(value)
             return MISS if tensor is None else tensor
+        reference = None if kind.of_reference is None else reference_of(value)
+        if kind.of_reference is not None and reference is not None:
+            return kind.of_reference(reference)
         assert kind.of_array is not None
         array = self._scalar(value, user) if kind.scalar else self._around.constants.small(value)
         return MISS if array is None else kind.of_array(array)
@@ -341,8 +344,10 @@ class Match:
         """Compare or capture an attribute."""
         attribute = node.attributes.data.get(given.name)
         expected, found = given.expected, given.default
+        if attribute is not None and attribute.is_ref():
+            return self._reference(node, given, attribute)
         if attribute is not None:
-            found = MISS if attribute.is_ref() else attribute.value
+            found = attribute.value
         elif given.index is not None:
             value = node.inputs[given.index]
             array = None if value is None else self._around.constants.small(value)
@@ -354,6 +359,14 @@ class Match:
         if attribute_is(found, expected, rank=axis_rank(node, given.name)):
             return _DONE
         return self._fail(node, "expected {}={}, found {}", given.name, expected, found)
+
+    def _reference(self, node: ir.Node, given: Given, attribute: ir.Attr) -> Steps:
+        """Capture a reference to what the caller of a function gives, where one will do."""
+        kind = self._kinds[given.expected] if isinstance(given.expected, str) else None
+        thing = MISS if kind is None or not kind.of_reference else kind.of_reference(attribute)
+        if thing is MISS:
+            return self._fail(node, "{} is not known before it runs", given.name)
+        return self._bind(str(given.expected), thing, node)
 
     def _capture_attribute(self, node: ir.Node, name: str, capture: str, found: object) -> Steps:
         kind = self._kinds[capture]

@@ -40,6 +40,8 @@ ABSENT: Final = ""
 CONSTANT: Final = "="
 INPUT: Final = "?"
 ABSENT_TOKEN: Final[Token] = (ABSENT, -1)
+_REFERENCES: Final = frozenset([CONSTANT, "Cast", "CastLike"])
+"""What produces a number that only the caller of a function knows."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Plan:
 def _may_be(kind: Kind, producer: str | float) -> bool:
     """Return whether a value with such a producer may be of a kind."""
     if kind.scalar:
-        return isinstance(producer, float)
+        refers = kind.of_reference is not None and producer in _REFERENCES
+        return isinstance(producer, float) or refers
     return not kind.constant or producer == CONSTANT or isinstance(producer, float)
 
 

@@ -245,7 +245,8 @@ def rule(
     Its first parameter is the tape, the others are captures, and their annotations constrain what
     is captured: none or `ir.Value` any value, `float`, `int`, `bool` a constant number,
     ``tuple[int, ...]`` a constant list, `np.ndarray` a small constant, `ir.TensorProtocol` a
-    constant of any size, unread, `ir.DataType` and `str` an attribute, `ir.Node` the node; with
+    constant of any size, unread, `ir.DataType` and `str` an attribute, `FloatAttr` a number to be
+    an attribute, known or, in a function, left to its caller, `ir.Node` the node; with
     ``| None`` it may be missing. It returns the value that stands for the root's output, a
     sequence of them for several outputs (all of the first root's, then the second's …; None for
     one that nothing may use), or `refuse`.

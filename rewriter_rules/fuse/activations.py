@@ -6,7 +6,7 @@ import math
 
 from onnx_ir import DataType, Value
 
-from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
+from vlmpass.ir_tools.rewrite import FloatAttr, P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT, cube, product, scaled
 from vlmpass.rewriter_rules.simplify.known import FLOATS, holds_all
 
@@ -55,7 +55,7 @@ def gelu_tanh(op: Tape, x: Value) -> Replacement:
     or_emits=ORT,
     dtypes=NARROW_X,
 )
-def swish(op: Tape, x: Value, alpha: float | None) -> Replacement:
+def swish(op: Tape, x: Value, alpha: FloatAttr | None) -> Replacement:
     """x * sigmoid(alpha * x) -> Swish(x, alpha), and QuickGelu(x, alpha) on ONNX Runtime."""
     operator, domain = ("QuickGelu", ORT) if ORT in op.emits else ("Swish", "")
     factor = 1.0 if alpha is None else alpha

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 from onnx_ir import DataType, Node, TensorProtocol, Value
 
-from vlmpass.ir_tools.rewrite import Declined, P, Pattern, Replacement, Tape, refuse, rule
+from vlmpass.ir_tools.rewrite import (
+    Declined,
+    FloatAttr,
+    P,
+    Pattern,
+    Replacement,
+    Tape,
+    refuse,
+    rule,
+)
 from vlmpass.rewriter_rules.fuse.spellings import ORT, mean, mean_of_squares, over_root, square
 from vlmpass.rewriter_rules.simplify.known import FLOATS, dim, rank, same_shape
 
@@ -66,7 +75,7 @@ def _normal(
     operator: str,
     source: Value | Declined,
     stash: DataType | None,
-    eps: float | None,
+    eps: FloatAttr | None,
     scale: Value | None,
     bias: Value | None = None,
 ) -> Replacement:
@@ -86,7 +95,7 @@ def _normal(
         if not isinstance(size, int) or source.dtype is None:
             return refuse("the size of a row of {} is not known", source)
         scale = op.const(np.ones(size, source.dtype.numpy()), name="ones")
-    attributes = {"axis": -1, "epsilon": eps or 0.0, "stash_type": stash}
+    attributes = {"axis": -1, "epsilon": 0.0 if eps is None else eps, "stash_type": stash}
     return op.node(operator, [source, scale, bias], attributes)[0]
 
 
@@ -107,7 +116,7 @@ def rms_normalization(
     given: DataType | None,
     count: float | None,
     share: float | None,
-    eps: float | None,
+    eps: FloatAttr | None,
     narrow: DataType | None,
     scale: Value | None,
 ) -> Replacement:
@@ -141,7 +150,7 @@ def layer_normalization(
     var_type: DataType | None,
     count: float | None,
     share: float | None,
-    eps: float | None,
+    eps: FloatAttr | None,
     narrow: DataType | None,
     scale: Value | None,
     bias: Value | None,
@@ -201,7 +210,7 @@ def centred_rms_normalization(
     late: DataType | None,
     count: float | None,
     share: float | None,
-    eps: float,
+    eps: FloatAttr,
     scale: Value,
 ) -> Replacement:
     """RMSNormalization(x - mean(x), scale) -> LayerNormalization(x, scale)."""
@@ -239,7 +248,7 @@ def _addable(a: Value, b: Value) -> Declined | None:
     dtypes={"a": [DataType.FLOAT, DataType.FLOAT16]},
 )
 def skip_layer_normalization(
-    op: Tape, a: Value, b: Value, scale: Value, bias: Value | None, eps: float
+    op: Tape, a: Value, b: Value, scale: Value, bias: Value | None, eps: FloatAttr
 ) -> Replacement:
     """LayerNormalization(a + b, scale, bias), a + b -> SkipLayerNormalization(a, b, ...)."""
     inputs = [a, b, scale, bias]
@@ -254,7 +263,7 @@ def skip_layer_normalization(
     dtypes={"a": [DataType.FLOAT, DataType.FLOAT16]},
 )
 def skip_simplified_layer_normalization(
-    op: Tape, a: Value, b: Value, scale: Value, eps: float
+    op: Tape, a: Value, b: Value, scale: Value, eps: FloatAttr
 ) -> Replacement:
     """SimplifiedLayerNormalization(a + b, s), a + b -> SkipSimplifiedLayerNormalization."""
     results = op.node(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Node, Value
 
-from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
+from vlmpass.ir_tools.rewrite import FloatAttr, P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.opset import norm
 from vlmpass.rewriter_rules.opset.elementwise import spell_gelu
@@ -45,7 +45,7 @@ def unfuse_skip_layer_normalization(
     scale: Value,
     beta: Value | None,
     bias: Value | None,
-    eps: float,
+    eps: FloatAttr,
     node: Node,
 ) -> Replacement:
     """SkipLayerNormalization(a, b, s, t, c) -> LayerNormalization(a + b + c, s, t)."""
@@ -60,7 +60,7 @@ def unfuse_skip_layer_normalization(
     )
 )
 def unfuse_skip_simplified_layer_normalization(
-    op: Tape, a: Value, b: Value, scale: Value, bias: Value | None, eps: float, node: Node
+    op: Tape, a: Value, b: Value, scale: Value, bias: Value | None, eps: FloatAttr, node: Node
 ) -> Replacement:
     """SkipSimplifiedLayerNormalization(a, b, s) -> SimplifiedLayerNormalization(a + b, s)."""
     total = op.Add(a, b) if bias is None else op.Add(op.Add(a, b), bias)
