@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
+from vlmpass.ir_tools.contents import elements_of, kind_of
 from vlmpass.ir_tools.edit import remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.determinism import Determinism
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.shapes import constant_of
-from vlmpass.ir_tools.walk import Scope, subgraphs
+from vlmpass.ir_tools.walk import Scope, holds_graphs, subgraphs
 from vlmpass.passes.base import Pass
 
 __all__ = ["CommonSubexpressions"]
 
 _SMALL = 1024
+_LISTS = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)
 _COMMUTATIVE = frozenset(
     {"Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
 )
@@ -68,10 +70,11 @@ class _Work:
         del self.tables[scope.depth :]
         self.tables.append({})
         for node in scope.graph:
-            for graph in subgraphs(node):
-                self.scope(Scope(graph, scope.owner, scope.depth + 1))
-                del self.tables[scope.depth + 1 :]
-            if self.determinism.holds(node):
+            if holds_graphs(node):
+                for graph in subgraphs(node):
+                    self.scope(Scope(graph, scope.owner, scope.depth + 1))
+                    del self.tables[scope.depth + 1 :]
+            elif self.determinism.holds(node):
                 self.node(node)
 
     def node(self, node: ir.Node) -> None:
@@ -85,19 +88,15 @@ class _Work:
         self.tables[-1].setdefault(key, node)
 
     def key(self, node: ir.Node) -> Hashable | None:
-        attributes: list[tuple[Hashable, ...]] = []
-        for name, attribute in sorted(node.attributes.data.items()):
-            if attribute.is_ref():
-                attributes.append((name, "ref", attribute.ref_attr_name))
-                continue
-            attributes.append((name, attribute.type.value, _hashable(attribute)))
+        data = node.attributes.data
+        attributes = tuple((name, _hashable(each)) for name, each in sorted(data.items()))
         inputs = [self.number(value) for value in node.inputs]
         while inputs and inputs[-1] == -1:
             inputs.pop()
         if node.op_type in _COMMUTATIVE and node.domain in ("", "ai.onnx"):
             inputs.sort()
         operator = node.domain, node.op_type, node.overload, len(node.outputs)
-        return (*operator, tuple(attributes), tuple(inputs))
+        return (*operator, attributes, tuple(inputs))
 
     def number(self, value: ir.Value | None) -> int:
         if value is None:
@@ -132,14 +131,18 @@ class _Work:
 
 
 def _content(tensor: ir.TensorProtocol) -> Hashable:
-    return tensor.dtype.value, tuple(tensor.shape.numpy()), tensor.tobytes()
+    return kind_of(tensor), elements_of(tensor)
 
 
 def _hashable(attribute: ir.Attr) -> Hashable:
+    if attribute.is_ref():
+        return "ref", attribute.ref_attr_name
     value = attribute.value
     if attribute.type == ir.AttributeType.TENSOR:
         plain = value.nbytes <= _SMALL and value.dtype != ir.DataType.STRING
         return _content(value) if plain else id(value)
-    if isinstance(value, (str, bytes, int, float)):
-        return repr(value)
-    return tuple(map(repr, value)) if isinstance(value, Sequence) else id(value)
+    if attribute.type in _LISTS:
+        value = tuple(value)
+    elif not isinstance(value, (str, bytes, int, float)):
+        return id(value)
+    return attribute.type.value, repr(value)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.ir_tools.contents import Kind, elements_of, kind_of
+from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.ir_tools.weights import as_weight
 from vlmpass.passes.base import Pass
 from vlmpass.passes.values import size_in_bytes
@@ -20,6 +21,8 @@ __all__ = ["DedupeInitializers"]
 
 _DIGESTED = 64
 """Bytes from which on contents are told apart by their digest."""
+_SMALL = 1024
+"""Bytes up to which a tensor is read whole."""
 
 
 @dataclass(frozen=True)
@@ -45,70 +48,61 @@ class DedupeInitializers(Pass):
     @without_collector
     def run(self, model: ir.Model) -> bool:
         """Merge equal initializers of the graph and its subgraphs."""
-        return _Shared(model.graph, size_in_bytes("limit", self.limit)).visit(model.graph)
-
-
-_Type = tuple[ir.DataType, tuple[int, ...]]
+        places = [scope for scope in scopes(model) if not scope.in_function]
+        return _Shared(size_in_bytes("limit", self.limit)).merge(places)
 
 
 class _Shared:
-    """The initializers in sight by type and content, the latter read where a type occurs twice."""
+    """The initializers in sight by kind and content, the latter read where a kind occurs twice."""
 
-    def __init__(self, graph: ir.Graph, limit: int) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._count = Counter(
-            _type(tensor) for each in (graph, *graph.subgraphs()) for _, tensor in _mergeable(each)
-        )
-        self._visible: dict[Hashable, ir.Value] = {}
+        self._visible: list[dict[Hashable, ir.Value]] = []
 
-    def visit(self, graph: ir.Graph) -> bool:
-        """Merge the initializers of a graph, then those of its subgraphs, into those in sight."""
+    def merge(self, places: Sequence[Scope]) -> bool:
+        """Merge the initializers of graphs, parents first, into those in sight."""
+        held = [list(_mergeable(scope)) for scope in places]
+        count = Counter(kind for each in held for _, _, kind in each)
         changed = False
-        added: list[Hashable] = []
-        for value, tensor in sorted(_mergeable(graph), key=lambda each: not _is_output(each[0])):
-            if self._count[_type(tensor)] < 2:
-                continue
-            key: Hashable = (_type(tensor), _content(tensor, self._limit))
-            known = self._visible.get(key)
-            if known is None:
-                self._visible[key] = value
-                added.append(key)
-            elif not _is_output(value):
-                value.replace_all_uses_with(known)
-                del graph.initializers[value.name or ""]
-                changed = True
-        for node in graph:
-            for inner in subgraphs(node):
-                changed |= self.visit(inner)
-        for key in added:
-            del self._visible[key]
+        for scope, each in zip(places, held, strict=True):
+            self._visible = [*self._visible[: scope.depth], {}]
+            # Outputs come first, for they cannot go.
+            for value, tensor, kind in sorted(each, key=lambda one: not one[0].is_graph_output()):
+                if count[kind] > 1:
+                    changed |= self._merge(value, (kind, _content(tensor, self._limit)))
         return changed
 
+    def _merge(self, value: ir.Value, key: Hashable) -> bool:
+        """Let an initializer of equal content stand for a value, if there is one."""
+        known = next((each[key] for each in self._visible if key in each), None)
+        if known is None:
+            self._visible[-1][key] = value
+            return False
+        if value.is_graph_output():
+            return False
+        value.replace_all_uses_with(known)
+        assert value.graph is not None
+        del value.graph.initializers[value.name or ""]
+        return True
 
-def _mergeable(graph: ir.Graph) -> list[tuple[ir.Value, ir.TensorProtocol]]:
-    return [
-        (value, value.const_value)
-        for value in graph.initializers.values()
-        if value.const_value is not None and not value.is_graph_input()
-    ]
 
-
-def _is_output(value: ir.Value) -> bool:
-    return value.is_graph_output()
-
-
-def _type(tensor: ir.TensorProtocol) -> _Type:
-    return tensor.dtype, tuple(tensor.shape.numpy())
+def _mergeable(scope: Scope) -> Iterator[tuple[ir.Value, ir.TensorProtocol, Kind]]:
+    for value in scope.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and not value.is_graph_input():
+            yield value, tensor, kind_of(tensor)
 
 
 def _content(tensor: ir.TensorProtocol, limit: int) -> Hashable:
     """Return what is equal for equal contents, as far as that may be found out."""
     if tensor.dtype == ir.DataType.STRING:
         return tuple(tensor.numpy().ravel())
-    if tensor.nbytes > limit:
+    size = tensor.nbytes
+    if size > limit:
         return as_weight(tensor).expression
-    if isinstance(tensor, ir.Tensor) and tensor.nbytes <= _DIGESTED:
-        return tensor.tobytes()
+    if size <= _SMALL:
+        data = elements_of(tensor)
+        return data if size <= _DIGESTED else hashlib.sha256(data).digest()
     digest = hashlib.sha256()
     for chunk in as_weight(tensor).chunks():
         digest.update(chunk)

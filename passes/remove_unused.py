@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.edit import is_used, remove_dead
-from vlmpass.ir_tools.walk import all_nodes, scopes
+from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.passes.base import Pass
 
 __all__ = ["RemoveUnused"]
@@ -28,15 +29,27 @@ class RemoveUnused(Pass):
     def run(self, model: ir.Model) -> bool:
         """Remove what is unused, functions first so that their bodies keep nothing alive."""
         changed = _remove_functions(model)
-        changed |= remove_dead([node for node in all_nodes(model) if node.outputs]) > 0
-        for scope in scopes(model):
+        places = list(scopes(model))
+        changed |= remove_dead(_unused_nodes(places)) > 0
+        for scope in places:
             if isinstance(scope.graph, ir.Graph):
                 changed |= _remove_initializers(scope.graph)
         changed |= _remove_functions(model)
         return _remove_imports(model) or changed
 
 
+def _unused_nodes(places: Iterable[Scope]) -> Iterator[ir.Node]:
+    """Yield the nodes with outputs of which none is used."""
+    for scope in places:
+        for node in scope.graph:
+            outputs = node.outputs
+            if outputs and not any(map(is_used, outputs)):
+                yield node
+
+
 def _remove_functions(model: ir.Model) -> bool:
+    if not model.functions:
+        return False
     calls: dict[ir.Graph | ir.Function, set[ir.OperatorIdentifier]] = {}
     for scope in scopes(model):
         keys = {node.op_identifier() for node in scope.graph}

@@ -7,7 +7,7 @@ between them are not: exporters write the traced sizes there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -42,7 +42,7 @@ class Facts:
         ir_version: Of the model: before 4 an initializer that is an input is a constant too.
         rules: What an operator says about its outputs, by domain and operator.
         functions: Functions of the model, which are looked into at every call.
-        algebra: What makes the atoms; a new one by default.
+        outer: What is known around the call whose function's body this is about, if it is.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Facts:
         ir_version: int,
         rules: Mapping[tuple[str, str], Rule],
         functions: Mapping[ir.OperatorIdentifier, ir.Function],
-        algebra: Algebra | None = None,
+        outer: Facts | None = None,
     ) -> None:
-        self.algebra = algebra or Algebra()
+        self.algebra = Algebra() if outer is None else outer.algebra
         self._functions = functions
         self._ir_version = ir_version
         self._rules = rules
@@ -62,6 +62,7 @@ class Facts:
         self._visited: dict[ir.Node, Sequence[ir.Value | None]] = {}
         self._moved: set[ir.Value | None] = set()
         self._alike = Alike()
+        self._bodies: dict[Hashable, Facts] = {} if outer is None else outer._bodies
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -175,15 +176,14 @@ class Facts:
         """Whether an answer names no size or element of the node's own outputs."""
         dims = (dim for known in answer for part in known if part for dim in part)
         open_ = {dim for dim in dims if not isinstance(dim, int)}
-        values = {self.algebra.atoms[atom].value for d in open_ for atom in self.algebra.atoms_in(d)}
+        values = {
+            self.algebra.atoms[atom].value for d in open_ for atom in self.algebra.atoms_in(d)
+        }
         return values.isdisjoint(node.outputs)
 
     def _call(self, node: ir.Node, function: ir.Function) -> None:
         """Follow a call through the function's body; what only the body knows stays in it."""
-        inner = Facts(self._ir_version, self._rules, self._functions, self.algebra)
-        for formal, actual in zip(function.inputs, node.inputs, strict=False):
-            inner[formal] = self[actual]
-        visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
+        inner = self.body(node, function)
         for value, result in zip(node.outputs, function.outputs, strict=False):
             known = inner[result]
             if known.shape is None:
@@ -194,6 +194,22 @@ class Facts:
             )
             items = known.elements
             self._known[value] = Known(shape, None if any(map(inner.made, items or ())) else items)
+
+    def body(self, node: ir.Node, function: ir.Function) -> Facts:
+        """Return what holds in a function's body for a call, its nodes visited.
+
+        Calls with arguments of which the same is known share it, so that no body is visited more
+        often than there are differences.
+        """
+        given = tuple(self[actual] for actual in node.inputs)
+        inner = self._bodies.get((function, given))
+        if inner is None:
+            inner = Facts(self._ir_version, self._rules, self._functions, self)
+            self._bodies[function, given] = inner
+            inner._known.update(zip(function.inputs, given, strict=False))
+        if any(result not in inner._known for result in function.outputs):
+            visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
+        return inner
 
     def made(self, dim: Dim) -> bool:
         """Whether an expression depends on a value that a node visited here has made."""
