@@ -14,7 +14,7 @@ from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.edit import add_constant, is_used, remove_unused_constant
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.shapes import Facts, kept_facts, visit_scope
-from vlmpass.ir_tools.walk import Scope
+from vlmpass.ir_tools.walk import Scope, all_nodes
 from vlmpass.passes.base import Pass
 
 __all__ = ["DeadBranches"]
@@ -34,9 +34,12 @@ class DeadBranches(Pass):
     def run(self, model: ir.Model) -> bool:
         """Decide until nothing is left to decide; a Loop that is inlined may decide more."""
         changed = False
-        while _run_once(model):
+        while any(node.op_type in _CONTROL for node in all_nodes(model)) and _run_once(model):
             changed = True
         return changed
+
+
+_CONTROL = frozenset({"If", "Loop"})
 
 
 def _run_once(model: ir.Model) -> bool:

@@ -93,8 +93,10 @@ class Constants:
         found = []
         for value in node.outputs:
             known = self.facts[value]
+            if known.elements is None or known.numbers is None or known.static is None:
+                return None
             dtype = self.facts.dtype(value)
-            if known.numbers is None or known.static is None or dtype is None:
+            if dtype is None:
                 return None
             array = np.array(known.numbers, dtype.numpy()).reshape(known.static)
             found.append(Constant(ir.Tensor(array, dtype=dtype), *self._origin(node)))
@@ -109,13 +111,13 @@ class Constants:
 
     def _computed(self, node: ir.Node, opsets: Mapping[str, int]) -> tuple[Constant, ...] | None:
         """Return outputs computed from constant inputs."""
+        if any(value is not None and self[value] is None for value in node.inputs):
+            return None
         if not can_evaluate(node):
             return None
         tensors: list[ir.TensorProtocol | None] = []
         for value in node.inputs:
             constant = None if value is None else self[value]
-            if value is not None and constant is None:
-                return None
             tensors.append(None if constant is None else constant.tensor)
         roots, packed = self._origin(node)
         if packed and node.op_type in _UNPACKING:

@@ -52,7 +52,7 @@ class Facts:
         functions: Mapping[ir.OperatorIdentifier, ir.Function],
         outer: Facts | None = None,
     ) -> None:
-        self.algebra = Algebra() if outer is None else outer.algebra
+        self.algebra: Algebra = Algebra() if outer is None else outer.algebra
         self._functions = functions
         self._ir_version = ir_version
         self._rules = rules
@@ -129,24 +129,27 @@ class Facts:
         A node visited before is visited again only if it has other inputs now, subgraphs, or an
         input of which something else is known since.
         """
-        inputs = node.inputs
-        again = node in self._visited
-        same = again and self._visited[node] is inputs and self._moved.isdisjoint(inputs)
-        if same and not holds_graphs(node):
+        inputs, seen = node.inputs, self._visited.get(node)
+        if seen is None:
+            self._visited[node] = inputs
+            self._find(node, opsets)
             return
-        before = [self._known.get(value) for value in node.outputs] if again else []
+        if seen is inputs and self._moved.isdisjoint(inputs) and not holds_graphs(node):
+            return
+        before = [self._known.get(value) for value in node.outputs]
         self._visited[node] = inputs
         self._find(node, opsets)
-        for value, old in zip(node.outputs, before, strict=False):
+        for value, old in zip(node.outputs, before, strict=True):
             if self._known.get(value) != old:
                 self._moved.add(value)
 
     def _find(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
         domain = "" if node.domain == "ai.onnx" else node.domain
-        function = self._functions.get(node.op_identifier())
-        if function is not None:
-            self._call(node, function)
-            return
+        if self._functions:
+            function = self._functions.get(node.op_identifier())
+            if function is not None:
+                self._call(node, function)
+                return
         rule = self._rules.get((domain, node.op_type))
         if rule is None:
             self._ask_library(node, opsets)
@@ -334,10 +337,12 @@ def visit_scope(
         facts.enter(scope.graph, owner=scope.depth == 0 and not scope.in_function)
     if enter is not None:
         enter(scope)
+    opsets = scope.opsets
     for node in scope.graph:
-        for graph in subgraphs(node) if holds_graphs(node) else ():
-            visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter, prepare)
+        if holds_graphs(node):
+            for graph in subgraphs(node):
+                visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter, prepare)
         if prepare is not None:
             prepare(node, scope)
-        facts.visit(node, scope.opsets)
+        facts.visit(node, opsets)
         each(node, scope)
