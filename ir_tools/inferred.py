@@ -19,7 +19,7 @@ from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.skeleton import graph_protos, skeleton
 from vlmpass.ir_tools.walk import Scope, all_nodes, subgraphs
 
-__all__ = ["Size", "inferred_shapes"]
+__all__ = ["Size", "inferred_shapes", "size_of"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
         Scope(model.graph, model.graph, 0),
         lambda node, scope: outputs.extend(node.outputs),
     )
-    size = cache(partial(_size, facts))
+    size = cache(partial(size_of, facts))
 
     @cache
     def sizes(shape: tuple[Dim, ...] | None) -> tuple[Size, ...] | None:
@@ -93,7 +93,8 @@ def _merge(
     )
 
 
-def _size(facts: Facts, dim: Dim) -> Size:
+def size_of(facts: Facts, dim: Dim) -> Size:
+    """Say an expression as what is known about an axis."""
     if isinstance(dim, int):
         return Size(dim)
     return Size(_text(facts, dim), _varies(facts, dim))

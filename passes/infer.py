@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.inferred import Size, inferred_shapes
+from vlmpass.ir_tools.inferred_functions import infer_functions
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.passes.base import Pass
 
@@ -25,6 +26,7 @@ class Infer(Pass):
     contradicts is replaced. Once a declared size is refuted, the model's shapes are stale (traced,
     then its inputs were edited), and declared sizes that nothing confirms are forgotten as well.
     Types of the model's inputs and outputs stay as declared; names of sizes of the outputs, too.
+    In a function, what holds at every call of it is written.
     """
 
     name = "infer"
@@ -43,7 +45,7 @@ class Infer(Pass):
         for value, sizes in shapes.items():
             if value.type is not None:
                 changed |= _write(value, sizes, stale=stale, is_output=value in interface)
-        return changed
+        return infer_functions(model, stale=stale) or changed
 
 
 def _write(

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.check.versions import check_functions
 from vlmpass.ir_tools.shapes import compute, elementwise, layout
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
 from vlmpass.ir_tools.shapes.facts import Facts, visit_scope
@@ -35,7 +36,13 @@ _RULES = {**elementwise.RULES, **layout.RULES, **compute.RULES}
 
 
 def facts_of(model: ir.Model) -> Facts:
-    """Return an empty collection of facts for a model, to be filled by visiting its nodes."""
+    """Return an empty collection of facts for a model, to be filled by visiting its nodes.
+
+    Raises:
+        CheckError: Functions call themselves, or calls do not fit them.
+    """
+    if model.functions:
+        check_functions(model)
     return Facts(model.ir_version, _RULES, model.functions)
 
 

@@ -1,0 +1,86 @@
+"""Shapes of the values in functions, as far as they follow from all calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.inferred import Size, size_of
+from vlmpass.ir_tools.shapes import Dim, kept_facts, visit_scope
+from vlmpass.ir_tools.shapes.functions import Shared, at_all_calls
+from vlmpass.ir_tools.walk import Scope
+
+__all__ = ["infer_functions"]
+
+_Dims = tuple["int | str | None", ...]
+
+
+def infer_functions(model: ir.Model, *, stale: bool) -> bool:
+    """Declare in functions the shapes that their values have at every call; say if any changed.
+
+    Named sizes are those of the model's inputs, as in the main graph. A declared number stays where
+    calls leave a size open; a declared name does not, as it would pass for one of the model's. A
+    function that is never called is left alone.
+
+    Args:
+        model: With element types inferred.
+        stale: Whether declared sizes are known to be of other inputs, so that none stays.
+    """
+    if not model.functions:
+        return False
+    facts = kept_facts(model)
+    visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
+    sizes = cache(partial(size_of, facts))
+    changed = False
+    for shared in at_all_calls(model, facts).values():
+        changed |= _declare(shared, sizes, stale)
+    return changed
+
+
+def _declare(shared: Shared, sizes: Callable[[Dim], Size], stale: bool) -> bool:
+    known = {
+        value: None if shape is None else tuple(_known(dim, sizes) for dim in shape)
+        for value, shape in shared.shapes.items()
+        if value.type is not None
+    }
+    declared = {value: _declared(value) for value in known}
+    keep = shared.alike and not stale
+    keep = keep and not any(_refuted(declared[value], dims) for value, dims in known.items())
+    changed = False
+    for value, dims in known.items():
+        new = _merged(declared[value], dims) if keep else dims
+        if new != declared[value]:
+            value.shape = None if new is None else ir.Shape(new)
+            changed = True
+    return changed
+
+
+def _known(dim: Dim | None, sizes: Callable[[Dim], Size]) -> int | str | None:
+    return None if dim is None else sizes(dim).known
+
+
+def _declared(value: ir.Value) -> _Dims | None:
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def _refuted(declared: _Dims | None, known: _Dims | None) -> bool:
+    """Whether a declared size is not what every call gives."""
+    if declared is None or known is None:
+        return False
+    return len(declared) != len(known) or any(
+        isinstance(old, int) and new is not None and new != old
+        for old, new in zip(declared, known, strict=True)
+    )
+
+
+def _merged(declared: _Dims | None, known: _Dims | None) -> _Dims | None:
+    if declared is None:
+        return known
+    numbers = tuple(dim if isinstance(dim, int) else None for dim in declared)
+    if known is None:
+        return numbers
+    return tuple(old if new is None else new for old, new in zip(numbers, known, strict=True))
