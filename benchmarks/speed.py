@@ -26,7 +26,7 @@ PASSES = {
     "simplify, the whole pipeline": None,
     "convert-opset 14 -> 21": "infer,convert-opset{to=21}",
 }
-PER_LAYER = 77
+PER_LAYER = 70
 """Nodes of a decoder's layer."""
 SWEEPS = 5
 
@@ -35,7 +35,7 @@ def make(path: Path, nodes: int) -> None:
     """Write a decoder of about so many nodes."""
     if not path.exists():
         small = decoder.Config(hidden=16, heads=4, kv_heads=2, intermediate=32, vocab=64, opset=14)
-        decoder.make(path, dataclasses.replace(small, layers=max(1, nodes // PER_LAYER)))
+        decoder.make(path, dataclasses.replace(small, layers=-(-nodes // PER_LAYER)))
 
 
 def _pipeline(text: str | None, path: Path) -> float:

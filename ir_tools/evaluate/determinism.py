@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.ir_tools.walk import holds_graphs
 
 __all__ = ["Determinism"]
 
@@ -28,7 +28,7 @@ class Determinism:
 
     def holds(self, node: ir.Node) -> bool:
         """Whether a node without subgraphs is deterministic; False for unknown operators."""
-        if any(subgraphs(node)):
+        if holds_graphs(node):
             return False
         identifier = node.op_identifier()
         if identifier in self._functions:
