@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.inferred import Size, size_of
-from vlmpass.ir_tools.shapes import Dim, kept_facts, visit_scope
-from vlmpass.ir_tools.shapes.functions import Shared, at_all_calls
+from vlmpass.ir_tools.inferred import size_of
+from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
+from vlmpass.ir_tools.shapes.functions import Dims, Shared, at_all_calls
 from vlmpass.ir_tools.walk import Scope
 
 __all__ = ["infer_functions"]
-
-_Dims = tuple["int | str | None", ...]
 
 
 def infer_functions(model: ir.Model, *, stale: bool) -> bool:
@@ -32,19 +29,14 @@ def infer_functions(model: ir.Model, *, stale: bool) -> bool:
         return False
     facts = kept_facts(model)
     visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
-    sizes = cache(partial(size_of, facts))
     changed = False
-    for shared in at_all_calls(model, facts).values():
-        changed |= _declare(shared, sizes, stale)
+    for shared in at_all_calls(model, facts, cache(partial(_known, facts))).values():
+        changed |= _declare(shared, stale)
     return changed
 
 
-def _declare(shared: Shared, sizes: Callable[[Dim], Size], stale: bool) -> bool:
-    known = {
-        value: None if shape is None else tuple(_known(dim, sizes) for dim in shape)
-        for value, shape in shared.shapes.items()
-        if value.type is not None
-    }
+def _declare(shared: Shared, stale: bool) -> bool:
+    known = {value: dims for value, dims in shared.shapes.items() if value.type is not None}
     declared = {value: _declared(value) for value in known}
     keep = shared.alike and not stale
     keep = keep and not any(_refuted(declared[value], dims) for value, dims in known.items())
@@ -57,17 +49,17 @@ def _declare(shared: Shared, sizes: Callable[[Dim], Size], stale: bool) -> bool:
     return changed
 
 
-def _known(dim: Dim | None, sizes: Callable[[Dim], Size]) -> int | str | None:
-    return None if dim is None else sizes(dim).known
+def _known(facts: Facts, dim: Dim) -> int | str | None:
+    return size_of(facts, dim).known
 
 
-def _declared(value: ir.Value) -> _Dims | None:
+def _declared(value: ir.Value) -> Dims | None:
     if value.shape is None:
         return None
     return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
 
 
-def _refuted(declared: _Dims | None, known: _Dims | None) -> bool:
+def _refuted(declared: Dims | None, known: Dims | None) -> bool:
     """Whether a declared size is not what every call gives."""
     if declared is None or known is None:
         return False
@@ -77,7 +69,7 @@ def _refuted(declared: _Dims | None, known: _Dims | None) -> bool:
     )
 
 
-def _merged(declared: _Dims | None, known: _Dims | None) -> _Dims | None:
+def _merged(declared: Dims | None, known: Dims | None) -> Dims | None:
     if declared is None:
         return known
     numbers = tuple(dim if isinstance(dim, int) else None for dim in declared)

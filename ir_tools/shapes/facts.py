@@ -43,6 +43,9 @@ class Facts:
         rules: What an operator says about its outputs, by domain and operator.
         functions: Functions of the model, which are looked into at every call.
         outer: What is known around the call whose function's body this is about, if it is.
+
+    Attributes:
+        bodies: What is known in functions' bodies, one for all calls that are alike.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Facts:
         self._visited: dict[ir.Node, Sequence[ir.Value | None]] = {}
         self._moved: set[ir.Value | None] = set()
         self._alike = Alike()
-        self._bodies: dict[Hashable, Facts] = {} if outer is None else outer._bodies
+        self.bodies: dict[Hashable, Facts] = {} if outer is None else outer.bodies
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -205,10 +208,10 @@ class Facts:
         often than there are differences.
         """
         given = tuple(self[actual] for actual in node.inputs)
-        inner = self._bodies.get((function, given))
+        inner = self.bodies.get((function, given))
         if inner is None:
             inner = Facts(self._ir_version, self._rules, self._functions, self)
-            self._bodies[function, given] = inner
+            self.bodies[function, given] = inner
             inner._known.update(zip(function.inputs, given, strict=False))
         if any(result not in inner._known for result in function.outputs):
             visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -11,7 +11,10 @@ from vlmpass.ir_tools.shapes.algebra import Dim
 from vlmpass.ir_tools.shapes.facts import Facts, visit_scope
 from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
 
-__all__ = ["Shared", "at_all_calls"]
+__all__ = ["Dims", "Shared", "at_all_calls"]
+
+Dims = tuple["int | str | None", ...]
+"""A shape: sizes, names of sizes, None for one that is not known."""
 
 
 @dataclass
@@ -20,24 +23,27 @@ class Shared:
 
     Attributes:
         shapes: The shape of every value of the body, its subgraphs included: None where some call
-            leaves the rank open or calls differ in it; None too for a size they differ in.
+            leaves the rank open or calls differ in it.
         alike: Whether the same is known of the arguments of all calls.
     """
 
-    shapes: dict[ir.Value, tuple[Dim | None, ...] | None] = field(default_factory=dict)
+    shapes: dict[ir.Value, Dims | None] = field(default_factory=dict)
     alike: bool = True
 
 
-def at_all_calls(model: ir.Model, facts: Facts) -> dict[ir.OperatorIdentifier, Shared]:
+def at_all_calls(
+    model: ir.Model, facts: Facts, say: Callable[[Dim], int | str | None]
+) -> dict[ir.OperatorIdentifier, Shared]:
     """Return what holds in functions whichever call they run for; nothing where none is called.
 
-    Sizes are expressions over what lies outside of all functions, so those of two calls are the
-    same only if they are equal whatever the input. Each function is looked at once for each set of
-    facts about its arguments that a call has, callers before what they call.
+    Each function is looked at once for each set of facts about its arguments that a call has,
+    callers before what they call.
 
     Args:
         model: Its functions do not call themselves.
         facts: About its main graph, visited; what lies in functions is found by following calls.
+        say: Says a size by what lies outside of all functions, so that what is said alike is the
+            same at all calls; None for a size it cannot say.
     """
     found: dict[ir.OperatorIdentifier, Shared] = {}
     done: set[Facts] = set()
@@ -57,7 +63,7 @@ def at_all_calls(model: ir.Model, facts: Facts) -> dict[ir.OperatorIdentifier, S
             continue
         done.add(inner)
         visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
-        _share(found, key, _shapes(function, inner))
+        _share(found, key, {value: _said(inner, value, say) for value in _values(function)})
         pending += [(inner, node) for node in function.all_nodes() if _calls(node, model)]
     return found
 
@@ -75,19 +81,20 @@ def _values(graph: ir.Function | ir.Graph) -> Iterator[ir.Value]:
             yield from _values(inner)
 
 
-def _shapes(function: ir.Function, facts: Facts) -> dict[ir.Value, tuple[Dim | None, ...] | None]:
-    return {value: facts[value].shape for value in _values(function)}
+def _said(facts: Facts, value: ir.Value, say: Callable[[Dim], int | str | None]) -> Dims | None:
+    shape = facts[value].shape
+    return None if shape is None else tuple(map(say, shape))
 
 
 def _share(
     found: dict[ir.OperatorIdentifier, Shared],
     key: ir.OperatorIdentifier,
-    shapes: dict[ir.Value, tuple[Dim | None, ...] | None],
+    shapes: Mapping[ir.Value, Dims | None],
 ) -> None:
     """Hold what was found of earlier calls against one more."""
     shared = found.get(key)
     if shared is None:
-        found[key] = Shared(shapes)
+        found[key] = Shared(dict(shapes))
         return
     shared.alike = False
     for value, shape in shapes.items():
