@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.inferred import size_of
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
-from vlmpass.ir_tools.shapes.functions import Dims, Shared, at_all_calls
+from vlmpass.ir_tools.shapes.functions import LAST_AXES, Calls, Dims, at_all_calls, common_axes
 from vlmpass.ir_tools.walk import Scope
 
 __all__ = ["infer_functions"]
@@ -19,7 +19,8 @@ def infer_functions(model: ir.Model, *, stale: bool) -> bool:
 
     Named sizes are those of the model's inputs, as in the main graph. A declared number stays where
     calls leave a size open; a declared name does not, as it would pass for one of the model's. A
-    function that is never called is left alone.
+    function that is never called is left alone. Where calls differ in rank, the last axes that they
+    agree on are noted in a value's `meta`.
 
     Args:
         model: With element types inferred.
@@ -30,15 +31,19 @@ def infer_functions(model: ir.Model, *, stale: bool) -> bool:
     facts = kept_facts(model)
     visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
     changed = False
-    for shared in at_all_calls(model, facts, cache(partial(_known, facts))).values():
-        changed |= _declare(shared, stale)
+    for calls in at_all_calls(model, facts, cache(partial(_known, facts))).values():
+        changed |= _declare(calls, stale)
     return changed
 
 
-def _declare(shared: Shared, stale: bool) -> bool:
-    known = {value: dims for value, dims in shared.shapes.items() if value.type is not None}
+def _declare(calls: Calls, stale: bool) -> bool:
+    known = {
+        value: _agreed(value, list(shapes))
+        for value, shapes in calls.shapes.items()
+        if value.type is not None
+    }
     declared = {value: _declared(value) for value in known}
-    keep = shared.alike and not stale
+    keep = calls.alike and not stale
     keep = keep and not any(_refuted(declared[value], dims) for value, dims in known.items())
     changed = False
     for value, dims in known.items():
@@ -47,6 +52,17 @@ def _declare(shared: Shared, stale: bool) -> bool:
             value.shape = None if new is None else ir.Shape(new)
             changed = True
     return changed
+
+
+def _agreed(value: ir.Value, shapes: list[Dims | None]) -> Dims | None:
+    """Return a value's shape at every call; where ranks differ, note the axes that do not."""
+    common = common_axes(shapes)
+    value.meta.pop(LAST_AXES, None)
+    if all(shape is not None and len(shape) == len(common) for shape in shapes):
+        return common
+    if common:
+        value.meta[LAST_AXES] = common
+    return None
 
 
 def _known(facts: Facts, dim: Dim) -> int | str | None:

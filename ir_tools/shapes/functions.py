@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import onnx_ir as ir
 
@@ -11,30 +12,33 @@ from vlmpass.ir_tools.shapes.algebra import Dim
 from vlmpass.ir_tools.shapes.facts import Facts, visit_scope
 from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
 
-__all__ = ["Dims", "Shared", "at_all_calls"]
+__all__ = ["LAST_AXES", "Calls", "Dims", "at_all_calls", "common_axes"]
 
 Dims = tuple["int | str | None", ...]
 """A shape: sizes, names of sizes, None for one that is not known."""
 
+LAST_AXES: Final = "vlmpass.last_axes"
+"""Where a value whose calls differ in rank has, in `meta`, the last axes they agree on: `Dims`."""
+
 
 @dataclass
-class Shared:
-    """What the calls of one function have in common.
+class Calls:
+    """What the calls of one function make of its body.
 
     Attributes:
-        shapes: The shape of every value of the body, its subgraphs included: None where some call
-            leaves the rank open or calls differ in it.
+        shapes: The different shapes of every value of the body, its subgraphs included, None being
+            one of them where some call leaves the rank open.
         alike: Whether the same is known of the arguments of all calls.
     """
 
-    shapes: dict[ir.Value, Dims | None] = field(default_factory=dict)
+    shapes: dict[ir.Value, dict[Dims | None, None]] = field(default_factory=dict)
     alike: bool = True
 
 
 def at_all_calls(
     model: ir.Model, facts: Facts, say: Callable[[Dim], int | str | None]
-) -> dict[ir.OperatorIdentifier, Shared]:
-    """Return what holds in functions whichever call they run for; nothing where none is called.
+) -> dict[ir.OperatorIdentifier, Calls]:
+    """Return what is known in functions at each call; nothing for those that are never called.
 
     Each function is looked at once for each set of facts about its arguments that a call has,
     callers before what they call.
@@ -45,15 +49,10 @@ def at_all_calls(
         say: Says a size by what lies outside of all functions, so that what is said alike is the
             same at all calls; None for a size it cannot say.
     """
-    found: dict[ir.OperatorIdentifier, Shared] = {}
+    found: dict[ir.OperatorIdentifier, Calls] = {}
     done: set[Facts] = set()
-    pending = [
-        (facts, node)
-        for scope in scopes(model)
-        if not scope.in_function
-        for node in scope.graph
-        if node.op_identifier() in model.functions
-    ]
+    outside = (scope.graph for scope in scopes(model) if not scope.in_function)
+    pending = [(facts, call) for graph in outside for call in _calls(graph, model)]
     while pending:
         outer, call = pending.pop()
         key = call.op_identifier()
@@ -63,45 +62,32 @@ def at_all_calls(
             continue
         done.add(inner)
         visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
-        _share(found, key, {value: _said(inner, value, say) for value in _values(function)})
-        pending += [(inner, node) for node in function.all_nodes() if _calls(node, model)]
+        calls = found.setdefault(key, Calls())
+        calls.alike = not calls.shapes
+        for value in _values(function):
+            shape = inner[value].shape
+            dims = None if shape is None else tuple(map(say, shape))
+            calls.shapes.setdefault(value, {})[dims] = None
+        pending += [(inner, node) for node in _calls(function.all_nodes(), model)]
     return found
 
 
-def _calls(node: ir.Node, model: ir.Model) -> bool:
-    return node.op_identifier() in model.functions
+def common_axes(shapes: Iterable[Dims | None]) -> Dims:
+    """Return the last axes that all of some shapes have; None for a size they differ in."""
+    known = [() if shape is None else shape for shape in shapes]
+    count = min(map(len, known))
+    columns = zip(*(shape[len(shape) - count :] for shape in known), strict=True)
+    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in columns)
+
+
+def _calls(nodes: Iterable[ir.Node], model: ir.Model) -> list[ir.Node]:
+    return [node for node in nodes if node.op_identifier() in model.functions]
 
 
 def _values(graph: ir.Function | ir.Graph) -> Iterator[ir.Value]:
-    """Yield the values of a function, its subgraphs included, that are not constants of theirs."""
+    """Yield the values of a function and its subgraphs, but initializers of these."""
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
         for inner in subgraphs(node):
             yield from _values(inner)
-
-
-def _said(facts: Facts, value: ir.Value, say: Callable[[Dim], int | str | None]) -> Dims | None:
-    shape = facts[value].shape
-    return None if shape is None else tuple(map(say, shape))
-
-
-def _share(
-    found: dict[ir.OperatorIdentifier, Shared],
-    key: ir.OperatorIdentifier,
-    shapes: Mapping[ir.Value, Dims | None],
-) -> None:
-    """Hold what was found of earlier calls against one more."""
-    shared = found.get(key)
-    if shared is None:
-        found[key] = Shared(dict(shapes))
-        return
-    shared.alike = False
-    for value, shape in shapes.items():
-        before = shared.shapes[value]
-        if before is None or shape is None or len(before) != len(shape):
-            shared.shapes[value] = None
-        else:
-            shared.shapes[value] = tuple(
-                one if one == other else None for one, other in zip(before, shape, strict=True)
-            )

@@ -7,6 +7,8 @@ from typing import Final
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.shapes.functions import LAST_AXES, Dims
+
 __all__ = [
     "FLOATS",
     "FOREVER",
@@ -42,7 +44,10 @@ def rank(value: ir.Value) -> int | None:
 
 def dim(value: ir.Value, axis: int) -> int | str | None:
     """Return a dimension: its size, its symbol, or None where neither is known."""
-    if value.shape is None or not -value.shape.rank() <= axis < value.shape.rank():
+    if value.shape is None:
+        last: Dims = value.meta.get(LAST_AXES, ())
+        return last[axis] if -len(last) <= axis < 0 else None
+    if not -value.shape.rank() <= axis < value.shape.rank():
         return None
     found = value.shape[axis]
     return found if isinstance(found, int) else found.value

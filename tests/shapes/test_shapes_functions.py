@@ -19,6 +19,7 @@ from vlmpass.ir_tools.shapes import facts_of, visit_scope
 from vlmpass.ir_tools.walk import Scope
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.inline_functions import InlineFunctions
+from vlmpass.rewriter_rules.simplify.known import dim, rank
 
 HEADER = '<ir_version: {}, opset_import: ["" : 18, "local" : 1]>\n'
 FUNCTION = '<opset_import: ["" : 18, "local" : 1], domain: "local">\n'
@@ -78,6 +79,26 @@ def test_two_calls_give_what_they_agree_on(inputs: str, known: str | None) -> No
     assert {text.removesuffix(" of any rank") for text in said(m, "Keep").values()} == {
         known.removesuffix(" of any rank")
     }
+
+
+def test_calls_that_differ_in_rank_may_agree_on_the_last_axes() -> None:
+    m = model(
+        """g (float[2,n,8] x, float[n,8] y, float[8] z) => (u, v, w) {
+        u = local.Keep(x) v = local.Keep(y) w = local.Keep(z) }""",
+        KEEP,
+    )
+    Infer().run(m)
+    (function,) = m.functions.values()
+    value = function.inputs[0]
+    assert value.shape is None
+    assert (dim(value, -1), dim(value, -2), dim(value, 0), rank(value)) == (8, None, None, None)
+    m.graph.remove(m.graph[2], safe=False)
+    Infer().run(m)
+    assert (dim(value, -1), dim(value, -2), dim(value, -3)) == (8, "n", None)
+    m.graph.remove(m.graph[1], safe=False)
+    Infer().run(m)
+    assert _dims(value) == "[2, 'n', 8]"
+    assert not value.meta
 
 
 def test_what_calls_differ_in_is_forgotten_even_where_it_is_declared() -> None:
