@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,9 +11,13 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.passes.base import OptionError, Pass
-from vlmpass.rewriter_rules.opset import Dry, drop_unused, stamp
+from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, stamp
 
 __all__ = ["ConvertOpset"]
+
+_LOG = logging.getLogger(__name__)
+_NAMED = 4
+"""Inputs or outputs of one type that are named in a line."""
 
 _AUTO_OPSET = 21
 """The opset at which ONNX Runtime has kernels for the most operators."""
@@ -27,6 +33,10 @@ class ConvertOpset(Pass):
     """Opset to convert to; `lowest` is the lowest that needs no rewriting, `auto` is 21, or the
     next that the model can be converted to."""
 
+    interface: Literal["keep", "wider"] = "keep"
+    """Whether inputs and outputs of a type that the opset does not have keep it, so that the model
+    is refused, or take a type that holds all its values: int8 for int4, float16 for float8."""
+
     def __post_init__(self) -> None:
         """Check that the installed onnx knows the opset."""
         super().__post_init__()
@@ -39,7 +49,7 @@ class ConvertOpset(Pass):
 
     def run(self, model: ir.Model) -> bool:
         """Convert in place; nothing is edited unless every node can be converted."""
-        work, built = Dry(model), False
+        work, built = Dry(model, self.interface), False
         try:
             target = self._target(work)
             edits = work.build(target)
@@ -49,9 +59,24 @@ class ConvertOpset(Pass):
         for edit in edits:
             edit.apply()
         drop_unused(edits)
+        _tell(work.changes, target)
         return stamp(model, target) or bool(edits)
 
     def _target(self, work: Dry) -> int:
         if self.to == "lowest":
             return work.lowest()
         return work.nearest(_AUTO_OPSET) if self.to == "auto" else self.to
+
+
+def _tell(changes: Sequence[Change], opset: int) -> None:
+    """Warn of inputs and outputs that have another element type, one line for each type."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for each in changes:
+        old, new = each.old.name.lower(), each.new.name.lower()
+        grouped.setdefault((each.side, old, new), []).append(each.name)
+    for (side, old, new), names in grouped.items():
+        said = ", ".join(names[:_NAMED])
+        if len(names) > _NAMED:
+            said += f" and {len(names) - _NAMED} more"
+        what = side if len(names) == 1 else f"{side}s"
+        _LOG.warning("%s %s: %s -> %s (opset %d has no %s)", what, said, old, new, opset, old)

@@ -44,6 +44,7 @@ from vlmpass.rewriter_rules.opset.dry import Dry, Edit, drop_unused
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.story import Telling, Version, tell
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
+from vlmpass.rewriter_rules.opset.widen import Change
 
 _FAMILIES = (
     attention, bits, casts, einsum, elementwise, expand, grid, layout, norm, pool, quantize,
@@ -52,6 +53,7 @@ _FAMILIES = (
 """Imported for what they enter into the table."""
 
 __all__ = [
+    "Change",
     "Dry",
     "Edit",
     "Entry",

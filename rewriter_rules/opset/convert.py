@@ -17,8 +17,10 @@ from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.opsets import Schema, history, schema, since, type_name
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.rewriter_rules.opset.absent import refuse_absent
 from vlmpass.rewriter_rules.opset.bridge import bridge, misfits
 from vlmpass.rewriter_rules.opset.facts import bind_types
+from vlmpass.rewriter_rules.opset.narrow import dequantized, reads_wide, round_to
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
     CannotConvertError,
@@ -30,9 +32,12 @@ from vlmpass.rewriter_rules.opset.table import (
     steps_between,
     why_unspelled,
 )
-from vlmpass.rewriter_rules.opset.widen import refuse_absent
+from vlmpass.rewriter_rules.opset.widen import Widened
 
 __all__ = ["Built", "Conversion", "Route", "detach", "ill_formed", "route"]
+
+_SPELLED_AT = 13
+"""The oldest opset at which rounding is spelled; it is led down from there."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,7 @@ class Conversion:
         own: Identities of the graphs that belong to the model, whose nodes the caller walks.
         main: The model's graph.
         in_function: Whether the owner is a function.
+        widened: What has another element type at the target.
     """
 
     def __init__(
@@ -158,6 +164,7 @@ class Conversion:
         own: set[int],
         main: ir.Graph,
         in_function: bool,
+        widened: Widened,
     ) -> None:
         self._names = names
         self._imports = {key: value for key, value in imports.items() if key != "ai.onnx"}
@@ -166,6 +173,7 @@ class Conversion:
         self._own = own
         self._main = main
         self._in_function = in_function
+        self._widened = widened
         self._tapes: list[Tape] = []
 
     def touches(self, operator: str) -> bool:
@@ -188,14 +196,40 @@ class Conversion:
         self._tapes = []
         try:
             if self.target < self.source:
-                refuse_absent(node, self.target, self._main)
-            built = self._lead(node, self.source, original=True)
+                self._refuse_types(node)
+            built = self._around(node) or self._lead(node, self.source, original=True)
             if built is not None:
                 self._finish(node, built)
         except CannotConvertError:
             for tape in self._tapes:
                 self._detach(tape)
             raise
+        return built
+
+    def _refuse_types(self, node: ir.Node) -> None:
+        refuse_absent(node, self.target, self._main)
+        if node in self._widened.blocked:
+            refuse(
+                f"it works on values of other types in other calls of its function, and opset"
+                f" {self.target} does not have one of them",
+                "run inline-functions first",
+            )
+
+    def _around(self, node: ir.Node) -> Built | None:
+        """Build what makes or reads values of a type that the target does not have, if it does."""
+        kind = self._widened.rounds.get(node)
+        if kind is None and not (node in self._widened.nodes and reads_wide(node, self.target)):
+            return None
+        tape = self._tape(node, max(self.target, _SPELLED_AT))
+        if kind is None:
+            output, rule = dequantized(tape, node), "dequantize-wide"
+            reason = "what it reads is carried in a wider type"
+        else:
+            output, rule = round_to(tape, node, kind, self.target), "round-to-type"
+            reason = f"opset {self.target} has no {kind.name.lower()}, so its values are computed"
+        built = self._settle(node, tape, [output], rule)
+        for new in built.tape.nodes:
+            new.metadata_props["vlmpass.reason"] = reason
         return built
 
     def discard(self, built: Built) -> None:
@@ -223,7 +257,7 @@ class Conversion:
         if found.gap is not None:
             refuse(*_why_not(found.gap))
         assert found.version is not None, node.op_type
-        if original and not found.narrows:
+        if original and not found.narrows and node not in self._widened.nodes:
             return None
         return self._admit(node, schema(node.op_type, found.version))
 

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.rewriter_rules.opset.convert import Built, Conversion, ill_formed
 from vlmpass.rewriter_rules.opset.proven import Proven
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
-from vlmpass.rewriter_rules.opset.widen import Undo, widen
+from vlmpass.rewriter_rules.opset.widen import Change, Interface, Widened, widen
 
 __all__ = ["Dry", "Edit", "drop_unused"]
 
@@ -44,16 +44,28 @@ class Edit:
 
 
 class Dry:
-    """Builds the edits of a whole model, its graph untouched until the caller applies them."""
+    """Builds the edits of a whole model, its graph untouched until the caller applies them.
 
-    def __init__(self, model: ir.Model) -> None:
+    Args:
+        model: The model.
+        interface: Whether its inputs and outputs keep types that an opset does not have, or get
+            wider ones.
+    """
+
+    def __init__(self, model: ir.Model, interface: Interface = "keep") -> None:
         self._model = model
+        self._interface: Interface = interface
         self._scopes = list(scopes(model))
         self._own = {id(scope.graph) for scope in self._scopes}
         self._names = Names.of(model)
         self._refusals: list[Refusal] = []
         self._proven: Proven | None = None
-        self._widened: list[Undo] = []
+        self._widened = Widened()
+
+    @property
+    def changes(self) -> list[Change]:
+        """Inputs and outputs of the model that have another type since `build`."""
+        return self._widened.changes
 
     def _highest(self) -> int:
         """Return the highest opset that anything imports."""
@@ -89,7 +101,7 @@ class Dry:
     def build(self, target: int) -> list[Edit]:
         """Build every edit that leads to an opset.
 
-        Constants whose element type the opset lacks already have another one afterwards.
+        Values whose element type the opset lacks already have another one afterwards.
 
         Raises:
             Refused: Some nodes cannot be converted; lists all of them.
@@ -99,7 +111,7 @@ class Dry:
         conversions: dict[int, Conversion] = {}
         self._refusals = []
         sources = [_source(scope) for scope in self._scopes]
-        self._widened = widen(self._scopes, target)
+        self._widened = widen(self._model, self._scopes, target, self._interface)
         for scope, source in zip(self._scopes, sources, strict=True):
             if source is None or source == target:
                 continue
@@ -112,6 +124,7 @@ class Dry:
                     self._own,
                     self._model.graph,
                     scope.in_function,
+                    self._widened,
                 )
             edits += self._build_scope(scope, conversions[id(scope.owner)])
         if self._refusals:
@@ -122,9 +135,7 @@ class Dry:
     def _discard(self, edits: Sequence[Edit]) -> None:
         for edit in edits:
             edit.conversion.discard(edit.built)
-        for undo in self._widened:
-            undo()
-        self._widened = []
+        self._widened.take_back()
 
     def _build_scope(self, scope: Scope, conversion: Conversion) -> list[Edit]:
         touched: dict[str, bool] = {}
@@ -139,7 +150,7 @@ class Dry:
                 continue
             if operator not in touched:
                 touched[operator] = conversion.touches(operator)
-            if touched[operator]:
+            if touched[operator] or node in self._widened.nodes:
                 edits += self._build_node(scope, node, conversion)
         return edits
 
@@ -171,6 +182,7 @@ class Dry:
         if self._proven is not None:
             self._proven.take_back(correct=correct)
         self._proven = None
+        self._widened.forget()
 
     def _refuse(self, node: ir.Node, opset: int, reason: str, remedy: str) -> None:
         label = f"{node.op_type}-{since(node.op_type, opset) or 'unknown'}"

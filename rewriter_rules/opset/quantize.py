@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -16,9 +17,9 @@ from vlmpass.rewriter_rules.opset.facts import (
     optional_input,
     rank,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion
 
-__all__: list[str] = []
+__all__ = ["clipped", "dequantized", "divided"]
 
 _D = ir.DataType
 
@@ -63,11 +64,11 @@ def _axis(node: ir.Node, x: ir.Value, scale: ir.Value) -> int:
     return normalized(integer(node, "axis", 1), rank(x))
 
 
-def _dequantized(op: Tape, node: ir.Node) -> ir.Value:
-    """Record (x - z) * s in float32 or wider."""
+def dequantized(op: Tape, node: ir.Node) -> ir.Value:
+    """Record (x - z) * s in float32, and as the type that a DequantizeLinear gives."""
     x, scale, zero = operand(node, 0), operand(node, 1), optional_input(node, 2)
     axis, block = _axis(node, x, scale), integer(node, "block_size")
-    kind = dtype(scale)
+    kind = _D(integer(node, "output_dtype") or dtype(scale).value)
     wide = _cast(op, x, _D.FLOAT)
     factor = _spread(op, _cast(op, scale, _D.FLOAT), wide, axis, block)
     if zero is not None:
@@ -95,7 +96,7 @@ def dequantize_blocks(op: Tape, node: ir.Node) -> Outputs:
     x = operand(node, 0)
     block = integer(node, "block_size")
     if block or not _admits("DequantizeLinear", 19, 0, dtype(x)):
-        return _dequantized(op, node)
+        return dequantized(op, node)
     return again(op, node, drop=("block_size",)) if "block_size" in node.attributes else UNCHANGED
 
 
@@ -104,7 +105,7 @@ def dequantize_to_float(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s) -> Cast(DequantizeLinear(x, Cast(s, to=float)))."""
     scale = operand(node, 1)
     if not _admits("DequantizeLinear", 13, 0, dtype(operand(node, 0))):
-        return _dequantized(op, node)
+        return dequantized(op, node)
     if dtype(scale) == _D.FLOAT:
         return UNCHANGED
     wide = op.Cast(scale, to=_D.FLOAT)
@@ -118,28 +119,46 @@ def dequantize_axis(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s, z, axis=a) -> (x - z) * s, when s is not a scalar."""
     if rank(operand(node, 1)) == 0:
         return again(op, node, drop=("axis",)) if "axis" in node.attributes else UNCHANGED
-    return _dequantized(op, node)
+    return dequantized(op, node)
 
 
 @expansion("DequantizeLinear", 10)
 def dequantize(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s, z) -> (x - z) * s."""
-    return _dequantized(op, node)
+    return dequantized(op, node)
 
 
-def _quantized(op: Tape, node: ir.Node, kind: ir.DataType) -> ir.Value:
-    """Record Cast(Clip(Round(x / s) + z)) in float32."""
-    if not kind.is_integer() or kind.bitwidth < 8:
-        refuse(f"the lower opset cannot quantise to {kind.name.lower()}", "choose a higher opset")
+def divided(op: Tape, node: ir.Node, *, whole: bool = True, shift: bool = True) -> ir.Value:
+    """Record x / s in float32.
+
+    Args:
+        op: The tape.
+        node: A QuantizeLinear.
+        whole: Whether it is rounded to whole numbers.
+        shift: Whether the zero point is added then.
+    """
     x, scale, zero = operand(node, 0), operand(node, 1), optional_input(node, 2)
     axis, block = _axis(node, x, scale), integer(node, "block_size")
     factor = _spread(op, _cast(op, scale, _D.FLOAT), x, axis, block)
-    value = op.Round(op.Div(_cast(op, x, _D.FLOAT), factor))
-    if zero is not None:
-        value = op.Add(value, _spread(op, _cast(op, zero, _D.FLOAT), x, axis, block))
-    ends = np.iinfo(kind.numpy())
-    low, high = (scalar(op, end, _D.FLOAT) for end in (ends.min, ends.max))
-    return op.Cast(op.Clip(value, low, high), to=kind)
+    value = op.Div(_cast(op, x, _D.FLOAT), factor)
+    value = op.Round(value) if whole else value
+    if zero is None or not shift:
+        return value
+    return op.Add(value, _spread(op, _cast(op, zero, _D.FLOAT), x, axis, block))
+
+
+def clipped(op: Tape, value: ir.Value, kind: ir.DataType) -> ir.Value:
+    """Record float32 values between the ends of an integer type."""
+    ends = ml_dtypes.iinfo(kind.numpy())  # type: ignore[no-untyped-call]
+    return op.Clip(value, *(scalar(op, int(end), _D.FLOAT) for end in (ends.min, ends.max)))
+
+
+def _quantized(op: Tape, node: ir.Node, kind: ir.DataType) -> ir.Value:
+    """Record Cast(Clip(Round(x / s) + z)) in float32; Cast(x / s) to a floating type."""
+    if kind.is_floating_point():
+        value = divided(op, node, whole=False, shift=False)
+        return op.Cast(value, to=kind, saturate=integer(node, "saturate", 1))
+    return op.Cast(clipped(op, divided(op, node), kind), to=kind)
 
 
 def _quantized_type(node: ir.Node) -> ir.DataType:

@@ -1,225 +1,283 @@
-"""Constants of element types that the lower opset does not have, kept in wider ones.
+"""Values of element types that the lower opset does not have, carried in wider ones.
 
-A weight of int4, float8 or, below opset 13, bfloat16 may be stored in a type that holds all its
-values, if all that is ever done with it is to move, compare, cast or dequantise its elements. What
-is computed in such a type, what the model takes or gives in it, and what is rounded or quantised
-to it stays as it is, and its nodes are refused for it.
+A value of int4, float8 or, below opset 13, bfloat16 gets a type that holds all its values, weights
+included, which are cast as they are written. What moves, compares or reads such values works on
+the wider type as it stands, and what computes in bfloat16 computes in float32; what makes such a
+value out of another, as Cast and QuantizeLinear do, has to round it, and is named for that. A
+node that needs the very type keeps it, for its operands and all that have their type with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import (
-    OLDEST_OPSET,
-    default_opset,
-    history,
-    newest_opset,
-    schema,
-    since,
-    type_name,
-)
+from vlmpass.ir_tools.opsets import default_opset
+from vlmpass.ir_tools.types import Typing, solve
+from vlmpass.ir_tools.types.texts import dtype_of, element
 from vlmpass.ir_tools.walk import Scope
 from vlmpass.ir_tools.weights import as_weight, cast
-from vlmpass.rewriter_rules.opset.bridge import CARRYING, WIDER
-from vlmpass.rewriter_rules.opset.facts import integer
-from vlmpass.rewriter_rules.opset.table import refuse
+from vlmpass.rewriter_rules.opset.absent import absent_types, stand_in, wider_type
+from vlmpass.rewriter_rules.opset.kin import NAMES_ITS_TYPE, ROUNDING, Kin
 
-__all__ = ["Undo", "refuse_absent", "widen"]
+__all__ = ["Change", "Interface", "Widened", "widen"]
 
-Undo = Callable[[], None]
+Interface = Literal["keep", "wider"]
 
-_NEVER = frozenset({"CastLike", "OneHot", "NonMaxSuppression"})
-"""Of the carrying operators, those that give a type to something else, or that round."""
-
-_CONTAINERS = {ir.SequenceType: 11, ir.OptionalType: 15}
-"""The opset that brought each type of value that is not a tensor."""
-
-_SINKS = frozenset({"Cast", "DequantizeLinear"})
+_NAMES_A_TYPE = (*NAMES_ITS_TYPE, "precision", "stash_type", "softmax_precision")
 
 
-@cache
-def _first(dtype: ir.DataType) -> int:
-    """Return the opset that brought an element type: Cast always is among the first to have it."""
-    if dtype not in WIDER:
-        return OLDEST_OPSET
-    name = type_name(ir.TensorType(dtype))
-    having = (each for each in history("Cast") if name in schema("Cast", each).input(0).types)
-    return min(having, default=newest_opset() + 1)
+@dataclass(frozen=True)
+class Change:
+    """An input or output of the model that has another element type.
+
+    Attributes:
+        side: ``input`` or ``output``.
+        name: Its name.
+        old: The type it had.
+        new: The type it has.
+    """
+
+    side: str
+    name: str
+    old: ir.DataType
+    new: ir.DataType
 
 
-def _absent(dtype: ir.DataType | None, opset: int) -> bool:
-    return dtype is not None and _first(dtype) > opset
+@dataclass
+class Widened:
+    """What of a model has another element type.
+
+    Attributes:
+        rounds: Nodes that are to round to a type, which is no longer that of their output.
+        nodes: All nodes that work on a value with another type.
+        blocked: Nodes of functions that work on values of different types in different calls, of
+            which one keeps a type that the opset does not have.
+        changes: Inputs and outputs of the model.
+    """
+
+    rounds: dict[ir.Node, ir.DataType] = field(default_factory=dict)
+    nodes: set[ir.Node] = field(default_factory=set)
+    blocked: set[ir.Node] = field(default_factory=set)
+    changes: list[Change] = field(default_factory=list)
+    _undo: list[Callable[[], None]] = field(default_factory=list)
+    _untyped: list[ir.Value] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self._undo)
+
+    def take_back(self) -> None:
+        """Give everything the type it had."""
+        for undo in self._undo:
+            undo()
+        self._undo = []
+
+    def forget(self) -> None:
+        """Take back the types of values that had none."""
+        for value in self._untyped:
+            value.type = None
+
+    def value(self, value: ir.Value, kind: ir.TypeProtocol, target: int) -> None:
+        """Change the type of a value, and the tensor that it is."""
+        old, tensor = value.type, value.const_value
+
+        def undo() -> None:
+            value.type, value.const_value = old, tensor
+
+        self._undo.append(undo)
+        if old is None:
+            self._untyped.append(value)
+        value.type = wider_type(kind, target)
+        if tensor is not None:
+            value.const_value = _cast(tensor, target)
+
+    def attribute(self, node: ir.Node, given: ir.Attr, target: int) -> None:
+        """Change the type that an attribute names or has."""
+
+        def undo() -> None:
+            node.attributes[given.name] = given
+
+        self._undo.append(undo)
+        if given.type == ir.AttributeType.TENSOR:
+            new = ir.AttrTensor(given.name, _cast(given.as_tensor(), target))
+        elif given.type == ir.AttributeType.TYPE_PROTO:
+            held = given.value
+            assert isinstance(held, ir.TypeAndShape)
+            assert held.type is not None
+            wider = ir.TypeAndShape(wider_type(held.type, target), held.shape)
+            new = ir.Attr(given.name, given.type, wider)
+        else:
+            new = ir.AttrInt64(given.name, stand_in(ir.DataType(given.as_int()), target).value)
+        new.doc_string = given.doc_string
+        node.attributes[given.name] = new
 
 
-def refuse_absent(node: ir.Node, target: int, main: ir.Graph) -> None:
-    """Refuse a node that works on values of a type that an opset does not have.
+def _cast(tensor: ir.TensorProtocol, target: int) -> ir.TensorProtocol:
+    wide = cast(as_weight(tensor), stand_in(tensor.dtype, target))
+    wide.name = tensor.name
+    return wide
+
+
+def widen(
+    model: ir.Model, scopes: Sequence[Scope], target: int, interface: Interface = "keep"
+) -> Widened:
+    """Give values element types that an opset has, instead of those that it does not have.
 
     Args:
-        node: A node of the model.
+        model: The model.
+        scopes: All its graphs.
         target: The opset.
-        main: The model's graph, whose inputs and outputs nothing changes.
+        interface: Whether inputs and outputs of the model keep their types or get wider ones.
     """
-    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-    strange = [(value, since) for value in values if (since := _brought(value)) > target]
-    if not strange:
-        return
-    outer = [(value, since) for value, since in strange if _is_interface(value, main)]
-    value, since = (outer or strange)[0]
-    does = "the graph takes or gives" if outer else "it works on"
-    if not outer and isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
-        return
-    refuse(
-        f"{does} {_said(value)}, which ONNX does not have before opset {since}",
-        f"choose opset {since} or higher, or convert the element type first",
+    found = Widened()
+    absent = absent_types(target)
+    if not any(_is_above(scope, target) for scope in scopes) or not _mentions(scopes, absent):
+        return found
+    types, unclear = _types(scopes, solve(model), absent)
+    kinds = {**{value: _element(kind) for value, kind in types.items()}, **dict.fromkeys(unclear)}
+    kin = Kin(model, kinds)
+    if interface == "keep":
+        kin.keep((*model.graph.inputs, *model.graph.outputs))
+    touching = []
+    for scope in scopes:
+        if not _is_above(scope, target):
+            kin.keep(_values(scope))
+        touching += [node for node in scope.graph if kin.add(node)]
+    stays = kin.stays()
+    found.blocked = {
+        node for node in touching if any(v in unclear and v in stays for v in _around(node))
+    }
+    free = {value: kind for value, kind in types.items() if value not in stays}
+    _note_changes(found, model, free, target)
+    for value, kind in free.items():
+        found.value(value, kind, target)
+    for node in touching:
+        if any(value in free for value in _around(node)):
+            found.nodes.add(node)
+    _rename_types(found, scopes, free, stays, target)
+    return found
+
+
+def _is_above(scope: Scope, target: int) -> bool:
+    opset = default_opset(scope.opsets)
+    return opset is not None and opset > target
+
+
+def _values(scope: Scope) -> Iterator[ir.Value]:
+    yield from scope.graph.inputs
+    yield from scope.initializers.values()
+    for node in scope.graph:
+        yield from node.outputs
+
+
+def _around(node: ir.Node) -> Iterator[ir.Value]:
+    yield from (value for value in node.inputs if value is not None)
+    yield from node.outputs
+
+
+def _mentions(scopes: Sequence[Scope], absent: frozenset[ir.DataType]) -> bool:
+    """Say whether anything in a model names one of some types."""
+    return any(
+        any(value.dtype in absent or _tensor_type(value) in absent for value in _values(scope))
+        or any(_named(given) in absent for node in scope.graph for given in _naming(node))
+        for scope in scopes
     )
 
 
-def _brought(value: ir.Value) -> int:
-    """Return the opset that brought a value's type."""
-    kind, least = value.type, OLDEST_OPSET
+def _tensor_type(value: ir.Value) -> ir.DataType | None:
+    return None if value.const_value is None else value.const_value.dtype
+
+
+def _naming(node: ir.Node) -> list[ir.Attr]:
+    """Return the attributes of a node of the default domain that name or have a type."""
+    if node.domain != "" or not node.attributes.data:
+        return []
+    return [
+        given
+        for name in _NAMES_A_TYPE
+        if (given := node.attributes.get(name)) is not None and not given.is_ref()
+    ]
+
+
+def _named(given: ir.Attr) -> ir.DataType | None:
+    if given.type == ir.AttributeType.TENSOR:
+        return given.as_tensor().dtype
+    if given.type == ir.AttributeType.TYPE_PROTO:
+        assert isinstance(given.value, ir.TypeAndShape)
+        return _element(given.value.type)
+    return ir.DataType(given.as_int()) if given.type == ir.AttributeType.INT else None
+
+
+def _element(kind: ir.TypeProtocol | None) -> ir.DataType | None:
     while isinstance(kind, (ir.SequenceType, ir.OptionalType)):
-        least = max(least, _CONTAINERS[type(kind)])
         kind = kind.elem_type
-    return max(least, _first(value.dtype)) if value.dtype is not None else least
+    return kind.dtype if isinstance(kind, ir.TensorType) else None
 
 
-def _said(value: ir.Value) -> str:
-    assert value.dtype is not None
-    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
-        return str(type_name(value.type))
-    return value.dtype.name.lower()
+def _types(
+    scopes: Sequence[Scope], typing: Typing, absent: frozenset[ir.DataType]
+) -> tuple[dict[ir.Value, ir.TypeProtocol], set[ir.Value]]:
+    """Return the values of some types, and those that are of one in some calls of a function."""
+    types: dict[ir.Value, ir.TypeProtocol] = {}
+    for value in (value for scope in scopes for value in _values(scope)):
+        tensor = _tensor_type(value)
+        kind = value.type if tensor is None else ir.TensorType(tensor)
+        kind = typing.type_of(value) if kind is None else kind
+        if kind is not None and _element(kind) in absent:
+            types[value] = kind
+    unclear = {
+        value
+        for frame in typing.frames[1:]
+        for value, text in frame.types.items()
+        if _spelled(text) in absent and typing.text_of(value) is None
+    }
+    return types, unclear - types.keys()
 
 
-def _is_interface(value: ir.Value, main: ir.Graph) -> bool:
-    return (value.is_graph_input() or value.is_graph_output()) and value.graph is main
+def _spelled(text: str) -> ir.DataType | None:
+    while (inner := element(text)) is not None:
+        text = inner
+    return dtype_of(text)
 
 
-def widen(scopes: Sequence[Scope], target: int) -> list[Undo]:
-    """Give constants, and the values moved out of them, element types that an opset has.
+def _note_changes(
+    found: Widened, model: ir.Model, free: Mapping[ir.Value, ir.TypeProtocol], target: int
+) -> None:
+    sides: Iterable[tuple[str, Sequence[ir.Value]]] = (
+        ("input", model.graph.inputs),
+        ("output", model.graph.outputs),
+    )
+    for side, values in sides:
+        for value in values:
+            kind = _element(free.get(value))
+            if kind is not None:
+                new = stand_in(kind, target)
+                found.changes.append(Change(side, value.name or "", kind, new))
 
-    Args:
-        scopes: All graphs of the model.
-        target: The opset.
 
-    Returns:
-        What takes it all back, in any order; empty if nothing was changed.
-    """
-    undo: list[Undo] = []
+def _rename_types(
+    found: Widened,
+    scopes: Sequence[Scope],
+    free: Mapping[ir.Value, ir.TypeProtocol],
+    stays: set[ir.Value],
+    target: int,
+) -> None:
+    """Change the attributes that name types, and note which nodes round."""
     for scope in scopes:
-        source = default_opset(scope.opsets)
-        if source is None or source <= target:
+        if not _is_above(scope, target):
             continue
-        for value in _constants(scope):
-            kind = _dtype(value)
-            if kind is not None and _absent(kind, target):
-                kin = _kin(value, kind, source, target)
-                undo += [_retype(each, WIDER[kind][0]) for each in kin]
-    return undo
-
-
-def _constants(scope: Scope) -> Iterable[ir.Value]:
-    if isinstance(scope.graph, ir.Graph):
-        yield from scope.graph.initializers.values()
-    for node in scope.graph:
-        if (node.domain, node.op_type) == ("", "Constant"):
-            yield node.outputs[0]
-
-
-def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
-    """Return the tensor of an initializer or Constant, None for any other value."""
-    node = value.producer()
-    if node is None:
-        return None if value.is_graph_input() else value.const_value
-    if (node.domain, node.op_type) != ("", "Constant"):
-        return None
-    given = node.attributes.get("value")
-    return None if given is None or given.is_ref() else given.as_tensor()
-
-
-def _dtype(value: ir.Value) -> ir.DataType | None:
-    tensor = _tensor(value)
-    return value.dtype if tensor is None else tensor.dtype
-
-
-def _kin(seed: ir.Value, kind: ir.DataType, source: int, target: int) -> list[ir.Value]:
-    """Return all values that must change their type along with one; none if one of them cannot."""
-    found = {id(seed): seed}
-    pending = [seed]
-    while pending:
-        value = pending.pop()
-        if value.is_graph_output() or _dtype(value) not in (None, kind):
-            return []
-        nodes = [(node, index, False) for node, index in value.uses()]
-        producer = value.producer()
-        if _tensor(value) is None:
-            if producer is None:
-                return []
-            nodes.append((producer, value.index() or 0, True))
-        for node, index, produces in nodes:
-            tied = _tied(node, index, produces, source, target)
-            if tied is None:
-                return []
-            for each in tied:
-                if id(each) not in found:
-                    found[id(each)] = each
-                    pending.append(each)
-    return list(found.values())
-
-
-def _tied(
-    node: ir.Node, index: int, produces: bool, source: int, target: int
-) -> list[ir.Value] | None:
-    """Return the values whose type is tied to that of one operand or result of a node.
-
-    None if the node needs the very type.
-    """
-    if node.domain != "":
-        return None
-    if node.op_type in _SINKS:
-        return None if produces else _read(node, index, target)
-    version = since(node.op_type, source)
-    if version is None or node.op_type not in CARRYING or node.op_type in _NEVER:
-        return None
-    found = schema(node.op_type, version)
-    formal = found.output(index) if produces else found.input(index)
-    formals = [(found.input(i), v) for i, v in enumerate(node.inputs) if v is not None]
-    formals += [(found.output(i), v) for i, v in enumerate(node.outputs)]
-    return [value for other, value in formals if other.parameter == formal.parameter]
-
-
-def _read(node: ir.Node, index: int, target: int) -> list[ir.Value] | None:
-    """Return what shares the type of a Cast's or DequantizeLinear's operand."""
-    if node.op_type == "Cast":
-        to = ir.DataType(integer(node, "to"))
-        return None if to == ir.DataType.STRING or _absent(to, target) else []
-    if index == 1:
-        return None
-    return [value for value in (node.inputs[0], *node.inputs[2:]) if value is not None]
-
-
-def _retype(value: ir.Value, wide: ir.DataType) -> Undo:
-    """Change the element type of a value, and of the tensor that it is."""
-    kind, tensor, producer = value.type, _tensor(value), value.producer()
-    given = producer.attributes.get("value") if producer is not None and tensor else None
-    constant = value.const_value
-
-    def undo() -> None:
-        value.type, value.const_value = kind, constant
-        if producer is not None and given is not None:
-            producer.attributes["value"] = given
-
-    if kind is not None:
-        value.type = ir.TensorType(wide)
-    if tensor is None:
-        return undo
-    wider = cast(as_weight(tensor), wide)
-    wider.name = tensor.name
-    if producer is not None:
-        producer.attributes["value"] = ir.AttrTensor("value", wider)
-    if constant is not None:
-        value.const_value = wider
-    return undo
+        for node in scope.graph:
+            kind = _element(free.get(node.outputs[0])) if node.outputs else None
+            if kind is not None and node.domain == "" and node.op_type in ROUNDING:
+                source = node.inputs[0]
+                if source is None or _element(free.get(source)) != kind:
+                    found.rounds[node] = kind
+            for given in _naming(node):
+                named = _named(given)
+                own = given.name in NAMES_ITS_TYPE and node.outputs[0] in stays
+                if named is not None and named in absent_types(target) and not own:
+                    found.nodes.add(node)
+                    found.attribute(node, given, target)

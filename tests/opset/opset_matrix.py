@@ -1,8 +1,9 @@
-"""The node tests of onnx at every opset: converted, checked, run, compared with what they expect.
+"""The node tests of onnx at every opset: the whole matrix, its figures and its page.
 
 Run as a script it goes through the whole matrix and prints the figures:
 
     python -m tests.opset.opset_matrix [--jobs N] [--targets 11,13] [--only REGEX] [--page FILE]
+    python -m tests.opset.opset_matrix --interface wider    # of the types that the opset has
     python -m tests.opset.opset_matrix --back    # there and back again
 """
 
@@ -12,30 +13,21 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
-import functools
 import json
 import os
 import pathlib
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
-from onnx.backend.test.case.node import collect_testcases
-from onnx.reference import ReferenceEvaluator
 
-from vlmpass.ir_tools.errors import Refused
-from vlmpass.passes.convert_opset import ConvertOpset
+from vlmpass.rewriter_rules.opset.widen import Interface
+
+from .opset_cases import Verdict, cases, judge, opset_of
 
 TARGETS = (11, 13, 15, 17, 18, 20, 21, 22, 23, 24, 25, 26)
-NEWEST_OF_ORT = 26
-RANDOM = re.compile("bernoulli|training_dropout|random")
 INTERFACE = "the graph takes or gives"
 """In the reason of a refusal that nothing but another interface of the model avoids."""
 IMPOSSIBLE = (
@@ -66,195 +58,40 @@ IMPOSSIBLE = (
 """Classes of refusals: a pattern of their reasons, a title, and why no conversion exists."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one case at one opset: right, refused, invalid, wrong or unrun."""
-
-    case: str
-    source: int
-    target: int
-    kind: str
-    reason: str = ""
-
-    @property
-    def up(self) -> bool:
-        return self.target > self.source
+Job = tuple[str, int]
+"""A case and an opset to convert it to."""
 
 
-def opset_of(model: onnx.ModelProto) -> int | None:
-    found = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
-    return found[0] if found else None
-
-
-@functools.cache
-def cases() -> dict[str, Any]:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        found = collect_testcases(None)
-    usable = {}
-    for case in found:
-        opset = opset_of(case.model)
-        if opset is not None and 7 <= opset <= onnx.defs.onnx_opset_version():
-            usable[case.name] = case
-    return dict(sorted(usable.items()))
-
-
-def convert(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
-    converted = ir.from_proto(model)
-    ConvertOpset(to=target).run(converted)
-    return ir.to_proto(converted)
-
-
-def _by_ort(model: onnx.ModelProto, feeds: Sequence[Any]) -> list[Any]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options)
-    arrays = [np.asarray(each) if isinstance(each, np.generic) else each for each in feeds]
-    names = [each.name for each in session.get_inputs()]
-    return session.run(None, dict(zip(names, arrays, strict=False)))
-
-
-def _by_reference(model: onnx.ModelProto, feeds: Sequence[Any]) -> list[Any]:
-    initialized = {each.name for each in model.graph.initializer}
-    names = [each.name for each in model.graph.input if each.name not in initialized]
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        return ReferenceEvaluator(model).run(None, dict(zip(names, feeds, strict=False)))
-
-
-def attempts(model: onnx.ModelProto, feeds: Sequence[Any]) -> Iterator[list[Any] | Exception]:
-    """Yield what ONNX Runtime and then the reference evaluator compute, or their errors."""
-    plain = all(
-        each is not None and getattr(each, "dtype", np.dtype("f4")).kind != "V" for each in feeds
-    )
-    if plain and (opset_of(model) or 0) <= NEWEST_OF_ORT:
-        try:
-            yield _by_ort(model, feeds)
-        except Exception as error:  # noqa: BLE001 - any failure to run is a result here
-            yield error
-    try:
-        yield _by_reference(model, feeds)
-    except Exception as error:  # noqa: BLE001
-        yield error
-
-
-def differs(expected: Any, actual: Any, rtol: float, atol: float, values: bool) -> str:
-    """Say how two outputs differ; empty if they do not."""
-    if isinstance(expected, (list, tuple)):
-        if not isinstance(actual, (list, tuple)) or len(expected) != len(actual):
-            return "another sequence"
-        found = (differs(e, a, rtol, atol, values) for e, a in zip(expected, actual, strict=True))
-        return next((each for each in found if each), "")
-    if expected is None or actual is None:
-        return "" if expected is actual else "one of them is None"
-    expected, actual = np.asarray(expected), np.asarray(actual)
-    if expected.shape != actual.shape:
-        return f"shape {actual.shape}, expected {expected.shape}"
-    if expected.dtype.kind in "OUS":
-        same = [_text(e) == _text(a) for e, a in zip(expected.flat, actual.flat, strict=True)]
-        return "" if not values or all(same) else "other strings"
-    if expected.dtype.itemsize != actual.dtype.itemsize:
-        return f"type {actual.dtype}, expected {expected.dtype}"
-    if expected.dtype != actual.dtype:
-        actual = actual.view(expected.dtype)
-    if not values:
-        return ""
-    if expected.dtype.kind in "biu":
-        return "" if np.array_equal(actual, expected) else "other integers"
-    if expected.dtype.kind == "c":
-        expected, actual = expected.view("f4"), actual.view("f4")
-    wide = [each.astype(np.float64) for each in (expected, actual)]
-    # A transform's zeros are as noisy as its largest values are large.
-    largest = np.max(np.abs(wide[0]), initial=0, where=np.isfinite(wide[0]))
-    noise = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 5e-7}.get(expected.dtype.name, 0.0)
-    tolerance = {"rtol": max(rtol, noise), "atol": max(atol, noise * max(largest, 1.0))}
-    if np.allclose(wide[1], wide[0], equal_nan=True, **tolerance):
-        return ""
-    with np.errstate(all="ignore"):
-        return f"off by up to {np.nanmax(np.abs(wide[0] - wide[1])):.3g}"
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _array(value: Any) -> Any:
-    """Return the array of a tensor in a proto, anything else as it is."""
-    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-
-
-def _compare(case: Any, model: onnx.ModelProto) -> tuple[str, str]:
-    """Run a model on a case's data: right, wrong or unrun, and why."""
-    values = not RANDOM.search(case.name)
-    worst = ("right", "")
-    for data_set in case.data_sets:
-        feeds, expected = ([_array(each) for each in part] for part in data_set)
-        outcome = ("unrun", "")
-        for result in attempts(model, feeds):
-            if isinstance(result, Exception):
-                outcome = max(outcome, ("unrun", str(result)[:300]), key=lambda o: len(o[1]))
-                continue
-            found = [
-                differs(e, a, case.rtol, case.atol, values)
-                for e, a in zip(expected, result, strict=True)
-            ]
-            outcome = ("right", "") if not any(found) else ("wrong", "; ".join(filter(None, found)))
-            if outcome[0] == "right":
-                break
-        if outcome[0] != "right":
-            worst = outcome
-    return worst
-
-
-def judge(case: Any, target: int, back: bool = False) -> Verdict:
-    """Convert one case, if asked back again too, and say what became of it."""
-    source = opset_of(case.model)
-    assert source is not None
-
-    def verdict(kind: str, reason: str = "") -> Verdict:
-        return Verdict(case.name, source, target, kind, reason)
-
-    try:
-        converted = convert(case.model, target)
-        if back:
-            converted = convert(converted, source)
-    except Refused as refused:
-        return verdict("refused", "; ".join(r.reason for r in refused.refusals))
-    except Exception as error:  # noqa: BLE001 - a crash is a finding, like a wrong result
-        return verdict("crash", f"{type(error).__name__}: {error}"[:300])
-    try:
-        onnx.checker.check_model(converted, full_check=True)
-    except Exception as error:  # noqa: BLE001
-        try:
-            onnx.checker.check_model(case.model, full_check=True)
-        except Exception:  # noqa: BLE001
-            return verdict("ill-formed source", str(error)[:200])
-        return verdict("invalid", str(error)[:300])
-    kind, reason = _compare(case, converted)
-    if kind != "right" and _compare(case, case.model)[0] != "right":
-        return verdict("source fails", reason)
-    return verdict(kind, reason)
-
-
-def shard(index: int, count: int, targets: Sequence[int], only: str, back: bool) -> list[Verdict]:
-    """Judge every count-th case at each target that is not its own opset."""
-    names = [name for name in cases() if re.search(only, name)][index::count]
-    found = []
+def _shard(jobs: Sequence[Job], interface: Interface, back: bool) -> list[Verdict]:
     with contextlib.suppress(AttributeError):
         ort.set_default_logger_severity(4)
-    for name in names:
-        case = cases()[name]
-        others = [target for target in targets if target != opset_of(case.model)]
-        found += [judge(case, target, back) for target in others]
-    return found
+    return [judge(cases()[name], target, interface, back=back) for name, target in jobs]
 
 
-def run(jobs: int, targets: Sequence[int], only: str = "", back: bool = False) -> list[Verdict]:
-    """Judge the matrix, or all its round trips, in several processes."""
-    with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        parts = [pool.submit(shard, i, 4 * jobs, targets, only, back) for i in range(4 * jobs)]
-        return [verdict for part in parts for verdict in part.result()]
+def matrix(targets: Sequence[int], only: str = "") -> list[Job]:
+    """Return every case at each opset that is not its own."""
+    names = [name for name in cases() if re.search(only, name)]
+    return [(n, t) for n in names for t in targets if t != opset_of(cases()[n].model)]
+
+
+def run(
+    jobs: Sequence[Job], interface: Interface = "keep", *, back: bool = False, workers: int = 1
+) -> list[Verdict]:
+    """Judge conversions, or round trips, in several processes."""
+    parts = [jobs[index :: 4 * workers] for index in range(4 * workers)]
+    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+        pending = [pool.submit(_shard, part, interface, back) for part in parts]
+        return [verdict for each in pending for verdict in each.result()]
+
+
+def widened(verdicts: Sequence[Verdict], workers: int = 1) -> list[Verdict]:
+    """Return the verdicts with wider interfaces: another one where the interface was the reason.
+
+    A conversion that does not meet a type it would have to widen is the same either way.
+    """
+    again = {(v.case, v.target) for v in verdicts if v.kind == "refused" and INTERFACE in v.reason}
+    kept = [each for each in verdicts if (each.case, each.target) not in again]
+    return [*kept, *run(sorted(again), "wider", workers=workers)]
 
 
 def tally(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
@@ -344,12 +181,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--targets", default=",".join(map(str, TARGETS)))
     parser.add_argument("--only", default="")
+    parser.add_argument("--interface", choices=("keep", "wider"), default="keep")
     parser.add_argument("--back", action="store_true", help="to each opset and back again")
     parser.add_argument("--json", default="")
     parser.add_argument("--page", default="", help="write the figures as Markdown")
     arguments = parser.parse_args()
     targets = [int(word) for word in arguments.targets.split(",")]
-    verdicts = run(arguments.jobs, targets, arguments.only, arguments.back)
+    jobs = matrix(targets, arguments.only)
+    verdicts = run(jobs, arguments.interface, back=arguments.back, workers=arguments.jobs)
     for side, counts in tally(verdicts).items():
         print(side, sum(counts.values()), dict(sorted(counts.items())))
     bad = [v for v in verdicts if v.kind in ("wrong", "invalid", "crash", "unrun")]

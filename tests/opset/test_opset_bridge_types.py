@@ -1,4 +1,4 @@
-"""Element types the lower opset lacks: constants are widened, what computes in them is refused."""
+"""Element types the lower opset lacks, inside a model: carried in wider ones, or refused."""
 
 import numpy as np
 import onnx
@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 from vlmpass.ir_tools.errors import ModelError, Refused
 from vlmpass.passes.convert_opset import ConvertOpset
 
-from .opset_matrix import attempts, differs
+from .opset_cases import attempts, differs
 
 D = ir.DataType
 RANDOM = np.random.default_rng(0)
@@ -18,7 +18,7 @@ X = RANDOM.normal(size=(3, 8)).astype(np.float32)
 
 def build(text: str, opset: int, **constants: tuple[object, ir.DataType]) -> ir.Model:
     """Parse a graph and give it initializers of any element type."""
-    model = ir.from_onnx_text(f'<ir_version: 13, opset_import: ["" : {opset}]>\n{text}')
+    model = ir.from_onnx_text(f'<ir_version: 13, opset_import: ["" : {opset}, "another" : 1]>\n{text}')
     for name, (values, dtype) in constants.items():
         tensor = ir.Tensor(np.asarray(values).astype(dtype.numpy()), dtype=dtype, name=name)
         uses = [
@@ -132,23 +132,72 @@ def test_a_constant_node_is_widened_too():
     assert_same_after(model, 13, X[0, :4])
 
 
-MULTIPLIED = "e = Gather(w, i)  p = Mul(e, e)  y = Cast <to=1> (p)"
+GATHERED = "agraph (int64[3] i) => (float[3,6] y) { e = Gather(w, i)"
+
+
+def test_what_computes_in_bfloat16_computes_in_float():
+    weights = RANDOM.normal(size=(8, 6))
+    model = build(f"{GATHERED}  p = Mul(e, e)  y = Cast <to=1> (p) }}", 18, w=(weights, D.BFLOAT16))
+    ConvertOpset(to=12).run(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    assert [node.op_type for node in model.graph] == ["Gather", "Mul", "Cast"]
+    expected = weights[[1, 0, 7]].astype(D.BFLOAT16.numpy()).astype(np.float32) ** 2
+    for found in attempts(proto, [np.array([1, 0, 7])]):
+        np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "weights", "source", "to"),
+    [
+        ("r = Cast <to=16> (e)  y = Cast <to=1> (r)", D.FLOAT, 18, 12),
+        ("r = Cast <to=17> (e)  t = Transpose(r)  u = Transpose(t)  y = Cast <to=1> (u)",
+         D.FLOAT16, 21, 18),
+        ("z = Cast <to=22> (e)  q = QuantizeLinear(e, s, z)  y = DequantizeLinear(q, s, z)",
+         D.FLOAT, 21, 18),
+        ("q = QuantizeLinear <output_dtype=17, axis=1, block_size=3> (e, b)"
+         "  y = DequantizeLinear <axis=1, block_size=3> (q, b)", D.FLOAT, 23, 20),
+    ],
+)  # fmt: skip
+def test_what_is_rounded_inside_is_rounded_by_arithmetic(body, weights, source, to):
+    constants = {"w": (RANDOM.normal(size=(8, 6)), weights)}
+    if "(e, s" in body:
+        constants["s"] = (0.3, D.FLOAT)
+        body = body.replace("Cast <to=22> (e)", "Cast <to=22> (s)")
+    if "(e, b)" in body:
+        constants["b"] = (RANDOM.uniform(0.1, 1, (3, 2)), D.FLOAT)
+    model = build(f"{GATHERED}  {body} }}", source, **constants)
+    assert_same_after(model, to, np.array([1, 0, 7]))
 
 
 @pytest.mark.parametrize(
     ("body", "dtype", "reason"),
     [
-        (MULTIPLIED, D.BFLOAT16, "it works on bfloat16"),
-        ("e = Gather(w, i)  r = Cast <to=16> (e)  y = Cast <to=1> (r)", D.FLOAT, "it works on"),
+        ("y = Cast <to=1> (e)  q = another.Op(e)", D.BFLOAT16, "it works on bfloat16"),
+        ("s = Cast <to=8> (e)  y = Cast <to=1> (s)", D.BFLOAT16, "it works on bfloat16"),
+        ("b = BitCast <to=4> (e)  y = Cast <to=1> (b)", D.BFLOAT16, "it works on bfloat16"),
     ],
 )
-def test_what_rounds_to_an_absent_type_is_refused_and_nothing_is_edited(body, dtype, reason):
-    text = f"agraph (int64[3] i) => (float[3,6] y) {{ {body} }}"
-    model = build(text, 18, w=(RANDOM.normal(size=(8, 6)), dtype))
+def test_what_needs_an_absent_type_is_refused_and_nothing_is_edited(body, dtype, reason):
+    model = build(f"{GATHERED}  {body} }}", 26, w=(RANDOM.normal(size=(8, 6)), dtype))
     before = ir.to_proto(model).SerializeToString()
     with pytest.raises(Refused, match=reason):
         ConvertOpset(to=12).run(model)
     assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_a_foreign_operator_keeps_the_type_it_works_on():
+    text = (
+        "agraph (float[3,8] x) => (float[3,6] y) { d = Cast <to=1> (v)  y = another.Op(x, w, d) }"
+    )
+    constants = {name: (RANDOM.integers(-8, 8, (8, 6)), D.INT4) for name in "vw"}
+    model = build(text, 21, **constants)
+    ConvertOpset(to=18).run(model)
+    assert {name: value.dtype for name, value in model.graph.initializers.items()} == {
+        "v": D.INT8,
+        "w": D.INT4,
+    }
+    assert model.ir_version == 10
 
 
 def test_a_weight_that_another_node_needs_as_it_is_keeps_its_type():

@@ -9,7 +9,7 @@ import pytest
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.passes.convert_opset import ConvertOpset
 
-from .opset_matrix import _by_ort, _by_reference
+from .opset_cases import _by_ort, _by_reference
 
 RANDOM = np.random.default_rng(1)
 

@@ -10,7 +10,7 @@ from vlmpass.ir_tools.errors import ModelError, Refused, VlmpassError
 from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.passes.pipeline import parse
 
-from .opset_matrix import _by_ort
+from .opset_cases import _by_ort
 
 
 def convert(text: str, to: int | str) -> ir.Model:
