@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.ir_tools.scalars import give_numbers
 from vlmpass.passes.base import Pass
 from vlmpass.rewriter_rules.fuse import FUSE
 
@@ -18,7 +19,8 @@ __all__ = ["Fuse"]
 class Fuse(Pass):
     """Find normalisations and activations by their structure and make each one operator.
 
-    Nothing depends on names or model types; a look-alike that computes something else stays.
+    Nothing depends on names or model types; a look-alike that computes something else stays. In a
+    function, an epsilon that its calls give stays theirs to give.
     """
 
     name: ClassVar[str] = "fuse"
@@ -29,4 +31,5 @@ class Fuse(Pass):
     def run(self, model: ir.Model) -> bool:
         """Apply the rules to the main graph, its subgraphs and the functions."""
         emits = ["com.microsoft"] if self.emit == "ort" else []
-        return bool(apply_rules(model, FUSE, emits=emits))
+        changed = give_numbers(model)
+        return bool(apply_rules(model, FUSE, emits=emits)) or changed

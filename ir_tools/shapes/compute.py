@@ -193,6 +193,9 @@ def _constant(call: Call) -> Known:
     tensor = node_tensor(call.node)
     if tensor is not None:
         return call.facts.of_tensor(tensor)
+    given = call.node.attributes.get("value")
+    if given is not None and given.ref_attr_name is not None:
+        return call.facts.parameters.get(given.ref_attr_name, UNKNOWN)
     scalar = {"value_float", "value_int", "value_string"}.intersection(call.node.attributes)
     return Known(()) if scalar else UNKNOWN
 

@@ -7,7 +7,7 @@ between them are not: exporters write the traced sizes there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +46,7 @@ class Facts:
 
     Attributes:
         bodies: What is known in functions' bodies, one for all calls that are alike.
+        parameters: The shapes of tensors that the call gives the function as attributes, by name.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Facts:
         self._moved: set[ir.Value | None] = set()
         self._alike = Alike()
         self.bodies: dict[Hashable, Facts] = {} if outer is None else outer.bodies
+        self.parameters: dict[str, Known] = {}
 
     def __getitem__(self, value: ir.Value | None) -> Known:
         """Return what is known about a value."""
@@ -208,14 +210,26 @@ class Facts:
         often than there are differences.
         """
         given = tuple(self[actual] for actual in node.inputs)
-        inner = self.bodies.get((function, given))
+        tensors = tuple(self._tensors(node, function)) if function.attributes else ()
+        key = (function, given, tensors)
+        inner = self.bodies.get(key)
         if inner is None:
             inner = Facts(self._ir_version, self._rules, self._functions, self)
-            self.bodies[function, given] = inner
+            self.bodies[key] = inner
+            inner.parameters.update(tensors)
             inner._known.update(zip(function.inputs, given, strict=False))
         if any(result not in inner._known for result in function.outputs):
             visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
         return inner
+
+    def _tensors(self, node: ir.Node, function: ir.Function) -> Iterator[tuple[str, Known]]:
+        """Yield the shapes of the tensors among the attributes of a call."""
+        for name, default in function.attributes.items():
+            given = node.attributes.get(name, default)
+            if given.ref_attr_name in self.parameters:
+                yield name, self.parameters[given.ref_attr_name]
+            elif given.type == ir.AttributeType.TENSOR and given.value is not None:
+                yield name, Known(tuple(int(dim) for dim in given.as_tensor().shape.numpy()))
 
     def made(self, dim: Dim) -> bool:
         """Whether an expression depends on a value that a node visited here has made."""

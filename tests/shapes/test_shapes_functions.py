@@ -247,8 +247,8 @@ def test_what_is_said_holds_when_it_runs() -> None:
         shape = declared[name.rpartition("/")[2]]
         assert shape is not None
         assert len(result.shape) == len(shape)
-        for size, dim in zip(result.shape, shape, strict=True):
-            wanted = dim if isinstance(dim, int) else dim.evaluate({"b": 2, "s": 3, "t": 5})
+        for size, axis in zip(result.shape, shape, strict=True):
+            wanted = axis if isinstance(axis, int) else axis.evaluate({"b": 2, "s": 3, "t": 5})
             assert wanted in (size, None), name
 
 
