@@ -8,13 +8,14 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.facts import integer, integers, rank
+from vlmpass.rewriter_rules.opset.facts import integer, integers, rank, real
 from vlmpass.rewriter_rules.opset.table import refuse
 
 __all__ = [
     "at_opset",
     "axis_of",
     "given_integers",
+    "given_scalar",
     "nonnegative",
     "normalized",
     "scalar",
@@ -38,6 +39,22 @@ def vector(op: Tape, values: Sequence[int], name: str = "const") -> ir.Value:
 def scalar(op: Tape, value: float, dtype: ir.DataType, name: str = "const") -> ir.Value:
     """Record a scalar of an element type."""
     return op.const(np.array(value, np.float64).astype(dtype.numpy()), dtype, name)
+
+
+def given_scalar(
+    op: Tape, node: ir.Node, name: str, default: float, dtype: ir.DataType
+) -> ir.Value:
+    """Record an attribute's number as a scalar of an element type.
+
+    A parameter of the function around the node becomes a Constant of that parameter.
+    """
+    found = node.attributes.get(name)
+    if found is None or found.ref_attr_name is None:
+        return scalar(op, real(node, name, default), dtype, name)
+    reference = ir.RefAttr("value_float", found.ref_attr_name, ir.AttributeType.FLOAT)
+    number = op.node("Constant", [], {"value_float": reference})[0]
+    number.type, number.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    return number if dtype == ir.DataType.FLOAT else op.Cast(number, to=dtype)
 
 
 def given_integers(op: Tape, node: ir.Node, name: str) -> ir.Value | None:

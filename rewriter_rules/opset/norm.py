@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.build import normalized, scalar, size_at, vector
+from vlmpass.rewriter_rules.opset.build import given_scalar, normalized, scalar, size_at, vector
 from vlmpass.rewriter_rules.opset.facts import (
     again,
     dtype,
@@ -57,7 +57,7 @@ def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
     mean = _mean(op, wide, axes)
     centred = op.Sub(wide, mean)
     variance = _mean(op, op.Mul(centred, centred), axes)
-    epsilon = scalar(op, real(node, "epsilon", 1e-5), stash, "epsilon")
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, stash)
     deviation = op.Sqrt(op.Add(variance, epsilon))
     scaled = op.Mul(_cast(op, op.Div(centred, deviation), dtype(x)), scale)
     outputs = [scaled if bias is None else op.Add(scaled, bias)]
@@ -73,7 +73,7 @@ def rms_normalization(op: Tape, node: ir.Node) -> Outputs:
     stash, axes = _stash(node, x), _last_axes(node, x)
     wide = _cast(op, x, stash)
     mean = _mean(op, op.Mul(wide, wide), axes)
-    epsilon = scalar(op, real(node, "epsilon", 1e-5), stash, "epsilon")
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, stash)
     normal = op.Div(wide, op.Sqrt(op.Add(mean, epsilon)))
     # The output has the scale's type: the narrow product the specification asks for.
     return op.Mul(_cast(op, normal, dtype(scale)), scale)
@@ -166,7 +166,7 @@ def batch_statistics(op: Tape, node: ir.Node) -> Outputs:
     middle = _mean(op, wide, axes)
     centred = op.Sub(wide, middle)
     spread = _mean(op, op.Mul(centred, centred), axes)
-    epsilon = scalar(op, real(node, "epsilon", 1e-5), dtype(wide), "epsilon")
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, dtype(wide))
     normal = _cast(op, op.Div(centred, op.Sqrt(op.Add(spread, epsilon))), dtype(x))
     factor = _cast(op, op.Reshape(scale, channels), dtype(x))
     offset = _cast(op, op.Reshape(bias, channels), dtype(x))
