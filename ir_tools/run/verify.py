@@ -20,6 +20,8 @@ from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
 from vlmpass.ir_tools.run.sides import Side, computed_in
+from vlmpass.ir_tools.types.casts import RESTORED
+from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["Trial", "Verification", "verify"]
@@ -90,7 +92,8 @@ def verify(
     assignment of sizes that the first model refuses says nothing and is replaced by another.
     bfloat16, which ONNX Runtime's CPU cannot compute in, is computed in float32, and so is float16
     where the second model no longer computes in it. Two bfloat16 models are held to the tolerance
-    of float16.
+    of float16. A model whose numbers are exact again, which were rounded to a narrow type in the
+    first, is held to the tolerance of that type.
 
     Args:
         expected: The reference: a path, or a model in memory.
@@ -204,6 +207,8 @@ class _Comparison:
         left = (a - self.a.widened) | (b - both)
         if both:
             left |= {_F16}  # no value is rounded, but constants of new nodes are
+        if any(RESTORED in node.metadata_props for node in all_nodes(self.b.model)):
+            left |= self.a.widened  # its numbers were rounded to these types, and no longer are
         bound = tolerance_for(*(dtype.numpy().name for dtype in left))
         return bound if emulated is None else _EMULATED * bound
 

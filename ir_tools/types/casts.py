@@ -14,10 +14,13 @@ from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.walk import scopes
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["REASON", "Casts", "bypass", "leave_well_typed", "remove_needless"]
+__all__ = ["REASON", "RESTORED", "Casts", "bypass", "leave_well_typed", "remove_needless"]
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
+
+RESTORED = "vlmpass.restored"
+"""The metadata key of what reads a number that is exact again: the number as it was rounded."""
 
 
 class Casts:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.weights import as_weight, cast
+from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = ["Narrowing", "bounds_only", "cast_tensor"]
 
@@ -31,9 +32,12 @@ _REMEDY = "keep its users in float32 with mixed-precision"
 
 
 def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
-    """Return a tensor in another element type: a lazy weight, or its values where it is small."""
+    """Return a tensor in another element type: a lazy weight, or its values where it is small.
+
+    A single number that becomes wider stays lazy, so that it is known what it was held in before.
+    """
     lazy = cast(as_weight(tensor), dtype)
-    if tensor.nbytes > _SMALL_BYTES:
+    if tensor.nbytes > _SMALL_BYTES or (tensor.size == 1 and holds_all(dtype, tensor.dtype)):
         return lazy
     return ir.Tensor(lazy.numpy(), dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
 

@@ -6,6 +6,7 @@ from vlmpass.ir_tools.weights.files import release_files
 from vlmpass.ir_tools.weights.leaves import Expression, FileRange
 from vlmpass.ir_tools.weights.operators import (
     cast,
+    cast_from,
     columns,
     concat,
     reshape,
@@ -28,6 +29,7 @@ __all__ = [
     "Weight",
     "as_weight",
     "cast",
+    "cast_from",
     "columns",
     "concat",
     "release_files",

@@ -19,7 +19,17 @@ from vlmpass.ir_tools.weights.casts import why_not_cast
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.ir_tools.weights.weight import LazyWeight, Weight
 
-__all__ = ["cast", "columns", "concat", "reshape", "rows", "scale", "take", "transpose"]
+__all__ = [
+    "cast",
+    "cast_from",
+    "columns",
+    "concat",
+    "reshape",
+    "rows",
+    "scale",
+    "take",
+    "transpose",
+]
 
 
 def _derived(source: Weight, expression: Expression) -> Weight:
@@ -52,6 +62,12 @@ def cast(weight: Weight, dtype: ir.DataType, *, saturate: bool = True) -> Weight
     if why := why_not_cast(weight.dtype, dtype):
         raise ModelError(f"tensor {weight.name} cannot be cast to {dtype}: {why}")
     return _derived(weight, algebra.cast(weight.expression, dtype, saturate))
+
+
+def cast_from(tensor: ir.TensorProtocol) -> ir.DataType:
+    """Return the element type a tensor was cast from; its own where it is no cast."""
+    expression = tensor.expression if isinstance(tensor, Weight) else None
+    return expression.source.dtype if isinstance(expression, algebra.Cast) else tensor.dtype
 
 
 def take(weight: Weight, axis: int, start: int, stop: int) -> Weight:
