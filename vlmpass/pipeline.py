@@ -53,6 +53,8 @@ class Pipeline:
         keep_io: With an element type: inputs and outputs keep theirs, with Casts at the border.
         calibrate: With half precision: ``random``, or an .npz file of inputs, to find with what
             would overflow; that stays float32.
+        widen_io: With an opset: inputs and outputs of a type that it does not have take one that
+            holds all its values, such as int8 for int4.
         instruments: What else happens around each pass.
 
     Raises:
@@ -71,9 +73,12 @@ class Pipeline:
         fuse: str | None = None,
         keep_io: bool = False,
         calibrate: str | None = None,
+        widen_io: bool = False,
         instruments: Sequence[Instrument] = (),
     ) -> None:
-        self._intent = Intent(opset, dtype, target, quant, simplify, fuse, keep_io, calibrate)
+        self._intent = Intent(
+            opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io
+        )
         if passes is not None and self._intent != Intent(target=target):
             raise PipelineError(
                 "passes say everything, and an opset, element type or the like was given too",

@@ -108,10 +108,12 @@ class Intent:
         keep_io: Whether inputs and outputs keep their element types.
         calibrate: What to find values too large for half precision with: ``random`` inputs or an
             .npz file of inputs; None measures nothing.
+        widen_io: Whether inputs and outputs of a type that the opset does not have take a wider
+            one.
 
     Raises:
         PipelineError: There is no such opset, type, target or choice, the target reads older
-            opsets only, or an option of element types is given without one.
+            opsets only, or an option is given without what it is about.
     """
 
     opset: int | str | None = None
@@ -122,6 +124,7 @@ class Intent:
     fuse: str | None = None
     keep_io: bool = False
     calibrate: str | None = None
+    widen_io: bool = False
 
     def __post_init__(self) -> None:
         if self.opset is not None:
@@ -135,6 +138,8 @@ class Intent:
         if self.fuse is not None and self.fuse not in FUSE:
             raise nearest(self.fuse, FUSE, "set of operators to fuse to")
         self._check_type_options()
+        if self.widen_io and self.opset is None and self.target is None:
+            raise PipelineError("widen-io is about a change of opset", remedy="give an opset too")
         limits = self.limits
         if limits is not None and isinstance(self.opset, int) and self.opset > limits.opset:
             raise PipelineError(
@@ -195,7 +200,8 @@ class Intent:
             # Some steps down, and those from before 13, depend on ranks that nobody wrote down.
             if has is not None and (has < 13 or not isinstance(opset, int) or opset < has):
                 parts.append("infer")
-            parts.append(f"convert-opset{{to={opset}}}")
+            wider = " interface=wider" if self.widen_io else ""
+            parts.append(f"convert-opset{{to={opset}{wider}}}")
         if any(kernel_of(node) is not None for node in all_nodes(model)):
             # What stands for the foreign node is written at opset 13 or later.
             early = opset == "lowest" or (isinstance(opset, int) and opset < 13)

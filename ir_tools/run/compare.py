@@ -32,6 +32,7 @@ About the rounding of the type times the square root of a deep model's number of
 own half precision comes to 7e-3 and 5e-2 on small decoders.
 """
 
+_PACKED = frozenset({"int2", "uint2", "int4", "uint4"})
 _CHUNK = 1 << 20
 _SAMPLE = 1 << 20
 
@@ -144,7 +145,8 @@ def compare_arrays(
 ) -> OutputDifference:
     """Compare two arrays.
 
-    Arrays of different floating-point types are compared by value. NaN equals NaN and an infinity
+    Arrays of different floating-point types are compared by value, and so is an integer type below
+    8 bits with any other. NaN equals NaN and an infinity
     equals the same infinity, each at the same place only. Memory stays bounded by chunks.
     """
     blank = OutputDifference(name, True, "", _describe(expected), _describe(actual))
@@ -154,6 +156,8 @@ def compare_arrays(
         if tolerance is None:
             tolerance = max(tolerance_for(expected.dtype.name, actual.dtype.name), at_least)
         return _compare_floats(blank, expected, actual, tolerance)
+    if expected.dtype.name in _PACKED and actual.dtype.kind in "iu":
+        expected = expected.astype(actual.dtype)
     if expected.dtype != actual.dtype:
         return replace(blank, ok=False, reason="element types differ", cosine=0.0)
     equal = bool(np.array_equal(expected, actual))

@@ -29,6 +29,7 @@ _MOVES = frozenset({
     "Loop", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 })  # fmt: skip
 _FLOAT = ir.DataType.FLOAT
+_PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"))
 _MANY_NODES = 1000
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
@@ -130,6 +131,8 @@ class Side:
             return
         if self.widened or self.emulated is not None:
             yield how, lambda: start(self.twin)
+        elif self._is_packed():
+            yield "the reference evaluator", lambda: self._loaded(start)
         else:
             if path is not None:
                 yield how, lambda: start(path)
@@ -137,6 +140,16 @@ class Side:
             yield how, lambda: start(self.model)
         if self.emulated is None:
             yield "the reference evaluator", lambda: Runner(self.model, backend="reference")
+
+    def _loaded(self, start: Callable[[ir.Model], Runner]) -> Runner:
+        """Return the evaluator's runner of a model, once ONNX Runtime has loaded it."""
+        start(self.model).close()
+        return Runner(self.model, backend="reference")
+
+    def _is_packed(self) -> bool:
+        """Say whether values go in or out that ONNX Runtime's Python interface does not take."""
+        border = (*self.model.graph.inputs, *self.model.graph.outputs)
+        return any(value.dtype in _PACKED for value in border)
 
     def _arithmetic(self) -> str:
         """Return how a twin computes, as the end of a phrase."""

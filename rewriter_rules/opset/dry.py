@@ -177,8 +177,11 @@ class Dry:
         """Take back the types and shapes that were only needed to decide.
 
         Args:
-            correct: Whether declared shapes that proved wrong stay away.
+            correct: Whether edits were built: declared shapes that proved wrong stay away, and
+                what has another type keeps it.
         """
+        if not correct:
+            self._widened.take_back()
         if self._proven is not None:
             self._proven.take_back(correct=correct)
         self._proven = None

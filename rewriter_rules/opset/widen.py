@@ -27,7 +27,7 @@ __all__ = ["Change", "Interface", "Widened", "widen"]
 
 Interface = Literal["keep", "wider"]
 
-_NAMES_A_TYPE = (*NAMES_ITS_TYPE, "precision", "stash_type", "softmax_precision")
+_NAMES_A_TYPE = frozenset({*NAMES_ITS_TYPE, "precision", "stash_type", "softmax_precision"})
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,10 @@ def _tensor_type(value: ir.Value) -> ir.DataType | None:
 
 def _naming(node: ir.Node) -> list[ir.Attr]:
     """Return the attributes of a node of the default domain that name or have a type."""
-    if node.domain != "" or not node.attributes.data:
+    named = node.attributes.data
+    if node.domain != "" or _NAMES_A_TYPE.isdisjoint(named):
         return []
-    return [
-        given
-        for name in _NAMES_A_TYPE
-        if (given := node.attributes.get(name)) is not None and not given.is_ref()
-    ]
+    return [named[name] for name in named if name in _NAMES_A_TYPE and not named[name].is_ref()]
 
 
 def _named(given: ir.Attr) -> ir.DataType | None:

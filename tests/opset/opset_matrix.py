@@ -14,6 +14,7 @@ import collections
 import concurrent.futures
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -27,15 +28,22 @@ from vlmpass.rewriter_rules.opset.widen import Interface
 
 from .opset_cases import Verdict, cases, judge, opset_of
 
+BAD = ("wrong", "invalid", "crash", "unrun")
 TARGETS = (11, 13, 15, 17, 18, 20, 21, 22, 23, 24, 25, 26)
 INTERFACE = "the graph takes or gives"
 """In the reason of a refusal that nothing but another interface of the model avoids."""
-IMPOSSIBLE = (
+BORDER = rf"{INTERFACE} (?!seq|optional)"
+"""A pattern of the reasons of those that a wider element type avoids."""
+REFUSED = (
+    (
+        BORDER,
+        "an element type of the model's own inputs or outputs",
+        "A conversion does not change the interface unless it is told to.",
+    ),
     (
         INTERFACE,
-        "the model itself takes or gives a type that the lower opset does not have",
-        "A conversion does not change the interface, and no operator of the lower opset may read"
-        " or write such a value, not even a Cast.",
+        "optional values among the model's own inputs or outputs",
+        "Before opset 15 there are none.",
     ),
     (
         "no older operator works on strings",
@@ -55,7 +63,7 @@ IMPOSSIBLE = (
         " chooses between two.",
     ),
 )
-"""Classes of refusals: a pattern of their reasons, a title, and why no conversion exists."""
+"""Classes of refusals: a pattern of their reasons, a title, and why they are refused."""
 
 
 Job = tuple[str, int]
@@ -63,6 +71,7 @@ Job = tuple[str, int]
 
 
 def _shard(jobs: Sequence[Job], interface: Interface, back: bool) -> list[Verdict]:
+    logging.getLogger("vlmpass").setLevel(logging.ERROR)  # of wider inputs, in every line
     with contextlib.suppress(AttributeError):
         ort.set_default_logger_severity(4)
     return [judge(cases()[name], target, interface, back=back) for name, target in jobs]
@@ -103,48 +112,70 @@ def tally(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
     return counts
 
 
+def share(verdicts: Sequence[Verdict]) -> float:
+    """Return how many of the conversions downwards that can be judged are right, of 1."""
+    down = tally(verdicts)["down"]
+    return down["right"] / sum(down.get(kind, 0) for kind in JUDGED)
+
+
+JUDGED = ("right", "refused", "invalid", "wrong")
+
+
 def _class_of(reason: str) -> int:
-    found = (i for i, (pattern, _, _) in enumerate(IMPOSSIBLE) if re.search(pattern, reason))
-    return next(found, len(IMPOSSIBLE))
+    found = (i for i, (pattern, _, _) in enumerate(REFUSED) if re.search(pattern, reason))
+    return next(found, len(REFUSED))
 
 
-def _ceiling(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return what cannot be converted at all, and what that leaves."""
-    down = [each for each in verdicts if not each.up]
-    right = sum(each.kind == "right" for each in down)
-    counts = collections.Counter(_class_of(v.reason) for v in down if v.kind == "refused")
-    bound = sum(counts[index] for index in range(len(IMPOSSIBLE)))
-    return [
-        "## What no conversion can do",
-        "",
-        f"Of the {len(down)} conversions downwards {bound} ({bound / len(down):.1%}) cannot exist,"
-        f" so that {1 - bound / len(down):.1%} is the most that any converter reaches on this"
-        f" matrix. Of those that can exist {right / (len(down) - bound):.1%} are converted and"
-        f" right; {counts[len(IMPOSSIBLE)]} are refused for another reason.",
-        "",
-        "| conversions | | why |",
-        "|---|---|---|",
-        *(f"| {counts[i]} | {title} | {why} |" for i, (_, title, why) in enumerate(IMPOSSIBLE)),
+def _figures(kept: Sequence[Verdict], wide: Sequence[Verdict]) -> Iterator[str]:
+    """Yield the table of what became of how many."""
+    rows = {
+        "up": tally(kept)["up"],
+        "down, the interface as it is": tally(kept)["down"],
+        "down, with `interface=wider`": tally(wide)["down"],
+    }
+    yield from (
+        "| | right | refused | invalid | wrong | cannot be judged | right of those judged |",
+        "|---" * 7 + "|",
+    )
+    for title, counts in rows.items():
+        known = [counts.get(kind, 0) for kind in JUDGED]
+        cells = [title, *known, sum(counts.values()) - sum(known), f"{known[0] / sum(known):.1%}"]
+        yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _classes(kept: Sequence[Verdict], wide: Sequence[Verdict]) -> Iterator[str]:
+    """Yield how many are refused in each class, as it is and with wider interfaces."""
+    counts = [
+        collections.Counter(_class_of(v.reason) for v in found if v.kind == "refused")
+        for found in (kept, wide)
     ]
+    yield from ("| as it is | wider | refused for | why |", "|---|---|---|---|")
+    for index, (_, title, why) in enumerate((*REFUSED, ("", "another reason", ""))):
+        yield f"| {counts[0][index]} | {counts[1][index]} | {title} | {why} |"
 
 
-def _refusals(verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Yield every reason in its class."""
-    reasons: dict[str, list[Verdict]] = {}
-    for each in verdicts:
-        if each.kind == "refused":
-            reasons.setdefault(each.reason.split("; ")[0], []).append(each)
-    titles = [*(title for _, title, _ in IMPOSSIBLE), "other"]
-    yield from ("| class | conversions | operator cases | reason |", "|---|---|---|---|")
-    order = sorted(reasons.items(), key=lambda r: (_class_of(r[0]), -len(r[1]), r[0]))
-    for reason, found in order:
-        names = sorted({each.case.removeprefix("test_") for each in found})
+def _refusals(kept: Sequence[Verdict], wide: Sequence[Verdict]) -> Iterator[str]:
+    """Yield every reason, class by class, with how many are refused for it."""
+    reasons: dict[str, tuple[list[Verdict], list[Verdict]]] = {}
+    for side, found in enumerate((kept, wide)):
+        for each in found:
+            if each.kind == "refused":
+                reasons.setdefault(each.reason.split("; ")[0], ([], []))[side].append(each)
+    yield from ("| as it is | wider | operator cases | reason |", "|---|---|---|---|")
+    order = sorted(reasons.items(), key=lambda r: (_class_of(r[0]), -len(r[1][0]), r[0]))
+    for reason, (before, after) in order:
+        names = sorted({each.case.removeprefix("test_") for each in (*before, *after)})
         shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        yield f"| {titles[_class_of(reason)]} | {len(found)} | {shown} | {reason} |"
+        yield f"| {len(before)} | {len(after)} | {shown} | {reason} |"
 
 
-def page(verdicts: Sequence[Verdict]) -> str:
-    """Return the figures and every reason for a refusal as a page of the documentation."""
+def page(kept: Sequence[Verdict], wide: Sequence[Verdict]) -> str:
+    """Return the figures and every reason for a refusal as a page of the documentation.
+
+    Args:
+        kept: Of the models' interfaces as they are.
+        wide: With wider types where the lower opset lacks one.
+    """
     lines = [
         "# The opset matrix",
         "",
@@ -153,27 +184,44 @@ def page(verdicts: Sequence[Verdict]) -> str:
         f" {', '.join(map(str, TARGETS))}, held against the full type check and against the"
         " outputs that come with it.",
         "",
-        "| | right | refused | invalid | wrong | cannot be judged |",
-        "|---|---|---|---|---|---|",
-    ]
-    for side, counts in tally(verdicts).items():
-        bad = [counts.get(kind, 0) for kind in ("right", "refused", "invalid", "wrong")]
-        rest = sum(counts.values()) - sum(bad)
-        lines.append(f"| {side} | " + " | ".join(map(str, [*bad, rest])) + " |")
-    lines += [
+        *_figures(kept, wide),
         "",
         "What cannot be judged are cases whose own model the checker refuses, or that neither"
         " ONNX Runtime nor the reference evaluator runs here.",
         "",
-        *_ceiling(verdicts),
+        *WIDER_INTERFACES,
         "",
-        "## Refusals",
+        "## What is refused",
         "",
-        *_refusals(verdicts),
+        "Upwards nothing is. Downwards, for want of something that the lower opset does not have:",
+        "",
+        *_classes(kept, wide),
+        "",
+        "## Every reason",
+        "",
+        *_refusals(kept, wide),
         "",
         "[Whole models](opset-models.md) have a page of their own.",
     ]
     return "\n".join(lines) + "\n"
+
+
+WIDER_INTERFACES = (
+    "## Wider interfaces",
+    "",
+    "A model whose inputs or outputs are of a type that the lower opset does not have (int4,"
+    " float8, bfloat16 below 13) cannot be converted as it stands: no operator there reads or"
+    " writes such a value, not even a Cast. `convert-opset{to=18 interface=wider}`, or `vlmpass"
+    " convert --opset 18 --widen-io`, lets them take a type that holds all the values: int8 for"
+    " int4 and int2, uint8 for uint4 and uint2, float16 for float8e4m3fn, float8e4m3fnuz,"
+    " float8e5m2 and float4e2m1, float for float8e5m2fnuz, float8e8m0 and bfloat16. The report"
+    " names each one.",
+    "",
+    "Such a case gets its own inputs in the wider type. Its outputs have to be of the type that was"
+    " announced and equal the expected ones value by value, NaN for NaN; only where it computes in"
+    " bfloat16, which it then does in float32 without rounding every step, they are compared with"
+    " the accuracy of bfloat16. There is no way back: upwards the wider type stays.",
+)
 
 
 def main() -> int:
@@ -191,7 +239,7 @@ def main() -> int:
     verdicts = run(jobs, arguments.interface, back=arguments.back, workers=arguments.jobs)
     for side, counts in tally(verdicts).items():
         print(side, sum(counts.values()), dict(sorted(counts.items())))
-    bad = [v for v in verdicts if v.kind in ("wrong", "invalid", "crash", "unrun")]
+    bad = [v for v in verdicts if v.kind in BAD]
     for each in bad:
         print(f"{each.kind} {each.case} {each.source}->{each.target}: {each.reason}"[:240])
     reasons = collections.Counter(v.reason for v in verdicts if v.kind == "refused")
@@ -201,8 +249,11 @@ def main() -> int:
         text = json.dumps([vars(each) for each in verdicts])
         pathlib.Path(arguments.json).write_text(text, encoding="utf-8")
     if arguments.page:
-        pathlib.Path(arguments.page).write_text(page(verdicts), encoding="utf-8")
-    return 1 if any(v.kind in ("wrong", "invalid", "crash") for v in verdicts) else 0
+        wide = widened(verdicts, arguments.jobs)
+        for verdict in (each for each in wide if each.kind in BAD):
+            print(f"wider: {verdict}")
+        pathlib.Path(arguments.page).write_text(page(verdicts, wide), encoding="utf-8")
+    return 1 if any(v.kind in BAD[:3] for v in verdicts) else 0
 
 
 if __name__ == "__main__":

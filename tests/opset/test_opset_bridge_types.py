@@ -18,7 +18,9 @@ X = RANDOM.normal(size=(3, 8)).astype(np.float32)
 
 def build(text: str, opset: int, **constants: tuple[object, ir.DataType]) -> ir.Model:
     """Parse a graph and give it initializers of any element type."""
-    model = ir.from_onnx_text(f'<ir_version: 13, opset_import: ["" : {opset}, "another" : 1]>\n{text}')
+    model = ir.from_onnx_text(
+        f'<ir_version: 13, opset_import: ["" : {opset}, "another" : 1]>\n{text}'
+    )
     for name, (values, dtype) in constants.items():
         tensor = ir.Tensor(np.asarray(values).astype(dtype.numpy()), dtype=dtype, name=name)
         uses = [

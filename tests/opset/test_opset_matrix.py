@@ -6,40 +6,49 @@ import re
 import numpy as np
 import pytest
 
+from .opset_cases import Verdict, cases, judge, opset_of
 from .opset_matrix import (
-    IMPOSSIBLE,
+    BAD,
+    BORDER,
     INTERFACE,
+    REFUSED,
     TARGETS,
-    Verdict,
-    cases,
-    judge,
-    opset_of,
+    matrix,
     run,
+    share,
     tally,
+    widened,
 )
 
 
 @pytest.mark.slow
 def test_nothing_is_invalid_or_wrong_and_nearly_everything_is_converted():
     """One test, since the matrix is run once; what it says is in docs/opset-matrix.md."""
-    verdicts = run(os.cpu_count() or 1, TARGETS)
-    bad = [v for v in verdicts if v.kind in ("wrong", "invalid", "crash", "unrun")]
-    assert [(v.kind, v.case, v.source, v.target, v.reason) for v in bad] == []
-    up = tally(verdicts)["up"]
+    workers = os.cpu_count() or 1
+    kept = run(matrix(TARGETS), workers=workers)
+    _nothing_is_wrong(kept)
+    up = tally(kept)["up"]
     assert up["right"] > 9000
     assert up.get("refused", 0) == 0
-    _everything_that_can_be_converted_goes_down([v for v in verdicts if not v.up])
+    _refused_for_what_is_known([v for v in kept if v.kind == "refused"])
+    within = [v for v in kept if not re.search(INTERFACE, v.reason)]
+    assert share(within) > 0.98
+    wide = widened(kept, workers)
+    _nothing_is_wrong(wide)
+    assert [(v.case, v.target) for v in wide if re.search(BORDER, v.reason)] == []
+    _refused_for_what_is_known([v for v in wide if v.kind == "refused"])
+    assert share(wide) > 0.95
 
 
-def _everything_that_can_be_converted_goes_down(down: list[Verdict]) -> None:
-    refused = [v for v in down if v.kind == "refused"]
-    assert all(v.reason for v in refused)
-    impossible = "|".join(pattern for pattern, _, _ in IMPOSSIBLE)
-    assert [(v.case, v.target) for v in refused if not re.search(impossible, v.reason)] == []
-    right = sum(v.kind == "right" for v in down)
-    assert right > 10000
-    kept = [v for v in refused if INTERFACE not in v.reason]
-    assert right / (right + len(kept)) > 0.98
+def _nothing_is_wrong(verdicts: list[Verdict]) -> None:
+    bad = [v for v in verdicts if v.kind in BAD]
+    assert [(v.kind, v.case, v.source, v.target, v.reason) for v in bad] == []
+
+
+def _refused_for_what_is_known(refused: list[Verdict]) -> None:
+    """A refusal for any other reason is a step that wants an adapter."""
+    known = "|".join(pattern for pattern, _, _ in REFUSED)
+    assert [(v.case, v.target) for v in refused if not re.search(known, v.reason)] == []
 
 
 @pytest.mark.slow
@@ -53,6 +62,5 @@ def test_back_again_at_opsets_taken_at_random():
         case = cases()[name]
         targets = [target for target in TARGETS if target != opset_of(case.model)]
         found.append(judge(case, int(random.choice(targets)), back=True))
-    bad = [v for v in found if v.kind in ("wrong", "invalid", "crash", "unrun")]
-    assert [(v.kind, v.case, v.source, v.target, v.reason) for v in bad] == []
+    _nothing_is_wrong(found)
     assert sum(v.kind == "right" for v in found) > 100

@@ -103,6 +103,13 @@ def test_shapes_and_kinds_must_agree():
     assert compare_arrays("y", a.astype(np.int32), a.astype(np.int64)).reason
 
 
+def test_integers_below_a_byte_are_compared_by_value():
+    codes = np.array([-8, -1, 0, 7], np.int8)
+    assert compare_arrays("y", codes.astype(ml_dtypes.int4), codes).ok
+    assert not compare_arrays("y", codes.astype(ml_dtypes.int4), codes[::-1]).ok
+    assert not compare_arrays("y", codes.astype(ml_dtypes.uint4), codes).ok
+
+
 def test_empty_and_scalar_arrays():
     empty = np.zeros((0, 3), np.float32)
     found = compare_arrays("y", empty, empty)

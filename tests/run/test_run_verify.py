@@ -254,6 +254,19 @@ def test_a_model_that_the_runtime_lacks_kernels_for_runs_in_the_evaluator():
     assert "NOT_IMPLEMENTED" in strict.findings[0]
 
 
+def test_values_that_onnx_runtime_does_not_take_go_to_the_evaluator():
+    source = text_model("g (int4[n] x) => (int4[n] y) { y = Identity(x) }", 21, 10)
+    wider = text_model("g (int8[n] x) => (int8[n] y) { y = Identity(x) }", 21, 10)
+    other = text_model("g (int8[n] x) => (int8[n] y) { y = Add(x, x) }", 21, 10)
+    found = verify(source, wider)
+    assert found.ok
+    assert (found.expected_ran, found.actual_ran) == ("the reference evaluator", "ONNX Runtime")
+    assert not verify(source, other).ok
+    assert "NOT_IMPLEMENTED" in verify(source, source, as_is=True).findings[0]
+    read = text_model("g (int4[n] x) => (float[n] y) { y = Cast <to=1> (x) }", 21, 10)
+    assert verify(read, read, as_is=True).ok
+
+
 def test_a_model_that_nothing_runs_is_an_error_with_both_reasons():
     source = text_model("g (float[n] x) => (float[n] y) { y = com.microsoft.Unheard(x) }")
     with pytest.raises(VerifyError, match=r"nothing here runs the model: .*; the reference"):

@@ -39,6 +39,14 @@ def convert(
         bool,
         typer.Option("--keep-io", help="With --dtype: inputs and outputs keep their types."),
     ] = False,
+    widen_io: Annotated[
+        bool,
+        typer.Option(
+            "--widen-io",
+            help="With --opset: inputs and outputs of a type that it lacks take a wider one, such"
+            " as int8 for int4.",
+        ),
+    ] = False,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -160,6 +168,7 @@ def convert(
             fuse=fuse,
             keep_io=keep_io,
             calibrate=calibrate,
+            widen_io=widen_io,
             instruments=instruments,
         )
         report = pipeline.convert(
