@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.skeleton import inline, skeleton
+from vlmpass.ir_tools.walk import scopes
 from vlmpass.ir_tools.weights import as_weight
 
 __all__ = ["stage"]
@@ -20,7 +21,8 @@ _ALIGNMENT = 64
 class _Stager:
     """Decides for each tensor whether it goes into the file, is referred to or is evaluated."""
 
-    def __init__(self, folder: Path, inline_limit: int | None) -> None:
+    def __init__(self, model: ir.Model, folder: Path, inline_limit: int | None) -> None:
+        self._in_functions = _in_functions(model)
         self.files: dict[str, str] = {}
         self._aliases: dict[str, str] = {}
         self._folder = folder
@@ -37,7 +39,8 @@ class _Stager:
                     " reference evaluator"
                 )
             return inline(tensor)
-        if tensor.nbytes <= _SMALL or tensor.dtype is ir.DataType.STRING:
+        small = tensor.nbytes <= _SMALL or tensor.dtype is ir.DataType.STRING
+        if small or id(tensor) in self._in_functions:
             return inline(tensor)
         where = as_weight(tensor).file_range()
         if where is None:
@@ -67,6 +70,21 @@ class _Stager:
         return self._refer(tensor, str(path), offset)
 
 
+def _in_functions(model: ir.Model) -> set[int]:
+    """Return the identities of tensors of functions and of calls.
+
+    ONNX Runtime looks for these on disk, whatever files it is lent.
+    """
+    if not model.functions:
+        return set()
+    attributes = [each for f in model.functions.values() for each in f.attributes.values()]
+    for scope in scopes(model):
+        for node in scope.graph:
+            if scope.in_function or node.op_identifier() in model.functions:
+                attributes += node.attributes.values()
+    return {id(each.value) for each in attributes if each.type == ir.AttributeType.TENSOR}
+
+
 def stage(
     model: ir.Model, folder: Path, *, inline_limit: int | None = None
 ) -> tuple[str, dict[str, str]]:
@@ -84,7 +102,7 @@ def stage(
     Raises:
         VerifyError: If the tensors to be put into the file are larger than the limit.
     """
-    stager = _Stager(folder, inline_limit)
+    stager = _Stager(model, folder, inline_limit)
     path = folder / "model.onnx"
     path.write_bytes(skeleton(model, stager.stand_in).SerializeToString())
     return str(path), stager.files

@@ -166,3 +166,23 @@ def test_a_missing_runtime_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(VerifyError, match=r'pip install "vlmpass\[runtime\]"'):
         Runner(EXPORTS / "decoder.float32.ts17.onnx")
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_tensors_of_functions_and_calls_are_found(given):
+    weight = np.arange(1024, dtype=np.float32).reshape(32, 32)
+    tensor = ir.AttrTensor("weight", ir.tensor(weight))
+    value = ir.RefAttr("value", "weight", ir.AttributeType.TENSOR)
+    constant = ir.node("Constant", [], {"value": value if given else ir.tensor(weight)})
+    kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 32])
+    x, y = (ir.Value(name=name, type=kind, shape=shape) for name in "xy")
+    inner = ir.Value(name="x")
+    product = ir.node("MatMul", [inner, constant.outputs[0]])
+    body = ir.Graph([inner], product.outputs, nodes=[constant, product], opset_imports={"": 18})
+    parameters = [ir.Attr("weight", ir.AttributeType.TENSOR, None)] if given else []
+    function = ir.Function("local", "F", graph=body, attributes=parameters)
+    call = ir.Node("local", "F", [x], [tensor] if given else [], outputs=[y])
+    graph = ir.Graph([x], [y], nodes=[call], opset_imports={"": 18, "local": 1}, name="g")
+    feed = np.ones((2, 32), np.float32)
+    with Runner(ir.Model(graph, ir_version=9, functions=[function])) as runner:
+        np.testing.assert_allclose(runner.run({"x": feed})["y"], feed @ weight, rtol=1e-6)
