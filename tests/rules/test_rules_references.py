@@ -146,6 +146,26 @@ def test_skip_simplified_normalisations_hand_the_reference_on() -> None:
     same_numbers(original, model)
 
 
+def test_a_default_and_a_number_are_handed_on_as_they_are() -> None:
+    centred = AXES + "m = ReduceMean(x, axes) c = Sub(x, m) y = RMSNormalization(c, s)"
+    for body, expected in ((centred, 1e-5), (centred.replace("(c,", "<epsilon=0.5>(c,"), 0.5)):
+        model = rewrites(named("centred-rms-normalization"), called(body))
+        (node,) = model.functions["local", "F", ""]
+        assert node.attributes["epsilon"].as_float() == pytest.approx(expected)
+
+
+def test_two_norms_may_share_what_calls_give() -> None:
+    body = """low = Constant<value_float: float = @eps>() eps = Cast<to=10>(low)
+    axes = Constant<value_ints=[-1]>()
+    a = Mul(x, x) b = ReduceMean(a, axes) c = Add(b, eps) d = Sqrt(c) e = Div(x, d) f = Mul(e, s)
+    g = Mul(f, f) h = ReduceMean(g, axes) i = Add(h, eps) j = Sqrt(i) k = Div(f, j) y = Mul(k, s)"""
+    model = called(body, kind="float16")
+    original = clone(model)
+    assert apply_rules(model, named("rms-normalization"))
+    assert operators(model) == ["RMSNormalization"] * 2
+    same_numbers(original, model)
+
+
 REFUSES = {
     "not the last axis": (
         "rms-normalization",
