@@ -174,11 +174,13 @@ def _shapes_known(model: ir.Model) -> Iterator[None]:
 
 
 def _report(model: ir.Model) -> None:
-    """Log what was restored, each number once."""
+    """Say in the log and in the model's metadata what was restored, each number once."""
+    rules = {rule.name for rule in RESTORE}
     reasons = Counter(
         node.metadata_props[REASON]
         for node in all_nodes(model)
-        if RESTORED in node.metadata_props and REASON in node.metadata_props
+        if node.metadata_props.get("vlmpass.rule") in rules and REASON in node.metadata_props
     )
     told = ", ".join(f"{reason} ({count}x)" for reason, count in reasons.items())
+    model.metadata_props[RESTORED] = told
     _LOG.warning("restored numbers that the exporter had rounded: %s", told)

@@ -21,7 +21,6 @@ from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
 from vlmpass.ir_tools.run.sides import Side, computed_in
 from vlmpass.ir_tools.types.casts import RESTORED
-from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["Trial", "Verification", "verify"]
@@ -207,7 +206,7 @@ class _Comparison:
         left = (a - self.a.widened) | (b - both)
         if both:
             left |= {_F16}  # no value is rounded, but constants of new nodes are
-        if any(RESTORED in node.metadata_props for node in all_nodes(self.b.model)):
+        if RESTORED in self.b.model.metadata_props:
             left |= self.a.widened  # its numbers were rounded to these types, and no longer are
         bound = tolerance_for(*(dtype.numpy().name for dtype in left))
         return bound if emulated is None else _EMULATED * bound

@@ -20,7 +20,7 @@ REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
 
 RESTORED = "vlmpass.restored"
-"""The metadata key of what reads a number that is exact again: the number as it was rounded."""
+"""The metadata key of a model under which it says which rounded numbers are exact again."""
 
 
 class Casts:

@@ -10,7 +10,7 @@ import numpy as np
 from onnx_ir import DataType, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Tape, refuse
-from vlmpass.ir_tools.types.casts import REASON, RESTORED
+from vlmpass.ir_tools.types.casts import REASON
 from vlmpass.ir_tools.weights import cast_from
 
 __all__ = ["FLOAT_X", "HELD", "Exact", "Restored", "exactly", "reading"]
@@ -42,12 +42,10 @@ class Restored:
 
     Attributes:
         number: In float32, in the shape of the constant.
-        was: The number as it was rounded.
-        reason: A sentence about that.
+        reason: A sentence about what it was rounded to.
     """
 
     number: np.ndarray
-    was: str
     reason: str
 
 
@@ -76,9 +74,8 @@ def exactly(c: TensorProtocol, *groups: Sequence[Exact]) -> Restored | Declined:
             return refuse("{} is {} exactly", found, near[found].says)
         if len(near) == 1:
             (exact,) = near.values()
-            was = f"{found:.9g}"
-            reason = f"{was} was {exact.says} rounded to {held.name.lower()}"
-            return Restored(np.full(c.shape.numpy(), exact.number, np.float32), was, reason)
+            reason = f"{found:.9g} was {exact.says} rounded to {held.name.lower()}"
+            return Restored(np.full(c.shape.numpy(), exact.number, np.float32), reason)
     names = ", ".join(dict.fromkeys(each.says for group in groups for each in group))
     return refuse("{} is not {} rounded to {}", found, names or "anything known here", held)
 
@@ -88,7 +85,7 @@ def reading(op: Tape, op_type: str, x: Value, number: Restored) -> Value:
     (result,) = op.node(op_type, [x, op.const(number.number, name="exact")])
     node = result.producer()
     assert node is not None
-    node.metadata_props.update({REASON: number.reason, RESTORED: number.was})
+    node.metadata_props[REASON] = number.reason
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from onnx_ir import Node, TensorProtocol, Value
 
@@ -16,7 +16,8 @@ __all__ = ["SIZES"]
 LAYOUT = ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 TAKEN = (*LAYOUT, "GatherElements", "Slice")
 PRODUCTS = ("MatMul", "Gemm")
-ROOTS = {0.5: "sqrt({})", -0.5: "1/sqrt({})", 0.25: "{}^(1/4)", -0.25: "{}^(-1/4)"}
+SQUARE_ROOTS = {0.5: "sqrt({})", -0.5: "1/sqrt({})"}
+ROOTS = {**SQUARE_ROOTS, 0.25: "{}^(1/4)", -0.25: "{}^(-1/4)"}
 
 
 def _kind(node: Node | None, kinds: tuple[str, ...]) -> bool:
@@ -44,6 +45,8 @@ def _products(value: Value) -> Iterator[Node]:
 
 def _contracted(product: Node) -> Iterator[int]:
     """Yield the size over which a product sums, where it is known."""
+    if any(attribute.is_ref() for attribute in product.attributes.values()):
+        return
     turned = [product.attributes.get_int(name, 0) for name in ("transA", "transB")]
     axes = (-2 if turned[0] else -1, -1 if turned[1] else -2)
     for operand, axis in zip(product.inputs, axes, strict=False):
@@ -71,15 +74,15 @@ def _groups(x: Value, y: Value) -> Iterator[list[Exact]]:
     if isinstance(row, int) and (made is None or not _is_score(made)):
         yield _roots([row])
     # DeBERTa adds scores of places to those of tokens, and divides each by the root of all terms.
-    yield _roots([terms * size for size in (*used, *summed) for terms in (2, 3)])
+    yield _roots([terms * size for size in (*used, *summed) for terms in (2, 3)], SQUARE_ROOTS)
 
 
-def _roots(sizes: list[int]) -> list[Exact]:
+def _roots(sizes: list[int], roots: Mapping[float, str] = ROOTS) -> list[Exact]:
     return [
         Exact(size**power, text.format(size))
         for size in dict.fromkeys(sizes)
         if size > 1
-        for power, text in ROOTS.items()
+        for power, text in roots.items()
     ]
 
 

@@ -179,6 +179,7 @@ def test_restore_makes_one_number_of_many_and_says_why(caplog: pytest.LogCapture
     assert divisions[0].inputs[1] is divisions[1].inputs[1]
     assert len(model.graph.initializers) == 3
     assert f"{reason} (2x)" in caplog.text
+    assert model.metadata_props["vlmpass.restored"] == f"{reason} (2x)"
 
 
 def test_restore_inside_branches_and_functions() -> None:

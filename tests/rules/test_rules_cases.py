@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rewrite.support import refuses, rewrites
 
-from rules.catalogue import FIRES, REFUSES, RULES
+from rules.catalogue import FIRES, REFUSES, ROUNDING, RULES
 from vlmpass.ir_tools.rewrite import Rule, all_rules
 
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -28,7 +28,15 @@ def _opset(rule: Rule, text: str) -> int:
 def test_fires(rule: Rule, head: str, before: str, after: str) -> None:
     wanted = f"g {head} {{ {after} }}" if after else None
     text = f"g {head} {{ {before} }}"
-    rewrites(rule, text, wanted, opset=_opset(rule, text), emits=rule.emits, fast_math=True)
+    rewrites(
+        rule,
+        text,
+        wanted,
+        opset=_opset(rule, text),
+        emits=rule.emits,
+        fast_math=True,
+        rounding=ROUNDING.get(rule.name, 0.0),
+    )
 
 
 @pytest.mark.parametrize(("rule", "head", "body", "because"), _listed(REFUSES))

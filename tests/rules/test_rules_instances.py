@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from onnx_ir import Value
 
-from rules.catalogue import HINTS, RULES
+from rules.catalogue import HINTS, ROUNDING, RULES
 from rules.trials import check_rule
 from vlmpass.ir_tools.rewrite import P, Replacement, Rule, Tape, rule
 
 
 @pytest.mark.parametrize("each", RULES, ids=str)
 def test_fifty_random_graphs_compute_the_same_before_and_after(each: Rule) -> None:
-    check_rule(each, HINTS.get(each.name, {}))
+    check_rule(each, HINTS.get(each.name, {}), ROUNDING.get(each.name, 0.0))
 
 
 def test_hints_are_of_rules_that_exist() -> None:

@@ -71,7 +71,7 @@ def instances(rule: Rule, hints: Hints, seed: int = 0) -> Iterator[tuple[ir.Mode
         yield before, after if applied else before
 
 
-def trial(before: ir.Model, after: ir.Model, seed: int) -> str | None:
+def trial(before: ir.Model, after: ir.Model, seed: int, rounding: float = 0.0) -> str | None:
     """Return how two graphs differ in numbers, empty if not; None if the first is no valid one."""
     feed = feed_of(before, np.random.default_rng(seed))
     try:
@@ -79,19 +79,21 @@ def trial(before: ir.Model, after: ir.Model, seed: int) -> str | None:
     except RUNTIME_ERRORS:
         return None
     try:
-        return difference(expected, run(after, feed))
+        return difference(expected, run(after, feed), rounding)
     except RUNTIME_ERRORS as error:
         return f"the result does not run: {error}"
 
 
-def check_rule(rule: Rule, hints: Hints, wanted: int = 50, tries: int = 3000) -> Tally:
+def check_rule(
+    rule: Rule, hints: Hints, rounding: float = 0.0, wanted: int = 50, tries: int = 3000
+) -> Tally:
     """Rewrite random graphs until a rule fired often enough; fail at the first difference."""
     tally = Tally()
     for number, (before, after) in enumerate(itertools.islice(instances(rule, hints), tries)):
         if before is after:
             tally.declined += 1
             continue
-        found = trial(before, after, number)
+        found = trial(before, after, number, rounding)
         if found is None:
             tally.invalid += 1
             continue
