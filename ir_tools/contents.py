@@ -8,13 +8,13 @@ import onnx_ir as ir
 
 __all__ = ["Kind", "elements_of", "kind_of"]
 
-Kind: TypeAlias = "tuple[ir.DataType, tuple[int | ir.SymbolicDim, ...]]"
+Kind: TypeAlias = "tuple[ir.DataType, tuple[object, ...]]"
 """Element type and extents."""
 
 
 def kind_of(tensor: ir.TensorProtocol) -> Kind:
     """Return a tensor's kind; only tensors of one kind can have equal content."""
-    return tensor.dtype, tensor.shape.dims
+    return tensor.dtype, tuple(tensor.shape.dims)
 
 
 def elements_of(tensor: ir.TensorProtocol) -> bytes:
