@@ -52,19 +52,24 @@ def wider_type(kind: ir.TypeProtocol, opset: int) -> ir.TypeProtocol:
     return ir.TensorType(stand_in(kind.dtype, opset), denotation=kind.denotation)
 
 
-def refuse_absent(node: ir.Node, target: int, main: ir.Graph) -> None:
+def refuse_absent(node: ir.Node, target: int, main: ir.Graph, *, wider: bool) -> None:
     """Refuse a node that works on values of a type that an opset does not have.
 
     Args:
         node: A node of the model.
         target: The opset.
-        main: The model's graph, whose inputs and outputs have the types that they keep.
+        main: The model's graph.
+        wider: Whether its inputs and outputs have other types already where they can.
     """
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     strange = [(value, since) for value in values if (since := _brought(value)) > target]
     if not strange:
         return
-    outer = [(value, since) for value, since in strange if _is_interface(value, main)]
+    outer = [
+        (value, since)
+        for value, since in strange
+        if _is_interface(value, main) and not (wider and is_absent(value.dtype, target))
+    ]
     value, since = (outer or strange)[0]
     contained = isinstance(value.type, (ir.SequenceType, ir.OptionalType))
     if not outer and contained:
@@ -72,14 +77,11 @@ def refuse_absent(node: ir.Node, target: int, main: ir.Graph) -> None:
     does = "the graph takes or gives" if outer else "it works on"
     other = "convert the element type first"
     if outer and is_absent(value.dtype, target):
-        other = f"let the graph take and give a wider type with {WIDEN}"
+        other = "let the graph take and give a wider type with interface=wider (--widen-io)"
     refuse(
         f"{does} {_said(value)}, which ONNX does not have before opset {since}",
         f"choose opset {since} or higher, or {other}",
     )
-
-
-WIDEN = "interface=wider (--widen-io)"
 
 
 def _brought(value: ir.Value) -> int:

@@ -207,7 +207,7 @@ class Conversion:
         return built
 
     def _refuse_types(self, node: ir.Node) -> None:
-        refuse_absent(node, self.target, self._main)
+        refuse_absent(node, self.target, self._main, wider=self._widened.wider)
         if node in self._widened.blocked:
             refuse(
                 f"it works on values of other types in other calls of its function, and opset"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -10,12 +10,15 @@ from vlmpass.ir_tools.opsets import history
 from vlmpass.ir_tools.walk import holds_graphs, subgraphs
 from vlmpass.rewriter_rules.opset.bridge import CARRYING
 
-__all__ = ["NAMES_ITS_TYPE", "ROUNDING", "Kin"]
+__all__ = ["MOVES", "NAMES_ITS_TYPE", "READING", "ROUNDING", "Kin"]
 
 _D = ir.DataType
 
 ROUNDING = frozenset({"Cast", "CastLike", "QuantizeLinear"})
-"""Operators that make values of a type out of others."""
+"""Operators that may have to round, to make values of a type."""
+
+READING = ROUNDING | {"DequantizeLinear"}
+"""Operators that make values of other types out of those of one."""
 
 NAMES_ITS_TYPE = ("to", "dtype", "output_dtype", "output_datatype", "value", "type")
 """Attributes that say of what type an operator's first output is."""
@@ -28,7 +31,7 @@ _TIED: Mapping[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
 }
 """Inputs and outputs of one type, of operators that lead from one type to another."""
 
-_MOVES = (CARRYING - {"CastLike", "NonMaxSuppression"}) | {
+MOVES = (CARRYING - {"CastLike", "NonMaxSuppression"}) | {
     *("Constant", "ConstantOfShape", "If", "Loop", "Scan", "SequenceMap", "TensorScatter"),
     *("Optional", "OptionalGetElement", "OptionalHasElement", "CenterCropPad"),
     *("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SequenceInsert", "SequenceErase"),
@@ -42,11 +45,17 @@ class Kin:
 
     Args:
         model: The model.
-        kinds: The element type of each such value; None where calls of a function disagree on it,
-            and it is such a type in some.
+        kinds: The element type of each such value; None where there is more than one.
+        unclear: Those of them on whose type calls of a function disagree.
     """
 
-    def __init__(self, model: ir.Model, kinds: Mapping[ir.Value, ir.DataType | None]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        kinds: Mapping[ir.Value, ir.DataType | None],
+        unclear: Container[ir.Value],
+    ) -> None:
+        self._unclear = unclear
         self._model = model
         self._kinds = kinds
         self._parent: dict[ir.Value, ir.Value] = {}
@@ -112,14 +121,19 @@ class Kin:
             return present
         if operator == "Cast" and ir.DataType(node.attributes["to"].as_int()) == _D.STRING:
             return [value for value in present if not _is_whole(self._kinds[value])]
-        if operator in ROUNDING:
-            return [value for value in node.outputs if self._kinds.get(value, _D.BOOL) is None]
+        if operator in READING and operator != "Cast":
+            return [value for value in present if value in self._unclear]
         if operator == "Constant" and "value" not in node.attributes:
             return present
-        if operator in _MOVES or operator == "DequantizeLinear":
+        if operator in MOVES or operator == "Cast" or _does_nothing(node):
             return []
-        return [value for value in present if self._kinds[value] not in (None, _D.BFLOAT16)]
+        return [value for value in present if self._kinds[value] != _D.BFLOAT16]
 
 
 def _is_whole(kind: ir.DataType | None) -> bool:
     return kind is not None and kind.is_integer()
+
+
+def _does_nothing(node: ir.Node) -> bool:
+    """Say whether a node is a Dropout that never trains."""
+    return node.op_type == "Dropout" and len(node.inputs) < 3

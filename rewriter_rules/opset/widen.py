@@ -18,10 +18,10 @@ import onnx_ir as ir
 from vlmpass.ir_tools.opsets import default_opset
 from vlmpass.ir_tools.types import Typing, solve
 from vlmpass.ir_tools.types.texts import dtype_of, element
-from vlmpass.ir_tools.walk import Scope
+from vlmpass.ir_tools.walk import Scope, holds_graphs
 from vlmpass.ir_tools.weights import as_weight, cast
 from vlmpass.rewriter_rules.opset.absent import absent_types, stand_in, wider_type
-from vlmpass.rewriter_rules.opset.kin import NAMES_ITS_TYPE, ROUNDING, Kin
+from vlmpass.rewriter_rules.opset.kin import MOVES, NAMES_ITS_TYPE, READING, ROUNDING, Kin
 
 __all__ = ["Change", "Interface", "Widened", "widen"]
 
@@ -57,8 +57,10 @@ class Widened:
         blocked: Nodes of functions that work on values of different types in different calls, of
             which one keeps a type that the opset does not have.
         changes: Inputs and outputs of the model.
+        wider: Whether these were to get wider types.
     """
 
+    wider: bool = False
     rounds: dict[ir.Node, ir.DataType] = field(default_factory=dict)
     nodes: set[ir.Node] = field(default_factory=set)
     blocked: set[ir.Node] = field(default_factory=set)
@@ -132,13 +134,13 @@ def widen(
         target: The opset.
         interface: Whether inputs and outputs of the model keep their types or get wider ones.
     """
-    found = Widened()
+    found = Widened(interface == "wider")
     absent = absent_types(target)
     if not any(_is_above(scope, target) for scope in scopes) or not _mentions(scopes, absent):
         return found
     types, unclear = _types(scopes, solve(model), absent)
-    kinds = {**{value: _element(kind) for value, kind in types.items()}, **dict.fromkeys(unclear)}
-    kin = Kin(model, kinds)
+    kinds = {**{value: _element(kind) for value, kind in types.items()}, **unclear}
+    kin = Kin(model, kinds, unclear)
     if interface == "keep":
         kin.keep((*model.graph.inputs, *model.graph.outputs))
     touching = []
@@ -154,11 +156,46 @@ def widen(
     _note_changes(found, model, free, target)
     for value, kind in free.items():
         found.value(value, kind, target)
-    for node in touching:
-        if any(value in free for value in _around(node)):
-            found.nodes.add(node)
-    _rename_types(found, scopes, free, stays, target)
+    found.nodes = {node for node in touching if any(v in free for v in _around(node))}
+    _note_rounding(found, touching, free)
+    _rename_types(found, scopes, stays, target)
     return found
+
+
+def _note_rounding(
+    found: Widened, nodes: Iterable[ir.Node], free: Mapping[ir.Value, ir.TypeProtocol]
+) -> None:
+    """Note which nodes make values of a type that has another one now out of other values."""
+    for node in nodes:
+        if node.domain != "" or node.op_type not in ROUNDING or node.inputs[0] is None:
+            continue
+        kind = _element(free.get(node.outputs[0]))
+        if kind is None or _element(free.get(node.inputs[0])) == kind:
+            continue
+        if kind != ir.DataType.BFLOAT16 or not _only_computed_with(node.outputs[0], free):
+            found.rounds[node] = kind
+
+
+def _only_computed_with(value: ir.Value, free: Mapping[ir.Value, ir.TypeProtocol]) -> bool:
+    """Say whether a value only goes into arithmetic, whose results are no longer rounded either.
+
+    What is stored, compared or cast has to be the rounded value.
+    """
+    pending, seen = [value], {value}
+    while pending:
+        each = pending.pop()
+        if each.is_graph_output():
+            return False
+        for node, _ in each.uses():
+            if node.domain != "" or holds_graphs(node) or node.op_type in READING:
+                return False
+            if node.op_type not in MOVES:
+                continue
+            if any(output not in free for output in node.outputs):
+                return False
+            pending += [output for output in node.outputs if output not in seen]
+            seen.update(node.outputs)
+    return True
 
 
 def _is_above(scope: Scope, target: int) -> bool:
@@ -216,8 +253,11 @@ def _element(kind: ir.TypeProtocol | None) -> ir.DataType | None:
 
 def _types(
     scopes: Sequence[Scope], typing: Typing, absent: frozenset[ir.DataType]
-) -> tuple[dict[ir.Value, ir.TypeProtocol], set[ir.Value]]:
-    """Return the values of some types, and those that are of one in some calls of a function."""
+) -> tuple[dict[ir.Value, ir.TypeProtocol], dict[ir.Value, ir.DataType | None]]:
+    """Return the values of some types, and those that are of one in some calls of a function.
+
+    The second come with the type, None if it is not always the same one.
+    """
     types: dict[ir.Value, ir.TypeProtocol] = {}
     for value in (value for scope in scopes for value in _values(scope)):
         tensor = _tensor_type(value)
@@ -225,13 +265,13 @@ def _types(
         kind = typing.type_of(value) if kind is None else kind
         if kind is not None and _element(kind) in absent:
             types[value] = kind
-    unclear = {
-        value
-        for frame in typing.frames[1:]
-        for value, text in frame.types.items()
-        if _spelled(text) in absent and typing.text_of(value) is None
-    }
-    return types, unclear - types.keys()
+    unclear: dict[ir.Value, ir.DataType | None] = {}
+    for frame in typing.frames[1:]:
+        for value, text in frame.types.items():
+            found = _spelled(text)
+            if found in absent and value not in types and typing.text_of(value) is None:
+                unclear[value] = found if unclear.get(value, found) == found else None
+    return types, unclear
 
 
 def _spelled(text: str) -> ir.DataType | None:
@@ -256,25 +296,14 @@ def _note_changes(
 
 
 def _rename_types(
-    found: Widened,
-    scopes: Sequence[Scope],
-    free: Mapping[ir.Value, ir.TypeProtocol],
-    stays: set[ir.Value],
-    target: int,
+    found: Widened, scopes: Sequence[Scope], stays: set[ir.Value], target: int
 ) -> None:
-    """Change the attributes that name types, and note which nodes round."""
+    """Change the attributes that name types, but those of values that stay."""
+    absent = absent_types(target)
     for scope in scopes:
-        if not _is_above(scope, target):
-            continue
-        for node in scope.graph:
-            kind = _element(free.get(node.outputs[0])) if node.outputs else None
-            if kind is not None and node.domain == "" and node.op_type in ROUNDING:
-                source = node.inputs[0]
-                if source is None or _element(free.get(source)) != kind:
-                    found.rounds[node] = kind
+        for node in scope.graph if _is_above(scope, target) else ():
             for given in _naming(node):
-                named = _named(given)
                 own = given.name in NAMES_ITS_TYPE and node.outputs[0] in stays
-                if named is not None and named in absent_types(target) and not own:
+                if _named(given) in absent and not own:
                     found.nodes.add(node)
                     found.attribute(node, given, target)

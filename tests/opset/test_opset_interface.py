@@ -1,5 +1,6 @@
 """Inputs and outputs of types that the lower opset lacks: kept and refused, or made wider."""
 
+import itertools
 import logging
 
 import numpy as np
@@ -129,12 +130,12 @@ def test_quantised_values_come_and_go(dtype, to):
     assert_same_wider(model, to, x, s.astype(np.float32), values(dtype, 6), values(dtype, 4, 6))
 
 
-@pytest.mark.parametrize("to", [22, 18, 11])
-@pytest.mark.parametrize("dtype", [D.FLOAT8E4M3FN, D.FLOAT8E5M2FNUZ, D.FLOAT4E2M1])
+@pytest.mark.parametrize(
+    ("dtype", "to"),
+    [(D.FLOAT4E2M1, 22), *itertools.product((D.FLOAT8E4M3FN, D.FLOAT8E5M2FNUZ), (18, 11))],
+)
 def test_blocks_of_small_floats_come_and_go(dtype, to):
     name = dtype.name.lower()
-    if to == 22 and dtype != D.FLOAT4E2M1:
-        pytest.skip("opset 22 has it")
     model = read(
         f"""agraph (float[4,6] x, float[4,2] s, {name}[4,6] c) => ({name}[4,6] q, float[4,6] d) {{
             q = QuantizeLinear <axis=1, block_size=3, output_dtype={dtype.value}> (x, s)
@@ -229,10 +230,22 @@ def test_a_function_of_several_types_that_does_not_name_them_is_left_as_it_is():
     assert_same_wider(ir.from_onnx_text(text), 18, x, f)
 
 
+def test_a_function_that_computes_in_bfloat16_and_in_float_computes_in_float():
+    text = FUNCTION.format(body="y = local.turn(x)  z = local.turn(f)", inside="b = Exp(a)")
+    model = ir.from_onnx_text(text.replace("int4", "bfloat16"))
+    ConvertOpset(to=12, interface="wider").run(model)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    assert [value.dtype for value in model.graph.outputs] == [D.FLOAT, D.FLOAT]
+
+
 REFUSED = {
     "other calls of its function": FUNCTION.format(
         body="y = local.turn(x)  z = local.turn(f)", inside="c = Neg(k)  b = CastLike(c, a)"
     ).replace("c = Neg(k)", "k = Constant <value_float=1.0> ()  c = Neg(k)"),
+    "works on values of other types": FUNCTION.format(
+        body="y = local.turn(x)  i = Cast <to=3> (f)  z = local.turn(i)",
+        inside="k = Constant <value_float=1.0> ()  b = DequantizeLinear(a, k)",
+    ).replace("int4[4] y", "float[4] y"),
     "the bits of|it works on int4": FUNCTION.format(
         body="b = BitCast <to=21> (x)  s = Cast <to=1> (b)  z = Add(s, f)  y = local.turn(x)",
         inside="b = Identity(a)",
@@ -302,3 +315,54 @@ def test_the_pipeline_verifies_a_wider_interface_and_notes_it(tmp_path, capsys):
     assert ir.load(tmp_path / "in.opset18.onnx").graph.inputs[0].dtype == D.INT8
     with pytest.raises(PipelineError, match="widen-io"):
         Pipeline(dtype="float16", widen_io=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "rounds"),
+    [
+        ("b = Cast <to=16> (x)  t = Transpose(b)  y = Add(t, t)", False),
+        ("b = Cast <to=16> (x)  y = Transpose(b)", True),
+        ("b = Cast <to=16> (x)  c = Equal(b, b)  y = Where(c, b, b)", True),
+        ("b = Cast <to=16> (x)  f = Cast <to=1> (b)  g = Neg(f)  y = Cast <to=16> (g)", True),
+    ],
+)
+def test_what_only_bfloat16_arithmetic_reads_is_not_rounded_before(body, rounds):
+    model = read(f"agraph (float[2,2] x) => (bfloat16[2,2] y) {{ {body} }}")
+    x = RANDOM.normal(size=(2, 2)).astype(np.float32)
+    ConvertOpset(to=12, interface="wider").run(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    assert ("Round" in {node.op_type for node in model.graph}) == rounds
+    if not rounds:
+        for (found,) in attempts(proto, [x]):
+            np.testing.assert_array_equal(found, x.T + x.T)
+
+
+@pytest.mark.parametrize("dtype", [D.INT4, D.FLOAT8E5M2, D.BFLOAT16])
+def test_a_fill_of_the_type_is_widened(dtype):
+    model = read(
+        "agraph (int64[1] s) => (float[n] y) { k = ConstantOfShape (s)  y = Cast <to=1> (k) }"
+    )
+    fill = ir.Tensor(np.array([-3]).astype(dtype.numpy()), dtype=dtype)
+    model.graph[0].attributes["value"] = ir.AttrTensor("value", fill)
+    assert_same_wider(model, 11, np.array([4]))
+
+
+def test_a_dropout_that_never_trains_carries_small_floats():
+    model = read("agraph (float8e5m2[3] x) => (float8e5m2[3] y) { y = Dropout(x) }")
+    assert_same_wider(model, 13, values(D.FLOAT8E5M2, 3))
+    training = read(
+        "agraph (float8e5m2[3] x, float r, bool t) => (float8e5m2[3] y) { y = Dropout(x, r, t) }"
+    )
+    with pytest.raises(Refused, match="it works on float8e5m2"):
+        WIDER.run(training)
+
+
+def test_an_opset_that_has_the_type_changes_nothing():
+    text = "agraph (int4[3] x) => (float[3] y) { y = Cast <to=1> (x) }"
+    model = read(text)
+    ConvertOpset(to=21, interface="wider").run(model)
+    assert model.graph.inputs[0].dtype == D.INT4
+    older = read(text, 21)
+    ConvertOpset(to=25, interface="wider").run(older)
+    assert older.graph.inputs[0].dtype == D.INT4
