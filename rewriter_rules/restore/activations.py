@@ -22,7 +22,7 @@ SHARPNESS = Exact(1.702, "1.702")
 @rule(P.Erf((P.Mul | P.Div)(X, HELD, _node="scale")), dtypes=FLOAT_X)
 def restore_erf_scale(op: Tape, x: Value, c: TensorProtocol, scale: Node) -> Replacement:
     """Erf(x / c) -> Erf(x / sqrt(2)), when c is it, rounded; x * sqrt(1/2) too."""
-    number = exactly(c, [DIVISOR if scale.op_type == "Div" else FACTOR])
+    number = exactly(c, [[DIVISOR if scale.op_type == "Div" else FACTOR]])
     return number if isinstance(number, Declined) else op.Erf(reading(op, scale.op_type, x, number))
 
 
@@ -35,7 +35,7 @@ def restore_gelu_tanh(
     op: Tape, x: Value, cube: Value, c: TensorProtocol, slope: TensorProtocol
 ) -> Replacement:
     """Tanh((x + x ** 3 * c) * d) -> c is 0.044715 and d is sqrt(2 / pi), when rounded they are."""
-    bend, steep = exactly(c, [BEND]), exactly(slope, [SLOPE])
+    bend, steep = exactly(c, [[BEND]]), exactly(slope, [[SLOPE]])
     if isinstance(bend, Declined):
         return bend
     if isinstance(steep, Declined):
@@ -54,7 +54,7 @@ def restore_gelu_tanh_of_product(
 
     It is built in one order of the several there are.
     """
-    bend, steep = exactly(c, [BEND]), exactly(slope, [SLOPE])
+    bend, steep = exactly(c, [[BEND]]), exactly(slope, [[SLOPE]])
     if isinstance(bend, Declined):
         return bend
     if isinstance(steep, Declined):
@@ -66,7 +66,7 @@ def restore_gelu_tanh_of_product(
 @rule(P.Mul(X, P.Sigmoid(P.Mul(X, HELD))), dtypes=FLOAT_X)
 def restore_quick_gelu(op: Tape, x: Value, c: TensorProtocol) -> Replacement:
     """x * sigmoid(x * c) -> x * sigmoid(x * 1.702), when c is it, rounded."""
-    number = exactly(c, [SHARPNESS])
+    number = exactly(c, [[SHARPNESS]])
     if isinstance(number, Declined):
         return number
     return op.Mul(x, op.Sigmoid(reading(op, "Mul", x, number)))

@@ -22,7 +22,7 @@ SUM = P.Add(MEAN, HELD)
 @rule(P.Sqrt(SUM) | P.Pow(SUM, P(0.5) | P(-0.5), _node="power"), dtypes=FLOAT_X)
 def restore_epsilon(op: Tape, x: Value, c: TensorProtocol, power: Node | None) -> Replacement:
     """Sqrt(ReduceMean(x) + c) -> Sqrt(ReduceMean(x) + 1e-05), when c is it, rounded."""
-    number = exactly(c, EPSILONS)
+    number = exactly(c, [EPSILONS])
     if isinstance(number, Declined):
         return number
     total = reading(op, "Add", x, number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,13 @@ class Restored:
     reason: str
 
 
-def exactly(c: TensorProtocol, *groups: Sequence[Exact]) -> Restored | Declined:
+def exactly(c: TensorProtocol, groups: Iterable[Sequence[Exact]]) -> Restored | Declined:
     """Return what a number is a rounding of.
 
     Args:
         c: A constant, as it is held or as it was widened.
-        groups: What it may be, by what stands around it; the best founded candidates first.
+        groups: What it may be, by what stands around it, the best founded candidates first; they
+            are asked for only where c was rounded.
 
     Returns:
         The one number of the first group that has one whose rounding to the type it was held in
@@ -68,16 +69,19 @@ def exactly(c: TensorProtocol, *groups: Sequence[Exact]) -> Restored | Declined:
     found = float(c.numpy().reshape(-1)[0])
     if math.frexp(found)[0] in (0.5, -0.5):
         return refuse("{} is a power of two, which authors mean", found)
+    names: dict[str, None] = {}
     for group in groups:
-        near = {each.number: each for each in group if found in _roundings(each.number, held)}
+        names.update((each.says, None) for each in group)
+        fit = [each for each in group if found in _roundings(each.number, held)]
+        near = {float(np.float32(each.number)): each for each in fit}
         if found in near:
             return refuse("{} is {} exactly", found, near[found].says)
         if len(near) == 1:
             (exact,) = near.values()
             reason = f"{found:.9g} was {exact.says} rounded to {held.name.lower()}"
             return Restored(np.full(c.shape.numpy(), exact.number, np.float32), reason)
-    names = ", ".join(dict.fromkeys(each.says for group in groups for each in group))
-    return refuse("{} is not {} rounded to {}", found, names or "anything known here", held)
+    known = ", ".join(names) or "anything known here"
+    return refuse("{} is not {} rounded to {}", found, known, held)
 
 
 def reading(op: Tape, op_type: str, x: Value, number: Restored) -> Value:

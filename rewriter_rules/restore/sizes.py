@@ -92,7 +92,7 @@ def restore_root_of_size(op: Tape, x: Value, c: TensorProtocol, scale: Node) -> 
 
     The fourth root counts too, as attention scales queries and keys by one each.
     """
-    number = exactly(c, *_groups(x, scale.outputs[0]))
+    number = exactly(c, _groups(x, scale.outputs[0]))
     return number if isinstance(number, Declined) else reading(op, scale.op_type, x, number)
 
 

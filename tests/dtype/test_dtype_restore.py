@@ -131,6 +131,14 @@ def test_restore_scores_are_not_scaled_by_the_length_of_a_row_of_them() -> None:
     assert numbers(unified(text), "Mul") == [0.353515625]
 
 
+def test_restore_knows_that_roots_of_two_sizes_are_one_number() -> None:
+    """The fourth root of 576 is the square root of 24."""
+    text = f"""g (bfloat16[6,576] q, bfloat16[576,9] k, bfloat16[24,9] t) => (y, z)
+        <bfloat16 c = {{{brain(24**0.5)}}}, int64[2] shape = {{-1, 24}}> {{
+        s = Mul(q, c) y = MatMul(s, k) u = Reshape(s, shape) z = MatMul(u, t) }}"""
+    assert numbers(unified(text), "Mul") == [np.float32(24**0.5)]
+
+
 def test_restore_a_number_that_a_size_gives_exactly_stays() -> None:
     """sqrt(144) is 12, whatever else it may be a rounding of: the sum comes before the row."""
     text = f"""g (bfloat16[6,144] q, bfloat16[144,143] k) => (y) <bfloat16 c = {{{brain(12)}}}> {{
