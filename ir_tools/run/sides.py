@@ -14,11 +14,11 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
-from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 from vlmpass.ir_tools.walk import all_nodes, tensor_slots
 
-__all__ = ["ONE_SESSION", "Side", "computed_in"]
+__all__ = ["ONE_SESSION", "ROUNDING", "Side", "computed_in", "rounds"]
 
 ONE_SESSION = 2_000_000_000
 """Bytes of weights above which a model is run in segments."""
@@ -30,6 +30,8 @@ _MOVES = frozenset({
 })  # fmt: skip
 _FLOAT = ir.DataType.FLOAT
 _PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"))
+ROUNDING = "round-to-type"
+"""The rule that nodes carry which round to a type that the model's opset does not have."""
 _MANY_NODES = 1000
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
@@ -46,6 +48,11 @@ def computed_in(model: ir.Model) -> frozenset[ir.DataType]:
             if dtype in _FLOATS:
                 found.add(dtype)
     return frozenset(found)
+
+
+def rounds(model: ir.Model) -> bool:
+    """Say whether a model rounds values to a type by arithmetic, as convert-opset spells it."""
+    return any(node.metadata_props.get("vlmpass.rule") == ROUNDING for node in all_nodes(model))
 
 
 @dataclass
@@ -116,6 +123,20 @@ class Side:
         if self.widened:
             widen(twin, self.widened)
         return twin
+
+    def restores(self, restore: Callable[[ir.Model], str], told: str) -> bool:
+        """Let the twin have numbers that were rounded as they were; say whether these are they.
+
+        Args:
+            restore: Restores them in a typed model, and tells which.
+            told: What it must tell; the twin stays as it is where it tells something else.
+        """
+        twin = clone(self.twin)
+        apply(twin, solve(twin))
+        if restore(twin) != told:
+            return False
+        self.twin = twin
+        return True
 
     def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], AnyRunner]]]:
         few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
-from vlmpass.ir_tools.run.sides import Side, computed_in
+from vlmpass.ir_tools.run.sides import Side, computed_in, rounds
 from vlmpass.ir_tools.types.casts import RESTORED
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
@@ -84,6 +84,7 @@ def verify(
     optimization: Optimization = "basic",
     as_is: bool = False,
     emulated: ir.DataType | None = None,
+    restore: Callable[[ir.Model], str] | None = None,
 ) -> Verification:
     """Run two models on the same inputs and compare their outputs.
 
@@ -91,8 +92,8 @@ def verify(
     assignment of sizes that the first model refuses says nothing and is replaced by another.
     bfloat16, which ONNX Runtime's CPU cannot compute in, is computed in float32, and so is float16
     where the second model no longer computes in it. Two bfloat16 models are held to the tolerance
-    of float16. A model whose numbers are exact again, which were rounded to a narrow type in the
-    first, is held to the tolerance of that type.
+    of float16. Where the second model says that numbers are exact again which the first has rounded
+    to a narrow type, they are restored in the first too, or else the tolerance is of that type.
 
     Args:
         expected: The reference: a path, or a model in memory.
@@ -106,6 +107,7 @@ def verify(
         emulated: FLOAT16 or BFLOAT16: every value of that type in the second model is rounded, as
             hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
             CPU hides overflow, because it rounds only where it must.
+        restore: Restores rounded numbers of a model that computes in float32, and tells which.
 
     Raises:
         VerifyError: If the first model cannot be run here, or on no input set, or the second has
@@ -114,7 +116,7 @@ def verify(
     """
     sides = _side(expected), _side(actual)
     sides[1].emulated = emulated
-    return _Comparison(*sides, optimization, seed, tolerance, as_is).run(inputs)
+    return _Comparison(*sides, optimization, seed, tolerance, as_is, restore).run(inputs)
 
 
 def _side(source: Source) -> Side:
@@ -131,6 +133,7 @@ class _Comparison:
     seed: int
     tolerance: float | None
     as_is: bool
+    restore: Callable[[ir.Model], str] | None = None
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -206,10 +209,18 @@ class _Comparison:
         left = (a - self.a.widened) | (b - both)
         if both:
             left |= {_F16}  # no value is rounded, but constants of new nodes are
-        if RESTORED in self.b.model.metadata_props:
-            left |= self.a.widened  # its numbers were rounded to these types, and no longer are
+        if RESTORED in self.b.model.metadata_props or rounds(self.b.model):
+            # Its numbers were rounded to these types and no longer are, or some of its values are.
+            left |= self.a.widened
         bound = tolerance_for(*(dtype.numpy().name for dtype in left))
         return bound if emulated is None else _EMULATED * bound
+
+    def _same_numbers(self) -> bool:
+        """Whether numbers that the second model has exact are not, or no longer, rounded."""
+        told = self.b.model.metadata_props.get(RESTORED)
+        if told is None or not self.a.widened:
+            return True
+        return self.restore is not None and self.a.restores(self.restore, told)
 
     def _expected(
         self,

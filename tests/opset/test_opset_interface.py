@@ -338,6 +338,19 @@ def test_what_only_bfloat16_arithmetic_reads_is_not_rounded_before(body, rounds)
             np.testing.assert_array_equal(found, x.T + x.T)
 
 
+def test_rounding_beside_arithmetic_in_bfloat16_verifies():
+    model = read(
+        """agraph (float[n,64] x, bfloat16[64,64] w) => (float[n,64] y) {
+            b = Cast <to=16> (x)  h = MatMul(b, w)  s = Sin(x)  t = Cast <to=16> (s)
+            f = Cast <to=1> (t)  g = Add(h, t)  k = Cast <to=1> (g)  y = Add(f, k)
+        }""",
+        18,
+    )
+    report = Pipeline(opset=12, widen_io=True).run(model, verify=True)
+    assert [node.op_type for node in report.result.graph].count("Round") == 1
+    assert report.checked.numbers.ok
+
+
 @pytest.mark.parametrize("dtype", [D.INT4, D.FLOAT8E5M2, D.BFLOAT16])
 def test_a_fill_of_the_type_is_widened(dtype):
     model = read(
