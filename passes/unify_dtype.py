@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import remove_initializer, remove_unused_constant
-from vlmpass.ir_tools.inferred import inferred_shapes
-from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.casts import REASON, RESTORED
+from vlmpass.ir_tools.types.casts import RESTORED
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.types.typing import Typing
-from vlmpass.ir_tools.walk import all_nodes, scopes, tensor_slots
-from vlmpass.ir_tools.weights import cast_from
+from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.ir_tools.weights.casts import holds_all
 from vlmpass.passes.base import OptionError, Pass
-from vlmpass.rewriter_rules.restore import RESTORE
+from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["DTYPES", "UnifyDtype"]
 
@@ -110,77 +102,9 @@ def _round_trips(
 
 
 def _restore(model: ir.Model) -> bool:
-    """Let numbers of code that were rounded be what they were; say which."""
-    widened = [
-        (slot.value, slot.tensor)
-        for slot in tensor_slots(model)
-        if slot.value is not None and slot.tensor.size == 1 and _was_narrow(slot.tensor)
-    ]
-    before = set(_initializers(model))
-    if any(_may_be_root(*each) for each in widened):
-        with _shapes_known(model):
-            changed = bool(apply_rules(model, RESTORE))
-    else:
-        changed = bool(widened) and bool(apply_rules(model, RESTORE))
-    if changed:
-        _merge([value for value in _initializers(model) if value not in before])
-        for value, _ in widened:
-            remove_unused_constant(value)
-        _report(model)
-    return changed
-
-
-def _initializers(model: ir.Model) -> Iterator[ir.Value]:
-    for scope in scopes(model):
-        yield from scope.initializers.values()
-
-
-def _merge(numbers: list[ir.Value]) -> None:
-    """Let equal numbers of one graph be one."""
-    first: dict[tuple[ir.Graph | None, bytes, tuple[int, ...]], ir.Value] = {}
-    for value in numbers:
-        tensor = value.const_value
-        assert tensor is not None
-        key = (value.graph, tensor.tobytes(), tuple(tensor.shape.numpy()))
-        kept = first.setdefault(key, value)
-        if kept is not value:
-            value.replace_all_uses_with(kept)
-            remove_initializer(value)
-
-
-def _was_narrow(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype == ir.DataType.FLOAT and cast_from(tensor) != ir.DataType.FLOAT
-
-
-def _may_be_root(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
-    """Whether a number scales something, and may be the rounding of a root of its size."""
-    scales = any(user.op_type in ("Mul", "Div") for user, _ in value.uses())
-    return scales and math.frexp(abs(float(tensor.numpy().item())))[0] != 0.5
-
-
-@contextmanager
-def _shapes_known(model: ir.Model) -> Iterator[None]:
-    """Let every value have the shape that follows from the inputs, for a while."""
-    before: dict[ir.Value, ir.Shape | None] = {}
-    for value, sizes in inferred_shapes(model).items():
-        if sizes is not None and (value.shape is None or not value.shape.is_static()):
-            before[value] = value.shape
-            value.shape = ir.Shape([size.known for size in sizes])
-    try:
-        yield
-    finally:
-        for value, shape in before.items():
-            value.shape = shape
-
-
-def _report(model: ir.Model) -> None:
-    """Say in the log and in the model's metadata what was restored, each number once."""
-    rules = {rule.name for rule in RESTORE}
-    reasons = Counter(
-        node.metadata_props[REASON]
-        for node in all_nodes(model)
-        if node.metadata_props.get("vlmpass.rule") in rules and REASON in node.metadata_props
-    )
-    told = ", ".join(f"{reason} ({count}x)" for reason, count in reasons.items())
-    model.metadata_props[RESTORED] = told
-    _LOG.warning("restored numbers that the exporter had rounded: %s", told)
+    """Restore numbers; say so in the log and in the model's metadata."""
+    told = restore(model)
+    if told:
+        model.metadata_props[RESTORED] = told
+        _LOG.warning("restored numbers that the exporter had rounded: %s", told)
+    return bool(told)

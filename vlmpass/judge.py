@@ -14,6 +14,7 @@ from vlmpass.ir_tools.memory import hand_back
 from vlmpass.ir_tools.run import Verification, verify
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.report import Checked
+from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["NUMBERS_LIMIT", "Judge"]
 
@@ -55,7 +56,7 @@ class Judge:
             return Checked(True, None, reason)
         strict = (self.target or "").startswith("ort-")
         try:
-            found = verify(self.source(), result, as_is=strict)
+            found = verify(self.source(), result, as_is=strict, restore=restore)
         except VerifyError as error:
             if self.numbers:
                 raise

@@ -209,7 +209,7 @@ class _Comparison:
         left = (a - self.a.widened) | (b - both)
         if both:
             left |= {_F16}  # no value is rounded, but constants of new nodes are
-        if RESTORED in self.b.model.metadata_props or rounds(self.b.model):
+        if not self._same_numbers() or rounds(self.b.model):
             # Its numbers were rounded to these types and no longer are, or some of its values are.
             left |= self.a.widened
         bound = tolerance_for(*(dtype.numpy().name for dtype in left))

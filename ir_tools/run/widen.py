@@ -3,8 +3,8 @@
 ONNX Runtime's CPU has no bfloat16 arithmetic, and a model converted to float32 is to be judged by
 what the source's weights say, not by the source's rounding. Narrow values enter a graph at few
 places (inputs, tensors, casts and operators with a dtype attribute); a Cast at each of them makes
-everything behind them wide. This is written apart from the passes that convert models, because it
-judges them.
+everything behind them wide, and single numbers become wide themselves. This is written apart from
+the passes that convert models, because it judges them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import onnx_ir.passes.common
 
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.walk import Scope, scopes
+from vlmpass.ir_tools.weights import as_weight, cast
 
 __all__ = ["widen"]
 
@@ -57,12 +58,12 @@ class _Widener:
             else:
                 self._retype(value)
         for value in entering:
-            if self._is_narrow(value):
-                cast = self._cast(value)
+            if self._is_narrow(value) and not self._is_number(value):
+                node = self._cast(value)
                 if nodes:
-                    self._graph.insert_before(nodes[0], cast)
+                    self._graph.insert_before(nodes[0], node)
                 else:
-                    self._graph.append(cast)
+                    self._graph.append(node)
         for node in nodes:
             self._widen(node)
 
@@ -70,28 +71,39 @@ class _Widener:
         dtype = value.const_value.dtype if value.const_value is not None else value.dtype
         return dtype in self._narrow and isinstance(value.type, (ir.TensorType, type(None)))
 
+    def _is_number(self, value: ir.Value) -> bool:
+        """Make an initializer of one element wide itself, if it is one that nothing overrides."""
+        tensor = value.const_value
+        if tensor is None or tensor.size != 1 or value.is_graph_input():
+            return False
+        value.const_value, value.type = cast(as_weight(tensor), _FLOAT), ir.TensorType(_FLOAT)
+        return True
+
     def _cast(self, value: ir.Value) -> ir.Node:
         """Return a Cast of the value that all its users take instead."""
-        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", _FLOAT.value)], num_outputs=1)
-        cast.name = self._names.node(f"{value.name}/wide")
-        wide = cast.outputs[0]
+        node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", _FLOAT.value)], num_outputs=1)
+        node.name = self._names.node(f"{value.name}/wide")
+        wide = node.outputs[0]
         wide.name = self._names.value(f"{value.name}/wide")
         wide.type, wide.shape = ir.TensorType(_FLOAT), value.shape
         for user, index in list(value.uses()):
-            if user is not cast:
+            if user is not node:
                 user.replace_input_with(index, wide)
-        return cast
+        return node
 
     def _widen(self, node: ir.Node) -> None:
         value = node.attributes.get("value")
         if value is not None and value.type == ir.AttributeType.TENSOR:
             tensor = value.as_tensor()
-            if tensor.dtype in self._narrow and node.op_type == "Constant":
+            narrow = tensor.dtype in self._narrow
+            if narrow and node.op_type == "Constant" and tensor.size != 1:
                 self._graph.insert_after(node, self._cast(node.outputs[0]))
                 return
-            if tensor.dtype in self._narrow:  # ConstantOfShape: one element
-                wide = ir.tensor(tensor.numpy().astype("float32"), name=tensor.name)
+            if narrow:
+                wide = cast(as_weight(tensor), _FLOAT)
                 node.attributes["value"] = ir.AttrTensor("value", wide)
+                if node.op_type == "Constant":
+                    node.outputs[0].const_value = wide
         for name in _DTYPE_ATTRIBUTES:
             attribute = node.attributes.get(name)
             if attribute is None or attribute.type != ir.AttributeType.INT:

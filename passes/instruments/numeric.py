@@ -8,6 +8,7 @@ from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run import verify
 from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["NumericCheck"]
 
@@ -34,7 +35,7 @@ class NumericCheck(Instrument):
         assert self._source is not None
         if not changed:
             return
-        found = verify(self._source, model, tolerance=self._tolerance)
+        found = verify(self._source, model, tolerance=self._tolerance, restore=restore)
         if not found.ok:
             wrong = [f"{each.name}: {each.reason}" for each in found.outputs if not each.ok]
             what = "; ".join([*found.findings, *wrong])

@@ -4,10 +4,18 @@ An exporter writes sqrt(2) into a bfloat16 model as 1.4140625. What stands aroun
 what it is a rounding of; in a model that is float32 now, it is that again.
 """
 
+import onnx_ir as ir
+
 from vlmpass.rewriter_rules.restore.activations import ACTIVATIONS
 from vlmpass.rewriter_rules.restore.norms import NORMS
 from vlmpass.rewriter_rules.restore.sizes import SIZES
+from vlmpass.rewriter_rules.restore.whole import restored
 
-__all__ = ["ACTIVATIONS", "NORMS", "RESTORE", "SIZES"]
+__all__ = ["ACTIVATIONS", "NORMS", "RESTORE", "SIZES", "restore"]
 
 RESTORE = ACTIVATIONS + SIZES + NORMS
+
+
+def restore(model: ir.Model) -> str:
+    """Apply the rules to a whole model, as `whole.restored` does; say what was restored."""
+    return restored(model, RESTORE)

@@ -13,14 +13,14 @@ from vlmpass.ir_tools.rewrite import Declined, P, Tape, refuse
 from vlmpass.ir_tools.types.casts import REASON
 from vlmpass.ir_tools.weights import cast_from
 
-__all__ = ["FLOAT_X", "HELD", "Exact", "Restored", "exactly", "reading"]
+__all__ = ["FLOAT_X", "HELD", "NARROW", "Exact", "Restored", "exactly", "reading"]
 
 HELD = P.maybe.Cast("c", to=DataType.FLOAT)
 """A number in a narrow type: behind a Cast, or widened before, as `unify-dtype` does."""
 
 FLOAT_X = {"x": [DataType.FLOAT]}
 
-_NARROW = (DataType.FLOAT16, DataType.BFLOAT16)
+NARROW = (DataType.FLOAT16, DataType.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def exactly(c: TensorProtocol, groups: Iterable[Sequence[Exact]]) -> Restored | 
         first is c; declined where none has, and where c is one of them as it is.
     """
     held = cast_from(c)
-    if held not in _NARROW:
+    if held not in NARROW:
         return refuse("{} is {} and was not rounded", c.name, held)
     if c.size != 1 or _is_state(c.name):
         return refuse("{} is a weight of the model, and no number of its code", c.name)

@@ -12,12 +12,14 @@ import pytest
 from dtype_tools import EXPORTS, parse
 
 from vlmpass import Pipeline
+from vlmpass.cli.app import run as command
 from vlmpass.ir_tools.run import verify
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.walk import all_nodes, all_values
 from vlmpass.passes.pipeline import parse as parse_pipeline
 from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.rewriter_rules.restore import restore
 
 HEADS = "bfloat16[2,4,6,8]"
 
@@ -226,12 +228,40 @@ def test_restore_knows_what_repair_types_widened() -> None:
     assert numbers(model, "Div") == [np.float32(math.sqrt(8))]
 
 
-def test_restored_models_are_held_to_the_type_they_were_rounded_to(tmp_path: Path) -> None:
-    source, result = EXPORTS / "vision.bfloat16.dyn18.onnx", tmp_path / "out.onnx"
+@pytest.mark.parametrize("name", ["vision.bfloat16.dyn18", "text.float16.ts17"])
+def test_restored_models_are_held_to_a_source_with_the_same_numbers(
+    name: str, tmp_path: Path
+) -> None:
+    source, result = EXPORTS / f"{name}.onnx", tmp_path / "out.onnx"
     report = Pipeline(dtype="float32", fuse="standard").convert(source, result)
-    assert any("0.044715" in note for note in report.notes)
-    found = verify(source, result)
+    assert any("rounded" in note for note in report.notes)
+    found = verify(source, result, restore=restore)
     assert found.ok
-    assert {output.tolerance for output in found.outputs} == {8e-2}
+    assert {output.tolerance for output in found.outputs} == {1e-4}
+    assert found.max_rel < 1e-4
+    assert command(["verify", str(source), str(result)]) == 0
+
+
+def test_restored_models_are_held_to_the_type_of_other_numbers(tmp_path: Path) -> None:
+    """Where only some numbers are restored, the reference has none: its rounding is to be seen."""
+    source, result = EXPORTS / "vision.bfloat16.dyn18.onnx", tmp_path / "out.onnx"
+    Pipeline("unify-dtype").convert(source, result)
+    model = ir.load(result)
+    model.metadata_props["vlmpass.restored"] += ", and more"
+    for exact in (restore, None):
+        found = verify(source, model, restore=exact)
+        assert found.ok
+        assert {output.tolerance for output in found.outputs} == {8e-2}
     Pipeline("unify-dtype{restore-constants=false}").convert(source, result)
-    assert {output.tolerance for output in verify(source, result).outputs} == {1e-4}
+    assert {each.tolerance for each in verify(source, result, restore=restore).outputs} == {1e-4}
+
+
+def test_a_wrong_number_is_found_in_a_restored_model(tmp_path: Path) -> None:
+    source, result = EXPORTS / "vision.bfloat16.dyn18.onnx", tmp_path / "out.onnx"
+    Pipeline(dtype="float32").convert(source, result)
+    model = ir.load(result)
+    for value in model.graph.initializers.values():
+        if value.const_value.size == 1 and value.dtype == ir.DataType.FLOAT:
+            scaled = value.const_value.numpy() * np.float32(1.003)
+            value.const_value = ir.tensor(scaled, name=value.name)
+    assert not verify(source, model, restore=restore).ok

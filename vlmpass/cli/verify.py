@@ -67,6 +67,7 @@ def verify(
     from vlmpass.ir_tools.types.emulate import EMULATED
     from vlmpass.presets import nearest
     from vlmpass.report import to_data
+    from vlmpass.rewriter_rules.restore import restore
     from vlmpass.screens.verification import verification_screen
 
     level = next((each for each in OPTIMIZATIONS if each == optimization), None)
@@ -84,6 +85,7 @@ def verify(
         tolerance=tolerance,
         optimization=level,
         emulated=EMULATED[emulate] if emulate is not None else None,
+        restore=restore,
     )
     if json:
         data = to_data(found)
