@@ -54,7 +54,7 @@ class _Fixer:
 
     def _scope(self, graph: ir.Graph) -> None:
         local: list[str] = []
-        values = [*graph.inputs, *graph.initializers.values()]
+        values = dict.fromkeys((*graph.inputs, *graph.initializers.values()))  # one may be both
         for index, value in enumerate(values):
             self._value(value, f"input_{index}", local)
         taken: set[str] = set()

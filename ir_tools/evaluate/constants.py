@@ -145,7 +145,7 @@ class Constants:
         found = evaluate(node, arrays, opsets)
         if found is None:
             return None
-        return [ir.Tensor(np.ascontiguousarray(array)) for array in found]
+        return [ir.Tensor(np.asarray(array, order="C")) for array in found]
 
     def _moderate(self, value: ir.Value) -> bool:
         """Whether a result is known to be small enough to compute, at 8 bytes an element."""

@@ -110,7 +110,7 @@ class Constants:
         found = evaluate(node, arrays, self._opsets)
         if found is None or found[0].size > _SMALL:
             return None
-        return Held.of(ir.Tensor(np.ascontiguousarray(found[0])))
+        return Held.of(ir.Tensor(np.asarray(found[0], order="C")))
 
     def _lazily(self, node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
         data = inputs[0]

@@ -301,3 +301,11 @@ def test_zero_sized_axes() -> None:
     )
     assert operators(model) == ["Concat"]
     assert run(ir.to_proto(model), EMPTY)[0].shape == (0, 3)
+
+
+def test_a_computed_scalar_stays_a_scalar() -> None:
+    model = fold("""g (float[n,3] x) => (float[n,3] y, float z) {
+        a = Constant<value_float=2.0>()  b = Mul(a, a)  y = Mul(x, b)  z = Neg(b) }""")
+    (scalar,) = model.graph.initializers.values()
+    assert scalar.name == "b"
+    assert len(scalar.const_value.shape) == 0

@@ -313,8 +313,14 @@ def test_a_graph_output_keeps_its_name_against_an_earlier_value() -> None:
     for node in m.graph:
         node.name = node.op_type
     assert FixNames().run(m)
-    assert m.graph[1].outputs[0].name == "z"
-    assert m.graph[0].outputs[0].name == "z_1"
+    assert [node.outputs[0].name for node in m.graph] == ["z_1", "z"]
+    check(m)
+
+
+def test_an_initializer_that_is_an_input_is_one_value() -> None:
+    m = model("g (float[2] x, float[2] w = {1,2}) => (float[2] z) { z = Add(x, w) }")
+    assert FixNames().run(m)
+    assert list(m.graph.initializers) == ["w"]
     check(m)
 
 
