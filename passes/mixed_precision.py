@@ -19,6 +19,7 @@ from vlmpass.ir_tools.run import generate_inputs, read_inputs
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
+from vlmpass.ir_tools.types.masks import holds_masks, masks_of_islands
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
@@ -84,6 +85,8 @@ class MixedPrecision(Pass):
         kept = self._chosen(model)
         kept |= self._measured(model, half, request)
         kept = grow(model, solve(model), kept)
+        if not holds_masks(half):
+            kept |= masks_of_islands(model, kept)
         kept |= dict(_unfit(model, kept, half))
         changed |= retype(model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io)
         return _wide_softmax(model) or changed

@@ -20,14 +20,15 @@ from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.weights import as_weight, cast
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["Narrowing", "bounds_only", "cast_tensor"]
+__all__ = ["MASK", "Narrowing", "bounds_only", "cast_tensor"]
 
 _Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
 _SMALL_BYTES = 4096
 _INSPECTED_BYTES = 1 << 24
-_MASK = 1e9
+MASK = 1e9
+"""The least size of a finite number that means "as good as minus infinity"."""
 _REMEDY = "keep its users in float32 with mixed-precision"
 
 
@@ -90,7 +91,7 @@ class Narrowing:
             return cast_tensor(tensor, dtype)
         finite = np.isfinite(array)
         beyond = finite & (np.abs(array) > limit)
-        if beyond.any() and np.abs(array[beyond]).min() < _MASK:
+        if beyond.any() and np.abs(array[beyond]).min() < MASK:
             worst = array[beyond][np.argmax(np.abs(array[beyond]))]
             problem = f"holds {worst:g}, and {dtype.name.lower()} ends at {limit:g}"
             self.refusals.append(Refusal(where, problem, _REMEDY))

@@ -79,8 +79,8 @@ def test_convert_reports_what_was_lost(capsys, tmp_path):
     weight[0, :3] = 1e-9
     model = parse(
         """g (bool[1,64] m, float[1,64] s) => (float[1,64] y) {
-        c = Constant<value = float {-3.4028235e38}>() z = Constant<value = float {0}>()
-        b = Where(m, z, c) a = Add(s, b) p = Softmax(a) y = MatMul(p, w) }"""
+        c = Constant<value = float {-3.4028235e38}>()
+        b = Where(m, s, c) p = Softmax(b) y = MatMul(p, w) }"""
     )
     w = ir.Value(name="w", type=ir.TensorType(D.FLOAT), shape=ir.Shape([64, 64]))
     w.const_value = ir.tensor(weight, name="w")

@@ -167,13 +167,50 @@ def test_mixed_masks_make_no_nan(caplog: pytest.LogCaptureFixture) -> None:
         b = Where(m, z, c) a = Add(s, b) y = Softmax(a) }"""
     )
     with caplog.at_level(logging.WARNING):
-        MixedPrecision(keep_io=True).run(model)
+        MixedPrecision(keep_io=True, narrow_ops=("Softmax",)).run(model)
     assert "masks refitted" in caplog.text
     s = np.float32([[1, 2, 3]])
     masked = emulated(model, {"m": np.zeros((1, 3), bool), "s": s})["y"]
     np.testing.assert_allclose(masked.sum(), 1, rtol=1e-2)
     plain = emulated(model, {"m": np.array([[True, True, False]]), "s": s})["y"]
     np.testing.assert_allclose(plain, [[0.2689, 0.7311, 0]], atol=1e-3)
+
+
+MASKED = """g (bool[2,3] m, float[2,3] s, float[3,3] q) => (float[2,3] y) {
+    k = MatMul(s, q)
+    c = Constant<value = float {-3.4028235e38}>() z = Constant<value = float {0}>()
+    w = Where(m, z, c) b = Identity(w) a = Add(k, b) y = Softmax(a) }"""
+
+
+def test_mixed_masks_before_a_softmax_are_part_of_its_island() -> None:
+    model = parse(MASKED)
+    MixedPrecision(keep_io=True).run(model)
+    check(model)
+    assert text_of(model, "k") == "tensor(float16)"
+    assert {text_of(model, name) for name in "wba"} == {"tensor(float)"}
+    feed = {"s": np.float32([[9, 2, 3], [1, 2, 30]]), "q": np.eye(3, dtype=np.float32)}
+    y = emulated(model, {**feed, "m": np.array([[False] * 3, [True, False, True]])})["y"]
+    np.testing.assert_allclose(y, [[1 / 3] * 3, [0, 0, 1]], atol=1e-3)
+    assert not MixedPrecision(keep_io=True).run(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("b = Identity(w)", "b = Identity(w) t = Tanh(b)"),
+        ("Where(m, z, c)", "Where(m, z, d)"),
+        ("a = Add(k, b)", "a = Where(m, k, b)"),
+    ],
+    ids=["used elsewhere", "no mask", "chosen, not added"],
+)
+def test_mixed_masks_stay_narrow(change: tuple[str, str]) -> None:
+    text = MASKED.replace(*change).replace(
+        "c = Con", "d = Constant<value = float {-3e4}>() c = Con"
+    )
+    model = parse(text.replace("y) {", "y, float[2,3] t) {") if "Tanh" in text else text)
+    MixedPrecision().run(model)
+    check(model)
+    assert text_of(model, "b") == "tensor(float16)"
 
 
 def test_mixed_options_choose_nodes() -> None:

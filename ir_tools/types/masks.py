@@ -1,0 +1,109 @@
+"""Masks that are added before a softmax: part of its island, as float32 has room for them.
+
+Added to -3.4e38, a score of float32 disappears, so that a row that is masked throughout comes out
+even. No number of float16 does that to float32 scores, nor to large ones of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.types.narrow import MASK
+from vlmpass.ir_tools.types.offline import constant_tensor
+from vlmpass.ir_tools.walk import Scope, scopes
+
+__all__ = ["holds_masks", "masks_of_islands"]
+
+_CARRIERS = frozenset(
+    {"Add", "Sub", "Mul", "Min", "Max", "Where", "Concat", "Expand", "Flatten", "Gather",
+     "Identity", "Pad", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+     "Trilu", "Unsqueeze", "Cast", "CastLike", "ConstantOfShape"}
+)  # fmt: skip
+_INSPECTED = 1 << 24
+_LAST = frozenset({"Add", "Sub", "Reshape", "Expand", "Squeeze", "Transpose", "Unsqueeze"})
+_REASON = "a mask is added to what a softmax takes, and float16 has no number as low"
+
+
+def holds_masks(dtype: ir.DataType) -> bool:
+    """Whether an element type has numbers of mask size."""
+    return float(ml_dtypes.finfo(dtype.numpy()).max) > MASK  # type: ignore[no-untyped-call]
+
+
+def masks_of_islands(model: ir.Model, kept: Container[ir.Node]) -> dict[ir.Node, str]:
+    """Return the nodes that make masks and add them to what goes into islands and nowhere else.
+
+    Args:
+        model: The model.
+        kept: The nodes of the islands.
+
+    Returns:
+        The nodes with the reason; those of a mask that is used otherwise as well are not among
+        them.
+    """
+    found: dict[ir.Node, str] = {}
+    for scope in scopes(model):
+        found.update(dict.fromkeys(_in_scope(scope, kept), _REASON))
+    return found
+
+
+def _in_scope(scope: Scope, kept: Container[ir.Node]) -> dict[ir.Node, None]:
+    carrying: dict[ir.Node, None] = {}
+    masked: set[ir.Value] = set()
+    for node in scope.graph:
+        if not node.domain and node.op_type in _CARRIERS and _carries(node, masked):
+            carrying[node] = None
+            masked.update(node.outputs)
+    joined: dict[ir.Node, None] = {}
+    for node in reversed(carrying):
+        users = list(_users(node))
+        inside = (user in joined or (node.op_type in _LAST and user in kept) for user in users)
+        if users and all(inside):
+            joined[node] = None
+    while loose := [node for node in joined if not _is_tied(node, masked, joined, kept)]:
+        for node in loose:
+            del joined[node]
+    return joined
+
+
+def _carries(node: ir.Node, masked: set[ir.Value]) -> bool:
+    if node.op_type == "ConstantOfShape":
+        fill = node.attributes.get("value")
+        return fill is not None and not fill.is_ref() and _has_mask(fill.as_tensor())
+    return any(value is not None and (value in masked or _is_mask(value)) for value in node.inputs)
+
+
+def _is_mask(value: ir.Value) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and _has_mask(tensor)
+
+
+def _has_mask(tensor: ir.TensorProtocol) -> bool:
+    if tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE) or tensor.nbytes > _INSPECTED:
+        return False
+    sizes = np.abs(tensor.numpy())
+    return bool(np.any(sizes >= MASK, where=np.isfinite(sizes)))
+
+
+def _users(node: ir.Node) -> Iterator[ir.Node | None]:
+    """Yield the users of a node's outputs, None for a graph that gives one out."""
+    for value in node.outputs:
+        yield from (user for user, _ in value.uses())
+        if value.is_graph_output():
+            yield None
+
+
+def _is_tied(
+    node: ir.Node,
+    masked: set[ir.Value],
+    joined: Container[ir.Node],
+    kept: Container[ir.Node],
+) -> bool:
+    """Whether all that carries a mask on either side of a node is in an island as well."""
+    makers = (value.producer() for value in node.inputs if value in masked)
+    return all(each in joined for each in makers) and all(
+        user in kept or user in joined for user in _users(node)
+    )
