@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from onnx_ir import Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
-from vlmpass.ir_tools.rewrite.constants import is_constant
+from vlmpass.ir_tools.rewrite.constants import is_constant, tensor_of
 from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, Exact, exactly, reading
 from vlmpass.rewriter_rules.simplify.known import dim
 
@@ -32,15 +32,24 @@ def _source(value: Value | None) -> Value | None:
 
 
 def _products(value: Value) -> Iterator[Node]:
-    """Yield the products that a value is an operand of, be it in another shape."""
+    """Yield the products that a value is an operand of, be it in another shape or scaled again."""
     pending, seen = [value], {value}
     while pending:
         for user, at in pending.pop().uses():
             if _kind(user, PRODUCTS) and at < 2:
                 yield user
-            elif _kind(user, LAYOUT) and at == 0 and user.outputs[0] not in seen:
+            elif _leaves_row(user, at) and user.outputs[0] not in seen:
                 seen.add(user.outputs[0])
                 pending.append(user.outputs[0])
+
+
+def _leaves_row(node: Node, at: int) -> bool:
+    """Whether a node gives out an operand's elements, in another layout or multiplied by one."""
+    if at == 0 and _kind(node, LAYOUT):
+        return True
+    other = node.inputs[1 - at] if len(node.inputs) == 2 else None
+    tensor = None if other is None else tensor_of(other)
+    return _kind(node, ("Mul", "Div")[: 2 - at]) and tensor is not None and tensor.size == 1
 
 
 def _contracted(product: Node) -> Iterator[int]:
