@@ -106,7 +106,7 @@ QKT = "t = Transpose<perm=[0,1,3,2]>(k)"
            t = Transpose<perm=[0,1,3,2]>(k) y = MatMul(u, t)""",
         # the same, and a scale of 1 that scaled_dot_product_attention adds
         f"""{QKT} n = Mul(q, c) r = Reshape(n, heads) u = Transpose<perm=[0,2,1,3]>(r)
-            o = Constant<value = bfloat16 one {{1.0}}>() v = Mul(o, u) y = MatMul(v, t)""",
+            v = Mul(one, u) y = MatMul(v, t)""",
         # the keys, turned
         f"""{QKT} n = Mul(t, c) r = Reshape(q, heads) u = Transpose<perm=[0,2,1,3]>(r)
             y = MatMul(u, n)""",
@@ -121,7 +121,8 @@ def test_restore_size_of_a_head_wherever_it_scales(body: str, power: float) -> N
     """Shapes are declared for inputs alone, as the legacy exporter does."""
     model = parse(
         f"""g (bfloat16[B,S,96] q, bfloat16[B,4,S,24] k) => (y)
-        <int64[4] heads = {{0, 0, 4, 24}}, bfloat16 c = {{{brain(24**power)}}}> {{ {body} }}"""
+        <int64[4] heads = {{0, 0, 4, 24}}, bfloat16 c = {{{brain(24**power)}}}, bfloat16 one = {{b(1)}}>
+        {{ {body} }}"""
     )
     undeclared = [value.name for value in all_values(model) if value.shape is None]
     UnifyDtype().run(model)
