@@ -22,7 +22,7 @@ from vlmpass.ir_tools.save.keep import Weights
 from vlmpass.ir_tools.save.layout import Layout
 from vlmpass.ir_tools.save.prepare import model_path
 from vlmpass.ir_tools.walk import tensor_slots
-from vlmpass.ir_tools.weights import as_weight
+from vlmpass.ir_tools.weights import file_range
 from vlmpass.judge import Judge
 from vlmpass.notes import losses, warnings_kept
 from vlmpass.passes import PassManager, RunReport, parse
@@ -241,7 +241,7 @@ class _Run:
 
 
 def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
-    ranges = [as_weight(slot.tensor).file_range() for slot in tensor_slots(model)]
+    ranges = [file_range(slot.tensor) for slot in tensor_slots(model)]
     files = {where.path for where in ranges if where is not None}
     facts = Facts.of(model)
     if path is None:

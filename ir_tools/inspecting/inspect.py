@@ -13,7 +13,7 @@ from vlmpass.ir_tools.inspecting.facts import Facts, dtype_name
 from vlmpass.ir_tools.inspecting.macs import Macs, free_symbols, macs_of
 from vlmpass.ir_tools.inspecting.modules import module_of
 from vlmpass.ir_tools.walk import TensorSlot, all_nodes, tensor_slots
-from vlmpass.ir_tools.weights import FileRange, as_weight
+from vlmpass.ir_tools.weights import FileRange, file_range
 
 __all__ = ["DataFile", "Inspection", "Module", "Port", "Tie", "WeightInfo", "inspect_model"]
 
@@ -122,7 +122,7 @@ def inspect_model(model: ir.Model, *, shaped: ir.Model | None = None) -> Inspect
             multiply-accumulates are counted; the model itself by default.
     """
     slots = list(tensor_slots(model))
-    ranges = {id(slot): as_weight(slot.tensor).file_range() for slot in slots}
+    ranges = {id(slot): file_range(slot.tensor) for slot in slots}
     counted = shaped if shaped is not None else model
     initializers = model.graph.initializers
     inputs = [value for value in model.graph.inputs if value.name not in initializers]

@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.walk import scopes
+from vlmpass.ir_tools.walk import all_values, scopes
 
 __all__ = ["deserialized"]
 
@@ -33,7 +33,31 @@ def deserialized(proto: onnx.ModelProto) -> ir.Model:
             _restore_outputs(scope.graph, graph)
         if scope.depth == 0:
             _rename_default_domain(scope.owner.opset_imports)
+    _open_negative_extents(model)
     return model
+
+
+def _open_negative_extents(model: ir.Model) -> None:
+    """Make extents below 0 unknown, which is what exporters mean and runtimes make of them."""
+    if any(_has_negative(value.shape) for value in (*model.graph.inputs, *model.graph.outputs)):
+        for value in all_values(model):
+            if value.shape is not None and _has_negative(value.shape):
+                value.shape = _opened(value.shape)
+
+
+def _is_negative(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, int) and dim < 0
+
+
+def _has_negative(shape: ir.Shape | None) -> bool:
+    return shape is not None and any(_is_negative(dim) for dim in shape)
+
+
+def _opened(shape: ir.Shape) -> ir.Shape:
+    return ir.Shape(
+        [None if _is_negative(dim) else dim for dim in shape],
+        denotations=[shape.get_denotation(axis) for axis in range(len(shape))],
+    )
 
 
 def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:

@@ -83,9 +83,9 @@ class _Walk:
     def graph(self, graph: onnx.GraphProto, outer: list[set[str]], where: str) -> None:
         if graph.sparse_initializer:
             raise ModelError(
-                f"{where} has {len(graph.sparse_initializer)} sparse initializers, such as "
-                f"{graph.sparse_initializer[0].values.name}, which cannot be kept",
-                remedy="store them as dense initializers",
+                f"{where} has a sparse initializer, {graph.sparse_initializer[0].values.name}, "
+                "which cannot be kept",
+                remedy="store it as a dense one",
             )
         inputs = [info.name for info in graph.input]
         names = _distinct(inputs, f"an input of {where}")
@@ -213,7 +213,7 @@ def _vet_type(proto: onnx.TypeProto, where: str) -> None:
     if kind in ("map_type", "opaque_type"):
         raise ModelError(
             f"{where} is a {kind.removesuffix('_type')}, which cannot be kept",
-            remedy="cut the model before it, as with --outputs of vlmpass extract",
+            remedy="cut the model before it",
         )
     if kind in ("sequence_type", "optional_type"):
         element = getattr(proto, kind)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.skeleton import inline, skeleton
 from vlmpass.ir_tools.walk import scopes
-from vlmpass.ir_tools.weights import as_weight
+from vlmpass.ir_tools.weights import as_weight, file_range
 
 __all__ = ["stage"]
 
@@ -42,7 +42,7 @@ class _Stager:
         small = tensor.nbytes <= _SMALL or tensor.dtype is ir.DataType.STRING
         if small or id(tensor) in self._in_functions:
             return inline(tensor)
-        where = as_weight(tensor).file_range()
+        where = file_range(tensor)
         if where is None:
             return self._evaluate(tensor)
         return self._refer(tensor, where.path, where.offset)

@@ -16,7 +16,13 @@ from vlmpass.ir_tools.weights.operators import (
     transpose,
 )
 from vlmpass.ir_tools.weights.tally import Tally
-from vlmpass.ir_tools.weights.weight import LazyWeight, StoredWeight, Weight, as_weight
+from vlmpass.ir_tools.weights.weight import (
+    LazyWeight,
+    StoredWeight,
+    Weight,
+    as_weight,
+    file_range,
+)
 
 __all__ = [
     "CHUNK_BYTES",
@@ -32,6 +38,7 @@ __all__ = [
     "cast_from",
     "columns",
     "concat",
+    "file_range",
     "release_files",
     "reshape",
     "rows",

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.weights.leaves import Expression, FileRange, Held, Stored
 from vlmpass.ir_tools.weights.tally import Tally
 
-__all__ = ["LazyWeight", "StoredWeight", "Weight", "as_weight"]
+__all__ = ["LazyWeight", "StoredWeight", "Weight", "as_weight", "file_range"]
 
 
 class Weight(ir.TensorProtocol):
@@ -282,6 +282,15 @@ def _check_range(stored: Stored, length: int | None, name: str) -> None:
             f"tensor {name} wants bytes {stored.offset} to {stored.offset + need} of "
             f"{stored.path}, which has {stored.stamp.size}"
         )
+
+
+def file_range(tensor: ir.TensorProtocol) -> FileRange | None:
+    """Return where a tensor's very bytes lie on disk, if they do; strings never lie in a data file.
+
+    Raises:
+        ModelError: Its data are not where it says.
+    """
+    return None if tensor.dtype == ir.DataType.STRING else as_weight(tensor).file_range()
 
 
 def as_weight(tensor: ir.TensorProtocol) -> Weight:

@@ -52,7 +52,10 @@ def _pack_one(value: Array | Sequence[Array] | None, file: BinaryIO) -> Entry:
 
 def unpack(manifest: Mapping[str, Entry], path: Path) -> Feed:
     """Return the values that `pack` wrote; tensors are read-only maps of the file."""
-    raw = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    raw: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+    if path.stat().st_size:
+        # The reference evaluator wants arrays of no other class.
+        raw = np.memmap(path, np.uint8, "r").view(np.ndarray)
     return {name: _unpack_one(entry, raw) for name, entry in manifest.items()}
 
 

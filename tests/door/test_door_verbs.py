@@ -118,9 +118,8 @@ def test_passes_lists_them_all_and_shows_one(door):
     assert "required" in out
     data = json.loads(door("passes", "--json")[1])
     assert [each["name"] for each in data] == list(PASSES)
-    (option,) = json.loads(door("passes", "convert-opset", "--json")[1])["options"]
-    assert option["name"] == "to"
-    assert option["required"] is True
+    options = json.loads(door("passes", "convert-opset", "--json")[1])["options"]
+    assert {each["name"]: each["required"] for each in options} == {"to": True, "interface": False}
 
 
 def test_a_broken_package_hides_nobody_elses_passes(door, monkeypatch):
@@ -139,6 +138,22 @@ def test_a_broken_package_hides_nobody_elses_passes(door, monkeypatch):
         door("passes", "--json")[1]
     )
     assert door("passes", "infer")[0] == 2
+
+
+def test_strings_are_inspected_and_kept(door, tmp_path):
+    text = """<ir_version: 9, opset_import: ["": 19]>
+        g (string[n] x) => (bool[n] y) { y = Equal(x, k) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.helper.make_tensor("k", 8, [1], [b"cat"]))
+    onnx.save(proto, tmp_path / "words.onnx")
+    assert "string" in door("inspect", tmp_path / "words.onnx")[1]
+    code, out, err = door(
+        "convert", tmp_path / "words.onnx", tmp_path / "out.onnx", "--opset", "21", "--verify"
+    )
+    assert (code, err) == (0, "")
+    assert "1 output equal bit for bit" in out
+    kept = onnx.load(tmp_path / "out.onnx").graph.initializer[0]
+    assert list(kept.string_data) == [b"cat"]
 
 
 def test_rules_lists_shows_and_explains(door, tmp_path):

@@ -137,3 +137,19 @@ def test_large_inline_tensors_stay_in_the_file(tmp_path, monkeypatch):
     for tensor in expected.graph.initializer:  # raw data are written as raw data
         assert tensor.name in loaded.graph.initializers
     assert got == canonical(expected)
+
+
+def test_extents_below_zero_are_unknown():
+    nodes = [
+        helper.make_node("Add", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["y"]),
+    ]
+    proto = model(nodes, inputs=[info("x", dims=[-1, 4])], outputs=[info("y", dims=[-1, 4])])
+    proto.graph.value_info.append(info("h", dims=[-1, 4]))
+    proto.graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    loaded = load(proto)
+    values = [loaded.graph.inputs[0], *(node.outputs[0] for node in loaded.graph)]
+    assert [value.shape[0].value for value in values] == [None] * 3
+    assert [value.shape[1] for value in values] == [4] * 3
+    assert values[0].shape.get_denotation(0) == "DATA_BATCH"
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == -1

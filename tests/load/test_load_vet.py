@@ -74,7 +74,7 @@ HOLLOW.type.sequence_type.SetInParent()
 CASES = {
     "sparse initializer": (
         edited(lambda m: m.graph.sparse_initializer.append(sparse())),
-        "the graph has 1 sparse initializers, such as sp, .* store them as dense",
+        "the graph has a sparse initializer, sp, .* store it as a dense one",
     ),
     "sparse attribute": (
         with_attribute(type=AttributeProto.SPARSE_TENSOR, sparse_tensor=sparse()),
