@@ -31,10 +31,12 @@ def check_structure(model: ir.Model) -> None:
     for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
         for value in values:
             if value.type is None:
-                raise CheckError(f"{kind} '{value.name}' has no type", remedy="run infer")
+                remedy = "run infer" if kind == "output" else "declare it"
+                raise CheckError(f"{kind} '{value.name}' has no type", remedy=remedy)
             if isinstance(value.type, ir.TensorType) and value.shape is None:
                 reason = f"{kind} '{value.name}' has no shape, not even a rank"
-                raise CheckError(reason, remedy="run infer or declare it")
+                remedy = "run infer or declare it" if kind == "output" else "declare it"
+                raise CheckError(reason, remedy=remedy)
     for (domain, name, _), function in model.functions.items():
         where = f"function {domain}::{name}"
         if function.graph.initializers:

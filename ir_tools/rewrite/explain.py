@@ -43,7 +43,8 @@ class Attempt:
         count = f"{self.matched} of {self.of} nodes"
         if self.applies:
             return f"{self.node}: applies ({count})"
-        return f"{self.failed_at} : {self.reason} ({count}, root {self.node})"
+        root = "" if self.failed_at == self.node else f", root {self.node}"
+        return f"{self.failed_at}: {self.reason} ({count}{root})"
 
 
 def _label(node: ir.Node, scope: Scope) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -152,11 +153,7 @@ def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
     Raises:
         VerifyError: If the file cannot be read, lacks an input or has one that the model has not.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise VerifyError(f"cannot read inputs from {os.fspath(path)}: {error}") from error
+    arrays = _arrays(path)
     initializers = model.graph.initializers
     wanted = {value.name or "": value for value in model.graph.inputs}
     required = [name for name in wanted if name not in initializers]
@@ -169,11 +166,30 @@ def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
     return {name: _as_declared(arrays[name], wanted[name]) for name in arrays}
 
 
+def _arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
+    file = os.fspath(path)
+    if not os.path.exists(file):
+        raise VerifyError(f"there is no file of inputs '{file}'", remedy="give an .npz file")
+    if not zipfile.is_zipfile(file):
+        raise VerifyError(f"{file} is no .npz file", remedy="numpy.savez writes one")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise VerifyError(f"cannot read inputs from {file}: {error}") from error
+
+
 def _as_declared(array: Array, value: ir.Value) -> Array:
     dtype = value.dtype
     if dtype is None or dtype is ir.DataType.STRING:
         return array
-    if array.dtype.kind == "V":
+    try:
         # numpy stores bfloat16 and float8 as raw bytes of the same size.
-        return array.view(dtype.numpy())
-    return array.astype(dtype.numpy())
+        raw = array.dtype.kind == "V"
+        return array.view(dtype.numpy()) if raw else array.astype(dtype.numpy())
+    except (TypeError, ValueError) as error:
+        raise VerifyError(
+            f"the array '{value.name}' is {array.dtype}, and input '{value.name}' takes "
+            f"{dtype.numpy().name}",
+            remedy="give it in that type",
+        ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.text import Digests, model_text
 from vlmpass.passes.instruments.base import Instrument, Step
 
@@ -20,10 +21,15 @@ class Dump(Instrument):
 
     Args:
         folder: Where the files go; it is made where it does not exist.
+
+    Raises:
+        PipelineError: There is something else in its place.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
+        if self._folder.exists() and not self._folder.is_dir():
+            raise PipelineError(f"{folder} is no folder", remedy="name one to dump the graphs into")
         self._digests = Digests()
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:

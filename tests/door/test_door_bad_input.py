@@ -143,6 +143,8 @@ def test_an_unknown_option_of_a_pass_is_pointed_at(door, folder):
         (("--dtype", "float16", "--calibrate", "no such.npz"), "no file of inputs 'no such.npz'"),
         (("--fuse", "stndard"), "'stndard'; did you mean 'standard'?"),
         (("--quant", "nbits"), "no form of a quantised layer 'nbits'"),
+        (("--simplify", "--limit", "-1"), "invalid value for '--limit'"),
+        (("--simplify", "--dump", __file__), "is no folder; name one"),
         ((), "nothing is asked for; give --opset"),
     ],
 )
@@ -168,6 +170,23 @@ def test_wrong_requests(door, folder, arguments, says):
 )
 def test_wrong_commands(door, folder, arguments, says):
     assert says in refused(door, folder, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("inspect", "--at", "m=3"), "no dynamic dimension 'm'; it has n"),
+        (("inspect", "--at", "n"), "--at takes NAME=SIZE, not 'n'; write --at batch=1"),
+        (("inspect", "--depth", "-1"), "invalid value for '--depth'"),
+        (("verify", "mlp.onnx", "--seed", "-1"), "invalid value for '--seed'"),
+        (("verify", "mlp.onnx", "--tolerance", "-1"), "invalid value for '--tolerance'"),
+        (("verify", "mlp.onnx", "--inputs", "no.npz"), "no file of inputs 'no.npz'"),
+    ],
+)
+def test_wrong_questions(door, folder, monkeypatch, arguments, says):
+    mlp_model(folder)
+    monkeypatch.chdir(folder)
+    assert says in refused(door, folder, arguments[0], "mlp.onnx", *arguments[1:])
 
 
 def test_an_output_folder_that_does_not_exist(door, folder):

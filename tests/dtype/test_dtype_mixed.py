@@ -317,7 +317,7 @@ def test_mixed_bad_options_and_inputs(tmp_path: Path) -> None:
         MixedPrecision(keep_nodes=("(",))
     with pytest.raises(PipelineError, match="share"):
         MixedPrecision(limit=2.0)
-    with pytest.raises(VerifyError, match="cannot read inputs"):
+    with pytest.raises(VerifyError, match="no file of inputs"):
         MixedPrecision(calibrate=str(tmp_path / "none.npz")).run(
             parse("g (float[2] x) => (float[2] y) { y = Relu(x) }")
         )

@@ -236,9 +236,20 @@ def test_own_inputs_are_read_and_cast(tmp_path):
     np.savez(path, x=np.arange(3.0), z=np.arange(3))
     with pytest.raises(VerifyError, match=r"lacks i and has z"):
         read_inputs(path, model)
-    path.write_bytes(b"no archive")
-    with pytest.raises(VerifyError, match="cannot read inputs"):
+    np.savez(path, x=np.array(["one"]), i=np.arange(3))
+    with pytest.raises(VerifyError, match="'x' is <U3, and input 'x' takes float16"):
         read_inputs(path, model)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut short"])
+def test_what_is_no_archive_of_inputs_is_refused(tmp_path, content):
+    model = text_model("g (float[n] x) => (float[n] y) { y = Identity(x) }")
+    path = tmp_path / "in.npz"
+    path.write_bytes(content)
+    with pytest.raises(VerifyError, match=r"is no .npz file; numpy.savez writes one"):
+        read_inputs(path, model)
+    with pytest.raises(VerifyError, match="there is no file of inputs"):
+        read_inputs(tmp_path / "other.npz", model)
 
 
 def test_inputs_without_dimensions_are_arrays():

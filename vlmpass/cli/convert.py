@@ -137,6 +137,7 @@ def convert(
         int | None,
         typer.Option(
             metavar="N",
+            min=0,
             help="Make no change after the Nth.",
             show_default=False,
         ),

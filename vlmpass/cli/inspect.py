@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlmpass.cli.console import say, show, show_json
+from vlmpass.cli.console import show, show_json
+from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from vlmpass.ir_tools.inspecting import Inspection
 
 __all__ = ["inspect"]
 
@@ -28,7 +29,7 @@ def inspect(
         ),
     ] = None,
     depth: Annotated[
-        int, typer.Option(metavar="N", help="How deep modules are listed; 0 for not at all.")
+        int, typer.Option(metavar="N", min=0, help="How deep modules are listed; 0 for not at all.")
     ] = 4,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> int:
@@ -43,7 +44,8 @@ def inspect(
 
     sizes = _sizes(at or ())
     opened = load(model)
-    found = inspect_model(opened, shaped=_shaped(opened))
+    found = inspect_model(opened, shaped=shaped(opened, "inline-functions,infer"))
+    _check_names(sizes, found)
     if json:
         data = to_data(found)
         assert isinstance(data, dict)
@@ -52,21 +54,6 @@ def inspect(
     else:
         show(inspection_screen(found, str(model), depth=depth, sizes=sizes))
     return DONE
-
-
-def _shaped(model: ir.Model) -> ir.Model:
-    """Return a copy with functions inlined and shapes inferred, as far as the model allows."""
-    from vlmpass.ir_tools.clone import clone
-    from vlmpass.ir_tools.errors import VlmpassError
-    from vlmpass.passes import PassManager, parse
-
-    shaped = clone(model)
-    try:
-        PassManager(parse("inline-functions,infer")).run(shaped, in_place=True)
-    except VlmpassError as error:
-        say(f"vlmpass: note: only declared shapes are known: {error.problem}")
-        return model
-    return shaped
 
 
 def _sizes(texts: list[str] | tuple[()]) -> dict[str, int]:
@@ -79,3 +66,20 @@ def _sizes(texts: list[str] | tuple[()]) -> dict[str, int]:
             raise PipelineError(f"--at takes NAME=SIZE, not '{text}'", remedy="write --at batch=1")
         sizes[name] = int(number)
     return sizes
+
+
+def _check_names(sizes: dict[str, int], found: Inspection) -> None:
+    """Refuse a size of what the model has not."""
+    import onnx_ir as ir
+
+    from vlmpass.ir_tools.errors import PipelineError
+    from vlmpass.ir_tools.inspecting.macs import free_symbols
+
+    inside = (free_symbols(ir.SymbolicDim(each)) for term in found.macs.terms for each in term)
+    known = dict.fromkeys((*found.dynamic, *sorted(frozenset().union(*inside))))
+    for name in sizes:
+        if name not in known:
+            raise PipelineError(
+                f"the model has no dynamic dimension '{name}'",
+                remedy=f"it has {', '.join(known)}" if known else "leave --at out",
+            )

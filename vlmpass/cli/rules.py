@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
+from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def rules(
 ) -> int:
     """List the rewrite rules, show one, or explain why one does not apply to a model.
 
-    'vlmpass rules explain NAME MODEL' tries the rule wherever its root's operator stands and says
-    how far it got and what failed; nothing is changed.
+    'vlmpass rules explain NAME MODEL' infers shapes, tries the rule wherever its root's operator
+    stands, and says how far it got and what failed; nothing is changed.
     """
     from vlmpass.ir_tools.errors import PipelineError
     from vlmpass.ir_tools.rewrite import all_rules, rule_named
@@ -109,7 +110,7 @@ def _explain(rule: Rule, path: Path, near: str | None, json: bool) -> int:
     from vlmpass.ir_tools.rewrite import explain
     from vlmpass.report import to_data
 
-    attempts = explain(rule, load(path), near)
+    attempts = explain(rule, shaped(load(path), "infer"), near)
     if json:
         show_json({"rule": rule.name, "model": str(path), "attempts": to_data(attempts)})
     else:

@@ -29,11 +29,12 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the generated inputs.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the generated inputs.")] = 0,
     tolerance: Annotated[
         float | None,
         typer.Option(
             metavar="X",
+            min=0.0,
             help="Largest relative error allowed; by default 1e-4 for float32, 1e-2 for float16,"
             " 8e-2 for bfloat16, and twice that with --emulate.",
             show_default=False,
