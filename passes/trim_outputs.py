@@ -54,8 +54,8 @@ def _trim_trailing(node: ir.Node, opset: int) -> bool:
     if len(node.outputs) < 2 or is_used(node.outputs[-1]):
         return False
     version = since(node.op_type, opset)
-    if version is None or (node.op_type == "BatchNormalization" and version < 14):
-        return False  # the number of its outputs says whether it is training
+    if version is None or node.op_type == "BatchNormalization":
+        return False  # it has as many as say, or suit, whether it is training
     formals = schema(node.op_type, version).outputs
     keep = len(node.outputs)
     while keep > 1 and not is_used(node.outputs[keep - 1]):

@@ -44,6 +44,14 @@ def check_structure(model: ir.Model) -> None:
         _Names(function, where).scope(function.graph, where, top=True)
 
 
+def _around(node: ir.Node, graph: ir.Graph | ir.Function | None) -> bool:
+    """Whether a graph is that of a node, or around it."""
+    inner = node.graph
+    while inner is not graph and isinstance(inner, ir.Graph) and inner.parent_node is not None:
+        inner = inner.parent_node.graph
+    return graph is not None and inner is graph
+
+
 class _Names:
     """Walks a graph or function with the table of the names in sight."""
 
@@ -104,7 +112,7 @@ class _Names:
             reason = f"{what}, is not the value of that name which is visible here"
             return fault(node, reason, _RENAME)
         producer = value.producer()
-        if producer is not None and producer.graph is not None and producer.graph is node.graph:
+        if producer is not None and _around(node, producer.graph):
             return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
         return fault(node, f"{what}, is made by nothing that is visible here")
 

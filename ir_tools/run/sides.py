@@ -18,7 +18,7 @@ from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 from vlmpass.ir_tools.walk import all_nodes, tensor_slots
 
-__all__ = ["ONE_SESSION", "ROUNDING", "Side", "computed_in", "rounds"]
+__all__ = ["ONE_SESSION", "ROUNDING", "Side", "cast_to", "computed_in", "rounds"]
 
 ONE_SESSION = 2_000_000_000
 """Bytes of weights above which a model is run in segments."""
@@ -33,6 +33,7 @@ _PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UIN
 ROUNDING = "round-to-type"
 """The rule that nodes carry which round to a type that the model's opset does not have."""
 _MANY_NODES = 1000
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
 
@@ -48,6 +49,13 @@ def computed_in(model: ir.Model) -> frozenset[ir.DataType]:
             if dtype in _FLOATS:
                 found.add(dtype)
     return frozenset(found)
+
+
+def cast_to(model: ir.Model) -> frozenset[ir.DataType]:
+    """Return the half precisions that Casts of a model give."""
+    given = [node.attributes.get("to") for node in all_nodes(model) if node.op_type == "Cast"]
+    numbers = {each.value for each in given if each is not None and not each.is_ref()}
+    return frozenset(dtype for dtype in _HALVES if dtype in numbers)
 
 
 def rounds(model: ir.Model) -> bool:

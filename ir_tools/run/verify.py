@@ -19,7 +19,7 @@ from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
-from vlmpass.ir_tools.run.sides import Side, computed_in, rounds
+from vlmpass.ir_tools.run.sides import Side, cast_to, computed_in, rounds
 from vlmpass.ir_tools.types.casts import RESTORED
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
@@ -93,7 +93,8 @@ def verify(
     bfloat16, which ONNX Runtime's CPU cannot compute in, is computed in float32, and so is float16
     where the second model no longer computes in it. Two bfloat16 models are held to the tolerance
     of float16. Where the second model says that numbers are exact again which the first has rounded
-    to a narrow type, they are restored in the first too, or else the tolerance is of that type.
+    to a narrow type, they are restored in the first too, or else the tolerance is of that type. So
+    it is where only the second casts to a half precision, even if nothing computes in it.
 
     Args:
         expected: The reference: a path, or a model in memory.
@@ -209,6 +210,7 @@ class _Comparison:
         left = (a - self.a.widened) | (b - both)
         if both:
             left |= {_F16}  # no value is rounded, but constants of new nodes are
+        left |= cast_to(self.b.model) - cast_to(self.a.model)
         if not self._same_numbers() or rounds(self.b.model):
             # Its numbers were rounded to these types and no longer are, or some of its values are.
             left |= self.a.widened
@@ -256,7 +258,8 @@ class _Comparison:
                 yield best
         if not found:
             raise VerifyError(
-                f"the reference model accepts none of the generated inputs; last: {last}",
+                "the reference model accepts none of the generated inputs"
+                + (f"; last: {last}" if last is not None else ""),
                 remedy="give inputs with --inputs file.npz",
             )
 

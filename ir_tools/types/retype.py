@@ -171,7 +171,7 @@ class _Retyping:
         new = self.casts.to(
             value, use.want, self._reason(use, value), end_of=use.graph if foreign else None
         )
-        if use.graph is self.model.graph:
+        if use.graph is self.model.graph and not new.is_graph_output():
             name = value.name
             value.name = self.names.value(f"{name}/{self.demand.have[value][7:-1]}")
             new.name = name

@@ -71,6 +71,13 @@ BROKEN = [
         "node 'n' (Neg): input 0, 'a', is made later, by node 'r' (Relu); run topological-sort",
     ),
     (
+        H17
+        + "g (float[2] x, bool c) => (float[2] z) { z = If(c) <then_branch = t () => (float[2] y) "
+        "{ ['in'] y = Neg(a) }, else_branch = e () => (float[2] w) { w = Neg(x) }> "
+        "['r'] a = Relu(x) }",
+        "node 'in' (Neg): input 0, 'a', is made later, by node 'r' (Relu); run topological-sort",
+    ),
+    (
         H17 + "g (float[2] x) => (float[2] z) { ['n'] a = Neg(x)  ['n'] z = Relu(a) }",
         "node 'n' (Relu): another node beside it has the same name; run fix-names",
     ),

@@ -351,3 +351,17 @@ def test_half_precision_inside_with_the_types_of_before_at_the_border(door, tmp_
     made = load(out)
     assert ir.DataType.FLOAT16 not in {value.dtype for value in made.graph.outputs}
     assert ir.DataType.FLOAT16 in {value.dtype for value in made.graph.initializers.values()}
+
+
+def test_an_output_named_twice_keeps_its_name(door, tmp_path):
+    source, out = tmp_path / "twice.onnx", tmp_path / "out.onnx"
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[n, 3] x) => (float[n, 3] y) { y = Relu(x) }"""
+    )
+    model.graph.outputs.append(model.graph.outputs[0])
+    ir.save(model, source)
+    code, _, err = door("convert", source, out, "--dtype", "float16", "--keep-io")
+    assert (code, err) == (0, "")
+    outputs = load(out).graph.outputs
+    assert [(value.name, value.dtype) for value in outputs] == [("y", ir.DataType.FLOAT)] * 2

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from tests.fold.harness import operators, proto_of, simplify
 from vlmpass.passes.trim_outputs import TrimOutputs
@@ -27,11 +28,17 @@ def test_outputs_that_are_needed_or_not_optional_stay() -> None:
     assert [len(node.outputs) for node in model.graph if node.op_type != "Constant"] == [2, 2]
 
 
-def test_batch_normalization_says_by_its_outputs_that_it_trains() -> None:
+@pytest.mark.parametrize(
+    ("opset", "call"),
+    [
+        (9, "y, a, b, c, d = BatchNormalization(x, w, w, w, w)"),
+        (15, "y, m, v = BatchNormalization<training_mode=1>(x, w, w, w, w)"),
+    ],
+)
+def test_batch_normalization_that_trains_has_all_its_outputs(opset: int, call: str) -> None:
     proto = proto_of(
-        """g (float[n,4] x) => (float[n,4] y) <float[4] w = {1,2,3,4}> {
-        y, a, b, c, d = BatchNormalization(x, w, w, w, w) }""",
-        opset=9,
+        f"g (float[n,4] x) => (float[n,4] y) <float[4] w = {{1,2,3,4}}> {{ {call} }}",
+        opset=opset,
         ir_version=4,
     )
     assert not TrimOutputs().run(ir.from_proto(proto))

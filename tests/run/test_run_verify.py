@@ -289,3 +289,16 @@ def test_integer_outputs_are_exact():
     found = verify(source, other)
     assert not found.ok
     assert found.outputs[0].tolerance == 0.0
+
+
+def test_values_that_only_the_result_casts_to_half_precision_count_as_half_precision():
+    source = text_model("g (float[n, 4] x) => (float[n, 4] y) { y = Identity(x) }")
+    result = text_model(
+        "g (float[n, 4] x) => (float[n, 4] y) { h = Cast<to=10>(x)  y = Cast<to=1>(h) }"
+    )
+    found = verify(source, result)
+    assert found.ok
+    assert found.max_rel > 1e-4
+    assert {output.tolerance for output in found.outputs} == {1e-2}
+    both = verify(result, result)
+    assert {output.tolerance for output in both.outputs} == {1e-4}
