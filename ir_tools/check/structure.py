@@ -44,14 +44,6 @@ def check_structure(model: ir.Model) -> None:
         _Names(function, where).scope(function.graph, where, top=True)
 
 
-def _around(node: ir.Node, graph: ir.Graph | ir.Function | None) -> bool:
-    """Whether a graph is that of a node, or around it."""
-    inner = node.graph
-    while inner is not graph and isinstance(inner, ir.Graph) and inner.parent_node is not None:
-        inner = inner.parent_node.graph
-    return graph is not None and inner is graph
-
-
 class _Names:
     """Walks a graph or function with the table of the names in sight."""
 
@@ -59,10 +51,12 @@ class _Names:
         self.owner = owner
         self.owner_name = owner_name
         self.visible: dict[str, ir.Value] = {}
+        self.around: list[ir.Graph] = []
 
     def scope(self, graph: ir.Graph, where: str, *, top: bool) -> None:
         """Check one graph; its names are out of sight again at the end."""
         local: list[str] = []
+        self.around.append(graph)
         for value in graph.inputs:
             self.define(value, local, f"input '{value.name}' of {where}")
         for value in graph.initializers.values():
@@ -80,6 +74,7 @@ class _Names:
         self.graph_outputs(graph, where, local, top=top)
         for name in local:
             del self.visible[name]
+        self.around.pop()
 
     def define(self, value: ir.Value, local: list[str], what: str) -> None:
         if not value.name:
@@ -112,7 +107,7 @@ class _Names:
             reason = f"{what}, is not the value of that name which is visible here"
             return fault(node, reason, _RENAME)
         producer = value.producer()
-        if producer is not None and _around(node, producer.graph):
+        if producer is not None and any(producer.graph is graph for graph in self.around):
             return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
         return fault(node, f"{what}, is made by nothing that is visible here")
 
