@@ -21,6 +21,8 @@ __all__ = ["Demand", "Use"]
 
 _STRUCTURAL = frozenset({("", "If"), ("", "Loop"), ("", "Scan"), ("", "SequenceMap")})
 _CAST = ("", "Cast")
+# A variable that types one input alone, and must fit another all the same.
+_TIED = frozenset({("", "Attention"), ("", "SequenceInsert")})
 _FREELY_TYPED = frozenset({"Constant", "ConstantOfShape", "Cast", "Range", "EyeLike"})
 
 
@@ -137,7 +139,7 @@ class Demand:
     def _takes_any(node: ir.Node, known: Signature, variable: str) -> bool:
         """Whether a variable types one input and nothing else of the node."""
         operator = (node.domain, node.op_type)
-        if operator in DECIDED:
+        if operator in DECIDED or operator in _TIED:
             return False
         inputs = sum(
             value is not None

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from door_tools import TINY, child, demo_model, listing, mlp_model
@@ -365,3 +366,21 @@ def test_an_output_named_twice_keeps_its_name(door, tmp_path):
     assert (code, err) == (0, "")
     outputs = load(out).graph.outputs
     assert [(value.name, value.dtype) for value in outputs] == [("y", ir.DataType.FLOAT)] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """<ir_version: 10, opset_import: ["": 23]> g (float[1,2,s,8] q, float[1,2,s,8] k,
+        float[1,2,s,8] v) => (float[1,2,s,8] y) { y = Attention(q, k, v) }""",
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2,3] x, float[2,3] z) => (float[n,3] y)
+        { s = SequenceConstruct(x, z)  t = SequenceInsert(s, x)
+          y = ConcatFromSequence<axis=0>(t) }""",
+    ],
+)
+def test_types_that_belong_together_change_together(door, tmp_path, text):
+    source = tmp_path / "model.onnx"
+    onnx.save(onnx.parser.parse_model(text), source)
+    code, out, err = door("convert", source, "--dtype", "float16", "--keep-io", "--verify")
+    assert (code, err) == (0, "")
+    assert "1 output equal" in out
