@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["describe_node", "describe_type", "name_node", "neighbourhood"]
+__all__ = ["describe_type", "name_node", "neighbourhood"]
 
 _NEIGHBOURS = 3
 _LONGEST = 160
@@ -37,7 +37,7 @@ def _value(value: ir.Value | None) -> str:
     return "-" if value is None else f"{value.name} {describe_type(value)}".rstrip()
 
 
-def describe_node(node: ir.Node) -> str:
+def _describe_node(node: ir.Node) -> str:
     """Return a node in one line: name, operator, inputs and outputs with their types."""
     operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     outputs = ", ".join(_value(value) for value in node.outputs)
@@ -59,9 +59,9 @@ def neighbourhood(node: ir.Node) -> list[str]:
     before = list(dict.fromkeys(each for each in producers if each is not None))
     users = (use.node for value in node.outputs for use in value.uses())
     after = list(dict.fromkeys(users))
-    lines = [f"    {describe_node(each)}" for each in before[:_NEIGHBOURS]]
-    lines.append(f"  > {describe_node(node)}")
-    lines += [f"    {describe_node(each)}" for each in after[:_NEIGHBOURS]]
+    lines = [f"    {_describe_node(each)}" for each in before[:_NEIGHBOURS]]
+    lines.append(f"  > {_describe_node(node)}")
+    lines += [f"    {_describe_node(each)}" for each in after[:_NEIGHBOURS]]
     made = [
         f"{role} {node.metadata_props[key]}"
         for key, role in (("vlmpass.rule", "rule"), ("vlmpass.pass", "pass"))

@@ -100,14 +100,14 @@ def size_of(facts: Facts, dim: Dim) -> Size:
     return Size(_text(facts, dim), _varies(facts, dim))
 
 
-def _atoms(facts: Facts, dim: Dim) -> Iterator[int]:
+def _atoms(dim: Dim) -> Iterator[int]:
     if not isinstance(dim, int):
         yield from (serial for monomial, _ in dim.terms for serial in monomial)
 
 
 def _varies(facts: Facts, dim: Dim) -> bool:
     """Whether an expression is one of the sizes of the model's inputs and nothing else."""
-    for serial in _atoms(facts, dim):
+    for serial in _atoms(dim):
         atom = facts.algebra.atoms[serial]
         if atom.operation == "dim":
             if atom.value is None or not atom.value.is_graph_input():

@@ -26,7 +26,6 @@ __all__ = [
     "Limits",
     "fit_ir_version",
     "nearest",
-    "parse_opset",
 ]
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -74,7 +73,7 @@ def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
     return PipelineError(f"there is no {what} '{word}'", remedy=remedy)
 
 
-def parse_opset(text: str | int) -> int | str:
+def _parse_opset(text: str | int) -> int | str:
     """Return an opset number, or ``auto`` or ``lowest``.
 
     Raises:
@@ -128,7 +127,7 @@ class Intent:
 
     def __post_init__(self) -> None:
         if self.opset is not None:
-            object.__setattr__(self, "opset", parse_opset(self.opset))
+            object.__setattr__(self, "opset", _parse_opset(self.opset))
         if self.dtype is not None and self.dtype not in DTYPES:
             raise nearest(self.dtype, DTYPES, "element type")
         if self.target is not None and self.target not in TARGETS:

@@ -31,7 +31,7 @@ def fold_lazily(
     if node.op_type == "Identity":
         return [weight]
     if node.op_type == "Cast":
-        return _cast(weight, ir.DataType(node.attributes.get_int("to", 0)), node)
+        return _cast(weight, ir.DataType(node.attributes.get_int("to", 0)))
     if node.op_type in _RESHAPES:
         shape = facts[node.outputs[0]].static
         return None if shape is None else [reshape(weight, shape)]
@@ -46,7 +46,7 @@ def fold_lazily(
     return _slice(weight, node, facts) if node.op_type == "Slice" else None
 
 
-def _cast(weight: Weight, dtype: ir.DataType, node: ir.Node) -> list[Weight] | None:
+def _cast(weight: Weight, dtype: ir.DataType) -> list[Weight] | None:
     """Cast floats to floats, which is defined for every value and never grows in surprise."""
     if not (weight.dtype.is_floating_point() and dtype.is_floating_point()):
         return None

@@ -20,7 +20,7 @@ from vlmpass.ir_tools.shapes.call import Call, Rule
 from vlmpass.ir_tools.shapes.elementwise import broadcast
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
 
-__all__ = ["RULES", "reshaped", "slice_length"]
+__all__ = ["RULES", "reshaped"]
 
 
 def _axis(axis: int, rank: int) -> int:
@@ -190,7 +190,7 @@ def _clamped(algebra: Algebra, index: Dim, size: Dim) -> Dim | None:
     return algebra.minimum(index, size) if algebra.nonnegative(index) else None
 
 
-def slice_length(algebra: Algebra, size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
+def _slice_length(algebra: Algebra, size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
     """Return how many elements a slice takes of an axis, None if that is not known."""
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(*slice(start, end, step).indices(size)))
@@ -246,7 +246,7 @@ def _slice(call: Call) -> Known:
         length = None
         if starts is not None and ends is not None and steps is not None:
             args = starts[index], ends[index], steps[index]
-            length = slice_length(call.algebra, dims[axis], *args)
+            length = _slice_length(call.algebra, dims[axis], *args)
         dims[axis] = fresh[axis] if length is None else length
     items = None
     if rank == 1 and known.elements is not None and starts and ends and steps:

@@ -14,7 +14,7 @@ from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.walk import scopes
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["REASON", "RESTORED", "Casts", "bypass", "leave_well_typed", "remove_needless"]
+__all__ = ["REASON", "RESTORED", "Casts", "leave_well_typed"]
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
@@ -104,7 +104,7 @@ def _place(node: ir.Node, value: ir.Value) -> None:
         graph.append(node)
 
 
-def bypass(node: ir.Node, names: Names) -> bool:
+def _bypass(node: ir.Node, names: Names) -> bool:
     """Let a node's input stand for its only output and remove the node; False if it must stay.
 
     A graph output keeps its name: the input's producer takes it over, or an Identity stands in
@@ -147,7 +147,7 @@ def _exact_return(node: ir.Node, typing: Typing) -> ir.Node | None:
     return inner
 
 
-def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
+def _remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
     """Remove Casts that do nothing: to the type that is there, or to a wider one and back.
 
     Args:
@@ -167,7 +167,7 @@ def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
             if inner is not None:
                 node.replace_input_with(0, inner.inputs[0])
             if inner is not None or _does_nothing(node, typing):
-                bypass(node, names)
+                _bypass(node, names)
                 removed += 1
             if inner is not None and not inner.outputs[0].uses():
                 removed += _drop_unused(inner)
@@ -189,7 +189,7 @@ def leave_well_typed(model: ir.Model, request: str, names: Names) -> tuple[Typin
         Refused: It is not well typed, subgraphs and functions included.
     """
     typing = require_well_typed(model, request)
-    removed = remove_needless(model, typing, names)
+    removed = _remove_needless(model, typing, names)
     return (require_well_typed(model, request) if removed else typing), removed
 
 

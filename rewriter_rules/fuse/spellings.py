@@ -9,7 +9,6 @@ from vlmpass.ir_tools.rewrite import P, Pattern
 __all__ = [
     "ORT",
     "cube",
-    "inverse_root",
     "mean",
     "mean_of_squares",
     "over_root",
@@ -46,7 +45,7 @@ def mean_of_squares(x: Pattern) -> Pattern:
     return mean(square(x)) | _averaged(P.ReduceSumSquare(x, axes=-1))
 
 
-def inverse_root(x: Pattern) -> Pattern:
+def _inverse_root(x: Pattern) -> Pattern:
     """Match 1 / sqrt(x): Reciprocal or Div of Sqrt, Sqrt of either, or a power of -0.5."""
     root = P.Sqrt(x)
     inverse = P.Reciprocal(x) | P.Div(1.0, x)
@@ -55,7 +54,7 @@ def inverse_root(x: Pattern) -> Pattern:
 
 def over_root(x: Pattern, y: Pattern) -> Pattern:
     """Match x / sqrt(y)."""
-    return P.Div(x, P.Sqrt(y) | P.Pow(y, 0.5)) | P.Mul(x, inverse_root(y))
+    return P.Div(x, P.Sqrt(y) | P.Pow(y, 0.5)) | P.Mul(x, _inverse_root(y))
 
 
 def product(one: Pattern, two: Pattern, three: Pattern) -> Pattern:

@@ -20,7 +20,7 @@ from vlmpass.rewriter_rules.quant.blocks import any_block, arrange, chunks, grou
 from vlmpass.rewriter_rules.quant.constant import Constants, broadcast, reshaped
 from vlmpass.rewriter_rules.quant.expressions import Rows
 
-__all__ = ["Odd", "Quantized", "recognize", "rows_at"]
+__all__ = ["Odd", "Quantized", "recognize"]
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _MOVES = ("Cast", "Identity", "Reshape", "Transpose")
@@ -242,11 +242,11 @@ def _quantized(
         index = Held.of(ir.Tensor(rows))
         numbers = Rows(numbers.dtype, numbers.shape, numbers, index)
     firsts = rows[::block]
-    zeros, scales = rows_at(zeros, firsts), rows_at(scales, firsts)
+    zeros, scales = _rows_at(zeros, firsts), _rows_at(scales, firsts)
     return Quantized(whole, numbers, bits, block, scales, zeros, _span(zeros), index)
 
 
-def rows_at(expression: Expression, rows: Array) -> Rows:
+def _rows_at(expression: Expression, rows: Array) -> Rows:
     """Return some rows of a matrix."""
     index = Held.of(ir.Tensor(np.ascontiguousarray(rows)))
     return Rows(expression.dtype, (len(rows), *expression.shape[1:]), expression, index)
@@ -264,10 +264,10 @@ def _agrees(found: Quantized, *, every: bool) -> bool:
         firsts = places[:: found.block]
         places = np.minimum(firsts + np.arange(len(firsts)) % found.block, rows - 1)
     back = places if found.order is None else found.order.read(((0, rows),))[places]
-    numbers, graph = rows_at(found.numbers, places), rows_at(found.whole, back)
+    numbers, graph = _rows_at(found.numbers, places), _rows_at(found.whole, back)
     parts = (
-        rows_at(found.zeros, places // found.block),
-        rows_at(found.scales, places // found.block),
+        _rows_at(found.zeros, places // found.block),
+        _rows_at(found.scales, places // found.block),
     )
     prepared = [each.prepared() for each in (numbers, *parts, graph)]
     step = max(1, (1 << 22) // max(1, columns * graph.width))

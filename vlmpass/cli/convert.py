@@ -146,7 +146,8 @@ def convert(
     """Convert a model and write it in shards below 2 GB.
 
     The result passes ONNX's full type check and computes what IN computes, or nothing is written.
-    IN stays as it is; an earlier OUT stays usable until the new one is complete.
+    IN stays as it is, unless it is OUT too; an earlier OUT stays usable until the new one is
+    complete.
     """
     from vlmpass.cli.announce import announce
     from vlmpass.cli.naming import output_beside

@@ -24,7 +24,6 @@ __all__ = [
     "INTERRUPTED",
     "REFUSED",
     "TERMINATED",
-    "is_debugging",
     "set_debugging",
     "verb",
 ]
@@ -42,7 +41,7 @@ def set_debugging(wanted: bool) -> None:
     _state["debug"] = wanted
 
 
-def is_debugging() -> bool:
+def _is_debugging() -> bool:
     """Tell whether errors show where they were raised."""
     return _state["debug"]
 
@@ -91,7 +90,7 @@ def _text(error: VlmpassError) -> str:
     """Return an error's text; a long list of refusals is grouped by what they have in common."""
     from vlmpass.ir_tools.errors import Refused
 
-    if not isinstance(error, Refused) or len(error.refusals) <= _ONE_BY_ONE or is_debugging():
+    if not isinstance(error, Refused) or len(error.refusals) <= _ONE_BY_ONE or _is_debugging():
         return str(error)
     groups: dict[str, list[str]] = {}
     for each in error.refusals:
@@ -106,5 +105,5 @@ def _text(error: VlmpassError) -> str:
 
 
 def _traceback() -> None:
-    if is_debugging():
+    if _is_debugging():
         say(traceback.format_exc())
