@@ -42,12 +42,12 @@ def _inputs(node: ir.Node) -> str:
 def _unsupported(node: ir.Node, match: re.Match[str]) -> _Explained:
     return (
         f"its {match[1]} may not be {match[2]} at this opset",
-        "use a higher opset that admits the type, or unify-dtype",
+        "use a higher opset that admits the type, unify-dtype or repair-types",
     )
 
 
 def _bound_twice(node: ir.Node, match: re.Match[str]) -> _Explained:
-    return f"its inputs are bound to different types: {_inputs(node)}", "insert a Cast"
+    return f"its inputs are bound to different types: {_inputs(node)}", "run repair-types"
 
 
 def _arity(node: ir.Node, match: re.Match[str]) -> _Explained:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.types.texts import parse, spell, with_dtypes
 
-__all__ = ["RESULT", "carries", "dtype_parameters", "retyped_attributes"]
+__all__ = ["carries", "dtype_parameters", "retyped_attributes", "typing_attribute"]
 
 Mapped = Mapping[ir.DataType, ir.DataType]
 
@@ -50,6 +50,14 @@ def carries(operator: tuple[str, str]) -> str | None:
     """Return the name of the operator's attribute that carries an element type, if it has one."""
     result = RESULT.get(operator)
     return result[0] if result is not None else _PRECISION.get(operator)
+
+
+def typing_attribute(node: ir.Node) -> str | None:
+    """Return the name of the attribute that types output 0: a number's, or a tensor by its own."""
+    operator = (node.domain, node.op_type)
+    if operator == ("", "ConstantOfShape"):
+        return "value"
+    return RESULT[operator][0] if operator in RESULT else None
 
 
 def _result(node: ir.Node, mapping: Mapped) -> Iterator[ir.Attr]:

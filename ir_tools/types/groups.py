@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.types.carried import RESULT
+from vlmpass.ir_tools.types.carried import typing_attribute
 from vlmpass.ir_tools.types.outputs import DECIDED
 from vlmpass.ir_tools.types.signatures import Signature, signature
 from vlmpass.ir_tools.types.texts import spell
@@ -178,18 +178,26 @@ class Groups:
         sources += [
             slot.value for slot, text in self.outputs if self.typing.text_of(slot.value) != text
         ]
+        sources += self._not_admitted()
         for value in dict.fromkeys(sources):
             node = value.producer()
             if value in self.owner or node is None or value is not node.outputs[0]:
                 continue
-            entry = RESULT.get((node.domain, node.op_type))
-            attribute = node.attributes.get(entry[0]) if entry is not None else None
-            if entry is None or attribute is None or attribute.is_ref():
+            name = typing_attribute(node)
+            attribute = node.attributes.get(name) if name is not None else None
+            if name is None or attribute is None or attribute.is_ref():
                 continue
             if node.op_type == "BitCast":
                 continue
             self.owner[value] = len(self.open)
-            self.open.append(Group(node, entry[0], self._target(node), [], [value], entry[0]))
+            self.open.append(Group(node, name, self._target(node), [], [value], name))
+
+    def _not_admitted(self) -> Iterator[ir.Value]:
+        """Yield the outputs whose types their operators do not admit."""
+        for frame in self.typing.frames:
+            for each in frame.mismatches:
+                if each.kind == "unsupported" and each.uses[0].index is None:
+                    yield each.uses[0].value
 
     def _target(self, node: ir.Node) -> frozenset[str] | None:
         assert node.graph is not None

@@ -18,7 +18,7 @@ from vlmpass.ir_tools.types.casts import Casts, leave_well_typed
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.cut import FORBIDDEN, Offer, minimize
 from vlmpass.ir_tools.types.groups import Group, Groups, Slot
-from vlmpass.ir_tools.types.narrow import Narrowing
+from vlmpass.ir_tools.types.narrow import Narrowing, cast_tensor
 from vlmpass.ir_tools.types.offline import Offline, constant_tensor
 from vlmpass.ir_tools.types.texts import dtype_of, spell, tensor
 from vlmpass.ir_tools.types.typing import Typing, apply, require_well_typed, retyped, solve
@@ -36,6 +36,7 @@ _DECLARED = 10
 _WIDER = 1
 _LOOKED_AT = 1024
 _ROUNDS = 4
+_INDICES = ("Tind", "Tidx")
 
 _SPARE_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 _SPARE_WHOLE = (ir.DataType.INT64, ir.DataType.INT32)
@@ -99,6 +100,8 @@ class _Problem:
         texts = [tensor(dtype) for dtype in sorted(pool, key=int)]
         found = [text for text in texts if group.allowed is None or text in group.allowed]
         more = [tensor(d) for d in spare if group.allowed is None or tensor(d) in group.allowed]
+        if not found and not more and group.variable in _INDICES:
+            more = [tensor(ir.DataType.INT64)]  # positions, computed in floats by the exporter
         return found or more[:1]
 
     def cost(self, group: Group, text: str) -> int:
@@ -205,9 +208,7 @@ class _Repair:
         changed = False
         for group, text in zip(self.groups.open, labels, strict=True):
             if group.attribute is not None and self.typing.text_of(group.values[0]) != text:
-                dtype = dtype_of(text)
-                assert dtype is not None
-                group.node.attributes[group.attribute] = ir.AttrInt64(group.attribute, dtype.value)
+                _retype_attribute(group.node, group.attribute, text)
                 changed = True
         for group, text in zip(self.groups.open, labels, strict=True):
             for value in group.values:
@@ -259,6 +260,16 @@ class _Repair:
         )
         match = f", as '{others[0]}' is" if others else ""
         return f"{label(group.node)} takes {group.variable} in {text}{match}, and not in {here}"
+
+
+def _retype_attribute(node: ir.Node, name: str, text: str) -> None:
+    """Let the attribute that types a node's output say another type."""
+    dtype, attribute = dtype_of(text), node.attributes[name]
+    assert dtype is not None
+    if attribute.type == ir.AttributeType.TENSOR:
+        node.attributes[name] = ir.AttrTensor(name, cast_tensor(attribute.as_tensor(), dtype))
+    else:
+        node.attributes[name] = ir.AttrInt64(name, dtype.value)
 
 
 def _critical(model: ir.Model) -> set[ir.Value]:

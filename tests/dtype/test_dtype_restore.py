@@ -121,8 +121,8 @@ def test_restore_size_of_a_head_wherever_it_scales(body: str, power: float) -> N
     """Shapes are declared for inputs alone, as the legacy exporter does."""
     model = parse(
         f"""g (bfloat16[B,S,96] q, bfloat16[B,4,S,24] k) => (y)
-        <int64[4] heads = {{0, 0, 4, 24}}, bfloat16 c = {{{brain(24**power)}}}, bfloat16 one = {{b(1)}}>
-        {{ {body} }}"""
+        <int64[4] heads = {{0, 0, 4, 24}}, bfloat16 c = {{{brain(24**power)}}},
+         bfloat16 one = {{b(1)}}> {{ {body} }}"""
     )
     undeclared = [value.name for value in all_values(model) if value.shape is None]
     UnifyDtype().run(model)
