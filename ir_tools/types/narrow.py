@@ -20,7 +20,7 @@ from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.weights import as_weight, cast
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["MASK", "Narrowing", "bounds_only"]
+__all__ = ["MASK", "Narrowing", "bounds_only", "cast_tensor"]
 
 _Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ MASK = 1e9
 _REMEDY = "keep its users in float32 with mixed-precision"
 
 
-def _cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
+def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
     """Return a tensor in another element type: a lazy weight, or its values where it is small.
 
     A single number that becomes wider stays lazy, so that it is known what it was held in before.
@@ -80,7 +80,7 @@ class Narrowing:
             bound: Whether it only bounds other numbers.
         """
         if tensor.nbytes > _INSPECTED_BYTES or not _narrows(tensor.dtype, dtype):
-            return _cast_tensor(tensor, dtype)
+            return cast_tensor(tensor, dtype)
         limit, tiny = _range(dtype)
         array: _Floats = (
             tensor.numpy().astype(np.float64, copy=False)
@@ -88,7 +88,7 @@ class Narrowing:
             else tensor.numpy().astype(np.float32, copy=False)
         )
         if _fits(array, limit, tiny):
-            return _cast_tensor(tensor, dtype)
+            return cast_tensor(tensor, dtype)
         finite = np.isfinite(array)
         beyond = finite & (np.abs(array) > limit)
         if beyond.any() and np.abs(array[beyond]).min() < MASK:
@@ -99,7 +99,7 @@ class Narrowing:
         if not bound and not beyond.any() and _is_mask(array[finite], limit):
             beyond = finite & (array != 0)
         if not beyond.any():
-            return _cast_tensor(tensor, dtype)
+            return cast_tensor(tensor, dtype)
         if not bound:
             self.masks.append(where)
         fit = np.copysign(limit if bound else limit / 2, array)
