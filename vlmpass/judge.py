@@ -61,6 +61,11 @@ class Judge:
             if self.numbers:
                 raise
             return Checked(True, None, error.problem)
+        if strict and found.findings:
+            raise VerifyError(
+                f"{self.target} does not run the result as the source runs: {_worst(found)}",
+                remedy="ask for an element type or opset that it computes in, as with --dtype",
+            )
         if not found.ok:
             raise VerifyError(
                 f"the result does not compute what the source computes: {_worst(found)}",

@@ -48,6 +48,9 @@ FUSE = ("standard", "ort")
 """Whose operators normalisations and activations can become."""
 
 
+_MANY = 50
+
+
 @dataclass(frozen=True)
 class Limits:
     """The newest versions that a target reads.
@@ -66,10 +69,15 @@ TARGETS: Mapping[str, Limits] = {"ort-cpu": Limits(opset=26, ir_version=13)}
 
 
 def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
-    """Return an error for an unknown word that names the nearest known one, or all."""
+    """Return an error for an unknown word that names the nearest known one, or all if not many."""
     choices = list(known)
-    found = difflib.get_close_matches(word.lower(), choices, 1, 0.5)
-    remedy = f"did you mean '{found[0]}'?" if found else f"choose one of {', '.join(choices)}"
+    folded = {each.lower(): each for each in choices}
+    found = difflib.get_close_matches(word.lower(), folded, 1, 0.6)
+    remedy = f"choose one of {', '.join(choices)}"
+    if found:
+        remedy = f"did you mean '{folded[found[0]]}'?"
+    elif len(choices) > _MANY:
+        remedy = "look up its name"
     return PipelineError(f"there is no {what} '{word}'", remedy=remedy)
 
 
