@@ -26,6 +26,7 @@ _Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
 _SMALL_BYTES = 4096
+_NAMED = 5
 _INSPECTED_BYTES = 1 << 24
 MASK = 1e9
 """The least size of a finite number that means "as good as minus infinity"."""
@@ -124,9 +125,14 @@ class Narrowing:
     def report(self) -> None:
         """Log what was refitted and what lost elements to zero, by name."""
         if self.masks:
-            _LOG.warning("masks refitted to the range of the new type: %s", ", ".join(self.masks))
+            _LOG.warning("masks refitted to the range of the new type: %s", _listed(self.masks))
         if self.flushed:
-            _LOG.warning("some elements become zero in: %s", ", ".join(self.flushed))
+            _LOG.warning("some elements become zero in: %s", _listed(self.flushed))
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _fits(array: _Floats, limit: float, tiny: float) -> bool:
