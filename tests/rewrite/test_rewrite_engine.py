@@ -359,11 +359,10 @@ def test_explain_ranks_attempts_by_how_far_they_got() -> None:
     )
     first, second, third = explain(half_tanh, model)
     assert str(first) == (
-        "Mul(14) at 'layers.3/mul' : expected a constant 0.5, found 0.7 "
-        "(3 of 3 nodes, root Mul(14) at 'layers.3/mul')"
+        "Mul(14) at 'layers.3/mul': expected a constant 0.5, found 0.7 (3 of 3 nodes)"
     )
     assert str(second) == (
-        "Add(14) at 'plus2' : expected Tanh, found Sinh at 's' "
+        "Add(14) at 'plus2': expected Tanh, found Sinh at 's' "
         "(2 of 3 nodes, root Mul(14) at 'layers.4/mul')"
     )
     assert third.node == "Mul(14) at 'far'"
