@@ -95,7 +95,7 @@ def _roots(sizes: list[int], roots: Mapping[float, str] = ROOTS) -> list[Exact]:
     ]
 
 
-@rule((P.Mul | P.Div)("x", HELD, _node="scale"), dtypes=FLOAT_X)
+@rule((P.Mul | P.Div)("x", HELD, _node="scale"), fast_math=True, dtypes=FLOAT_X)
 def restore_root_of_size(op: Tape, x: Value, c: TensorProtocol, scale: Node) -> Replacement:
     """x * c -> x / sqrt(n), when c is that, rounded, and n the size of a row or a product's sum.
 

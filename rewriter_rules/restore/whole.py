@@ -38,9 +38,9 @@ def restored(model: ir.Model, rules: RuleSet) -> str:
         return ""
     if any(_may_be_root(slot) for slot in rounded):
         with _shapes_known(model):
-            changed = bool(apply_rules(model, rules))
+            changed = bool(apply_rules(model, rules, fast_math=True))
     else:
-        changed = bool(apply_rules(model, rules))
+        changed = bool(apply_rules(model, rules, fast_math=True))
     if not changed:
         return ""
     _merge([value for value in _initializers(model) if value not in before])
