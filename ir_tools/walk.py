@@ -55,9 +55,11 @@ class Scope:
 
 def holds_graphs(node: ir.Node) -> bool:
     """Return whether an attribute of a node is a graph; the quick way for most nodes."""
-    for attribute in node.attributes.data.values():  # noqa: SIM110 - any() takes twice as long
-        if attribute.type in _GRAPHS:
-            return True
+    attributes = node.attributes.data
+    if attributes:
+        for attribute in attributes.values():  # any() takes twice as long
+            if attribute.type in _GRAPHS:
+                return True
     return False
 
 

@@ -14,7 +14,7 @@ from vlmpass.ir_tools.edit import remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.determinism import Determinism
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.shapes import constant_of
-from vlmpass.ir_tools.walk import Scope, holds_graphs, subgraphs
+from vlmpass.ir_tools.walk import Scope, subgraphs
 from vlmpass.passes.base import Pass
 
 __all__ = ["CommonSubexpressions"]
@@ -70,12 +70,12 @@ class _Work:
         del self.tables[scope.depth :]
         self.tables.append({})
         for node in scope.graph:
-            if holds_graphs(node):
-                for graph in subgraphs(node):
-                    self.scope(Scope(graph, scope.owner, scope.depth + 1))
-                    del self.tables[scope.depth + 1 :]
-            elif self.determinism.holds(node):
+            if self.determinism.holds(node):
                 self.node(node)
+                continue
+            for graph in subgraphs(node):
+                self.scope(Scope(graph, scope.owner, scope.depth + 1))
+                del self.tables[scope.depth + 1 :]
 
     def node(self, node: ir.Node) -> None:
         key = self.key(node)

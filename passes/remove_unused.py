@@ -30,12 +30,14 @@ class RemoveUnused(Pass):
         """Remove what is unused, functions first so that their bodies keep nothing alive."""
         changed = _remove_functions(model)
         places = list(scopes(model))
-        changed |= remove_dead(_unused_nodes(places)) > 0
+        if remove_dead(_unused_nodes(places)):
+            changed = True
+            _remove_functions(model)
+            places = list(scopes(model))
         for scope in places:
             if isinstance(scope.graph, ir.Graph):
                 changed |= _remove_initializers(scope.graph)
-        changed |= _remove_functions(model)
-        return _remove_imports(model) or changed
+        return _remove_imports(model, places) or changed
 
 
 def _unused_nodes(places: Iterable[Scope]) -> Iterator[ir.Node]:
@@ -77,14 +79,14 @@ def _remove_initializers(graph: ir.Graph) -> bool:
     return bool(unused)
 
 
-def _remove_imports(model: ir.Model) -> bool:
+def _remove_imports(model: ir.Model, places: Iterable[Scope]) -> bool:
     """Keep the domain of ONNX itself, and in the graph those of the functions' nodes as well.
 
     A runtime that inlines a function looks its operators up in the imports of the graph.
     """
     used: dict[int, set[str]] = {}
     everywhere = {""}
-    for scope in scopes(model):
+    for scope in places:
         domains = {node.domain for node in scope.graph}
         used.setdefault(id(scope.owner), {""}).update(domains)
         everywhere |= domains

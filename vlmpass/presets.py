@@ -33,7 +33,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 SIMPLIFY = (
     "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,simplify,"
-    "remove-unused,dedupe-initializers,remove-unused"
+    "remove-unused,dedupe-initializers"
 )
 """Fewer nodes, same values: what decides shapes first, and once more what that laid open.
 

@@ -128,18 +128,18 @@ class Facts:
         declared = self._declared.get((value, axis))
         return self.algebra.axis(value, axis) if declared is None else declared
 
-    def visit(self, node: ir.Node, opsets: Mapping[str, int]) -> None:
+    def visit(self, node: ir.Node, opsets: Mapping[str, int], *, anew: bool = False) -> None:
         """Find out what holds for a node's outputs; its subgraphs must have been visited.
 
-        A node visited before is visited again only if it has other inputs now, subgraphs, or an
-        input of which something else is known since.
+        A node visited before is visited again only if it has other inputs now, or an input of which
+        something else is known since; with `anew`, as one with subgraphs must be, in any case.
         """
         inputs, seen = node.inputs, self._visited.get(node)
         if seen is None:
             self._visited[node] = inputs
             self._find(node, opsets)
             return
-        if seen is inputs and self._moved.isdisjoint(inputs) and not holds_graphs(node):
+        if seen is inputs and not anew and self._moved.isdisjoint(inputs):
             return
         before = [self._known.get(value) for value in node.outputs]
         self._visited[node] = inputs
@@ -356,10 +356,11 @@ def visit_scope(
         enter(scope)
     opsets = scope.opsets
     for node in scope.graph:
-        if holds_graphs(node):
+        nested = holds_graphs(node)
+        if nested:
             for graph in subgraphs(node):
                 visit_scope(facts, Scope(graph, scope.owner, scope.depth + 1), each, enter, prepare)
         if prepare is not None:
             prepare(node, scope)
-        facts.visit(node, opsets)
+        facts.visit(node, opsets, anew=nested)
         each(node, scope)
