@@ -101,8 +101,8 @@ def _product(op: Tape, a: _Term, b: _Term, needed: set[str]) -> _Term:
     if not inner:
         labels = [*both, *left, *right]
         return _Term(op.Mul(_moved(op, a, labels), _moved(op, b, labels)), labels)
-    first = _matrix(op, _moved(op, a, [*both, *left, *inner]), len(both), len(left))
-    second = _matrix(op, _moved(op, b, [*both, *inner, *right]), len(both), len(inner))
+    first = _matrix(op, _moved(op, a, [*both, *left, *inner]), *map(len, (both, left, inner)))
+    second = _matrix(op, _moved(op, b, [*both, *inner, *right]), *map(len, (both, inner, right)))
     result = op.MatMul(first, second)
     labels = [*both, *left, *right]
     if len(left) == len(right) == 1:
@@ -113,10 +113,10 @@ def _product(op: Tape, a: _Term, b: _Term, needed: set[str]) -> _Term:
     return _Term(op.Reshape(result, op.Concat(lead, *sizes, axis=0)), labels)
 
 
-def _matrix(op: Tape, value: ir.Value, batch: int, rows: int) -> ir.Value:
-    """Record a value as matrices: the axes after the batch in two groups, `rows` in the first."""
-    total = rank(value)
-    if rows == 1 and total == batch + 2:
+def _matrix(op: Tape, value: ir.Value, batch: int, rows: int, columns: int) -> ir.Value:
+    """Record a value as matrices: the axes after the batch in two groups, each made one."""
+    total = batch + rows + columns
+    if rows == columns == 1:
         return value
     shape = op.Shape(value)
 

@@ -4,55 +4,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from onnx.reference import ReferenceEvaluator
 
 from vlmpass.ir_tools.errors import ModelError, Refused
 from vlmpass.passes.convert_opset import ConvertOpset
 
 from .opset_cases import attempts, differs
+from .opset_graphs import assert_same_after, build
 
 D = ir.DataType
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(3, 8)).astype(np.float32)
-
-
-def build(text: str, opset: int, **constants: tuple[object, ir.DataType]) -> ir.Model:
-    """Parse a graph and give it initializers of any element type."""
-    model = ir.from_onnx_text(
-        f'<ir_version: 13, opset_import: ["" : {opset}, "another" : 1]>\n{text}'
-    )
-    for name, (values, dtype) in constants.items():
-        tensor = ir.Tensor(np.asarray(values).astype(dtype.numpy()), dtype=dtype, name=name)
-        uses = [
-            (node, index)
-            for node in model.graph
-            for index, value in enumerate(node.inputs)
-            if value is not None and value.name == name
-        ]
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=tensor.shape)
-        value.const_value = tensor
-        model.graph.initializers[name] = value
-        for node, index in uses:
-            node.replace_input_with(index, value)
-    return model
-
-
-def assert_same_after(model: ir.Model, to: int, *feeds: np.ndarray) -> ir.Model:
-    """Convert and hold the outputs against those of the source, exactly."""
-    before = ir.to_proto(model)
-    onnx.checker.check_model(before, full_check=True)
-    names = [value.name for value in model.graph.inputs]
-    expected = ReferenceEvaluator(before).run(None, dict(zip(names, feeds, strict=True)))
-    ConvertOpset(to=to).run(model)
-    after = ir.to_proto(model)
-    onnx.checker.check_model(after, full_check=True)
-    tried = list(attempts(after, feeds))
-    results = [each for each in tried if not isinstance(each, Exception)]
-    assert results, tried
-    for result in results:
-        for one, other in zip(expected, result, strict=True):
-            assert differs(one, other, 1e-6, 1e-6, values=True) == ""
-    return model
 
 
 DEQUANTIZED = """agraph (float[3,8] x) => (float[3,6] y) {
@@ -225,38 +186,6 @@ def test_lowest_does_not_widen():
     assert model.graph.initializers["w"].dtype == D.INT4
 
 
-def bits_of(source: np.dtype) -> np.ndarray:
-    """Return integers that are the bits of every kind of float."""
-    info = np.iinfo(source)
-    if info.bits == 16:
-        return np.arange(info.min, info.max + 1).astype(source)
-    kind = np.dtype(f"f{info.bits // 8}")
-    ends = [0, -0.0, 1, -1, np.inf, -np.inf, np.nan, np.finfo(kind).max, np.finfo(kind).tiny]
-    ends += [np.finfo(kind).smallest_subnormal, -np.finfo(kind).tiny / 2]
-    some = RANDOM.integers(info.min, info.max, 200, dtype=source, endpoint=True)
-    return np.concatenate([np.array(ends, kind).view(source), some])
-
-
-@pytest.mark.parametrize("to", [25, 13, 10])
-@pytest.mark.parametrize(
-    ("source", "kind"),
-    [("int32", "float"), ("uint32", "float"), ("int64", "double"), ("int16", "float16")],
-)
-def test_bits_are_read_as_floats(source, kind, to):
-    bits, dtype = bits_of(np.dtype(source)), D[kind.upper()]
-    count = len(bits)
-    head = f"agraph ({source}[{count}] x) => ({kind}[{count}] y)"
-    model = build(f"{head} {{ y = BitCast <to={dtype.value}> (x) }}", 26)
-    ConvertOpset(to=to).run(model)
-    expected = bits.view(dtype.numpy())
-    regular = ~np.isnan(expected)
-    results = [r for r in attempts(ir.to_proto(model), [bits]) if not isinstance(r, Exception)]
-    assert results
-    for (result,) in results:
-        np.testing.assert_array_equal(result, expected)
-        np.testing.assert_array_equal(np.signbit(result)[regular], np.signbit(expected)[regular])
-
-
 @pytest.mark.parametrize("to", [18, 13, 11])
 @pytest.mark.parametrize(
     ("one", "other"), [((2, 3), (3,)), ((), (4,)), ((3, 1), (2,)), ((0,), (1,))]
@@ -373,46 +302,3 @@ def test_a_model_of_an_unknown_opset_is_left_as_it_is():
     with pytest.raises(ModelError, match="imports opset 99"):
         ConvertOpset(to=13).run(model)
     assert model.graph.initializers["w"].dtype == D.INT4
-
-
-WRAPPING = ["Add", "Sub", "Mul", "Max", "Min", "Less", "Equal"]
-NARROW = ["int8", "uint8", "int16", "uint16", "uint32", "int64"]
-
-
-@pytest.mark.parametrize("operator", [*WRAPPING, "Clip", "Relu", "Abs"])
-@pytest.mark.parametrize("kind", NARROW)
-def test_integers_wrap_as_they_did(operator, kind):
-    info = np.iinfo(kind)
-    some = RANDOM.integers(info.min, info.max, 20, dtype=kind, endpoint=True)
-    a = np.concatenate([np.array([info.min, info.max, 0, 1], kind), some])
-    b = RANDOM.permutation(a)
-    if operator in WRAPPING:
-        result = "bool" if operator in ("Less", "Equal") else kind
-        text = f"({kind}[24] a, {kind}[24] b) => ({result}[24] y) {{ y = {operator}(a, b) }}"
-        model, feeds = build(f"agraph {text}", 21), [a, b]
-    else:
-        inner = "Clip(a, l, h)" if operator == "Clip" else f"{operator}(a)"
-        text = f"agraph ({kind}[24] a) => ({kind}[24] y) {{ y = {inner} }}"
-        constants = {"l": (3, D[kind.upper()]), "h": (99, D[kind.upper()])}
-        if operator == "Relu" and kind.startswith("u"):
-            pytest.skip("Relu is of signed types")
-        model, feeds = build(text, 21, **constants if operator == "Clip" else {}), [a]
-    with np.errstate(all="ignore"):
-        assert_same_after(model.clone(), 13, *feeds)
-        assert_same_after(model, 11, *feeds)
-
-
-@pytest.mark.parametrize("to", [8, 7])
-@pytest.mark.parametrize("operator", ["Less", "Greater"])
-def test_long_integers_are_compared_by_their_halves(operator, to):
-    info = np.iinfo(np.int64)
-    ends = [info.min, info.min + 1, info.max, info.max - 1, 0, 1, -1, 2**32, -(2**32)]
-    ends += [2**32 - 1, 1 - 2**32, 2**53, 2**53 + 1, -(2**53) - 1]
-    a = np.array(ends, np.int64)
-    count = len(a)
-    model = build(
-        f"agraph (int64[{count},1] a, int64[{count}] b) => (bool[{count},{count}] y)"
-        f" {{ y = {operator}(a, b) }}",
-        13,
-    )
-    assert_same_after(model, to, a[:, None], a)

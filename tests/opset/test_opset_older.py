@@ -222,6 +222,13 @@ CASES = [
         ((F, (2, 3, 4)), (F, (2, 4, 2))),
     ),
     Older(
+        "einsum with an operand of fewer axes",
+        12,
+        'y = Einsum <equation = "bhwc,hkc->bhwk"> (x, w)',
+        ((F, (2, 3, 2, 4)), (F, (3, 5, 4))),
+        ranks=(4,),
+    ),
+    Older(
         "depth to space",
         11,
         'y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)',
