@@ -176,15 +176,17 @@ class Intent:
         """Return the pipeline that brings a model there.
 
         Packed weights come first, while they are as exported, and fusion last, when the opset has
-        all it will have.
+        all it will have. Constants are folded in the wider type, before or after it comes.
         """
         parts = []
         if self.quant is not None:
             parts.append(f"infer,quant-linear{{to={self.quant}}}")
+        if self.dtype == "float32":
+            parts.append(self._dtype_part(self.dtype))
         if self.simplify:
             parts.append(SIMPLIFY)
-        if self.dtype is not None:
-            parts.append(self._dtype_part(self.dtype))
+        if self.dtype not in (None, "float32"):
+            parts.append(self._dtype_part(str(self.dtype)))
         parts += self._opset_parts(model)
         if self.fuse is not None:
             parts.append(f"infer,fuse{{emit={self.fuse}}}")

@@ -96,3 +96,16 @@ def test_convert_reports_what_was_lost(capsys, tmp_path):
     assert "note      3 values of 1 weight are too small and become 0: w" in shown.out
     assert command([*given, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["notes"]) == 3
+
+
+def test_convert_folds_constants_in_the_wider_type():
+    """A product of two bfloat16 numbers has 16 bits, and bfloat16 has room for 8 of them."""
+    model = parse(
+        """g (bfloat16[2] x) => (bfloat16[2] y) <bfloat16 a = {b(1.0078125)}> {
+        b = Add(a, a) c = Mul(a, b) y = Mul(x, c) }"""
+    )
+    result = Pipeline(dtype="float32", simplify=True).run(model).model
+    check(result)
+    assert [node.op_type for node in result.graph] == ["Mul"]
+    (held,) = result.graph.initializers.values()
+    assert held.const_value.numpy() == np.float32(2 * 1.0078125**2)
