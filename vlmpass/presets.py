@@ -47,8 +47,8 @@ QUANT = ("matmul-nbits", "dequantize-linear", "float")
 FUSE = ("standard", "ort")
 """Whose operators normalisations and activations can become."""
 
-
 _MANY = 50
+"""Of how many names a message no longer lists all."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Intent:
         """Return the pipeline that brings a model there.
 
         Packed weights come first, while they are as exported, and fusion last, when the opset has
-        all it will have. Constants are folded in the wider type, before or after it comes.
+        all it will have. Constants are folded before types narrow, and after they widen.
         """
         parts = []
         if self.quant is not None:

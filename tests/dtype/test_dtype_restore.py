@@ -269,3 +269,23 @@ def test_a_wrong_number_is_found_in_a_restored_model(tmp_path: Path) -> None:
             scaled = value.const_value.numpy() * np.float32(1.003)
             value.const_value = ir.tensor(scaled, name=value.name)
     assert not verify(source, model, restore=restore).ok
+
+
+def test_a_number_restored_wrongly_on_both_sides_is_found() -> None:
+    source = parse(scaled(brain(8**-0.5)))
+    result = unified(scaled(brain(8**-0.5)))
+
+    def wrong(model: ir.Model) -> str:
+        for node in all_nodes(model):
+            if node.op_type == "Mul":
+                number = ir.Value(
+                    name="wrong", const_value=ir.tensor(np.float32(0.5), name="wrong")
+                )
+                number.shape, number.type = ir.Shape([]), ir.TensorType(ir.DataType.FLOAT)
+                model.graph.register_initializer(number)
+                node.replace_input_with(1, number)
+        return "wrong"
+
+    assert verify(source, result, restore=restore).ok
+    result.metadata_props["vlmpass.restored"] = wrong(result)
+    assert not verify(source, result, restore=wrong).ok
