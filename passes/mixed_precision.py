@@ -6,6 +6,7 @@ guess.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from vlmpass.passes.base import OptionError, Pass
 
 __all__ = ["MixedPrecision"]
 
+_LOG = logging.getLogger(__name__)
 _FLOAT = ir.DataType.FLOAT
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _SEEDS = 2
@@ -79,7 +81,8 @@ class MixedPrecision(Pass):
     def run(self, model: ir.Model) -> bool:
         """Convert in place."""
         half, request = _HALVES[self.to], f"{self.name} to {self.to}"
-        wide = set(_HALVES.values()) if self._narrow_seeds(model) else {*_HALVES.values()} - {half}
+        wide = {ir.DataType.DOUBLE, *_HALVES.values()}
+        wide -= set() if self._narrow_seeds(model) else {half}
         widening = dict.fromkeys(sorted(wide, key=int), _FLOAT)
         changed = retype(model, widening, request=request, keep_io=self.keep_io)
         kept = self._chosen(model)
@@ -89,7 +92,10 @@ class MixedPrecision(Pass):
             kept |= masks_of_islands(model, kept)
         kept |= dict(_unfit(model, kept, half))
         changed |= retype(model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io)
-        return _wide_softmax(model) or changed
+        changed |= _wide_softmax(model)
+        if not changed:
+            _LOG.warning("%s: nothing to convert", request)
+        return changed
 
     def _sensitive(self) -> dict[tuple[str, str], str]:
         found = {key: why for key, why in SENSITIVE.items() if key[1] not in self.narrow_ops}

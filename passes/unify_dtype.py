@@ -38,8 +38,9 @@ class UnifyDtype(Pass):
     to: Literal["float32", "float16", "bfloat16"] = "float32"
     """The type that takes their place."""
 
-    from_: tuple[_Name, ...] = ("bfloat16", "float16")
-    """The types that give way; `to` itself may be among them and is left out."""
+    from_: tuple[_Name, ...] = ("bfloat16", "float16", "float64")
+    """The types that give way; `to` itself may be among them and is left out. Integers computed in
+    float64 stay there."""
 
     keep_io: bool = False
     """Whether the graph's inputs and outputs keep their types, with Casts at the border."""
@@ -72,6 +73,8 @@ class UnifyDtype(Pass):
         changed = retype(model, mapping, request=request, kept=kept, keep_io=self.keep_io)
         if self.restore_constants and self.to == "float32" and not self.keep_rounding:
             changed |= _restore(model)
+        if not changed:
+            _LOG.warning("%s: nothing to convert", request)
         return changed
 
     def _mapping(self) -> dict[ir.DataType, ir.DataType]:

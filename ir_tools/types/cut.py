@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 __all__ = ["FORBIDDEN", "Offer", "minimize"]
 
-FORBIDDEN = 1 << 50
+FORBIDDEN = 1 << 90
 """A cost that no sum of others reaches."""
 
 

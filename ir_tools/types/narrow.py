@@ -30,6 +30,7 @@ _NAMED = 5
 _INSPECTED_BYTES = 1 << 24
 MASK = 1e9
 """The least size of a finite number that means "as good as minus infinity"."""
+_REMEDIES = {ir.DataType.FLOAT: "leave float64 out of what gives way: unify-dtype{from=...}"}
 _REMEDY = "keep its users in float32 with mixed-precision"
 
 
@@ -95,7 +96,7 @@ class Narrowing:
         if beyond.any() and np.abs(array[beyond]).min() < MASK:
             worst = array[beyond][np.argmax(np.abs(array[beyond]))]
             problem = f"holds {worst:g}, and {dtype.name.lower()} ends at {limit:g}"
-            self.refusals.append(Refusal(where, problem, _REMEDY))
+            self.refusals.append(Refusal(where, problem, _REMEDIES.get(dtype, _REMEDY)))
         self._note_zeros(array, finite & (array != 0) & (np.abs(array) <= tiny / 2), dtype, where)
         if not bound and not beyond.any() and _is_mask(array[finite], limit):
             beyond = finite & (array != 0)
@@ -118,7 +119,7 @@ class Narrowing:
             return
         if array.size == 1:
             problem = f"is {array.reshape(-1)[0]:g} and would become zero in {dtype.name.lower()}"
-            self.refusals.append(Refusal(where, problem, _REMEDY))
+            self.refusals.append(Refusal(where, problem, _REMEDIES.get(dtype, _REMEDY)))
         else:
             self.flushed.append(where)
 

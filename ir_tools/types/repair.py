@@ -2,7 +2,8 @@
 
 Every open group of types (`groups`) gets the label of least total cost (`cut`): a Cast node costs
 most, one of a scalar less than one of a tensor and one off the critical path less than one on it;
-constants are cast offline for next to nothing; preferences decide between equals.
+constants are cast offline for next to nothing where no bit of them is lost, and last of all where
+one is; preferences decide between equals.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = ["repair"]
 
+_ROUNDED = 1 << 60  # more than the Casts of any model, far less than what is forbidden
 _CAST = 1_000_000_000
 _SCALAR_CAST = 900_000_000
 _ON_PATH = 1_000_000
@@ -104,6 +106,24 @@ class _Problem:
             more = [tensor(ir.DataType.INT64)]  # positions, computed in floats by the exporter
         return found or more[:1]
 
+    def _hand_down(self, admitted: list[list[str]]) -> None:
+        """Let every group take the floats that what it takes may become, where it admits them."""
+        growing = True
+        while growing:
+            growing = False
+            for group, texts in zip(self.groups.open, admitted, strict=True):
+                owners = {self.groups.owner.get(slot.value) for slot in group.slots} - {None}
+                above = {text for owner in owners if owner is not None for text in admitted[owner]}
+                new = [
+                    text
+                    for text in sorted(above - set(texts))
+                    if (group.allowed is None or text in group.allowed)
+                    and (dtype := dtype_of(text)) is not None
+                    and dtype.is_floating_point()
+                ]
+                texts += new if texts else []
+                growing |= bool(new and texts)
+
     def cost(self, group: Group, text: str) -> int:
         """Return what a label costs a group by itself."""
         dtype = dtype_of(text)
@@ -119,6 +139,9 @@ class _Problem:
                 total += _PREFERENCE
         if group.attribute is not None and self.typing.text_of(group.values[0]) != text:
             total += _DECLARED // 2
+            fill = group.node.attributes[group.attribute]
+            if fill.type == ir.AttributeType.TENSOR and not _keeps_bits(fill.as_tensor(), dtype):
+                total += _ROUNDED
         return total
 
     def _constant(self, value: ir.Value, dtype: ir.DataType) -> int:
@@ -128,6 +151,8 @@ class _Problem:
             return 0
         if held.size <= _LOOKED_AT and not _fits(held, dtype):
             return FORBIDDEN
+        if dtype != self.prefer and not _keeps_bits(held, dtype):
+            return _ROUNDED
         if self.prefer is None and len(held.shape) > 1 and held.size > 1:
             return _MATRIX
         return _WEIGHT
@@ -161,9 +186,11 @@ class _Problem:
 
     def solve(self) -> list[str] | None:
         """Return a label for every open group, or None where a group admits none."""
+        admitted = [self.candidates(group) for group in self.groups.open]
+        self._hand_down(admitted)
         costs = [
-            {text: self.cost(group, text) for text in self.candidates(group)}
-            for group in self.groups.open
+            {text: self.cost(group, text) for text in texts}
+            for group, texts in zip(self.groups.open, admitted, strict=True)
         ]
         if not all(costs):
             return None
@@ -183,6 +210,18 @@ def _fits(held: ir.TensorProtocol, dtype: ir.DataType) -> bool:
     if held.dtype.is_floating_point():
         return False
     return bool(array.size == 0 or (array.min() >= dtype.min and array.max() <= dtype.max))
+
+
+def _keeps_bits(held: ir.TensorProtocol, dtype: ir.DataType) -> bool:
+    """Whether a constant is known to be the same number in another type, by type or by value."""
+    if holds_all(dtype, held.dtype):
+        return True
+    if held.size > _LOOKED_AT or not held.dtype.is_floating_point():
+        return not held.dtype.is_floating_point()
+    array = held.numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        back = array.astype(dtype.numpy()).astype(array.dtype)
+    return bool(np.array_equal(array.astype(np.float64), back.astype(np.float64), equal_nan=True))
 
 
 class _Repair:
@@ -229,6 +268,8 @@ class _Repair:
         have = self._have(slot.value)
         if have is None or have == text or dtype_of(have) is None or dtype_of(text) is None:
             return False
+        if slot.node is not None and (slot.node.domain, slot.node.op_type) == ("", "Cast"):
+            return False  # it takes any type, and would otherwise be served by itself
         held = constant_tensor(slot.value)
         reason = self._reason(slot, text, group)
         if held is not None and slot.node is not None:
