@@ -7,7 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["hand_back", "peak_rss", "rss"]
+__all__ = ["hand_back", "peak_rss", "physical_memory", "private_bytes", "rss"]
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def hand_back() -> None:
@@ -28,6 +30,29 @@ def rss() -> int:
     if sys.platform == "win32":
         return _windows()[1]
     return _darwin()
+
+
+def private_bytes() -> int:
+    """Return the bytes of private memory that this process has reserved, touched or not.
+
+    Source: VmData of /proc/self/status, which is what RLIMIT_DATA bounds; Linux alone.
+    """
+    return _linux("VmData:")
+
+
+def physical_memory() -> int:
+    """Return the bytes of memory that this machine has, or that this process's container may use.
+
+    Source: sysconf on Linux and macOS, with the control group's memory.max; GlobalMemoryStatusEx
+    on Windows.
+    """
+    if sys.platform == "win32":
+        return _windows_total()
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(total, int(_CGROUP.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # no control groups, or no limit ("max")
+        return total
 
 
 def peak_rss() -> int:
@@ -83,3 +108,20 @@ def _windows() -> tuple[int, int]:
     if not kernel.K32GetProcessMemoryInfo(process, ctypes.byref(counters), counters.cb):
         raise OSError("GetProcessMemoryInfo failed")
     return counters.PeakWorkingSetSize, counters.WorkingSetSize
+
+
+def _windows_total() -> int:
+    class Status(ctypes.Structure):  # MEMORYSTATUSEX
+        _fields_ = [
+            ("length", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            ("total", ctypes.c_uint64),
+            ("others", ctypes.c_uint64 * 6),
+        ]
+
+    status = Status()
+    status.length = ctypes.sizeof(status)
+    kernel: ctypes.CDLL = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]
+    if not kernel.GlobalMemoryStatusEx(ctypes.byref(status)):
+        raise OSError("GlobalMemoryStatusEx failed")
+    return int(status.total)

@@ -18,6 +18,7 @@ __all__ = [
     "scopes",
     "subgraphs",
     "tensor_slots",
+    "weight_bytes",
 ]
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -182,6 +183,11 @@ def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
         for node in scope.graph:
             for attribute in list(node.attributes.values()):
                 yield from _attribute_slots(scope, node, attribute)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Return the bytes of every tensor of the model; none is read."""
+    return sum(slot.tensor.nbytes for slot in tensor_slots(model))
 
 
 def needed_among(values: Iterable[ir.Value | None], nodes: Collection[ir.Node]) -> set[ir.Node]:

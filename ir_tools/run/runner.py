@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
-import subprocess
-import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.run.stage import stage
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
+from vlmpass.ir_tools.run.stage import Staged, stage
+from vlmpass.ir_tools.walk import weight_bytes
+from vlmpass.ir_tools.worker.child import Child, Died
+from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
 __all__ = ["OPTIMIZATIONS", "AnyRunner", "Backend", "Optimization", "RunError", "Runner"]
@@ -32,18 +32,32 @@ _LIMITS = ("NOT_IMPLEMENTED", "till opset", "Unsupported model IR version")
 _NAMES = {"onnxruntime": "ONNX Runtime", "reference": "the reference evaluator"}
 
 
+_VERBS = {
+    "load": "does not load the model",
+    "run": "does not run the model",
+    "crash": "crashed on the model",
+    "memory": "was stopped on the model",
+    "time": "was stopped on the model",
+}
+
+_REMEDIES = {
+    "memory": "--memory allows more, such as --memory 16GB",
+    "time": "--verify-time allows more, in seconds",
+}
+
+
 class RunError(VerifyError):
-    """A runtime would not load or run a model, or died on it.
+    """A runtime would not load or run a model, died on it, or took more than it may.
 
     Args:
-        stage: ``load``, ``run`` or ``crash``.
+        stage: ``load``, ``run``, ``crash``, ``memory`` or ``time``.
         backend: Which runtime.
         reason: What it said.
     """
 
     def __init__(self, stage: str, backend: Backend, reason: str) -> None:
-        verb = {"load": "does not load", "run": "does not run", "crash": "crashed on"}[stage]
-        super().__init__(f"{_NAMES[backend]} {verb} the model: {reason}")
+        remedy = _REMEDIES.get(stage, "")
+        super().__init__(f"{_NAMES[backend]} {_VERBS[stage]}: {reason}", remedy=remedy)
         self.stage = stage
         self.backend = backend
         self.reason = reason
@@ -52,6 +66,11 @@ class RunError(VerifyError):
     def is_limit(self) -> bool:
         """Whether the runtime lacks a kernel or a version, rather than the model being wrong."""
         return any(text in self.reason for text in _LIMITS)
+
+    @property
+    def is_stop(self) -> bool:
+        """Whether it was stopped, which says nothing about the model."""
+        return self.stage in ("memory", "time")
 
 
 _Self = TypeVar("_Self", bound="AnyRunner")
@@ -97,6 +116,8 @@ class Runner(AnyRunner):
         optimization: ONNX Runtime's graph optimisation level.
         reuse_memory: Whether intermediate results share memory. ONNX Runtime plans that in time
             quadratic in the nodes: a minute at 15 000.
+        prepack: Whether ONNX Runtime may lay weights out anew for speed, in memory of its own.
+        allowance: What loading and running it may take.
 
     Raises:
         VerifyError: If onnxruntime is asked for and not installed, or the model is too large for
@@ -111,32 +132,42 @@ class Runner(AnyRunner):
         backend: Backend = "onnxruntime",
         optimization: Optimization = "basic",
         reuse_memory: bool = True,
+        prepack: bool = True,
+        allowance: Allowance = UNBOUNDED,
     ) -> None:
         if backend == "onnxruntime":
             require_onnxruntime()
         self.backend = backend
         self.peak_rss = 0
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="vlmpass-run-", ignore_cleanup_errors=True
-        )
+        self._allowance = allowance
+        self._folder = WorkFolder()
         self._runs = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._child: Child | None = None
         try:
-            folder = Path(self._folder.name)
-            files: dict[str, str] = {}
-            if isinstance(source, ir.Model):
-                limit = _REFERENCE_LIMIT if backend == "reference" else None
-                path, files = stage(source, folder, inline_limit=limit)
-            else:
-                path = os.fspath(source)
-            self._log = (folder / "stderr").open("w+b")
-            self._start()
-            request = {"do": "open", "model": path, "files": files, "backend": backend}
-            options = {"optimization": optimization, "reuse_memory": reuse_memory}
+            staged = self._stage(source)
+            self._child = Child(self._folder.path / "stderr")
+            request = {"do": "open", "model": staged.path, "files": staged.files}
+            memory = allowance.memory
+            options = {
+                "backend": backend,
+                "optimization": optimization,
+                "reuse_memory": reuse_memory,
+                "prepack": prepack,
+                "fold": None,
+                # Maps of data files count as memory although nothing is held of them.
+                "memory": None if memory is None else memory + staged.nbytes,
+            }
             self._ask("load", {**request, **options})
         except BaseException:
             self.close()
             raise
+
+    def _stage(self, source: str | os.PathLike[str] | ir.Model) -> Staged:
+        if isinstance(source, ir.Model):
+            limit = _REFERENCE_LIMIT if self.backend == "reference" else None
+            return stage(source, self._folder.path, inline_limit=limit)
+        bounded = self._allowance.memory is not None
+        return Staged(os.fspath(source), {}, weight_bytes(load(source)) if bounded else 0)
 
     def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
         """Return the outputs by name.
@@ -150,7 +181,7 @@ class Runner(AnyRunner):
         Raises:
             RunError: If the runtime refuses these inputs or dies on them.
         """
-        folder = Path(self._folder.name)
+        folder = self._folder.path
         fed, made = folder / "inputs", folder / f"outputs.{self._runs}"
         self._runs += 1
         request = {"do": "run", "inputs": str(fed), "outputs": str(made)}
@@ -160,56 +191,38 @@ class Runner(AnyRunner):
 
     def stop(self) -> None:
         """End the process; what `run` returned stays readable."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-            self._log.close()
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
 
     def close(self) -> None:
         """End the process and remove the temporary files, the outputs among them."""
         self.stop()
-        self._folder.cleanup()
-
-    def _start(self) -> None:
-        # The child finds modules exactly where this process does.
-        program = (
-            f"import sys; sys.path[:] = {sys.path!r};"
-            " from vlmpass.ir_tools.worker.serve import main; main()"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            encoding="utf-8",
-        )
+        self._folder.remove()
 
     def _ask(self, stage: str, request: Mapping[str, object]) -> dict[str, Any]:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
+        assert self._child is not None
+        memory = self._allowance.memory
         try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise RunError("crash", self.backend, self._epitaph(process))
-        answer: dict[str, Any] = json.loads(line)
-        if not answer["ok"]:
-            raise RunError(stage, self.backend, _first_line(answer["error"]))
-        return answer
+            answer = self._child.ask(request, self._allowance.seconds())
+        except Died as error:
+            if error.late:
+                raise RunError("time", self.backend, "it took longer than it may") from None
+            if error.memory and memory is not None:
+                raise out_of_memory(self.backend, memory) from None
+            raise RunError("crash", self.backend, error.how) from None
+        if answer["ok"]:
+            return answer
+        if answer["memory"] and memory is not None:
+            raise out_of_memory(self.backend, memory)
+        raise RunError(stage, self.backend, _first_line(answer["error"]))
 
-    def _epitaph(self, process: subprocess.Popen[str]) -> str:
-        code = process.wait()
-        self._log.seek(0)
-        last = self._log.read().decode(errors="replace").strip().splitlines()[-1:]
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return " ".join([f"it ended with {how}", *last])
+
+def out_of_memory(backend: Backend, memory: int) -> RunError:
+    """Return the error of a runtime that wanted more memory than it may take."""
+    return RunError(
+        "memory", backend, f"it needs more than {memory / 1e9:.1f} GB beside its weights"
+    )
 
 
 def _first_line(text: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import excerpt
+from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, Runner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, segments
 from vlmpass.ir_tools.types.typing import solve
@@ -63,6 +64,7 @@ class SegmentRunner(AnyRunner):
         model: Its external weights are `StoredWeight` or lazy.
         budget: Bytes of weights in one piece.
         optimization: ONNX Runtime's graph optimisation level.
+        allowance: What loading and running one piece may take, and when all must be done.
 
     Raises:
         VerifyError: The graph is not in topological order.
@@ -74,8 +76,10 @@ class SegmentRunner(AnyRunner):
         *,
         budget: int = SEGMENT_BYTES,
         optimization: Optimization = "basic",
+        allowance: Allowance = UNBOUNDED,
     ) -> None:
         self.peak_rss = 0
+        self._allowance = allowance
         self._model = model
         self._optimization = optimization
         self._typing = solve(model)
@@ -131,7 +135,10 @@ class SegmentRunner(AnyRunner):
             watch.prepare(piece)
         if not piece.graph.outputs:
             return  # nothing that counts is computed here
-        runner = Runner(piece, optimization=self._optimization)
+        # Each piece runs a few times at most: laying weights out anew costs more than it saves.
+        runner = Runner(
+            piece, optimization=self._optimization, prepack=False, allowance=self._allowance
+        )
         self._runners.append(runner)
         for each in held:
             takes = [str(value.name) for value in segment.inputs]

@@ -11,16 +11,17 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
-from vlmpass.ir_tools.walk import all_nodes, tensor_slots
+from vlmpass.ir_tools.walk import all_nodes, weight_bytes
 
 __all__ = ["ONE_SESSION", "ROUNDING", "Side", "cast_to", "computed_in", "rounds"]
 
-ONE_SESSION = 2_000_000_000
+ONE_SESSION = 512_000_000
 """Bytes of weights above which a model is run in segments."""
 
 # Operators that only move, store or convert numbers: their types say nothing about arithmetic.
@@ -73,6 +74,7 @@ class Side:
             model in memory.
         widened: The types that are computed in float32 instead.
         emulated: The type whose every value is rounded, computed in float32; None for none.
+        allowance: What running it may take.
         how: How it came to be run; empty before `open`.
         refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
     """
@@ -81,6 +83,7 @@ class Side:
     path: str | os.PathLike[str] | None = None
     widened: frozenset[ir.DataType] = frozenset()
     emulated: ir.DataType | None = None
+    allowance: Allowance = UNBOUNDED
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
 
@@ -92,12 +95,15 @@ class Side:
 
         Raises:
             VerifyError: If neither loads it, with both reasons.
+            RunError: If it takes more than it may.
         """
         reasons: list[str] = []
         for how, start in self._ways(optimization):
             try:
                 runner = start()
             except RunError as error:
+                if error.is_stop:
+                    raise  # another way would take as much
                 reasons.append(str(error))
                 if self.refused is None and error.backend == "onnxruntime":
                     self.refused = error
@@ -150,13 +156,18 @@ class Side:
         few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES
 
         def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
-            return Runner(source, optimization=optimization, reuse_memory=few)
+            return Runner(
+                source, optimization=optimization, reuse_memory=few, allowance=self.allowance
+            )
 
         how, path = f"ONNX Runtime{self._arithmetic()}", self.path
-        if sum(slot.tensor.nbytes for slot in tensor_slots(self.model)) > ONE_SESSION:
+        if weight_bytes(self.model) > ONE_SESSION:
             changed = self.widened or self.emulated is not None
             large = self.twin if changed else self.model
-            yield f"{how}, in segments", lambda: SegmentRunner(large, optimization=optimization)
+            yield (
+                f"{how}, in segments",
+                lambda: SegmentRunner(large, optimization=optimization, allowance=self.allowance),
+            )
             return
         if self.widened or self.emulated is not None:
             yield how, lambda: start(self.twin)
@@ -168,12 +179,15 @@ class Side:
             # Staged, a model also runs whose data files are links, as in the Hugging Face cache.
             yield how, lambda: start(self.model)
         if self.emulated is None:
-            yield "the reference evaluator", lambda: Runner(self.model, backend="reference")
+            yield "the reference evaluator", self._evaluator
 
     def _loaded(self, start: Callable[[ir.Model], Runner]) -> Runner:
         """Return the evaluator's runner of a model, once ONNX Runtime has loaded it."""
         start(self.model).close()
-        return Runner(self.model, backend="reference")
+        return self._evaluator()
+
+    def _evaluator(self) -> Runner:
+        return Runner(self.model, backend="reference", allowance=self.allowance)
 
     def _is_packed(self) -> bool:
         """Say whether values go in or out that ONNX Runtime's Python interface does not take."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,11 +13,26 @@ from vlmpass.ir_tools.skeleton import inline, skeleton
 from vlmpass.ir_tools.walk import scopes
 from vlmpass.ir_tools.weights import as_weight, file_range
 
-__all__ = ["stage"]
+__all__ = ["Staged", "stage"]
 
 _SMALL = 1024
 _COMPUTED = "computed"
 _ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A model as a file.
+
+    Attributes:
+        path: The file.
+        files: The real path of each data file by the name that the model refers to it by.
+        nbytes: Bytes of the tensors that lie in data files.
+    """
+
+    path: str
+    files: Mapping[str, str]
+    nbytes: int
 
 
 class _Stager:
@@ -24,6 +41,7 @@ class _Stager:
     def __init__(self, model: ir.Model, folder: Path, inline_limit: int | None) -> None:
         self._in_functions = _in_functions(model)
         self.files: dict[str, str] = {}
+        self.nbytes = 0
         self._aliases: dict[str, str] = {}
         self._folder = folder
         self._inline_limit = inline_limit
@@ -50,6 +68,7 @@ class _Stager:
     def _refer(self, tensor: ir.TensorProtocol, path: str, offset: int) -> ir.TensorProtocol:
         alias = self._aliases.setdefault(path, f"file{len(self._aliases)}")
         self.files[alias] = path
+        self.nbytes += tensor.nbytes
         return ir.ExternalTensor(
             alias,
             offset,
@@ -85,9 +104,7 @@ def _in_functions(model: ir.Model) -> set[int]:
     return {id(each.value) for each in attributes if each.type == ir.AttributeType.TENSOR}
 
 
-def stage(
-    model: ir.Model, folder: Path, *, inline_limit: int | None = None
-) -> tuple[str, dict[str, str]]:
+def stage(model: ir.Model, folder: Path, *, inline_limit: int | None = None) -> Staged:
     """Write a model so that a runtime can open it.
 
     Args:
@@ -96,13 +113,10 @@ def stage(
         inline_limit: Put all tensors into the file, up to this many bytes, instead of referring
             to them.
 
-    Returns:
-        The file's path, and the real path of each data file by the name the model refers to it by.
-
     Raises:
         VerifyError: If the tensors to be put into the file are larger than the limit.
     """
     stager = _Stager(model, folder, inline_limit)
     path = folder / "model.onnx"
     path.write_bytes(skeleton(model, stager.stand_in).SerializeToString())
-    return str(path), stager.files
+    return Staged(str(path), stager.files, stager.nbytes)

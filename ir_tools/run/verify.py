@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for
 from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.inputs import InputPlan
@@ -85,6 +86,7 @@ def verify(
     as_is: bool = False,
     emulated: ir.DataType | None = None,
     restore: Callable[[ir.Model], str] | None = None,
+    allowance: Allowance | None = None,
 ) -> Verification:
     """Run two models on the same inputs and compare their outputs.
 
@@ -110,15 +112,19 @@ def verify(
             hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
             CPU hides overflow, because it rounds only where it must.
         restore: Restores rounded numbers of a model that computes in float32, and tells which.
+        allowance: What running each model may take; by default `default_memory`, and no bound of
+            time.
 
     Raises:
+        RunError: If a model takes more than it may.
         VerifyError: If the first model cannot be run here, or on no input set, or the second has
             nothing of the emulated type.
         Refused: If the second is to be emulated and not well typed.
     """
+    bounds = Allowance(default_memory()) if allowance is None else allowance
 
     def comparison(restore: Callable[[ir.Model], str] | None) -> _Comparison:
-        sides = _side(expected), _side(actual)
+        sides = _side(expected, bounds), _side(actual, bounds)
         sides[1].emulated = emulated
         return _Comparison(*sides, optimization, seed, tolerance, as_is, restore)
 
@@ -130,10 +136,10 @@ def verify(
     return comparison(restore).run(inputs)
 
 
-def _side(source: Source) -> Side:
+def _side(source: Source, allowance: Allowance) -> Side:
     if isinstance(source, ir.Model):
-        return Side(source)
-    return Side(load(source), source)
+        return Side(source, allowance=allowance)
+    return Side(load(source), source, allowance=allowance)
 
 
 @dataclass
@@ -257,7 +263,7 @@ class _Comparison:
                 try:
                     made = runner.run(fed)
                 except RunError as error:
-                    if error.stage in ("load", "crash"):
+                    if error.stage in ("load", "crash", "time"):
                         raise
                     last = error
                     continue
@@ -267,6 +273,8 @@ class _Comparison:
                 found = True
                 yield best
         if not found:
+            if last is not None and last.is_stop:
+                raise last
             raise VerifyError(
                 "the reference model accepts none of the generated inputs"
                 + (f"; last: {last}" if last is not None else ""),
@@ -284,6 +292,8 @@ class _Comparison:
         try:
             b = stack.enter_context(self.b.open(self.optimization))
         except VerifyError as error:
+            if isinstance(error, RunError) and error.is_stop:
+                raise
             self.findings.append(str(error))
             return ()
         refused = self.b.refused
@@ -299,6 +309,8 @@ class _Comparison:
             try:
                 outputs = b.run(feed)
             except RunError as error:
+                if error.is_stop:
+                    raise
                 self.findings.append(f"{error} (the reference accepts the same inputs)")
                 break
             for difference in compare(made, outputs, tolerance=self.tolerance, at_least=bound):

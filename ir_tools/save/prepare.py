@@ -10,11 +10,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.save.collect import collect, name_of, source_of
 from vlmpass.ir_tools.save.forms import PROTOBUF_LIMIT, is_text, serialised
 from vlmpass.ir_tools.save.keep import Weights, choose_kept
 from vlmpass.ir_tools.save.layout import Layout, data_names
-from vlmpass.ir_tools.save.locks import locked_folder
 from vlmpass.ir_tools.save.pack import Block, NewFile
 from vlmpass.ir_tools.save.plan import Plan, check_sources, make_plan
 from vlmpass.ir_tools.save.proto import Skeleton, make_skeleton

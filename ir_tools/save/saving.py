@@ -13,12 +13,12 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
 from vlmpass.ir_tools.save.forms import parsed
 from vlmpass.ir_tools.save.keep import Weights
 from vlmpass.ir_tools.save.layout import Layout, layout_of
 from vlmpass.ir_tools.save.litter import record_litter
-from vlmpass.ir_tools.save.locks import locked_folder
 from vlmpass.ir_tools.save.prepare import Output, model_path, plan_output
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport

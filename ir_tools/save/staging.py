@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.locks import try_lock, wait_lock
 from vlmpass.ir_tools.save.litter import remove_litter
-from vlmpass.ir_tools.save.locks import try_lock, wait_lock
 from vlmpass.ir_tools.save.references import Folder
 
 __all__ = ["Staging", "is_staged", "remove_dead"]

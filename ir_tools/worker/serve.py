@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.worker.bounds import bound_memory, is_out_of_memory
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _ONNX_TYPES = {
 }
 _NUMBERS = {dtype: number for number, dtype in _ONNX_TYPES.items()}
 _FATAL_ONLY = 4
+_FOLD_LIMIT = "optimization.constant_folding_max_output_size_in_bytes"
 
 
 def _map_file(path: str) -> memoryview:
@@ -54,6 +56,10 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
     options.use_deterministic_compute = True
     options.enable_cpu_mem_arena = False
     options.enable_mem_reuse = request["reuse_memory"]
+    if not request["prepack"]:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if request["fold"] is not None:
+        options.add_session_config_entry(_FOLD_LIMIT, str(request["fold"]))
     options.inter_op_num_threads = 1
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = {
@@ -62,6 +68,8 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
         "extended": levels.ORT_ENABLE_EXTENDED,
         "all": levels.ORT_ENABLE_ALL,
     }[request["optimization"]]
+    if request["memory"] is not None:
+        bound_memory(request["memory"])
     # What is lent must live until the session is there.
     lent = _lend(options, request["files"], request["model"])
     session = onnxruntime.InferenceSession(
@@ -130,6 +138,8 @@ def _open_reference(request: Mapping[str, Any]) -> Engine:
     from onnx import inliner
     from onnx.reference import ReferenceEvaluator
 
+    if request["memory"] is not None:
+        bound_memory(request["memory"])
     # The evaluator wants functions defined before they are called; inlined, order is no question.
     model = inliner.inline_local_functions(onnx.load(request["model"]))
     evaluator = ReferenceEvaluator(model)
@@ -163,7 +173,8 @@ class _Server:
             manifest = pack(outputs, Path(request["outputs"]))
             return {"ok": True, "manifest": manifest, "peak_rss": peak_rss()}
         except Exception as error:  # noqa: BLE001 - for the parent to judge
-            return {"ok": False, "kind": type(error).__name__, "error": str(error)}
+            kind, said = type(error).__name__, str(error)
+            return {"ok": False, "memory": is_out_of_memory(f"{kind} {said}"), "error": said}
 
 
 def main() -> None:

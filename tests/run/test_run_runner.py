@@ -100,7 +100,7 @@ def test_a_refusal_at_run_leaves_the_runner_usable(tmp_path):
 
 def test_a_death_of_the_child_is_a_finding(tmp_path):
     with Runner(saved(mlp(ir.DataType.FLOAT), tmp_path / "m.onnx")) as runner:
-        runner._process.kill()
+        runner._child._process.kill()
         with pytest.raises(RunError, match="it ended with") as caught:
             runner.run({"x": np.ones((2, 16), np.float32)})
     assert caught.value.stage == "crash"
@@ -109,7 +109,7 @@ def test_a_death_of_the_child_is_a_finding(tmp_path):
 def test_outputs_stay_readable_after_stop_and_leave_no_files(tmp_path):
     model = mlp(ir.DataType.FLOAT)
     runner = Runner(model)
-    folder = runner._folder.name
+    folder = runner._folder.path
     outputs = runner.run(generate_inputs(model))
     runner.stop()
     assert np.isfinite(outputs["y"]).all()
