@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import constant_node, constant_value
+from vlmpass.ir_tools.edit import constant_node, constant_value, is_used
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.schemas import schema_of
@@ -37,7 +37,20 @@ def _attribute(name: str, value: object) -> ir.Attr | None:
         return ir.AttrInt64(name, int(value))
     if isinstance(value, np.floating):
         return ir.AttrFloat32(name, float(value))
+    if isinstance(value, (tuple, list)) and not value:
+        return ir.AttrInt64s(name, ())  # as empty lists are: axes, pads, sizes
     return ir.convenience.convert_attribute(name, value)  # type: ignore[arg-type]
+
+
+def _tensor(value: npt.ArrayLike, dtype: ir.DataType | None) -> ir.TensorProtocol:
+    """Return a tensor of numbers or strings; nothing at all is an empty list of integers."""
+    array = np.asarray(value)
+    if array.dtype.kind in "OSU":
+        texts = [each if isinstance(each, bytes) else str(each).encode() for each in array.flat]
+        return ir.StringTensor(texts, shape=ir.Shape(array.shape))
+    if dtype is None and array.size == 0 and not isinstance(value, np.ndarray):
+        dtype = ir.DataType.INT64
+    return ir.tensor(value, dtype=dtype)
 
 
 class Tape:
@@ -155,7 +168,7 @@ class Tape:
                 Python floats as float32.
             name: Last part of its name.
         """
-        tensor = value if isinstance(value, ir.TensorProtocol) else ir.tensor(value, dtype=dtype)
+        tensor = value if isinstance(value, ir.TensorProtocol) else _tensor(value, dtype)
         label = self.names.value(f"{self.hint}/{name}")
         tensor.name = label
         constant = constant_value(tensor, label)
@@ -231,6 +244,16 @@ def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, t
         old.replace_all_uses_with(new)
 
 
+def _drop_needless(tape: Tape, wanted: Sequence[ir.Value]) -> None:
+    """Take back nodes that only what is left out would have been computed by."""
+    makers = {value.producer() for value in wanted}
+    for node in reversed(list(tape.nodes)):
+        if node not in makers and not any(map(is_used, node.outputs)):
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+            tape.nodes.remove(node)
+
+
 def splice(
     tape: Tape,
     old_nodes: Sequence[ir.Node],
@@ -248,14 +271,17 @@ def splice(
             output of the tape, a constant of it, or any value already in the graph.
         in_function: Whether the graph is (in) a function's, so that constants become nodes.
 
-    Names of replaced values go to the new values where those are fresh; a graph output keeps its
+    An output that is left out has nothing standing for it. Names of replaced values go to the new values where those are fresh; a graph output keeps its
     name in any case. Metadata of the old nodes is merged into the new ones.
     """
     anchor = old_nodes[-1]
     graph = anchor.graph
     assert graph is not None
+    wanted = [(old, new) for old, new in replacements if old.name or is_used(old)]
+    if len(wanted) < len(replacements):
+        _drop_needless(tape, [new for _, new in wanted])
     graph.insert_before(anchor, tape.nodes)
-    for old, new in replacements:
+    for old, new in wanted:
         if old is not new:
             _take_over(graph, anchor, old, new, tape)
     _place_constants(tape, tape.nodes[0] if tape.nodes else anchor, graph, in_function)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.contents import elements_of, kind_of
-from vlmpass.ir_tools.edit import remove_dead, stand_in
+from vlmpass.ir_tools.edit import is_used, remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.determinism import Determinism
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.shapes import constant_of
@@ -115,19 +115,26 @@ class _Work:
 
     def replace(self, node: ir.Node, first: ir.Node) -> bool:
         """Let the outputs of the first node stand for those of a later one, if they can."""
-        pairs = list(zip(node.outputs, first.outputs, strict=True))
+        outputs = zip(node.outputs, first.outputs, strict=True)
+        pairs = [(old, new) for old, new in outputs if is_used(old) or new.name]
         for old, new in pairs:
-            if old.is_graph_output() and (first.graph is not node.graph or new.is_graph_output()):
+            apart = first.graph is not node.graph or new.is_graph_output()
+            if _must_be_named_as(old, new) and apart:
                 return False
         if not may_apply("cse", node.name or node.op_type):
             return True
         for old, new in pairs:
-            if old.is_graph_output():
+            if _must_be_named_as(old, new):
                 stand_in(old, new)
             else:
                 old.replace_all_uses_with(new)
         self.replaced.append(node)
         return True
+
+
+def _must_be_named_as(old: ir.Value, new: ir.Value) -> bool:
+    """Whether a stand-in takes the name: of a graph output, or as it was left out until now."""
+    return old.is_graph_output() or not new.name
 
 
 def _content(tensor: ir.TensorProtocol) -> Hashable:

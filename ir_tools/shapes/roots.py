@@ -48,5 +48,6 @@ def node_tensor(node: ir.Node) -> ir.TensorProtocol | None:
         if name == "value_string":
             return ir.StringTensor([attribute.as_string().encode()], shape=ir.Shape([]))
         if name == "value_strings":
-            return ir.StringTensor([text.encode() for text in attribute.as_strings()])
+            texts = [text.encode() for text in attribute.as_strings()]
+            return ir.StringTensor(texts, shape=ir.Shape([len(texts)]))
     return None

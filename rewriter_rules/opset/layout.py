@@ -306,6 +306,8 @@ def scatter(op: Tape, node: ir.Node) -> Outputs:
 def triangle(op: Tape, node: ir.Node) -> Outputs:
     """Trilu(x, k) -> Where(row + k <= column, x, 0)."""
     x, offset = operand(node, 0), optional_input(node, 1)
+    if dtype(x) == _D.STRING:
+        refuse("a triangle of type string has no zero", "choose opset 14 or higher")
     rows = op.Squeeze(size_at(op, x, rank(x) - 2), vector(op, [0]))
     columns = op.Squeeze(size_at(op, x, rank(x) - 1), vector(op, [0]))
     zero, one = op.const(0), op.const(1)

@@ -48,6 +48,11 @@ def _scaled(op: Tape, weight: TensorProtocol, factor: np.ndarray, axis: int) -> 
     return op.const(scale(as_weight(weight), factor.reshape(shape)), name="scaled")
 
 
+def _for_each(count: int, *numbers: np.ndarray) -> bool:
+    """Whether there is one number for all of so many channels or one for each: none widens it."""
+    return all(each.size in (1, count) for each in numbers)
+
+
 def _const(op: Tape, numbers: np.ndarray, like: DataType) -> Value:
     return op.const(ir.tensor(numbers.astype(like.numpy())), name="bias")
 
@@ -64,8 +69,10 @@ def _scaled_conv(op: Tape, conv: Node, factor: np.ndarray, add: np.ndarray) -> R
     if rest and rest[0] is not None and old is None:
         return refuse("the bias {} is no constant", rest[0])
     before = np.zeros(1) if old is None else old.numpy().astype(np.float64)
-    bias = before * factor + add
     channels = int(weight.shape.numpy()[0])
+    if not _for_each(channels, before, factor, add):
+        return refuse("there is not one number for each of {} channels", channels)
+    bias = before * factor + add
     inputs: list[Value | None] = [x, _scaled(op, weight, np.broadcast_to(factor, channels), 0)]
     if old is not None or add.any():
         inputs.append(_const(op, np.broadcast_to(bias, channels), weight.dtype))
@@ -114,8 +121,10 @@ def sum_of_conv(
     add = None if axes is None else _vector(k, 1, axes)
     if add is None:
         return refuse("the summand is no number for each channel")
-    before = 0.0 if b is None else b.numpy().astype(np.float64)
+    before = np.zeros(1) if b is None else b.numpy().astype(np.float64)
     channels = int(w.shape.numpy()[0])
+    if not _for_each(channels, before, add):
+        return refuse("there is not one number for each of {} channels", channels)
     bias = _const(op, np.broadcast_to(before + add, channels), w.dtype)
     return op.node("Conv", [x, conv.inputs[1], bias], conv.attributes)[0]
 
@@ -131,6 +140,10 @@ def scale_of_matmul(op: Tape, x: Value, w: Value, k: TensorProtocol) -> Replacem
     if factor is None:
         return refuse("the factor is no number for each column")
     columns = int(weight.shape.numpy()[-1])
+    if not _for_each(columns, factor):
+        return refuse("there is not one number for each of {} columns", columns)
+    if k.shape.rank() == axes and rank(x) in (None, 1):
+        return refuse("the factor may have more axes than the product")
     return op.MatMul(x, _scaled(op, weight, np.broadcast_to(factor, columns), axes - 1))
 
 

@@ -1,0 +1,182 @@
+"""Nodes with optional inputs and outputs left out, through every pass and opset.
+
+Every operator version that has an optional argument, or outputs that may be left out, in the main
+graph, in a branch and in a function. As a script it goes through as many as are asked for:
+
+    python -m tests.fuzz.left_out --count 5000 [--seed N] [--only REGEX]
+
+A nightly run takes 20 000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import defs, helper
+
+from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
+
+from .models import PLACES, Array, Parts, make_node, versions, whole
+from .recipes import RECIPES, Dice, Spec
+from .trial import Finding, Trial, pipelines, report
+
+_Kind = defs.OpSchema.FormalParameterOption
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model, and what its inputs are."""
+
+    name: str
+    opset: int
+    place: str
+    model: onnx.ModelProto
+    feeds: dict[str, object]
+
+
+def targets() -> list[tuple[str, int, int]]:
+    """Return the operator versions with something to leave out: name, version, last opset."""
+    return [
+        (name, max(version, OLDEST_OPSET), end)
+        for name, version, end in versions()
+        if end >= OLDEST_OPSET and _leaves_out(schema(name, end))
+    ]
+
+
+def _leaves_out(found: defs.OpSchema) -> bool:
+    """Whether an operator has something that may be left out; every such one has a recipe."""
+    formals = [each.option for each in (*found.inputs, *found.outputs)]
+    several = any(each.option == _Kind.Variadic for each in found.outputs)
+    return several or _Kind.Optional in formals
+
+
+def schema(name: str, opset: int) -> defs.OpSchema:
+    return defs.get_schema(name, opset, "")
+
+
+def cases(seed: int, count: int, only: Sequence[tuple[str, int, int]] | None = None) -> Iterator[Case]:
+    """Yield valid models, every operator version in turn."""
+    chosen = only if only is not None else targets()
+    made = 0
+    for number in itertools.count():
+        if made >= count or number >= 20 * count + 20 * len(chosen):
+            return
+        name, low, high = chosen[number % len(chosen)]
+        case = draw(np.random.default_rng([seed, number]), name, low, high)
+        if case is not None:
+            made += 1
+            yield case
+
+
+def draw(rng: np.random.Generator, name: str, low: int, high: int) -> Case | None:
+    """Return one model of an operator; None where this combination is not valid."""
+    dice = Dice(rng)
+    opset = int(rng.integers(low, high + 1))
+    found = schema(name, opset)
+    if dice.maybe(0.2):
+        dice.dtype = np.dtype(str(dice.one("float16", "float64")))
+    spec = RECIPES[name](dice, found.since_version)
+    place = PLACES[int(rng.integers(len(PLACES)))]
+    parts = Parts()
+    del spec.inputs[found.max_input :]
+    inputs = _inputs(spec, found, dice, parts, place)
+    for twin in range(1 + dice.maybe()):
+        outputs = _outputs(spec, found, dice, twin)
+        parts.nodes.append(make_node(spec, inputs, outputs, f"n{twin}" if dice.maybe() else ""))
+        _use(parts, [each for each in outputs if each], dice)
+    feeds = {**parts.feeds, **({"cond": np.array(dice.maybe())} if place == "branch" else {})}
+    model = whole(parts, opset, place, feeds)
+    if model is None:
+        return None
+    return Case(f"{name}-{found.since_version}", opset, place, model, feeds)
+
+
+def _inputs(
+    spec: Spec, found: defs.OpSchema, dice: Dice, parts: Parts, place: str
+) -> list[str]:
+    """Name the inputs that stay; the others are "", or not there where they come last."""
+    names = []
+    for index, array in enumerate(spec.inputs):
+        formal = found.inputs[min(index, len(found.inputs) - 1)]
+        if formal.option == _Kind.Optional and dice.maybe(0.5):
+            names.append("")
+            continue
+        names.append(_given(f"x{index}", array, spec, index, dice, parts, place))
+    while names and names[-1] == "" and dice.maybe(0.7):
+        names.pop()
+    return names
+
+
+def _given(
+    name: str, array: Array, spec: Spec, index: int, dice: Dice, parts: Parts, place: str
+) -> str:
+    if index in spec.constant or dice.maybe(0.3):
+        if place == "function" or dice.maybe():
+            tensor = onnx.numpy_helper.from_array(array)
+            parts.nodes.append(helper.make_node("Constant", [], [name], value=tensor))
+        else:
+            parts.constants[name] = array
+    else:
+        parts.feeds[name] = array
+    if index in spec.sequences:
+        parts.nodes.append(helper.make_node("SequenceConstruct", [name, name], [f"{name}.s"]))
+        return f"{name}.s"
+    return name
+
+
+def _outputs(spec: Spec, found: defs.OpSchema, dice: Dice, twin: int) -> list[str]:
+    names = []
+    for index in range(min(spec.outputs, found.max_output)):
+        formal = found.outputs[min(index, len(found.outputs) - 1)]
+        gone = formal.option != _Kind.Single and dice.maybe(0.5)
+        names.append("" if gone else f"y{twin}{index}")
+    while names and names[-1] == "" and dice.maybe(0.6):
+        names.pop()
+    return names if any(names) else [f"y{twin}0"]
+
+
+def _use(parts: Parts, outputs: Sequence[str], dice: Dice) -> None:
+    """Give some outputs out as they are, some behind another node."""
+    for name in outputs:
+        if dice.maybe(0.6):
+            parts.outputs.append(name)
+        elif dice.maybe(0.7):
+            parts.nodes.append(helper.make_node("Identity", [name], [f"{name}.i"]))
+            parts.outputs.append(f"{name}.i")
+    if not parts.outputs:
+        parts.outputs.append(outputs[0])
+
+
+def judge(case: Case, seed: int = 0, *, every: bool = False) -> Iterator[Finding]:
+    """Send a case through pipelines: all of them, or one of each kind and two opsets."""
+    rng = random.Random(f"{seed} {case.name} {case.opset} {case.place}")
+    known = range(OLDEST_OPSET, newest_opset() + 1)
+    opsets = list(known) if every else rng.sample(known, 3)
+    texts = pipelines(case.model, opsets)
+    trial = Trial(case.model, case.feeds)
+    for text in texts if every else rng.sample(texts, 8):
+        yield from trial.through(text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--every", action="store_true", help="every pipeline and opset for each")
+    arguments = parser.parse_args()
+    chosen = [each for each in targets() if re.search(arguments.only, each[0])]
+    found = cases(arguments.seed, arguments.count, chosen)
+    return report((case.name, judge(case, every=arguments.every)) for case in found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Whole models around one node: in the main graph, in a branch, or in a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import defs, helper, numpy_helper
+
+from vlmpass.ir_tools.opsets import ir_version_of
+
+from .recipes import Spec
+from .trial import run
+
+PLACES = ("main", "branch", "function")
+Array = np.ndarray
+
+
+@dataclass
+class Parts:
+    """A model under construction: nodes of one graph, and what they read."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    feeds: dict[str, Array] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+
+
+def info(name: str, array: Array) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return helper.make_tensor_value_info(name, kind, array.shape)
+
+
+def make_node(
+    spec: Spec, inputs: Sequence[str], outputs: Sequence[str], name: str = ""
+) -> onnx.NodeProto:
+    """Return the node, trailing empty names kept as they are given."""
+    return helper.make_node(spec.op_type, inputs, outputs, name=name, **spec.attributes)
+
+
+def whole(
+    parts: Parts,
+    opset: int,
+    place: str,
+    feeds: Mapping[str, object],
+    ir_version: int | None = None,
+) -> onnx.ModelProto | None:
+    """Return the model with outputs typed by inference; None where that is not valid."""
+    graph = helper.make_graph(
+        _placed(parts, place),
+        "g",
+        [info(name, array) for name, array in _main_inputs(parts, place).items()],
+        [onnx.ValueInfoProto(name=name) for name in parts.outputs],
+        [numpy_helper.from_array(array, name) for name, array in parts.constants.items()],
+    )
+    imports = [helper.make_opsetid("", opset)]
+    functions = []
+    if place == "function":
+        imports.append(helper.make_opsetid("local", 1))
+        names = [*parts.feeds, *parts.constants]
+        own = [helper.make_opsetid("", opset)]
+        functions = [helper.make_function("local", "F", names, parts.outputs, parts.nodes, own)]
+    version = ir_version or max(ir_version_of(opset), 8 if functions else 4)
+    model = helper.make_model(
+        graph, opset_imports=imports, functions=functions, ir_version=version
+    )
+    return typed(model, feeds)
+
+
+def _main_inputs(parts: Parts, place: str) -> Mapping[str, Array]:
+    return {**parts.feeds, **({"cond": np.array(True)} if place == "branch" else {})}
+
+
+def _placed(parts: Parts, place: str) -> list[onnx.NodeProto]:
+    if place == "main":
+        return parts.nodes
+    if place == "function":
+        names = [*parts.feeds, *parts.constants]
+        return [helper.make_node("F", names, parts.outputs, domain="local")]
+    branches = {}
+    for branch in ("then", "else"):
+        renamed = {out: f"{out}.{branch}" for node in parts.nodes for out in node.output if out}
+        inner = []
+        for node in parts.nodes:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [renamed.get(each, each) for each in node.input]
+            copy.output[:] = [renamed.get(each, each) for each in node.output]
+            inner.append(copy)
+        given = [onnx.ValueInfoProto(name=renamed[name]) for name in parts.outputs]
+        branches[f"{branch}_branch"] = helper.make_graph(inner, branch, [], given)
+    return [helper.make_node("If", ["cond"], parts.outputs, **branches)]
+
+
+def typed(model: onnx.ModelProto, feeds: Mapping[str, object]) -> onnx.ModelProto | None:
+    """Give outputs the types that onnx infers, or ONNX Runtime; None for an invalid model."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except Exception:  # noqa: BLE001 - whatever onnx finds, this is no valid source
+        return None
+    _type_outputs(model.graph, inferred.graph)
+    _give_ranks(model, feeds)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception:  # noqa: BLE001
+        return None
+    return model
+
+
+def _type_outputs(graph: onnx.GraphProto, inferred: onnx.GraphProto) -> None:
+    known = {each.name: each for each in (*inferred.value_info, *inferred.output)}
+    for each in graph.output:
+        found = known.get(each.name)
+        if found is not None:
+            each.CopyFrom(found)
+    for node, other in zip(graph.node, inferred.node, strict=True):
+        for mine, theirs in zip(node.attribute, other.attribute, strict=True):
+            if mine.HasField("g"):
+                _type_outputs(mine.g, theirs.g)
+
+
+def _give_ranks(model: onnx.ModelProto, feeds: Mapping[str, object]) -> None:
+    """Declare the rank of outputs of which inference knows the element type alone."""
+    bare = [
+        index
+        for index, each in enumerate(model.graph.output)
+        if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape")
+    ]
+    results = run(model, feeds) if bare else None
+    for index in bare if results is not None else ():
+        for _ in np.shape(results[index]):
+            model.graph.output[index].type.tensor_type.shape.dim.add()
+
+
+def versions() -> Iterator[tuple[str, int, int]]:
+    """Yield every operator version: name, since-version, and the opset before the next one."""
+    found: dict[str, list[int]] = {}
+    for each in defs.get_all_schemas_with_history():
+        if each.domain == "" and not each.deprecated:
+            found.setdefault(each.name, []).append(each.since_version)
+    for name, since in sorted(found.items()):
+        ordered = sorted(since)
+        ends = [*(each - 1 for each in ordered[1:]), defs.onnx_opset_version()]
+        for version, end in zip(ordered, ends, strict=True):
+            yield name, version, end

@@ -1,0 +1,259 @@
+"""One model through one pipeline, and everything that may not happen on the way.
+
+The passes run bare, beneath what the pass manager and the command line make of an error, so that
+any exception but the library's own is seen as what it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import re
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import google.protobuf.text_format
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.errors import CheckError, VlmpassError
+from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.rewrite import NoFixpoint, RuleError
+from vlmpass.passes import parse
+from vlmpass.passes.base import Pass
+from vlmpass.presets import Intent
+
+ort.set_default_logger_severity(4)
+logging.getLogger("vlmpass").setLevel(logging.ERROR)
+
+NEWEST_OF_ORT = 26
+DEFECTS = (NoFixpoint, RuleError, CheckError)
+"""Errors of the library that speak of a fault in the library, if a pass raises them."""
+
+BARE = (
+    "infer", "fold", "cse", "simplify", "simplify{fast-math=true}", "dead-branches", "trim-outputs",
+    "inline-functions", "dedupe-initializers", "fix-names", "remove-unused", "topological-sort",
+    "shape-arithmetic", "repair-types", "substitute", "fuse", "fuse{emit=ort}", "unfuse",
+    "unfuse{to=standard}", "split-tensor{limit=64}", "mixed-precision{to=float16}",
+    "unify-dtype{to=float32}", "unify-dtype{to=bfloat16}", "infer,quant-linear{to=float}",
+)  # fmt: skip
+"""Every pass that takes any model, alone."""
+
+PRESETS: Mapping[str, Mapping[str, object]] = {
+    "simplify": {"simplify": True},
+    "fuse standard": {"fuse": "standard"},
+    "fuse ort": {"simplify": True, "fuse": "ort"},
+    "float32": {"dtype": "float32"},
+    "float16": {"dtype": "float16"},
+    "float16 keep-io": {"dtype": "float16", "keep_io": True, "simplify": True},
+    "bfloat16": {"dtype": "bfloat16"},
+    "target": {"target": "ort-cpu", "simplify": True},
+    "quant": {"quant": "dequantize-linear"},
+}
+"""What is asked for by name, as pipelines."""
+
+INEXACT = ("16", "dtype", "mixed", "fast-math", "float32", "quant")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What went wrong.
+
+    Attributes:
+        kind: raw, defect, empty, invalid, wrong or again.
+    """
+
+    kind: str
+    pipeline: str
+    detail: str
+    model: onnx.ModelProto
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.pipeline}: {self.detail}"
+
+
+def pipelines(model: onnx.ModelProto, opsets: Sequence[int]) -> list[str]:
+    """Return the text of every preset and pass for a model, and conversions to opsets."""
+    return [
+        *BARE,
+        *(text for name in PRESETS if (text := preset(model, name))),
+        *(f"infer,convert-opset{{to={opset}}}" for opset in opsets),
+    ]
+
+
+def preset(model: onnx.ModelProto, name: str) -> str:
+    return Intent(**PRESETS[name]).text(ir.from_proto(model))
+
+
+@functools.cache
+def passes(text: str) -> tuple[Pass, ...]:
+    return parse(text)
+
+
+class Trial:
+    """A source with its inputs, to be sent through pipelines."""
+
+    def __init__(self, source: onnx.ModelProto, feeds: Mapping[str, object] | None = None) -> None:
+        self.source = source
+        self.feeds = feeds
+        self.refused = 0
+
+    @functools.cached_property
+    def sound(self) -> bool:
+        """Whether our own check takes the source as it is."""
+        try:
+            check(load(self.source))
+        except VlmpassError:
+            return False
+        return True
+
+    @functools.cached_property
+    def expected(self) -> list[object] | None:
+        return None if self.feeds is None else run(self.source, self.feeds)
+
+    def through(self, text: str) -> Iterator[Finding]:
+        """Yield what goes wrong in a pipeline."""
+        try:
+            yield from self._through(text)
+        except DEFECTS as error:
+            yield Finding("defect", text, str(error), self.source)
+        except VlmpassError:
+            self.refused += 1
+        except Exception as error:  # noqa: BLE001 - any other is what is looked for
+            yield Finding("raw", text, place_of(error), self.source)
+
+    def _through(self, text: str) -> Iterator[Finding]:
+        model = load(copy(self.source))
+        for each in passes(text):
+            each.run(model)
+        first = ir.to_proto(model)
+        yield from self._judged(text, model, first)
+        model = load(copy(first))
+        for each in passes(text):
+            each.run(model)
+        if ir.to_proto(model).SerializeToString(deterministic=True) != first.SerializeToString(
+            deterministic=True
+        ):
+            yield Finding("again", text, difference(first, ir.to_proto(model)), self.source)
+
+    def _judged(self, text: str, model: ir.Model, result: onnx.ModelProto) -> Iterator[Finding]:
+        if not self.sound:
+            return
+        try:
+            check(load(copy(result)))
+        except VlmpassError as error:
+            kind = "empty" if "no name" in str(error) or "empty string" in str(error) else "invalid"
+            yield Finding(kind, text, str(error), self.source)
+            return
+        if self.expected is None:
+            return
+        found = run(result, self.feeds or {})
+        if found is not None and (why := unlike(self.expected, found, exact(text))):
+            yield Finding("wrong", text, why, self.source)
+
+
+def exact(text: str) -> bool:
+    return not any(word in text for word in INEXACT)
+
+
+def copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    again = onnx.ModelProto()
+    again.CopyFrom(model)
+    return again
+
+
+def place_of(error: BaseException) -> str:
+    """Say what was raised, and where in this library and below."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno}:{f.name}" for f in frames]
+    return f"{type(error).__name__}: {str(error)[:200]} at {' > '.join(ours[-4:])}"
+
+
+def run(model: onnx.ModelProto, feeds: Mapping[str, object]) -> list[object] | None:
+    """Return what ONNX Runtime computes, unoptimised; None where it does not run the model."""
+    if any(each.domain == "" and each.version > NEWEST_OF_ORT for each in model.opset_import):
+        return None
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(model.SerializeToString(), options)
+        given = {each.name: each.type for each in session.get_inputs()}
+        return session.run(None, {n: _as(feeds[n], kind) for n, kind in given.items()})
+    except Exception:  # noqa: BLE001 - whatever ONNX Runtime does not run is not compared
+        return None
+
+
+_FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
+
+
+def _as(value: object, kind: str) -> object:
+    """Give an input whose element type was changed in that type."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and kind in _FLOATS:
+        return value.astype(_FLOATS[kind])
+    return value
+
+
+def unlike(expected: Sequence[object], found: Sequence[object], precise: bool) -> str:
+    """Say how outputs differ; empty if they do not."""
+    for index, (one, two) in enumerate(zip(expected, found, strict=True)):
+        if isinstance(one, list) and isinstance(two, list):
+            if len(one) != len(two):
+                return f"output {index}: {len(two)} elements, not {len(one)}"
+            why = unlike(one, two, precise)
+        else:
+            why = _unlike(one, two, precise)
+        if why:
+            return f"output {index}: {why}"
+    return ""
+
+
+def _unlike(one: object, two: object, precise: bool) -> str:
+    if one is None or two is None:
+        return "" if one is two else "one is None"
+    a, b = np.asarray(one), np.asarray(two)
+    if a.shape != b.shape:
+        return f"shape {b.shape}, expected {a.shape}"
+    if a.dtype.kind in "OUS":
+        return "" if (a == b).all() else "other strings"
+    if a.dtype.kind in "iub" and precise:
+        return "" if np.array_equal(a, b) else f"{b.tolist()}, expected {a.tolist()}"
+    if a.dtype.kind in "iub":
+        return ""  # an index of the largest may change with the type
+    half = 4e-2 if not precise or a.dtype == np.float16 else 2e-5
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    size = np.max(np.abs(a), initial=1.0, where=np.isfinite(a))
+    if np.allclose(a, b, rtol=half, atol=half * size, equal_nan=True):
+        return ""
+    return f"{b.ravel()[:4].tolist()}, expected {a.ravel()[:4].tolist()}"
+
+
+def difference(first: onnx.ModelProto, second: onnx.ModelProto) -> str:
+    """Return the first lines that differ, as one may read them."""
+    one, two = (google.protobuf.text_format.MessageToString(e).splitlines() for e in (first, second))
+    lines = [x.strip() for x in difflib.unified_diff(one, two, n=6) if not x.startswith("@")]
+    return f"second run: {' '.join(lines[2:40])[:500]}"
+
+
+def report(trials: Iterable[tuple[str, Iterable[Finding]]]) -> int:
+    """Print what was found, each kind of place once, and how many models there were."""
+    seen: Counter[str] = Counter()
+    count = 0
+    for name, findings in trials:
+        count += 1
+        for each in findings:
+            key = f"{each.kind} {re.sub(r'[0-9.]+', '#', each.detail)[:120]}"
+            seen[key] += 1
+            if seen[key] <= 2:
+                print(f"{name}: {each}\n{onnx.printer.to_text(each.model)}\n", flush=True)
+    print(f"{count} models, {sum(seen.values())} findings of {len(seen)} kinds")
+    for key, number in seen.most_common():
+        print(f"{number:6} {key}")
+    return 1 if seen else 0
