@@ -271,8 +271,9 @@ def splice(
             output of the tape, a constant of it, or any value already in the graph.
         in_function: Whether the graph is (in) a function's, so that constants become nodes.
 
-    An output that is left out has nothing standing for it. Names of replaced values go to the new values where those are fresh; a graph output keeps its
-    name in any case. Metadata of the old nodes is merged into the new ones.
+    An output that is left out has nothing standing for it. Names of replaced values go to the new
+    values where those are fresh; a graph output keeps its name in any case. Metadata of the old
+    nodes is merged into the new ones.
     """
     anchor = old_nodes[-1]
     graph = anchor.graph

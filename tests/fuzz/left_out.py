@@ -62,7 +62,9 @@ def schema(name: str, opset: int) -> defs.OpSchema:
     return defs.get_schema(name, opset, "")
 
 
-def cases(seed: int, count: int, only: Sequence[tuple[str, int, int]] | None = None) -> Iterator[Case]:
+def cases(
+    seed: int, count: int, only: Sequence[tuple[str, int, int]] | None = None
+) -> Iterator[Case]:
     """Yield valid models, every operator version in turn."""
     chosen = only if only is not None else targets()
     made = 0
@@ -99,9 +101,7 @@ def draw(rng: np.random.Generator, name: str, low: int, high: int) -> Case | Non
     return Case(f"{name}-{found.since_version}", opset, place, model, feeds)
 
 
-def _inputs(
-    spec: Spec, found: defs.OpSchema, dice: Dice, parts: Parts, place: str
-) -> list[str]:
+def _inputs(spec: Spec, found: defs.OpSchema, dice: Dice, parts: Parts, place: str) -> list[str]:
     """Name the inputs that stay; the others are "", or not there where they come last."""
     names = []
     for index, array in enumerate(spec.inputs):

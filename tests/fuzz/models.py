@@ -63,9 +63,7 @@ def whole(
         own = [helper.make_opsetid("", opset)]
         functions = [helper.make_function("local", "F", names, parts.outputs, parts.nodes, own)]
     version = ir_version or max(ir_version_of(opset), 8 if functions else 4)
-    model = helper.make_model(
-        graph, opset_imports=imports, functions=functions, ir_version=version
-    )
+    model = helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=version)
     return typed(model, feeds)
 
 

@@ -383,9 +383,7 @@ def loop(d: Dice, v: int, name: str) -> Spec:
 
 @recipe("Scan")
 def scan(d: Dice, v: int, name: str) -> Spec:
-    text = (
-        "b (float[3] s, float[3] x) => (float[3] t, float[3] u) { t = Add(s, x) u = Mul(s, x) }"
-    )
+    text = "b (float[3] s, float[3] x) => (float[3] t, float[3] u) { t = Add(s, x) u = Mul(s, x) }"
     attributes: Attributes = {"body": onnx.parser.parse_graph(text), "num_scan_inputs": 1}
     if v == 8:
         inputs = [i64(4, 2), d(2, 3), d(2, 4, 3)]

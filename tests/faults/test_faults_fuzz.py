@@ -1,0 +1,118 @@
+"""Left-out optional arguments, and constants that a rule once took wrongly, converted whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx.reference
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+
+from vlmpass import Pipeline
+from vlmpass.ir_tools.errors import Refused
+
+Feeds = dict[str, np.ndarray]
+
+
+def model_of(text: str, opset: int, **weights: np.ndarray) -> onnx.ModelProto:
+    header = f'<ir_version: 9, opset_import: ["": {opset}]>'
+    model = onnx.parser.parse_model(f"{header}\n{text}")
+    for name, array in weights.items():
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run(model: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(model.SerializeToString(), options).run(None, feeds)
+
+
+def converted(model: onnx.ModelProto, feeds: Feeds, **intent: object) -> onnx.ModelProto:
+    """Convert, check, and compare with the source."""
+    result = ir.to_proto(Pipeline(**intent).run(model).model)
+    onnx.checker.check_model(result, full_check=True)
+    for expected, found in zip(run(model, feeds), run(result, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    return result
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal(shape).astype(np.float32)
+
+
+def test_a_left_out_output_of_an_equal_node_is_no_stand_in() -> None:
+    text = """g (float[5,2,3] x) => (float[1,2,2] y, float[1,1,1,1] z) {
+        "", h = LSTM <hidden_size = 2> (x, W, R)
+        Y, "" = LSTM <hidden_size = 2> (x, W, R)
+        y = Relu (h)
+        z = ReduceSum (Y)
+    }"""
+    source = model_of(text, 14, W=normal(1, 8, 3), R=normal(1, 8, 2))
+    result = converted(source, {"x": normal(5, 2, 3)}, simplify=True)
+    assert [node.op_type for node in result.graph.node].count("LSTM") == 1
+
+
+def test_a_left_out_output_has_nothing_computed_for_it() -> None:
+    text = """g (float[2,3,4] x) => (float[2,3,4] a, float[2,3,1] b)
+        <float[4] w = {1.0, 2.0, 1.0, 1.0}> {
+        z, "", v = LayerNormalization (x, w)
+        a = Relu (z)
+        b = Add (v, v)
+    }"""
+    source = model_of(text, 18)
+    converted(source, {"x": normal(2, 3, 4)}, opset=13)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "float[1,4,4,4] y) { f = Conv (x, w) y = Mul (f, k)",
+        "float[1,4,4,4] y) { f = Conv (x, w) y = Add (f, k)",
+        "float[1,4,4,4] y) { f = Conv (x, w, b) y = Mul (f, k)",
+        "float[1,2,4,4] y) { m = MatMul (x, c) y = Mul (m, r)",
+        "float[1,2,4,4] y) { m = MatMul (x, c) y = Add (m, r)",
+    ],
+)
+def test_a_constant_that_widens_the_product_stays_outside(text: str) -> None:
+    weights = {"w": normal(1, 2, 1, 1), "k": normal(1, 4, 1, 1), "b": normal(1)}
+    weights |= {"c": normal(4, 1), "r": normal(4)}
+    source = model_of(f"g (float[1,2,4,4] x) => ({text} }}", 18, **weights)
+    converted(source, {"x": normal(1, 2, 4, 4)}, simplify=True)
+
+
+def test_a_factor_of_more_axes_than_a_vectors_product_stays_outside() -> None:
+    text = "g (float[N] x) => (float[A, B] y) { m = MatMul (x, c) y = Mul (m, k) }"
+    source = model_of(text, 18, c=normal(4, 3), k=normal(1, 3))
+    converted(source, {"x": normal(4)}, simplify=True)
+
+
+@pytest.mark.parametrize("fuse", ["standard", "ort"])
+def test_no_axes_are_put_back_as_no_axes(fuse: str) -> None:
+    text = """g (int64[3] x) => (int64 v) <int64[0] none = {}> {
+        r = ReduceMin <keepdims = 0> (x, none)
+        v = Unsqueeze (r, none)
+    }"""
+    converted(model_of(text, 20), {"x": np.array([3, 1, 2])}, fuse=fuse)
+
+
+def test_constant_strings_pass_through() -> None:
+    text = """g (float[2] x) => (string[2] y, float[2] z) {
+        c = Constant <value_strings = ["a", "b"]> ()
+        y = Identity (c)
+        z = Relu (x)
+    }"""
+    source = model_of(text, 18)
+    result = Pipeline(simplify=True).run(source)
+    found = onnx.reference.ReferenceEvaluator(ir.to_proto(result.model)).run(None, {"x": normal(2)})
+    assert list(found[0]) == ["a", "b"]
+
+
+def test_a_triangle_of_strings_is_refused_below_trilu() -> None:
+    source = model_of("g (string[A, B] x) => (string[A, B] y) { y = Trilu (x) }", 14)
+    with pytest.raises(Refused, match=r"Trilu-14.*string.*choose opset 14"):
+        Pipeline(opset=11).run(source)
