@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.ir_tools.opsets import in_force, type_name
+from vlmpass.ir_tools.walk import Scope, subgraphs
 
 __all__ = [
     "add_constant",
     "constant_node",
     "constant_value",
+    "has_constants_of",
     "is_used",
+    "may_add_integers",
     "remove_dead",
     "remove_initializer",
     "remove_unused_constant",
@@ -61,6 +64,18 @@ def add_constant(
     node.metadata_props.update(anchor.metadata_props)
     graph.insert_before(anchor, node)
     return node.outputs[0]
+
+
+def has_constants_of(dtype: ir.DataType, opset: int) -> bool:
+    """Whether Constant nodes may hold an element type at an opset: before 9, floats alone."""
+    found = in_force("", "Constant", opset)
+    return found is not None and type_name(ir.TensorType(dtype)) in found.outputs[0].types
+
+
+def may_add_integers(scope: Scope, ir_version: int) -> bool:
+    """Whether a graph can be given integer constants, as initializers or as Constant nodes."""
+    initializers = not scope.in_function and ir_version >= 4
+    return initializers or has_constants_of(ir.DataType.INT64, scope.opsets.get("", 1))
 
 
 def constant_value(tensor: ir.TensorProtocol, name: str) -> ir.Value:

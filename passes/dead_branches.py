@@ -11,7 +11,13 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.branches import Inliner
 from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.edit import add_constant, is_used, remove_unused_constant
+from vlmpass.ir_tools.edit import (
+    add_constant,
+    has_constants_of,
+    is_used,
+    may_add_integers,
+    remove_unused_constant,
+)
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.shapes import Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.walk import Scope, all_nodes
@@ -99,6 +105,10 @@ class _Work:
         carried = len(body.inputs) - 2
         scanned = list(zip(body.outputs[carried + 1 :], node.outputs[carried:], strict=False))
         empty = {result: self._empty(value) for value, result in scanned if is_used(result)}
+        opset = scope.opsets.get("", 1)
+        outputs = [each for each in empty.values() if each is not None]
+        if any(not has_constants_of(each.dtype, opset) for each in outputs):
+            return  # a graph output would have to be such a Constant
         if None in empty.values():
             return  # how long the other axes of an empty result are is not known
         if not self._allowed(node):
@@ -129,6 +139,8 @@ class _Work:
         """Inline a body that runs once; its scanned outputs get their axis of length 1."""
         carried = len(body.inputs) - 2
         initial = [value for value in node.inputs[2 : 2 + carried] if value is not None]
+        if not may_add_integers(scope, self.model.ir_version):
+            return
         if len(initial) < carried or not self._allowed(node):
             return
         arrays = (np.array(0, np.int64), np.array(True))

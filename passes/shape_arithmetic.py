@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.edit import add_constant, remove_dead, stand_in
+from vlmpass.ir_tools.edit import add_constant, may_add_integers, remove_dead, stand_in
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
@@ -147,7 +147,7 @@ class _Work:
         """Give a node a constant input in the place of a computed one."""
         old = node.inputs[index]
         assert old is not None
-        if not self._may(node):
+        if not may_add_integers(scope, self.model.ir_version) or not self._may(node):
             return
         key = tuple(numbers)
         visible = self.targets[: scope.depth + 1]
@@ -180,6 +180,8 @@ class _Work:
 
     def rewrite_targets(self, scope: Scope) -> bool:
         """Compute what is left of the shape targets of a graph with fewer nodes, if that can be."""
+        if not may_add_integers(scope, self.model.ir_version):
+            return False
         as_nodes = scope.in_function or self.model.ir_version < 4
         opset = scope.opsets.get("", 1)
         done: set[ir.Value] = set()

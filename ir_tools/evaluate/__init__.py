@@ -8,10 +8,16 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate.arithmetic import KERNELS, Array, Inputs
+from vlmpass.ir_tools.evaluate.conform import conforms, outputs_conform
 from vlmpass.ir_tools.evaluate.moves import MOVES
 from vlmpass.ir_tools.evaluate.reference import REFERENCE, by_reference
 
 __all__ = ["Array", "can_evaluate", "evaluate"]
+
+_COMPLEX = frozenset({ir.DataType.COMPLEX64, ir.DataType.COMPLEX128})
+"""What no runtime computes with, and the reference evaluator only in part."""
+_VARIADIC = frozenset({"Max", "Min", "Sum"})
+"""What broadcasts since opset 8 only."""
 
 
 def can_evaluate(node: ir.Node) -> bool:
@@ -27,7 +33,10 @@ def can_evaluate(node: ir.Node) -> bool:
 def evaluate(node: ir.Node, inputs: Inputs, opsets: Mapping[str, int]) -> list[Array] | None:
     """Return the outputs of a node: integers exactly, floats within 1 ulp of ONNX Runtime.
 
-    float16 and bfloat16 are rounded after this one node, as a runtime that keeps to the graph does.
+    Where the standard, the reference evaluator and ONNX Runtime give different results, and where
+    the schema does not admit the inputs, there are none: what the model says then is left to its
+    runtime. float16 and bfloat16 are rounded after this one node, as a runtime that keeps to the
+    graph does.
 
     Args:
         node: One that `can_evaluate` says yes to.
@@ -39,6 +48,9 @@ def evaluate(node: ir.Node, inputs: Inputs, opsets: Mapping[str, int]) -> list[A
         the operator, which is for the runtime to report.
     """
     opset = opsets.get("", opsets.get("ai.onnx", 1))
+    types = [None if array is None else _dtype(array) for array in inputs]
+    if not conforms(node, types, opset) or not _COMPLEX.isdisjoint(types):
+        return None
     try:
         with np.errstate(all="ignore"):
             found = _compute(node, inputs, opset)
@@ -46,8 +58,15 @@ def evaluate(node: ir.Node, inputs: Inputs, opsets: Mapping[str, int]) -> list[A
         return None
     if found is None:
         return None
-    outputs = found if isinstance(found, list) else [found]
-    return outputs if len(outputs) == len(node.outputs) else None
+    outputs = [np.asarray(each) for each in (found if isinstance(found, list) else [found])]
+    if len(outputs) != len(node.outputs):
+        return None
+    return outputs if outputs_conform(node, types, list(map(_dtype, outputs)), opset) else None
+
+
+def _dtype(array: Array) -> ir.DataType:
+    text = array.dtype.kind in "OUST"
+    return ir.DataType.STRING if text else ir.DataType.from_numpy(array.dtype)
 
 
 def _compute(node: ir.Node, inputs: Inputs, opset: int) -> Array | list[Array] | None:
@@ -56,7 +75,8 @@ def _compute(node: ir.Node, inputs: Inputs, opset: int) -> Array | list[Array] |
     present = [array for array in inputs if array is not None]
     if len(present) < len(inputs):
         return None
+    if opset < 8 and node.op_type in _VARIADIC and len({x.shape for x in present}) > 1:
+        return None
     if (kernel := KERNELS.get(node.op_type)) is not None:
-        result = kernel(node, present)
-        return None if result is None else np.asarray(result)
+        return kernel(node, present)
     return by_reference(node, present, opset)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.weights.arrays import AnyArray
 
-__all__ = ["KERNELS", "Array", "Inputs", "Kernel", "is_float"]
+__all__ = ["KERNELS", "Array", "Inputs", "Kernel", "has_negative_zero", "is_float", "ordered"]
 
 Array = AnyArray
 Inputs = Sequence["Array | None"]
@@ -45,15 +45,18 @@ def _rounded(compute: Callable[..., Array]) -> Kernel:
     return kernel
 
 
-def _no_nan(compute: Callable[..., Array]) -> Kernel:
-    """Leave comparisons of NaN to the runtime: runtimes differ."""
+def has_negative_zero(array: Array) -> bool:
+    """Whether an array holds a -0, which runtimes keep or lose where the standard is silent."""
+    return is_float(array) and bool((np.signbit(array) & (array == 0)).any())
 
-    def kernel(node: ir.Node, inputs: list[Array]) -> Array | None:
-        if any(is_float(array) and np.isnan(array).any() for array in inputs):
-            return None
-        return compute(*inputs)
 
-    return kernel
+def ordered(arrays: Sequence[Array]) -> bool:
+    """Whether the larger of any two numbers is the same everywhere: no NaN, zeros of one sign."""
+    floats = [array for array in arrays if is_float(array)]
+    if any(np.isnan(array).any() for array in floats):
+        return False
+    signs = [np.signbit(array)[array == 0] for array in floats]
+    return len(np.unique(np.concatenate(signs))) <= 1 if signs else True
 
 
 def _div(node: ir.Node, inputs: list[Array]) -> Array | None:
@@ -85,10 +88,10 @@ def _pow(node: ir.Node, inputs: list[Array]) -> Array | None:
         return np.power(base.astype(np.float64), exponent.astype(np.float64)).astype(base.dtype)
     if is_float(exponent) or (exponent < 0).any():
         return None
-    exact = np.power(base.astype(object), exponent.astype(object))
+    exact = np.asarray(np.power(base.astype(object), exponent.astype(object)), object)
     if exact.size and max(abs(int(item)) for item in np.ravel(exact)) > 2**53:
         return None  # runtimes go through double
-    return np.asarray(exact).astype(base.dtype)
+    return exact.astype(base.dtype)
 
 
 def _bit_shift(node: ir.Node, inputs: list[Array]) -> Array | None:
@@ -101,15 +104,24 @@ def _bit_shift(node: ir.Node, inputs: list[Array]) -> Array | None:
 
 def _relu(node: ir.Node, inputs: list[Array]) -> Array | None:
     (array,) = inputs
-    return None if np.isnan(array).any() else np.maximum(array, np.zeros((), array.dtype))
+    if has_negative_zero(array) or not ordered(inputs):
+        return None
+    return np.maximum(array, np.zeros((), array.dtype))
+
+
+def _sign(node: ir.Node, inputs: list[Array]) -> Array | None:
+    (array,) = inputs
+    if is_float(array) and (np.isnan(array).any() or has_negative_zero(array)):
+        return None
+    return np.sign(array)
 
 
 def _variadic(compute: Callable[[Array, Array], Array], *, exact: bool) -> Kernel:
     def kernel(node: ir.Node, inputs: list[Array]) -> Array | None:
         if is_float(inputs[0]):
-            if not exact and len(inputs) > 2:
+            if not exact and (len(inputs) > 2 or any(map(has_negative_zero, inputs))):
                 return None
-            if exact and any(np.isnan(array).any() for array in inputs):
+            if exact and not ordered(inputs):
                 return None
         total = inputs[0]
         for array in inputs[1:]:
@@ -125,15 +137,15 @@ def _axes(node: ir.Node, inputs: list[Array], rank: int) -> tuple[int, ...] | No
     noop: int = node.attributes.get_int("noop_with_empty_axes", 0)
     if not given and noop:
         return None
-    return tuple(axis % rank for axis in given) if given else tuple(range(rank))
+    return tuple(range(rank)[axis] for axis in given) if given else tuple(range(rank))
 
 
-def _reduce(compute: Callable[..., Array], *, floats: bool) -> Kernel:
-    """Reduce integers, which is exact in any order, and floats where the order does not show."""
+def _extreme(compute: Callable[..., Array]) -> Kernel:
+    """Choose the largest or smallest along axes."""
 
     def kernel(node: ir.Node, inputs: list[Array]) -> Array | None:
         data = inputs[0]
-        if data.size == 0 or (is_float(data) and (not floats or np.isnan(data).any())):
+        if data.size == 0 or not ordered([data]):
             return None
         axes = _axes(node, inputs, data.ndim)
         if axes is None:
@@ -144,10 +156,29 @@ def _reduce(compute: Callable[..., Array], *, floats: bool) -> Kernel:
     return kernel
 
 
+def _reduce(compute: Callable[..., Array]) -> Kernel:
+    """Reduce integers, which is exact in any order and by way of doubles if it fits these."""
+
+    def kernel(node: ir.Node, inputs: list[Array]) -> Array | None:
+        data = inputs[0]
+        if data.size == 0 or is_float(data):
+            return None
+        axes = _axes(node, inputs, data.ndim)
+        if axes is None:
+            return data
+        size = compute(np.maximum(np.abs(data.astype(np.float64)), 1), axis=axes)
+        if size.size and size.max() > min(2.0**53, float(np.iinfo(data.dtype).max)):
+            return None
+        keep = node.attributes.get_int("keepdims", 1)
+        return np.asarray(compute(data, axis=axes, keepdims=bool(keep))).astype(data.dtype)
+
+    return kernel
+
+
 def _arg(compute: Callable[..., Array]) -> Kernel:
     def kernel(node: ir.Node, inputs: list[Array]) -> Array | None:
         (data,) = inputs
-        if data.size == 0 or (is_float(data) and np.isnan(data).any()):
+        if data.size == 0 or not data.ndim or (is_float(data) and np.isnan(data).any()):
             return None
         axis = node.attributes.get_int("axis", 0)
         if node.attributes.get_int("select_last_index", 0):
@@ -175,7 +206,9 @@ def _cum_sum(node: ir.Node, inputs: list[Array]) -> Array | None:
 
 
 def _range(node: ir.Node, inputs: list[Array]) -> Array | None:
-    start, limit, delta = (array.reshape(()).item() for array in inputs)
+    if any(array.ndim for array in inputs):
+        return None
+    start, limit, delta = (array.item() for array in inputs)
     dtype = inputs[0].dtype
     if delta == 0 or not all(math.isfinite(number) for number in (start, limit, delta)):
         return None
@@ -198,7 +231,7 @@ KERNELS: dict[str, Kernel] = {
     "Pow": _pow,
     "Neg": _ufunc(np.negative),
     "Abs": _ufunc(np.abs),
-    "Sign": _no_nan(np.sign),
+    "Sign": _sign,
     "Floor": _ufunc(np.floor),
     "Ceil": _ufunc(np.ceil),
     "Round": _ufunc(np.rint),
@@ -227,10 +260,10 @@ KERNELS: dict[str, Kernel] = {
     "IsNaN": _ufunc(np.isnan),
     "Range": _range,
     "CumSum": _cum_sum,
-    "ReduceSum": _reduce(np.sum, floats=False),
-    "ReduceProd": _reduce(np.prod, floats=False),
-    "ReduceMax": _reduce(np.max, floats=True),
-    "ReduceMin": _reduce(np.min, floats=True),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceProd": _reduce(np.prod),
+    "ReduceMax": _extreme(np.max),
+    "ReduceMin": _extreme(np.min),
     "ArgMax": _arg(np.argmax),
     "ArgMin": _arg(np.argmin),
 }

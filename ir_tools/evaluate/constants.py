@@ -27,6 +27,8 @@ _UNPACKING = frozenset(
      "Floor", "Mod", "Mul", "Sub", "Tile", "Where"}
 )  # fmt: skip
 
+_READ_SHAPES = frozenset({"Shape", "Size"})
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -80,13 +82,24 @@ class Constants:
         """Note whether a node's outputs are constants."""
         if node.op_type == "Constant" or node.domain not in ("", "ai.onnx") or not node.outputs:
             return
-        outputs = self._from_facts(node) or self._computed(node, scope.opsets)
+        outputs = self._computed(node, scope.opsets) if self._computable(node) else None
+        if outputs is None and not self._disputed(node):
+            outputs = self._from_facts(node)
         if outputs is None:
             return
         for value, constant in zip(node.outputs, outputs, strict=True):
             self._known[value] = constant
             self.facts[value] = self.facts.of_tensor(constant.tensor)
         self.candidates.append(Candidate(node, scope, outputs))
+
+    def _computable(self, node: ir.Node) -> bool:
+        """Whether all inputs are constants, of an operator that can be evaluated."""
+        known = all(value is None or self[value] is not None for value in node.inputs)
+        return known and can_evaluate(node)
+
+    def _disputed(self, node: ir.Node) -> bool:
+        """Whether evaluating a node was declined, which what is proven must not get around."""
+        return self._computable(node) and node.op_type not in _READ_SHAPES
 
     def _from_facts(self, node: ir.Node) -> tuple[Constant, ...] | None:
         """Return outputs whose elements are proven, such as parts of a shape."""
@@ -111,10 +124,6 @@ class Constants:
 
     def _computed(self, node: ir.Node, opsets: Mapping[str, int]) -> tuple[Constant, ...] | None:
         """Return outputs computed from constant inputs."""
-        if any(value is not None and self[value] is None for value in node.inputs):
-            return None
-        if not can_evaluate(node):
-            return None
         tensors: list[ir.TensorProtocol | None] = []
         for value in node.inputs:
             constant = None if value is None else self[value]
@@ -135,7 +144,7 @@ class Constants:
         opsets: Mapping[str, int],
     ) -> list[ir.TensorProtocol] | None:
         if any(tensor is not None and tensor.nbytes > _EAGER for tensor in inputs):
-            lazy = fold_lazily(node, inputs, self.facts)
+            lazy = fold_lazily(node, inputs, opsets)
             return None if lazy is None else [*lazy]
         if not all(self._moderate(value) for value in node.outputs):
             return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import add_constant, remove_dead, stand_in
+from vlmpass.ir_tools.edit import add_constant, has_constants_of, remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.constants import SMALL, Candidate, Constant, Constants
 from vlmpass.ir_tools.limit import may_apply
 
@@ -75,6 +75,11 @@ class _Round:
             return False  # a graph output that is a constant has this form already
         if value.is_graph_output() and choice.constant.tensor.nbytes > SMALL:
             return False
+        scope, dtype = choice.candidate.scope, choice.constant.tensor.dtype
+        if _as_node(choice, self.constants.ir_version) and not has_constants_of(
+            dtype, scope.opsets.get("", 1)
+        ):
+            return False
         unpacking = self.constants.unpacking
         return not (choice.constant.packed and any(use.node in unpacking for use in value.uses()))
 
@@ -127,6 +132,12 @@ def choose(constants: Constants, growth: float) -> list[Choice]:
         pinned = more
 
 
+def _as_node(choice: Choice, ir_version: int) -> bool:
+    """Whether a constant must be a node: initializers are not welcome everywhere."""
+    scope = choice.candidate.scope
+    return scope.in_function or ir_version < 4 or choice.value.is_graph_output()
+
+
 def replace(choices: Iterable[Choice], ir_version: int) -> bool:
     """Put the chosen constants in place of their nodes; True if there were any.
 
@@ -135,10 +146,10 @@ def replace(choices: Iterable[Choice], ir_version: int) -> bool:
     """
     replaced = []
     for choice in choices:
-        scope, node, value = choice.candidate.scope, choice.candidate.node, choice.value
+        node, value = choice.candidate.node, choice.value
         if not may_apply("fold", node.name or node.op_type):
             continue
-        as_node = scope.in_function or ir_version < 4 or value.is_graph_output()
+        as_node = _as_node(choice, ir_version)
         new = add_constant(choice.constant.tensor, node, value.name or "", as_node=as_node)
         stand_in(value, new)
         replaced.append(node)

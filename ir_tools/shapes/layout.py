@@ -19,6 +19,7 @@ from vlmpass.ir_tools.shapes.algebra import (
 from vlmpass.ir_tools.shapes.call import Call, Rule
 from vlmpass.ir_tools.shapes.elementwise import broadcast
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
+from vlmpass.ir_tools.shapes.slices import slice_of
 
 __all__ = ["RULES", "reshaped"]
 
@@ -91,8 +92,8 @@ def _flatten(call: Call) -> Known:
 def _squeeze(call: Call) -> Known:
     shape = call.shape(0)
     axes = call.axes(1)
-    if shape is None or (axes is None and call.has(1)):
-        return UNKNOWN
+    if shape is None or (axes is None and call.has(1)) or axes == ():
+        return UNKNOWN  # runtimes differ over no axes: none, or all of size 1
     if axes is None:
         if not all((call.algebra.low(dim) or 0) > 1 or isinstance(dim, int) for dim in shape):
             return UNKNOWN  # which axes go depends on the input
@@ -110,6 +111,8 @@ def _unsqueeze(call: Call) -> Known:
         return UNKNOWN
     rank = len(shape) + len(axes)
     new = {_axis(axis, rank) for axis in axes}
+    if len(new) < len(axes) or not new <= set(range(rank)):
+        return UNKNOWN  # a misfit for the checker to report
     rest = iter(shape)
     dims: list[Dim] = [1 if index in new else next(rest) for index in range(rank)]
     call.elements(0)
@@ -193,7 +196,8 @@ def _clamped(algebra: Algebra, index: Dim, size: Dim) -> Dim | None:
 def _slice_length(algebra: Algebra, size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
     """Return how many elements a slice takes of an axis, None if that is not known."""
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(*slice(start, end, step).indices(size)))
+        part = slice_of(start, end, step, size)
+        return None if part is None else len(range(*part.indices(size)))
     if step == -1 and start in (-1, ENDLESS, 2**63 - 1):
         return size if isinstance(end, int) and end <= -ENDLESS else None
     first, last = _clamped(algebra, start, size), _clamped(algebra, end, size)
@@ -252,7 +256,8 @@ def _slice(call: Call) -> Known:
     if rank == 1 and known.elements is not None and starts and ends and steps:
         start, end = starts[0], ends[0]
         if isinstance(start, int) and isinstance(end, int):
-            items = known.elements[slice(start, end, steps[0])]
+            part = slice_of(start, end, steps[0], len(known.elements))
+            items = None if part is None else known.elements[part]
     return Known(tuple(dims), items)
 
 
@@ -333,6 +338,8 @@ def _shape(call: Call) -> Known:
     if shape is None:
         return UNKNOWN
     start, end = call.get_int("start", 0), call.get_int("end", len(shape))
+    if max(abs(start), abs(end)) > len(shape):
+        return call.of_rank(1)  # clamped by the standard, not by the reference
     dims = shape[start:end]
     return Known((len(dims),), dims)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import add_constant, remove_dead, stand_in
+from vlmpass.ir_tools.edit import add_constant, may_add_integers, remove_dead, stand_in
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes.facts import Facts
 from vlmpass.ir_tools.shapes.known import Known
@@ -47,6 +47,8 @@ class Scalars:
         """Change what pays in the nodes of one graph; True if anything did."""
         if scope.opsets.get("", scope.opsets.get("ai.onnx", 1)) < 7:
             return False  # operands broadcast by an attribute there
+        if not may_add_integers(scope, self.ir_version):
+            return False
         changed = False
         for group in _groups(self._members(scope.graph)):
             if self._gain(group) > 0 and self.may(next(iter(group))):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx_ir import DataType, Value
+from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.simplify.known import (
@@ -81,6 +81,13 @@ def pad_nothing(op: Tape, x: Value, pads: tuple[int, ...]) -> Replacement:
 def one_operand(op: Tape, x: Value) -> Replacement:
     """Concat(x) -> x, and Max, Min, Sum and Mean of one operand."""
     return x
+
+
+@rule(P.Split("x", ..., _node="split"))
+def split_in_one(op: Tape, x: Value, split: Node) -> Replacement:
+    """Split(x) -> x, into one part."""
+    parts = len(split.outputs)
+    return x if parts == 1 else refuse("into {} parts", parts)
 
 
 @rule(P.Concat("xs*", axis="axis"))
@@ -164,6 +171,7 @@ NOTHING = (
     + slice_everything
     + pad_nothing
     + one_operand
+    + split_in_one
     + concat_of_empty
     + expand_to_same
     + expand_without_effect

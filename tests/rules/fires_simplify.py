@@ -53,6 +53,14 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "y = Neg(x)",
         )
     ],
+    "split-in-one": [
+        (
+            "(float[n,6] x) => (float[n,6] y)",
+            """s = Constant<value_ints=[6]>() a = Split<axis=1>(x, s)
+               b = Split<axis=0,num_outputs=1>(a) y = Neg(b)""",
+            "y = Neg(x)",
+        )
+    ],
     "concat-of-empty": [
         (
             "(float[n] x, float[0] e, float[m] z) => (float[k] y)",

@@ -179,6 +179,10 @@ HINTS: dict[str, Hints] = {
         "steps": [(1, 1)],
     },
     "pad-nothing": {"x": "T[a,b]", "pads": [(0, 0, 0, 0)]},
+    "split-in-one": {
+        "x": "T[a,b]",
+        "split": lambda draw: {"axis": -1, **({"num_outputs": 1} if draw.opset >= 18 else {})},
+    },
     "concat-of-empty": {"xs": with_empty, "axis": [0, -2]},
     "expand-to-same": {"x": "T[2,3]", "shape": [(1,), (3,), (2, 3), (1, 3), (2, 1), (4, 2, 3)]},
     "expand-without-effect": {

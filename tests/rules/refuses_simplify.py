@@ -65,6 +65,13 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
         )
     ],
     "one-operand": [("(float[n] x) => (float[n] y)", "y = Max(x, x)", "has a further input")],
+    "split-in-one": [
+        (
+            "(float[n,6] x) => (float[n,3] y)",
+            "a, b = Split<axis=1,num_outputs=2>(x) y = Neg(a)",
+            "into 2 parts",
+        )
+    ],
     "concat-of-empty": [
         (
             "(float[n] x) => (float[m] y)",
