@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,10 @@ class VlmpassError(Exception):
     def __str__(self) -> str:
         text = f"{self.problem}; {self.remedy}" if self.remedy else self.problem
         return "\n  ".join([text, *self.context])
+
+    def full(self) -> str:
+        """Return the text with everything that `str` only counts."""
+        return str(self)
 
 
 class ModelError(VlmpassError):
@@ -79,7 +84,7 @@ class Refusal:
 
 
 class Refused(VlmpassError):
-    """A pass refuses the whole request and lists every offending node.
+    """A pass refuses the whole request; nodes that share a reason are told together.
 
     Args:
         request: What was asked, such as ``convert-opset to 13``.
@@ -89,8 +94,43 @@ class Refused(VlmpassError):
     def __init__(self, request: str, refusals: Sequence[Refusal]) -> None:
         self.refusals = tuple(refusals)
         count = "1 node" if len(refusals) == 1 else f"{len(refusals)} nodes"
-        lines = [f"{request} is refused for {count}", *(f"  {r}" for r in refusals)]
-        super().__init__("\n".join(lines))
+        self._head = f"{request} is refused for {count}"
+        super().__init__("\n  ".join([self._head, *_grouped(self.refusals)]))
+
+    def full(self) -> str:
+        """Return the text with every node on a line of its own."""
+        return "\n  ".join([self._head, *map(str, self.refusals), *self.context])
+
+
+_NAMED = 3
+_KINDS = 12
+_PARTICULAR = re.compile(r"'[^']*'|\[[^\]]*\]|\d+")
+
+
+def _grouped(refusals: Sequence[Refusal]) -> list[str]:
+    """Return a line for each node, or for each kind of reason that more than three share."""
+    kinds: dict[tuple[str, str], list[Refusal]] = {}
+    for each in refusals:
+        kind = _PARTICULAR.sub("_", each.reason), _PARTICULAR.sub("_", each.remedy)
+        kinds.setdefault(kind, []).append(each)
+    lines = [line for alike in list(kinds.values())[:_KINDS] for line in _lines(alike)]
+    rest = [each for alike in list(kinds.values())[_KINDS:] for each in alike]
+    if rest:
+        lines.append(f"{len(rest)} more, for {len(kinds) - _KINDS} other reasons")
+    return lines
+
+
+def _lines(alike: Sequence[Refusal]) -> list[str]:
+    """Return the lines for refusals of one kind: names and numbers apart, one reason."""
+    if len(alike) <= _NAMED:
+        return [str(each) for each in alike]
+    first, *others = alike
+    if all((each.reason, each.remedy) == (first.reason, first.remedy) for each in others):
+        names = ", ".join(each.node for each in alike[:_NAMED])
+        named = Refusal(f"{names} and {len(alike) - _NAMED} more", first.reason, first.remedy)
+        return [str(named)]
+    names = ", ".join(each.node for each in others[: _NAMED - 1])
+    return [f"{first}\n    so are {names} and {len(alike) - _NAMED} more"]
 
 
 class PassFailed(VlmpassError):

@@ -1,5 +1,12 @@
 """Opening models: from a path, a ModelProto, an ir.Model or a torch ONNXProgram to an ir.Model."""
 
-from vlmpass.ir_tools.load.source import load
+from typing import TYPE_CHECKING
+
+from vlmpass.ir_tools.lazy import lazy
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.load.source import load
 
 __all__ = ["load"]
+
+__getattr__ = lazy(__name__, {"load": "source"})

@@ -15,6 +15,7 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
+from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.save.forms import parsed
 from vlmpass.ir_tools.save.keep import Weights
 from vlmpass.ir_tools.save.layout import Layout, layout_of
@@ -121,6 +122,7 @@ def _commit(staged: _Staged) -> _Committed:
         nbytes = staged.model.path.stat().st_size
         release_files()
         put_in_place(free, clashing, staged.interim, staged.model)
+        note_commit(output.path)
         removed = [path for path in stale if _removed(path)]
     return _Committed(names, nbytes, removed, note)
 

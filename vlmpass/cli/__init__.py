@@ -2,27 +2,71 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
+from types import FrameType
 
 __all__ = ["Terminated", "main"]
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end; what was begun is cleaned up as after Ctrl-C."""
+    """The process was asked to end; what was begun is cleaned up as after Ctrl-C.
+
+    Args:
+        number: The signal's.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
 
 
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
+def _end(number: int, frame: FrameType | None) -> None:
+    for each in _ending():
+        signal.signal(each, signal.SIG_IGN)  # what was begun is cleaned up, undisturbed
+    raise Terminated(number)
+
+
+def _ending() -> list[signal.Signals]:
+    """Return the signals that ask a process to end, where the system has them."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [signal.Signals[name] for name in names if hasattr(signal, name)]
+
+
+def _listen() -> None:
+    """End in order when asked to; a signal that is ignored, as under nohup, stays so."""
+    for each in _ending():
+        if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(each, _end)
+
+
+def _hold_descriptors() -> None:
+    """Open what the caller has closed, so that no file of ours gets the number of a stream."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 findings, 2 the request cannot be honoured.
 
+    An interrupted one exits with 128 and the number of the signal. Whatever the code, what was
+    written all the same is named.
+
     Args:
         arguments: Without the program's name; those of the process by default.
     """
-    from vlmpass.cli.app import run
+    try:
+        _hold_descriptors()
+        _listen()
+        from vlmpass.cli.app import run
 
-    signal.signal(signal.SIGTERM, _terminate)
-    raise SystemExit(run(arguments))
+        code = run(arguments)
+    except Terminated as error:
+        sys.stderr.write("vlmpass: interrupted; nothing was written\n")
+        code = error.code
+    raise SystemExit(code)

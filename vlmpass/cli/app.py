@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Annotated, Protocol, cast
 
 import typer
 
 import vlmpass
 from vlmpass.cli import check, convert, demo, inspect, opset, passes, rules, verify
-from vlmpass.cli.console import say
-from vlmpass.cli.verb import REFUSED, set_debugging
+from vlmpass.cli.console import write
+from vlmpass.cli.failure import Failure, set_json, tell
+from vlmpass.cli.verb import DONE, REFUSED, guarded, set_debugging
 
 __all__ = ["app", "run"]
 
 app = typer.Typer(
     name="vlmpass",
     help="Convert large ONNX models: right or refused.",
-    epilog="Exit codes: 0 done, 1 findings, 2 the request or the input cannot be honoured.",
+    epilog="Exit codes: 0 done, 1 findings, 2 the request or the input cannot be honoured, or"
+    " standard output does not take the result; interrupted, 128 and the signal's number. A model"
+    " that stands all the same is named.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -71,26 +76,47 @@ _UsageError: type[Exception] = next(
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    set_debugging(False)
+    set_json("--json" in options)
+    if given and not {"-h", "--help", "--version"} & set(options):
+        return _called(given)
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        code = _called(given or ["--help"])
+    return guarded(lambda: _written(shown.getvalue(), code))
+
+
+def _written(text: str, code: int) -> int:
+    write(text)
+    return code
+
+
+def _called(given: list[str]) -> int:
     command = typer.main.get_command(app)
-    try:
-        result = command.main(given or ["--help"], prog_name="vlmpass", standalone_mode=False)
+    try:  # without click's `main`, which takes a signal for an exit code
+        with command.make_context("vlmpass", given) as context:
+            command.invoke(context)
+    except typer.Exit as exit_:
+        return exit_.exit_code
     except _UsageError as error:
-        say(f"vlmpass: error: {_explained(error)}")
-        return REFUSED
-    return result if isinstance(result, int) else 0
+        problem, remedy = _explained(error)
+        failure = Failure("UsageError", problem, remedy)
+        return tell(failure, REFUSED, f"vlmpass: error: {problem}; {remedy}")
+    return DONE
 
 
-def _explained(error: Exception) -> str:
-    """Return the message of a usage error, with the nearest right word where there is one."""
+def _explained(error: Exception) -> tuple[str, str]:
+    """Return what is wrong with the usage, and the nearest right word where there is one."""
     context = getattr(error, "ctx", None)
     where = getattr(context, "command_path", "vlmpass")
     option = getattr(error, "option_name", None)
     if option is not None and context is not None:
         known = [each for param in context.command.params for each in param.opts]
-        close = difflib.get_close_matches(option, known, 1, 0.5)
+        close = difflib.get_close_matches(option, known, 1, 0.6)
         hint = f"did you mean {close[0]}?" if close else f"see {where} --help"
-        return f"{where} has no option {option}; {hint}"
+        return f"{where} has no option {option}", hint
     text = cast(_ClickError, error).format_message()
     problem, _, suggestion = text.rstrip(".").partition(". ")
     hint = suggestion.replace("Did you", "did you") or f"see {where} --help"
-    return f"{problem[:1].lower()}{problem[1:]}; {hint}"
+    return f"{problem[:1].lower()}{problem[1:]}", hint

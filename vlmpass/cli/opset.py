@@ -56,7 +56,7 @@ def _show(operator: str, versions: tuple[Version, ...]) -> None:
 
     table = grid("since", "changed", "up to it", "down from it")
     for version in versions:
-        table.add_row(
+        table.line(
             Text(str(version.since), style="bold"),
             "\n".join(version.changes),
             _step(version.up),

@@ -91,12 +91,12 @@ def _show_all(found: Mapping[str, type[Pass] | PipelineError]) -> None:
     table = grid("pass", "what it does, and its options", whole=(0,))
     for name, each in found.items():
         if not isinstance(each, type):
-            table.add_row(Text(name, style="bold"), Text(str(each), style="red"))
+            table.line(Text(name, style="bold"), Text(str(each), style="red"))
             continue
         words = [f"{each.name}=" if each.required else each.name for each in options_of(each)]
         small = f"\n{' '.join(words)}" if words else ""
         lines = Text.assemble(summary_of(each), (small, "dim"))
-        table.add_row(Text(name, style="bold"), lines)
+        table.line(Text(name, style="bold"), lines)
     show(table)
 
 
@@ -120,5 +120,5 @@ def _show_one(cls: type[Pass], json: bool) -> None:
         if not option.required and not option.free:
             default = option.kind.write(option.default)
         label = "NAME" if option.free else option.name
-        table.add_row(Text(label, style="bold"), option.kind.says, default, option.doc)
+        table.line(Text(label, style="bold"), option.kind.says, default, option.doc)
     show(Group(*parts, table if options else Text("no options", style="dim")))

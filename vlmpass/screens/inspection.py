@@ -7,15 +7,17 @@ import re
 from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Inspection, Macs, Module, Port, as_factor
-from vlmpass.screens.text import amount, count, grid, size
+from vlmpass.screens.text import Grid, amount, count, grid, size
 
 __all__ = ["inspection_screen"]
 
 _OPERATORS = 24
+_FILES = 12
+_PORTS = 200
+_DIMS = 24
 _TERMS = 4
 
 
@@ -42,19 +44,21 @@ def inspection_screen(
     return Group(*parts)
 
 
-def _head(found: Inspection, path: str, sizes: Mapping[str, int]) -> Table:
+def _head(found: Inspection, path: str, sizes: Mapping[str, int]) -> Grid:
     facts = found.facts
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_row(Text(path, style="bold"), "")
-    table.add_row("opsets", ", ".join(f"{name} {v}" for name, v in facts.opsets.items()))
+    table = grid(*[""] * 2, whole=(0,))
+    table.line(Text(path, style="bold"), "")
+    table.line("opsets", ", ".join(f"{name} {v}" for name, v in facts.opsets.items()))
     made = f", written by {facts.producer}" if facts.producer else ""
-    table.add_row("IR version", f"{facts.ir_version}{made}")
+    table.line("IR version", f"{facts.ir_version}{made}")
     functions = f" in the graph and {facts.functions} functions" if facts.functions else ""
-    table.add_row("nodes", count(facts.nodes) + functions)
+    table.line("nodes", count(facts.nodes) + functions)
     on_disk = f"{count(facts.elements)} elements, {size(facts.nbytes)}"
-    table.add_row("weights", on_disk)
-    table.add_row("dynamic", ", ".join(found.dynamic) or "no dimension")
-    table.add_row("MACs", Text(_macs(found.macs, sizes, _TERMS)))
+    table.line("weights", on_disk)
+    more = f" and {len(found.dynamic) - _DIMS} more" if len(found.dynamic) > _DIMS else ""
+    dynamic = ", ".join(found.dynamic[:_DIMS]) + more
+    table.line("dynamic", dynamic or "no dimension")
+    table.line("MACs", Text(_macs(found.macs, sizes, _TERMS)))
     return table
 
 
@@ -74,11 +78,13 @@ def _macs(macs: Macs, sizes: Mapping[str, int], terms: int) -> str:
     return (" + ".join(texts) or "none") + unknown
 
 
-def _ports(found: Inspection) -> Table:
+def _ports(found: Inspection) -> Grid:
     table = grid("", "name", "type", "shape")
     for what, ports in (("input", found.inputs), ("output", found.outputs)):
-        for port in ports:
-            table.add_row(Text(what, style="dim"), Text(port.name), port.dtype, Text(_shape(port)))
+        for port in ports[:_PORTS]:
+            table.line(Text(what, style="dim"), Text(port.name), port.dtype, Text(_shape(port)))
+        if len(ports) > _PORTS:
+            table.line("", Text(f"and {count(len(ports) - _PORTS)} more", style="dim"), "", "")
     return table
 
 
@@ -96,7 +102,7 @@ def _operators(found: Inspection) -> RenderableType:
         cells: list[RenderableType] = []
         for name, number in shown[row::rows]:
             cells += [count(number), Text(name)]
-        table.add_row(*cells)
+        table.line(*cells)
     if len(operators) <= _OPERATORS:
         return table
     rest = operators[_OPERATORS:]
@@ -105,46 +111,51 @@ def _operators(found: Inspection) -> RenderableType:
     return Group(table, more)
 
 
-def _weights(found: Inspection) -> Table:
+def _weights(found: Inspection) -> Grid:
     table = grid("element type", "tensors", "elements", "bytes", right=(1, 2, 3))
     for name, share in found.facts.dtypes.items():
-        table.add_row(name, count(share.tensors), count(share.elements), size(share.nbytes))
+        table.line(name, count(share.tensors), count(share.elements), size(share.nbytes))
     return table
 
 
-def _files(found: Inspection, path: str) -> Table:
+def _files(found: Inspection, path: str) -> Grid:
     table = grid("file", "tensors", "used", "size", right=(1, 2, 3))
     inline = sum(share.tensors for share in found.facts.dtypes.values())
     inline -= sum(file.tensors for file in found.files)
-    table.add_row(
+    table.line(
         Text(os.path.basename(path)),
         count(inline),
         size(found.inline_bytes),
         size(os.path.getsize(path)),
     )
-    for file in found.files:
+    shown = found.files if len(found.files) <= _FILES + 1 else found.files[:_FILES]
+    for file in shown:
         name = Text(os.path.basename(file.path))
-        table.add_row(name, count(file.tensors), size(file.used), size(file.nbytes))
+        table.line(name, count(file.tensors), size(file.used), size(file.nbytes))
+    if rest := found.files[len(shown) :]:
+        used, nbytes = sum(file.used for file in rest), sum(file.nbytes for file in rest)
+        tensors = sum(file.tensors for file in rest)
+        table.line(f"and {count(len(rest))} more", count(tensors), size(used), size(nbytes))
     return table
 
 
-def _largest(found: Inspection) -> Table:
+def _largest(found: Inspection) -> Grid:
     table = grid("largest weights", "type", "shape", "bytes", right=(3,))
     for weight in found.largest:
         shape = "x".join(map(str, weight.shape)) or "scalar"
-        table.add_row(Text(weight.name), weight.dtype, shape, size(weight.nbytes))
+        table.line(Text(weight.name), weight.dtype, shape, size(weight.nbytes))
     return table
 
 
-def _ties(found: Inspection) -> Table:
+def _ties(found: Inspection) -> Grid:
     table = grid("shared weights", "bytes", "used by", right=(1,))
     for tie in found.ties[:10]:
         users = ", ".join(tie.users[:3]) + (" …" if len(tie.users) > 3 else "")
-        table.add_row(Text(", ".join(tie.names)), size(tie.nbytes), Text(users))
+        table.line(Text(", ".join(tie.names)), size(tie.nbytes), Text(users))
     return table
 
 
-def _modules(found: Inspection, depth: int, sizes: Mapping[str, int]) -> Table:
+def _modules(found: Inspection, depth: int, sizes: Mapping[str, int]) -> Grid:
     """List modules down to a depth; numbered siblings of one kind are one line."""
     groups: dict[str, Module] = {}
     members: dict[str, set[str]] = {}
@@ -162,5 +173,5 @@ def _modules(found: Inspection, depth: int, sizes: Mapping[str, int]) -> Table:
         times = str(len(members[kind])) if len(members[kind]) > 1 else ""
         macs = _macs(group.macs, sizes, 2) if group.macs.terms or group.macs.unknown else ""
         weights = amount(group.elements) if group.elements else ""
-        table.add_row(Text(kind), times, count(group.nodes), weights, Text(macs))
+        table.line(Text(kind), times, count(group.nodes), weights, Text(macs))
     return table

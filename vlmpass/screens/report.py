@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.passes import PassReport
 from vlmpass.report import Report, Snapshot
-from vlmpass.screens.text import count, grid, megabytes, seconds, size
+from vlmpass.screens.text import Grid, count, grid, megabytes, seconds, size
 from vlmpass.screens.verification import numbers_line
 
 __all__ = ["report_screen"]
 
 _OPERATORS = 6
+_FILES = 12
 
 
 def report_screen(report: Report) -> RenderableType:
@@ -45,14 +46,14 @@ def _shown(path: str) -> str:
     return relative if len(relative) < len(path) else path
 
 
-def _comparison(report: Report) -> Table:
+def _comparison(report: Report) -> Grid:
     before, after = report.before, report.after
     table = grid("", "before", "after", "")
     for label, old, new in _rows(before, after):
         changed = old != new
-        table.add_row(Text(label, style="dim"), old, Text(new, style="bold" if changed else ""), "")
+        table.line(Text(label, style="dim"), old, Text(new, style="bold" if changed else ""), "")
     if lines := _operator_changes(before.facts, after.facts):
-        table.add_row(Text("operators", style="dim"), *_columns(before.facts, after.facts), lines)
+        table.line(Text("operators", style="dim"), *_columns(before.facts, after.facts), lines)
     return table
 
 
@@ -105,7 +106,7 @@ def _operator_changes(before: Facts, after: Facts) -> str:
     return ", ".join(texts)
 
 
-def _passes(passes: tuple[PassReport, ...]) -> Table:
+def _passes(passes: tuple[PassReport, ...]) -> Grid:
     table = grid("pass", "seconds", "nodes", "memory", right=(1, 3))
     for each in passes:
         if each.skipped:
@@ -116,31 +117,41 @@ def _passes(passes: tuple[PassReport, ...]) -> Table:
             nodes = count(each.nodes_after)
         else:
             nodes = f"{count(each.nodes_before)} → {count(each.nodes_after)}"
-        table.add_row(Text(each.text), f"{each.seconds:.2f}", nodes, megabytes(each.peak_rss))
+        table.line(Text(each.text), f"{each.seconds:.2f}", nodes, megabytes(each.peak_rss))
     return table
 
 
-def _files(report: Report) -> Table:
+def _files(report: Report) -> Grid:
     assert report.saved is not None
     table = grid("file", "size", "", right=(1,))
-    for file in report.saved.files:
-        table.add_row(Text(file.name), size(file.nbytes), Text(file.how, style="dim"))
-    for name in report.saved.removed:
-        table.add_row(Text(name), "", Text("removed", style="dim"))
+    rows = [(file.name, file.nbytes, str(file.how)) for file in report.saved.files]
+    removed = [(name, 0, "removed") for name in report.saved.removed]
+    for some in (rows, removed):
+        shown = some if len(some) <= _FILES + 1 else some[:_FILES]
+        for name, nbytes, how in shown:
+            table.line(Text(name), "" if how == "removed" else size(nbytes), _dim(how))
+        if rest := some[len(shown) :]:
+            total = sum(nbytes for _, nbytes, _ in rest)
+            hows = ", ".join(f"{count(n)} {how}" for how, n in Counter(h for *_, h in rest).items())
+            table.line(f"and {count(len(rest))} more", size(total) if total else "", _dim(hows))
     return table
 
 
-def _verdict(report: Report) -> Table:
+def _dim(text: str) -> Text:
+    return Text(text, style="dim")
+
+
+def _verdict(report: Report) -> Grid:
     """Return what was verified, what a reader should know, and what it took."""
-    lines = Table.grid(padding=(0, 3, 0, 0))
+    lines = grid("", "", whole=(0,), gap=3)
     numbers = report.checked.numbers
-    lines.add_row("types", Text("full type check passed", style="green"))
+    lines.line("types", Text("full type check passed", style="green"))
     if numbers is not None:
-        lines.add_row("numbers", numbers_line(numbers))
+        lines.line("numbers", numbers_line(numbers))
     else:
-        lines.add_row("numbers", Text(f"not compared: {report.checked.reason}", style="yellow"))
+        lines.line("numbers", Text(f"not compared: {report.checked.reason}", style="yellow"))
     for note in (*report.notes, *(numbers.notes if numbers is not None else ())):
-        lines.add_row("note", Text(note, style="yellow"))
+        lines.line("note", Text(note, style="yellow"))
     memory = megabytes(report.peak_rss)
-    lines.add_row("took", f"{seconds(report.seconds)}, peak memory {memory}")
+    lines.line("took", f"{seconds(report.seconds)}, peak memory {memory}")
     return lines

@@ -6,10 +6,26 @@ import io
 from collections.abc import Iterable
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.protocol import rich_cast
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["WIDTH", "amount", "count", "grid", "megabytes", "plain", "seconds", "size"]
+from vlmpass.screens.characters import fitted
+
+__all__ = [
+    "WIDTH",
+    "Grid",
+    "amount",
+    "count",
+    "fitted_screen",
+    "grid",
+    "megabytes",
+    "plain",
+    "seconds",
+    "size",
+]
 
 WIDTH = 100
 """Columns of a screen that is not a terminal."""
@@ -48,20 +64,29 @@ def seconds(duration: float) -> str:
     return f"{duration // 60:.0f} min {duration % 60:.0f} s"
 
 
-def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = ()) -> Table:
+class Grid(Table):
+    """A table whose texts are shown as they are: no markup, and nothing that cannot be encoded."""
+
+    def line(self, *cells: RenderableType) -> None:
+        """Add a row of texts."""
+        self.add_row(*map(fitted_screen, cells))
+
+
+def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = (), gap: int = 2) -> Grid:
     """Return an empty table without lines.
 
     Args:
         headers: Of the columns; an empty text for none.
         right: Columns with numbers, which are aligned at the right.
         whole: Columns whose texts are not broken into lines while another column can give way.
+        gap: Spaces between columns.
     """
     numbers, unbroken = set(right), set(whole)
-    table = Table(
+    table = Grid(
         box=box.SIMPLE_HEAD if any(headers) else None,
         show_header=any(headers),
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, gap, 0, 0),
         show_edge=False,
         header_style="dim",
     )
@@ -75,9 +100,41 @@ def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = ()) ->
     return table
 
 
-def plain(renderable: RenderableType) -> str:
-    """Return what a screen shows, without colours."""
-    console = Console(file=io.StringIO(), width=WIDTH, no_color=True, highlight=False)
+def fitted_screen(screen: RenderableType) -> RenderableType:
+    """Return a screen whose texts can be encoded; tables of `grid` see to their own."""
+    found = rich_cast(screen)
+    if isinstance(found, str):
+        return Text(fitted(found))
+    if isinstance(found, Text):
+        return _fitted_text(found)
+    if isinstance(found, Group):
+        return Group(*map(fitted_screen, found.renderables))
+    if isinstance(found, Padding):
+        pad = (found.top, found.right, found.bottom, found.left)
+        return Padding(fitted_screen(found.renderable), pad)
+    return screen
+
+
+def _fitted_text(text: Text) -> Text:
+    if fitted(text.plain) == text.plain:
+        return text
+    made = text.blank_copy()
+    for character in text.divide(range(1, len(text))):
+        piece = Text(fitted(character.plain))
+        for span in character.spans:
+            piece.stylize(span.style)
+        made.append_text(piece)
+    return made
+
+
+def plain(renderable: RenderableType, width: int = WIDTH) -> str:
+    """Return what a screen shows, without colours.
+
+    Args:
+        renderable: The screen.
+        width: Columns that a line may take.
+    """
+    console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
     console.print(renderable)
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
@@ -42,17 +41,17 @@ def verification_screen(found: Verification, expected: str, actual: str) -> Rend
         expected: What to call the reference.
         actual: What to call the other.
     """
-    head = Table.grid(padding=(0, 2, 0, 0))
-    head.add_row("reference", Text(expected, style="bold"), Text(found.expected_ran, style="dim"))
-    head.add_row("judged", Text(actual, style="bold"), Text(found.actual_ran, style="dim"))
+    head = grid(*[""] * 3, whole=(0,))
+    head.line("reference", Text(expected, style="bold"), Text(found.expected_ran, style="dim"))
+    head.line("judged", Text(actual, style="bold"), Text(found.actual_ran, style="dim"))
     for number, trial in enumerate(found.trials, 1):
-        head.add_row(f"inputs {number}", Text(_dims(trial) or "as given"), "")
+        head.line(f"inputs {number}", Text(_dims(trial) or "as given"), "")
     parts: list[RenderableType] = [head, "", _table(found.outputs)]
-    remarks = Table.grid(padding=(0, 3, 0, 0))
+    remarks = grid("", "", whole=(0,), gap=3)
     for finding in found.findings:
-        remarks.add_row("finding", Text(finding, style="red"))
+        remarks.line("finding", Text(finding, style="red"))
     for note in found.notes:
-        remarks.add_row("note", Text(note, style="yellow"))
+        remarks.line("note", Text(note, style="yellow"))
     if remarks.row_count:
         parts += ["", remarks]
     wrong = sum(not output.ok for output in found.outputs)
@@ -76,7 +75,7 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
         same = output.expected == output.actual
         kind = output.expected if same else f"{output.expected} → {output.actual}"
         flags = _flags(output)
-        table.add_row(
+        table.line(
             Text(output.name, style="" if output.ok else "red"),
             Text(kind),
             _error(output.max_abs),
@@ -86,7 +85,7 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
             Text(flags or "ok", style="green" if output.ok else "red"),
         )
     if len(outputs) > _OUTPUTS:
-        table.add_row(Text(f"and {len(outputs) - _OUTPUTS} more, all equal", style="dim"))
+        table.line(Text(f"and {len(outputs) - _OUTPUTS} more, all equal", style="dim"))
     return table
 
 
