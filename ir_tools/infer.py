@@ -9,6 +9,8 @@ from functools import cache
 import onnx_ir as ir
 import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
+from vlmpass.ir_tools.symbols import without_symbols
+
 __all__ = ["infer_node"]
 
 
@@ -36,6 +38,8 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     with suppress(symbolic.OpUsageError, symbolic.ShapeInferenceError, ValueError, OverflowError):
         infer(context, node)
     for output in node.outputs:
+        if output.shape is not None:
+            output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
         # Its notes on the elements of shape tensors would be written into the file.
         output.metadata_props.pop(symbolic.SYM_DATA_KEY, None)
         if output.shape is not None:

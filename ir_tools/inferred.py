@@ -7,7 +7,7 @@ and the facts of `vlmpass.ir_tools.shapes`, which compute with sizes that are on
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import onnx
@@ -29,16 +29,18 @@ class Size:
     Attributes:
         known: Its size, or an expression over named sizes of the model's inputs; None if neither.
         varies: Whether it is known to depend on the sizes of the inputs.
+        symbol: What it has in common with the sizes that are proven equal, see `ProvenDim`.
     """
 
     known: int | str | None
     varies: bool = False
+    symbol: int | None = None
 
 
 def inferred_shapes(
     model: ir.Model, *, trust_unknown: bool = True
 ) -> dict[ir.Value, tuple[Size, ...] | None]:
-    """Infer the shapes of node outputs of the graph and its subgraphs.
+    """Infer the shapes of the inputs, and of node outputs of the graph and its subgraphs.
 
     Args:
         model: Any model in topological order; it is not changed and no weight is read.
@@ -64,13 +66,13 @@ def inferred_shapes(
 
 
 def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
-    """Return what is proven about every node output, None where the rank is not."""
+    """Return what is proven about all inputs and node outputs, None where the rank is not."""
     facts = kept_facts(model)
-    outputs: list[ir.Value] = []
+    values = [value for value in model.graph.inputs if value.shape is not None]
     visit_scope(
         facts,
         Scope(model.graph, model.graph, 0),
-        lambda node, scope: outputs.extend(node.outputs),
+        lambda node, scope: values.extend(node.outputs),
     )
     size = cache(partial(size_of, facts))
 
@@ -78,7 +80,7 @@ def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
     def sizes(shape: tuple[Dim, ...] | None) -> tuple[Size, ...] | None:
         return None if shape is None else tuple(map(size, shape))
 
-    return {value: sizes(facts[value].shape) for value in outputs}
+    return {value: sizes(facts[value].shape) for value in values}
 
 
 def _merge(
@@ -88,7 +90,9 @@ def _merge(
     if proven is None or other is None or len(other) != len(proven):
         return other if proven is None else proven
     return tuple(
-        b if a.known is None or (isinstance(a.known, str) and isinstance(b.known, int)) else a
+        replace(a, known=b.known)
+        if a.known is None or (isinstance(a.known, str) and isinstance(b.known, int))
+        else a
         for a, b in zip(proven, other, strict=True)
     )
 
@@ -97,12 +101,12 @@ def size_of(facts: Facts, dim: Dim) -> Size:
     """Say an expression as what is known about an axis."""
     if isinstance(dim, int):
         return Size(dim)
-    return Size(_text(facts, dim), _varies(facts, dim))
+    return Size(_text(facts, dim), _varies(facts, dim), dim.symbol)
 
 
 def _atoms(dim: Dim) -> Iterator[int]:
     if not isinstance(dim, int):
-        yield from (serial for monomial, _ in dim.terms for serial in monomial)
+        yield from (serial for monomial, _ in dim.terms for serial, _ in monomial)
 
 
 def _varies(facts: Facts, dim: Dim) -> bool:
@@ -123,7 +127,7 @@ def _text(facts: Facts, dim: Dim) -> str | None:
         return str(dim)
     terms = []
     for monomial, factor in reversed(dim.terms):
-        names = [_atom_text(facts, serial) for serial in monomial]
+        names = [_atom_text(facts, serial) for serial, power in monomial for _ in range(power)]
         if any(name is None for name in names):
             return None
         factors = [str(abs(factor))] if abs(factor) != 1 or not names else []

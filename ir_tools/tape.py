@@ -12,6 +12,7 @@ from vlmpass.ir_tools.edit import constant_node, constant_value, is_used
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.schemas import schema_of
+from vlmpass.ir_tools.symbols import refined
 
 __all__ = ["Tape", "splice"]
 
@@ -232,8 +233,9 @@ def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, t
         new.type, new.shape = old.type, old.shape
         fresh = True
     if fresh or old.is_graph_output():
-        if old.shape is not None and (new.shape is None or old.is_graph_output()):
+        if old.shape is not None and old.is_graph_output():
             new.shape = old.shape
+        new.shape = refined(old.shape, new.shape)
         name, old_name = old.name, new.name
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         old.name, new.name = None, name

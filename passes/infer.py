@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.inferred import Size, inferred_shapes
 from vlmpass.ir_tools.inferred_functions import infer_functions
+from vlmpass.ir_tools.symbols import ProvenDim
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.passes.base import Pass
 
@@ -53,10 +54,19 @@ def _write(
 ) -> bool:
     declared = _declared(value)
     dims = _merged(declared, sizes, stale=stale, is_output=is_output)
-    if dims == declared:
-        return False
-    value.shape = None if dims is None else ir.Shape(dims)
-    return True
+    if dims is not None and not all(isinstance(dim, int) for dim in dims):
+        value.shape = ir.Shape(map(_with_symbol, dims, sizes or [None] * len(dims)))
+    elif dims != declared:
+        value.shape = None if dims is None else ir.Shape(dims)
+    return dims != declared
+
+
+def _with_symbol(dim: _Dim, size: Size | None) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
+        return dim
+    if size is None or size.symbol is None:
+        return ir.SymbolicDim(dim)
+    return ProvenDim(dim, size.symbol)
 
 
 def _declared(value: ir.Value) -> tuple[_Dim, ...] | None:

@@ -6,133 +6,45 @@ that is no polynomial. Two expressions are equal only if that is proven for ever
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import onnx_ir as ir
 
-__all__ = ["Algebra", "Atom", "Dim", "Expr", "add", "divide_exactly", "mul", "product", "sub"]
+from vlmpass.ir_tools.shapes.polynomial import (
+    MOST_PARTS,
+    MOST_TERMS,
+    Dim,
+    Expr,
+    Monomial,
+    Term,
+    add,
+    divide_exactly,
+    mul,
+    product,
+    sub,
+    terms_of,
+)
 
-Monomial: TypeAlias = "tuple[int, ...]"
-_MOST_TERMS = 24
+__all__ = [
+    "ENDLESS",
+    "Algebra",
+    "Atom",
+    "Dim",
+    "Expr",
+    "add",
+    "divide_exactly",
+    "mul",
+    "product",
+    "sub",
+]
+
 # No tensor has an axis this long, and exporters write both for "to the end".
 ENDLESS = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Expr:
-    """A polynomial with integer coefficients that is not a plain integer.
-
-    Attributes:
-        terms: Pairs of a monomial (serial numbers of atoms, ascending, repeated for powers) and a
-            coefficient other than 0, ascending by monomial; () is the constant term's monomial.
-    """
-
-    terms: tuple[tuple[Monomial, int], ...]
-
-    def __hash__(self) -> int:
-        return hash(self.terms)
-
-    @property
-    def atom(self) -> int | None:
-        """The serial number of the atom that this expression just is, else None."""
-        if len(self.terms) == 1:
-            ((monomial, coefficient),) = self.terms
-            if coefficient == 1 and len(monomial) == 1:
-                return monomial[0]
-        return None
-
-
-Dim: TypeAlias = "int | Expr"
-
-
-def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
-    if isinstance(dim, Expr):
-        return dim.terms
-    return (((), dim),) if dim else ()
-
-
-def _build(terms: dict[Monomial, int]) -> Dim:
-    kept = sorted((monomial, factor) for monomial, factor in terms.items() if factor)
-    if not kept:
-        return 0
-    if len(kept) == 1 and kept[0][0] == ():
-        return kept[0][1]
-    return Expr(tuple(kept))
-
-
-def add(a: Dim, b: Dim) -> Dim:
-    """Return a + b."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a + b
-    terms = dict(_terms(a))
-    for monomial, factor in _terms(b):
-        terms[monomial] = terms.get(monomial, 0) + factor
-    return _build(terms)
-
-
-def sub(a: Dim, b: Dim) -> Dim:
-    """Return a - b."""
-    return a - b if isinstance(a, int) and isinstance(b, int) else add(a, mul(b, -1))
-
-
-def mul(a: Dim, b: Dim) -> Dim:
-    """Return a * b."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a * b
-    if a == 1:
-        return b
-    if b == 1:
-        return a
-    terms: dict[Monomial, int] = {}
-    for left, x in _terms(a):
-        for right, y in _terms(b):
-            monomial = tuple(sorted(left + right))
-            terms[monomial] = terms.get(monomial, 0) + x * y
-    return _build(terms)
-
-
-def product(dims: Iterable[Dim]) -> Dim:
-    """Return the product of all; 1 for none."""
-    total: Dim = 1
-    for dim in dims:
-        total = mul(total, dim)
-    return total
-
-
-def _without(monomial: Monomial, factor: Monomial) -> Monomial | None:
-    rest = list(monomial)
-    for atom in factor:
-        if atom not in rest:
-            return None
-        rest.remove(atom)
-    return tuple(rest)
-
-
-def _leading(dim: Dim) -> tuple[Monomial, int]:
-    """Return the greatest term in graded lexicographic order."""
-    return max(_terms(dim), key=lambda term: (len(term[0]), [-serial for serial in term[0]]))
-
-
-def divide_exactly(a: Dim, b: Dim) -> Dim | None:
-    """Return q where a == q * b as polynomials, None if there is none."""
-    if b == 1:
-        return a
-    if b == 0 or (isinstance(a, Expr) and len(a.terms) > _MOST_TERMS):
-        return None
-    shared, factor = _leading(b)
-    quotient: Dim = 0
-    while a != 0:
-        monomial, coefficient = _leading(a)
-        rest = _without(monomial, shared)
-        if rest is None or coefficient % factor:
-            return None
-        term = _build({rest: coefficient // factor})
-        quotient = add(quotient, term)
-        a = sub(a, mul(term, b))
-    return quotient
+_MOST_BROADCAST = 8
+_TOO_LARGE = frozenset({"sum", "product"})
+_HIGHEST_COUNTED = 4
+"""Products of more sizes may be more than an int64 holds; of so many they are tensors' sizes."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +57,12 @@ class Atom:
         value: The value whose axis or element this is, None for an operation.
         index: The axis, or the place among the elements in row-major order.
         operation: ``dim``, ``element``, or ``floordiv``, ``truncdiv``, ``max``, ``min``,
-            ``broadcast`` of `args`.
+            ``broadcast`` of `args`, and ``sum`` and ``product`` that are too large to write out.
         args: The operands of an operation.
+        atoms: Serial numbers of all atoms it depends on, its own included.
+        size: How many symbols it is written with.
+        degree: Of how many sizes it can be the product.
+        open: Whether it depends on an element of a tensor, which can be any number.
     """
 
     serial: int
@@ -155,6 +71,10 @@ class Atom:
     index: int
     operation: str
     args: tuple[Dim, ...]
+    atoms: frozenset[int]
+    size: int
+    degree: int
+    open: bool
 
 
 class Algebra:
@@ -163,6 +83,26 @@ class Algebra:
     def __init__(self) -> None:
         self.atoms: list[Atom] = []
         self._interned: dict[object, Expr] = {}
+        self._polynomials: dict[tuple[Term, ...], Expr] = {}
+        self._of_value: dict[ir.Value, list[int]] = {}
+
+    def polynomial(self, terms: Mapping[Monomial, int]) -> Dim:
+        """Return the sum of some monomials times their coefficients."""
+        kept = tuple(sorted((each, factor) for each, factor in terms.items() if factor))
+        if not kept:
+            return 0
+        if len(kept) == 1 and kept[0][0] == ():
+            return kept[0][1]
+        found = self._polynomials.get(kept)
+        if found is None:
+            found = self._polynomials[kept] = Expr(self, kept)
+        return found
+
+    def opaque(self, operation: str, a: Dim, b: Dim) -> Expr:
+        """Return a ``sum`` or ``product`` that is not written out, as an atom."""
+        lows = [low for low in (self.low(a), self.low(b)) if low is not None and low >= 0]
+        low = None if len(lows) < 2 else sum(lows) if operation == "sum" else lows[0] * lows[1]
+        return self._intern(operation, low, self._sorted((a, b)))
 
     def _intern(
         self,
@@ -176,8 +116,26 @@ class Algebra:
         if (found := self._interned.get(key)) is not None:
             return found
         serial = len(self.atoms)
-        self.atoms.append(Atom(serial, low, value, index, operation, args))
-        expr = Expr((((serial,), 1),))
+        inner = [arg for arg in args if isinstance(arg, Expr)]
+        atoms = frozenset((serial,)).union(*(arg.atoms for arg in inner))
+        self.atoms.append(
+            Atom(
+                serial,
+                low,
+                value,
+                index,
+                operation,
+                args,
+                atoms=atoms,
+                size=1 + sum(arg.size for arg in inner),
+                degree=max((arg.degree for arg in inner), default=1),
+                open=operation == "element" or any(arg.open for arg in inner),
+            )
+        )
+        if value is not None:
+            self._of_value.setdefault(value, []).append(serial)
+        expr = self.polynomial({((serial, 1),): 1})
+        assert isinstance(expr, Expr)
         self._interned[key] = expr
         return expr
 
@@ -185,18 +143,13 @@ class Algebra:
         """Return the unknown size of one axis of a value; `low` counts when it is made first."""
         return self._intern("dim", low, value=value, index=axis)
 
-    def atoms_in(self, dim: Dim) -> set[int]:
+    def atoms_of(self, value: ir.Value) -> Sequence[int]:
+        """Return the serial numbers of the sizes and elements of a value that are atoms."""
+        return self._of_value.get(value, ())
+
+    def atoms_in(self, dim: Dim) -> frozenset[int]:
         """Return the serial numbers of all atoms that an expression depends on."""
-        found: set[int] = set()
-        pending = [dim]
-        while pending:
-            each = pending.pop()
-            if isinstance(each, int):
-                continue
-            for serial in {serial for monomial, _ in each.terms for serial in monomial} - found:
-                found.add(serial)
-                pending.extend(self.atoms[serial].args)
-        return found
+        return dim.atoms if isinstance(dim, Expr) else frozenset()
 
     def element(self, value: ir.Value, index: int, low: int | None = None) -> Expr:
         """Return one unknown element of an integer tensor."""
@@ -204,22 +157,7 @@ class Algebra:
 
     def low(self, dim: Dim) -> int | None:
         """Return a proven lower bound, None if there is none."""
-        if isinstance(dim, int):
-            return dim
-        bound = 0
-        for monomial, factor in dim.terms:
-            lows = [self.atoms[serial].low for serial in monomial]
-            if not lows:
-                bound += factor
-            elif factor < 0 or lows[0] is None:
-                return None
-            elif len(lows) == 1:
-                bound += factor * lows[0]
-            elif all(low is not None and low >= 0 for low in lows):
-                bound += factor * math.prod(low for low in lows if low is not None)
-            else:
-                return None
-        return bound
+        return dim if isinstance(dim, int) else dim.low
 
     def nonnegative(self, dim: Dim) -> bool:
         """Whether dim >= 0 is proven."""
@@ -254,12 +192,13 @@ class Algebra:
         """Return a // b rounded down, for b that is not 0."""
         if isinstance(a, int) and isinstance(b, int):
             return a // b
-        exact = divide_exactly(a, b)
+        wraps = isinstance(a, Expr) and a.may_wrap
+        exact = None if wraps else divide_exactly(a, b)
         if exact is not None:
             return exact
-        if isinstance(b, int) and b > 0:
-            whole = {m: f // b * b for m, f in _terms(a) if f % b == 0 or not m}
-            multiple = _build(whole)
+        if isinstance(b, int) and b > 0 and not wraps:
+            whole = {m: f // b * b for m, f in terms_of(a) if f % b == 0 or not m}
+            multiple = self.polynomial(whole)
             if multiple != 0:
                 quotient = divide_exactly(multiple, b)
                 assert quotient is not None
@@ -271,7 +210,8 @@ class Algebra:
         """Return a / b rounded towards zero, as integer Div does, for b that is not 0."""
         if isinstance(a, int) and isinstance(b, int):
             return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-        exact = divide_exactly(a, b)
+        wraps = isinstance(a, Expr) and a.may_wrap
+        exact = None if wraps else divide_exactly(a, b)
         if exact is not None:
             return exact
         if self.nonnegative(a) and self.nonnegative(b):
@@ -316,6 +256,8 @@ class Algebra:
                 parts.update(dict.fromkeys(self.atoms[atom].args))
             elif dim != 1:
                 parts[dim] = None
+        if len(parts) > _MOST_BROADCAST:  # not one list any more, which would be copied each time
+            parts = dict.fromkeys(dim for dim in dims if dim != 1)
         for dim in parts:
             if isinstance(dim, int) or (self.low(dim) or 0) >= 2:
                 return dim
@@ -325,13 +267,30 @@ class Algebra:
         low = min((low if low is not None else 0) for low in lows)
         return self._intern("broadcast", max(low, 0), self._sorted(tuple(parts)))
 
+    def plainest(self, dims: Sequence[Dim]) -> Dim:
+        """Return the shortest and oldest way to write what all of some expressions are."""
+        return min(dims, key=_length)
+
     @staticmethod
     def _sorted(args: tuple[Dim, ...]) -> tuple[Dim, ...]:
-        return tuple(sorted(args, key=lambda dim: (isinstance(dim, Expr), _terms(dim))))
+        return tuple(sorted(args, key=lambda dim: (isinstance(dim, Expr), terms_of(dim))))
 
     def small(self, dim: Dim) -> bool:
         """Whether an expression is short enough to be worth carrying on."""
-        return isinstance(dim, int) or len(dim.terms) <= _MOST_TERMS
+        if isinstance(dim, int):
+            return True
+        return (
+            len(dim.terms) <= MOST_TERMS
+            and dim.size <= MOST_PARTS
+            and (dim.atom is None or self.atoms[dim.atom].operation not in _TOO_LARGE)
+        )
+
+    def countable(self, dim: Dim) -> bool:
+        """Whether an expression for an element is short, and no more than an int64 can hold."""
+        if isinstance(dim, int):
+            return True
+        whole = self.small(dim) and dim.degree <= _HIGHEST_COUNTED
+        return whole and all(abs(factor) <= ENDLESS + 1 for _, factor in dim.terms)
 
     def text(self, dim: Dim) -> str:
         """Return an expression for messages, such as ``2*batch*seq + 1``."""
@@ -339,7 +298,7 @@ class Algebra:
             return str(dim)
         parts = []
         for monomial, factor in reversed(dim.terms):
-            names = [self._atom_text(serial) for serial in monomial]
+            names = [self._atom_text(serial) for serial, power in monomial for _ in range(power)]
             if factor != 1 or not names:
                 names.insert(0, str(factor))
             parts.append("*".join(names))
@@ -356,3 +315,9 @@ class Algebra:
                 return named.value
             return f"{atom.value.name}:{atom.index}"
         return f"{atom.operation}({', '.join(self.text(arg) for arg in atom.args)})"
+
+
+def _length(dim: Dim) -> tuple[bool, int, int, tuple[Term, ...]]:
+    if isinstance(dim, int):
+        return False, 0, 0, terms_of(dim)
+    return True, len(dim.terms), dim.size, dim.terms

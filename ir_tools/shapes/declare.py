@@ -121,4 +121,4 @@ def _updated(
         return new
     if new in names:
         return ir.SymbolicDim(names[new])
-    return ir.SymbolicDim(None) if isinstance(old, int) or old is None else old
+    return ir.SymbolicDim(None if isinstance(old, int) or old is None else old.value)

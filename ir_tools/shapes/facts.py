@@ -182,12 +182,11 @@ class Facts:
 
     def _speaks_for_all(self, answer: Sequence[Known], node: ir.Node) -> bool:
         """Whether an answer names no size or element of the node's own outputs."""
-        dims = (dim for known in answer for part in known if part for dim in part)
-        open_ = {dim for dim in dims if not isinstance(dim, int)}
-        values = {
-            self.algebra.atoms[atom].value for d in open_ for atom in self.algebra.atoms_in(d)
-        }
-        return values.isdisjoint(node.outputs)
+        own = {atom for value in node.outputs for atom in self.algebra.atoms_of(value)}
+        if not own:
+            return True
+        dims = {dim for known in answer for part in known if part for dim in part}
+        return all(own.isdisjoint(self.algebra.atoms_in(dim)) for dim in dims)
 
     def _call(self, node: ir.Node, function: ir.Function) -> None:
         """Follow a call through the function's body; what only the body knows stays in it."""
@@ -266,10 +265,10 @@ class Facts:
                 self._known[value] = Known(tuple(found.shape.numpy()))
 
     def _checked(self, value: ir.Value, known: Known) -> Known:
-        """Drop elements that are too many, too long, or do not fit int64."""
-        if known.shape is not None and not all(map(self.algebra.small, known.shape)):
+        """Drop elements that are too many, too long, or do not fit int64; so are sizes."""
+        if known.shape is not None and not all(map(self._is_size, known.shape)):
             shape = [
-                dim if self.algebra.small(dim) else self.algebra.axis(value, axis)
+                dim if self._is_size(dim) else self.algebra.axis(value, axis)
                 for axis, dim in enumerate(known.shape)
             ]
             known = Known(tuple(shape), known.elements)
@@ -279,10 +278,13 @@ class Facts:
         static = known.static
         whole = static is not None and math.prod(static) == len(items) <= MOST_ELEMENTS
         fits = whole and all(
-            self._fits(item, value) if isinstance(item, int) else self.algebra.small(item)
+            self._fits(item, value) if isinstance(item, int) else self.algebra.countable(item)
             for item in items
         )
         return known if fits else Known(known.shape)
+
+    def _is_size(self, dim: Dim) -> bool:
+        return dim < 2**63 if isinstance(dim, int) else self.algebra.small(dim)
 
     def _fits(self, item: int, value: ir.Value) -> bool:
         if -(2**31) <= item < 2**31:

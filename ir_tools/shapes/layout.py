@@ -146,8 +146,8 @@ def _concat(call: Call) -> Known:
             for dim in column:
                 total = add(total, dim)
             dims.append(total)
-        else:  # all of one size: a known one is the plainest
-            dims.append(next((dim for dim in column if isinstance(dim, int)), column[0]))
+        else:  # all of one size
+            dims.append(call.algebra.plainest(column))
     items: tuple[Dim, ...] | None = ()
     for index in range(count if rank == 1 else 0):
         own = call.elements(index)

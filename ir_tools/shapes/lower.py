@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.edit import add_constant
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
+from vlmpass.ir_tools.shapes.polynomial import Monomial
 
 __all__ = ["Lowering"]
 
@@ -41,7 +42,7 @@ class Lowering:
         """Whether an expression can be written down."""
         if isinstance(dim, int):
             return True
-        for serial in {serial for monomial, _ in dim.terms for serial in monomial}:
+        for serial in {serial for monomial, _ in dim.terms for serial, _ in monomial}:
             atom = self._algebra.atoms[serial]
             if atom.value is None and not (
                 atom.operation in _OPERATIONS and all(map(self.can, atom.args))
@@ -103,8 +104,9 @@ class Lowering:
         assert total is not None
         return total
 
-    def _monomial(self, monomial: tuple[int, ...], factor: int, anchor: ir.Node) -> ir.Value:
-        parts = [self._atom(serial, anchor) for serial in monomial]
+    def _monomial(self, monomial: Monomial, factor: int, anchor: ir.Node) -> ir.Value:
+        serials = [serial for serial, power in monomial for _ in range(power)]
+        parts = [self._atom(serial, anchor) for serial in serials]
         if factor != 1 or not parts:
             parts.append(self._constant([factor], anchor))
         value = parts[0]

@@ -8,6 +8,7 @@ from typing import Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes.functions import LAST_AXES, Dims
+from vlmpass.ir_tools.symbols import same_size
 
 __all__ = [
     "FLOATS",
@@ -57,8 +58,7 @@ def same_shape(one: ir.Value, other: ir.Value) -> bool:
     """Return whether two values are known to have the same shape."""
     if one.shape is None or other.shape is None or len(one.shape) != len(other.shape):
         return False
-    pairs = ((dim(one, axis), dim(other, axis)) for axis in range(len(one.shape)))
-    return all(left is not None and left == right for left, right in pairs)
+    return all(map(same_size, one.shape, other.shape))
 
 
 def broadcast_into(shape: Sequence[int], value: ir.Value) -> bool:

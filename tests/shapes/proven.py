@@ -27,10 +27,15 @@ def number(algebra: Algebra, dim: Dim, results: Results) -> int:
         return dim
     total = 0
     for monomial, factor in dim.terms:
-        for serial in monomial:
-            factor *= _atom(algebra, serial, results)
+        for serial, power in monomial:
+            factor *= _atom(algebra, serial, results) ** power
         total += factor
-    return total
+    return wrapped(total)
+
+
+def wrapped(number: int) -> int:
+    """Return what int64 makes of a number."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _atom(algebra: Algebra, serial: int, results: Results) -> int:
@@ -47,8 +52,10 @@ def _atom(algebra: Algebra, serial: int, results: Results) -> int:
         return sizes.pop() if sizes else 1
     a, b = args
     found = {
+        "sum": lambda: a + b,
+        "product": lambda: a * b,
         "floordiv": lambda: a // b,
-        "truncdiv": lambda: int(a / b),
+        "truncdiv": lambda: abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1),
         "max": lambda: max(a, b),
         "min": lambda: min(a, b),
     }[atom.operation]()

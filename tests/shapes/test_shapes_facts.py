@@ -165,20 +165,22 @@ def _evaluate(algebra: Algebra, dim: Dim, values: list[int]) -> int:
         return dim
     total = 0
     for monomial, factor in dim.terms:
-        for serial in monomial:
+        for serial, power in monomial:
             atom = algebra.atoms[serial]
             if atom.operation == "dim":
-                factor *= values[atom.index]
+                factor *= values[atom.index] ** power
                 continue
             a, b = (_evaluate(algebra, arg, values) for arg in atom.args)
             found = {
+                "sum": a + b,
+                "product": a * b,
                 "max": max(a, b),
                 "min": min(a, b),
                 "floordiv": a // (b or 1),
                 "truncdiv": abs(a) // abs(b or 1) * (1 if (a < 0) == (b < 0) else -1),
             }[atom.operation]
             assert atom.low is None or found >= atom.low
-            factor *= found
+            factor *= found**power
         total += factor
     return total
 

@@ -1,0 +1,35 @@
+"""Small models on which shapes went wrong."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from vlmpass.passes import PassManager, parse
+from vlmpass.presets import SIMPLIFY
+
+SQUARINGS = 64
+
+
+def test_sizes_squared_over_and_over_take_no_memory() -> None:
+    steps = " ".join(f"s{i + 1} = Mul(s{i}, s{i})" for i in range(SQUARINGS))
+    proto = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 18]>
+        g (float[a,b] x) => (float y) {{
+            s0 = Shape(x)  {steps}
+            c = Cast<to=1>(s{SQUARINGS})  y = ReduceSum<keepdims=0>(c) }}""")
+    model = ir.from_proto(proto)
+    tracemalloc.start()
+    PassManager(parse(SIMPLIFY)).run(model, in_place=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30_000_000
+    feeds = {"x": np.ones((2, 7), np.float32)}
+    before, after = (
+        ort.InferenceSession(each.SerializeToString()).run(None, feeds)[0]
+        for each in (proto, ir.to_proto(model))
+    )
+    np.testing.assert_array_equal(before, after)
