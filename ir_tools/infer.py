@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import onnx_ir as ir
 import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
+from vlmpass.ir_tools.opsets import is_legacy
 from vlmpass.ir_tools.symbols import without_symbols
 
 __all__ = ["infer_node"]
@@ -18,6 +20,15 @@ __all__ = ["infer_node"]
 def _registry() -> symbolic.OpShapeInferenceRegistry:
     symbolic.registry.collect()
     return symbolic.registry
+
+
+_REJECTIONS = (
+    symbolic.OpUsageError,
+    symbolic.ShapeInferenceError,
+    ValueError,
+    OverflowError,
+    TypeError,  # an attribute of another type than the operator has
+)
 
 
 def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
@@ -30,12 +41,17 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     A node of an unknown operator, or one the shape functions reject, is left as it is: whether the
     graph is well typed is the checker's business, with the whole graph before it.
     """
+    if not node.domain and is_legacy(node.op_type, opsets.get("", 1)):
+        return  # the shape functions are written for later versions
     infer = _registry().get(node.domain, node.op_type, version=opsets.get(node.domain, 1))
     if infer is None:
         return
     context = symbolic.ShapeInferenceContext(opsets)
     # Elements of shape tensors are followed as Python integers, which may outgrow their type.
-    with suppress(symbolic.OpUsageError, symbolic.ShapeInferenceError, ValueError, OverflowError):
+    with (
+        _named(node, context),
+        suppress(*_REJECTIONS),
+    ):
         infer(context, node)
     for output in node.outputs:
         if output.shape is not None:
@@ -51,6 +67,40 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
             )
 
 
+@contextmanager
+def _named(node: ir.Node, context: symbolic.ShapeInferenceContext) -> Iterator[None]:
+    """Give every anonymous dimension of the inputs a name, which the shape functions insist on."""
+    given: dict[ir.Value, ir.Shape] = {}
+    shaped = [value for value in node.inputs if value is not None and value.shape is not None]
+    taken = {name for value in shaped for dim in value.shape or () for name in _names(dim)}
+    context.reserve_symbol_names(taken)
+    for value in shaped:
+        if value.shape is None or value in given:
+            continue
+        if any(isinstance(dim, ir.SymbolicDim) and dim.value is None for dim in value.shape):
+            given[value] = value.shape
+            value.shape = ir.Shape(
+                [
+                    context.new_symbolic_dim()
+                    if isinstance(dim, ir.SymbolicDim) and dim.value is None
+                    else dim
+                    for dim in value.shape
+                ]
+            )
+    try:
+        yield
+    finally:
+        for value, shape in given.items():
+            value.shape = shape
+
+
 def _minted(context: symbolic.ShapeInferenceContext, dim: ir.SymbolicDim) -> bool:
     # A symbol invented for this one node would clash with one invented for the next.
-    return dim.value is not None and context.is_generated_symbol(dim.value)
+    return any(context.is_generated_symbol(name) for name in _names(dim))
+
+
+def _names(dim: ir.SymbolicDim | int) -> list[str]:
+    """Return the symbols of an expression for a size."""
+    if not isinstance(dim, ir.SymbolicDim) or dim.value is None:
+        return []
+    return re.findall(r"[^\W\d]\w*", str(dim.value))

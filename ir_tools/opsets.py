@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx import defs
 
 __all__ = [
+    "FIRST_OPSET",
     "OLDEST_OPSET",
     "Formal",
     "Schema",
@@ -23,6 +24,8 @@ __all__ = [
     "history",
     "in_force",
     "ir_version_of",
+    "is_legacy",
+    "named_type",
     "newest_opset",
     "operators",
     "schema",
@@ -30,8 +33,11 @@ __all__ = [
     "type_name",
 ]
 
+FIRST_OPSET = 1
+"""The first opset there is: models are read from it on."""
+
 OLDEST_OPSET = 7
-"""The first opset with today's broadcasting; older ones are neither read nor written."""
+"""The first opset with today's broadcasting: none below it is written."""
 
 # The lowest ir_version that may carry each opset, as onnx released them; tests hold it against
 # onnx's own table. IR 3 demands that initializers are inputs too, so nothing below 4 is written.
@@ -77,7 +83,7 @@ class Schema:
     min_inputs: int
     max_inputs: int
     max_outputs: int
-    attributes: frozenset[str]
+    attributes: Mapping[str, ir.AttributeType]
     required: frozenset[str]
     defaults: Mapping[str, ir.Attr]
     deprecated: bool
@@ -118,6 +124,11 @@ def since(operator: str, opset: int) -> int | None:
     versions = history(operator)
     index = bisect_right(versions, opset)
     return versions[index - 1] if index else None
+
+
+def is_legacy(operator: str, opset: int) -> bool:
+    """Say whether an operator is of a version from before opset 7, which changed since."""
+    return opset < OLDEST_OPSET and since(operator, opset) != since(operator, OLDEST_OPSET)
 
 
 def _formal(formal: defs.OpSchema.FormalParameter) -> Formal:
@@ -166,7 +177,10 @@ def _read(found: defs.OpSchema) -> Schema:
         found.min_input,
         found.max_input,
         found.max_output,
-        frozenset(found.attributes),
+        {
+            name: ir.AttributeType[str(each.type).rpartition(".")[2]]
+            for name, each in found.attributes.items()
+        },
         frozenset(name for name, each in found.attributes.items() if each.required),
         defaults,
         found.deprecated,
@@ -230,6 +244,17 @@ def type_name(kind: ir.TypeProtocol | None) -> str | None:
     return f"seq({inner})" if isinstance(kind, ir.SequenceType) else f"optional({inner})"
 
 
+def named_type(given: ir.Attr) -> ir.DataType | None:
+    """Return the element type that an attribute names, by number or, below opset 6, by a word.
+
+    None where it names none.
+    """
+    if given.type == ir.AttributeType.STRING:
+        return ir.DataType.__members__.get(given.as_string().upper())
+    number = given.as_int() if given.type == ir.AttributeType.INT else None
+    return ir.DataType(number) if number in {each.value for each in ir.DataType} else None
+
+
 def newest_opset() -> int:
     """Return the newest opset that the installed onnx knows."""
     return defs.onnx_opset_version()
@@ -237,7 +262,7 @@ def newest_opset() -> int:
 
 def ir_version_of(opset: int) -> int:
     """Return the lowest ir_version that carries an opset; at least 4."""
-    known = max(version for first, version in _IR_VERSIONS if first <= opset)
+    known = max((version for first, version in _IR_VERSIONS if first <= opset), default=4)
     return known if opset <= 28 else max(known, int(onnx.IR_VERSION))
 
 

@@ -238,10 +238,12 @@ def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, t
         new.shape = refined(old.shape, new.shape)
         name, old_name = old.name, new.name
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name, new.name = None, name
+        old.name = None
+        new.name = name or old_name
         new.metadata_props.update(old.metadata_props)
         new.doc_string = new.doc_string or old.doc_string
-        tape.names.forget(values=[old_name], nodes=[])
+        if name:
+            tape.names.forget(values=[old_name], nodes=[])
     else:
         old.replace_all_uses_with(new)
 

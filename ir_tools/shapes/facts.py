@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
+from vlmpass.ir_tools.opsets import is_legacy
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
 from vlmpass.ir_tools.shapes.alike import Alike
 from vlmpass.ir_tools.shapes.call import Call, Rule
@@ -160,6 +161,8 @@ class Facts:
             self._ask_library(node, opsets)
             return
         opset = opsets.get(domain, 1)
+        if not domain and is_legacy(node.op_type, opset):
+            return  # the rules are written for later versions
         inputs = [None if value is None else self[value] for value in node.inputs]
         key = self._alike.key(node, opset, inputs)
         answer = None if key is None else self._alike.find(key)
@@ -174,7 +177,7 @@ class Facts:
     def _answer(self, rule: Rule, call: Call) -> tuple[Known, ...]:
         try:
             found = rule(call)
-        except (IndexError, ValueError, KeyError):
+        except (IndexError, ValueError, KeyError, TypeError):
             return ()  # an attribute that the caller gives, or a misfit for the checker to report
         knowns = (found,) if isinstance(found, Known) else found
         checked = map(self._checked, call.node.outputs, knowns)

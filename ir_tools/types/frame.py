@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.opsets import named_type
 from vlmpass.ir_tools.types.texts import spell
 
 __all__ = ["Frame", "Mismatch", "Use"]
@@ -81,7 +82,9 @@ class Frame:
         """Return an integer attribute of a node, or the default where it is absent."""
         attribute = self.attribute(node, name)
         if attribute is None or attribute.type != ir.AttributeType.INT:
-            return default
+            # Below opset 6 a Cast names its type by a word.
+            named = named_type(attribute) if attribute is not None and name == "to" else None
+            return default if named is None else named.value
         return attribute.as_int()
 
     def give(self, value: ir.Value, text: str, source: ir.Value | None = None) -> None:

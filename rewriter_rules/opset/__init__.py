@@ -20,12 +20,15 @@ from __future__ import annotations
 from vlmpass.rewriter_rules.opset import (
     attention,
     bits,
+    bounds,
+    broadcast,
     casts,
     einsum,
     elementwise,
     expand,
     grid,
     layout,
+    legacy,
     norm,
     pool,
     quantize,
@@ -47,8 +50,8 @@ from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_s
 from vlmpass.rewriter_rules.opset.widen import Change
 
 _FAMILIES = (
-    attention, bits, casts, einsum, elementwise, expand, grid, layout, norm, pool, quantize,
-    reduce, resize, roi, same, scatter, series, signal, softmax, split_pad,
+    attention, bits, bounds, broadcast, casts, einsum, elementwise, expand, grid, layout, legacy,
+    norm, pool, quantize, reduce, resize, roi, same, scatter, series, signal, softmax, split_pad,
 )  # fmt: skip
 """Imported for what they enter into the table."""
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.opsets import Formal, Schema, type_name
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.facts import again
-from vlmpass.rewriter_rules.opset.table import refuse
+from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
 
 __all__ = ["CARRYING", "WIDER", "bridge", "misfits"]
 
@@ -103,7 +103,7 @@ def _alike(wide: ir.DataType, dtypes: Sequence[ir.DataType]) -> bool:
     return all((dtype in _FLOATING) == (wide in _FLOATING) for dtype in dtypes)
 
 
-_REMEDY = "choose a higher opset, or convert the element type first"
+_REMEDY = f"{HIGHER}, or convert the element type first"
 
 _BY_FLOAT = _words("ReduceLogSum ReduceLogSumExp Erf")
 """Of the arithmetic ones, those whose integers are computed in a floating type anyway."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -36,6 +37,9 @@ from vlmpass.rewriter_rules.opset.widen import Widened
 
 __all__ = ["Built", "Conversion", "Route", "detach", "ill_formed", "route"]
 
+_Given: TypeAlias = tuple[str, ir.AttributeType]
+"""The name and the type of an attribute."""
+
 _SPELLED_AT = 13
 """The oldest opset at which rounding is spelled; it is led down from there."""
 
@@ -61,7 +65,7 @@ class Route:
 @cache
 def route(operator: str, at: int, to: int) -> Route:
     """Return the route of an operator that exists at opset `at`."""
-    source = since(operator, at)
+    source = _meant(operator, at)
     assert source is not None
     target = since(operator, to)
     steps = steps_between(operator, source, to)
@@ -82,39 +86,57 @@ def _narrows(source: Schema, target: Schema) -> bool:
     return any(merged.setdefault(b.parameter, a.parameter) != a.parameter for a, b in pairs)
 
 
+def _meant(operator: str, opset: int) -> int | None:
+    """Return the since-version of an operator at an opset, or where it is retired, the last before.
+
+    Exporters keep writing what is retired; it means what it meant.
+    """
+    version = since(operator, opset)
+    earlier = history(operator)[: history(operator).index(version)] if version else ()
+    if version is None or not earlier or not schema(operator, version).deprecated:
+        return version
+    return earlier[-1]
+
+
 @cache
 def _shape_of_use(
-    operator: str, opset: int, present: tuple[bool, ...], outputs: int, attributes: tuple[str, ...]
+    operator: str,
+    opset: int,
+    present: tuple[bool, ...],
+    outputs: int,
+    attributes: tuple[_Given, ...],
 ) -> str | None:
     """Return what is wrong with a use of an operator, None if nothing is."""
-    version = since(operator, opset)
+    version = _meant(operator, opset)
     if version is None:
         first = history(operator)[0]
         return f"{operator} does not exist before opset {first}, and opset {opset} is imported"
     found = schema(operator, version)
     where = f"{operator}-{version}"
-    if found.deprecated and operator != "GroupNormalization":
-        return f"{operator} is retired since opset {version}, and opset {opset} is imported"
     if not found.min_inputs <= len(present) <= found.max_inputs or outputs > found.max_outputs:
         return f"{where} does not take {len(present)} inputs and give {outputs} outputs"
     for index, there in enumerate(present):
         if not there and not found.input(index).optional and not found.input(index).variadic:
             return f"{where} needs its input {found.input(index).name}"
-    strange = [name for name in attributes if name not in found.attributes]
-    if strange:
-        return f"{where} has no attribute {strange[0]}"
-    missing = sorted(found.required - set(attributes))
+    for name, kind in attributes:
+        if name not in found.attributes:
+            return f"{where} has no attribute {name}"
+        if kind != found.attributes[name]:
+            said = found.attributes[name].name
+            return f"the attribute {name} of {where} is of type {said}, not {kind.name}"
+    missing = sorted(found.required - {name for name, _ in attributes})
     return f"{where} needs its attribute {missing[0]}" if missing else None
 
 
 def ill_formed(node: ir.Node, opset: int) -> str | None:
     """Say what contradicts the operator's schema in a node of the default domain.
 
-    Arguments and attributes are looked at, not types; None if all is well.
+    Arguments and attributes are looked at, not element types; None if all is well.
     """
     present = tuple(value is not None for value in node.inputs)
     outputs = len(node.outputs)
-    return _shape_of_use(node.op_type, opset, present, outputs, tuple(node.attributes))
+    attributes = tuple((name, given.type) for name, given in node.attributes.items())
+    return _shape_of_use(node.op_type, opset, present, outputs, attributes)
 
 
 @dataclass
@@ -250,7 +272,10 @@ class Conversion:
         found = route(node.op_type, at, self.target)
         for each in found.entries:
             tape = self._tape(node, each.opset)
-            outputs = each.run(tape, node)
+            try:
+                outputs = each.run(tape, node)
+            except CannotConvertError as error:
+                raise error.at(each.opset + 1) from None
             if outputs is not UNCHANGED:
                 listed = [outputs] if isinstance(outputs, ir.Value) else outputs
                 return self._settle(node, tape, listed, each.name)
@@ -265,7 +290,11 @@ class Conversion:
         if not misfits(node, found):
             return None
         tape = self._tape(node, self.target)
-        return self._settle(node, tape, bridge(tape, node, found), "bridge-types")
+        try:
+            outputs = bridge(tape, node, found)
+        except CannotConvertError as error:
+            raise error.at(_admitting(node, found.version)) from None
+        return self._settle(node, tape, outputs, "bridge-types")
 
     def _settle(
         self,
@@ -336,6 +365,13 @@ class Conversion:
             heir.name = node.name
             heir.doc_string = node.doc_string
             heir.device_configurations = node.device_configurations
+
+
+def _admitting(node: ir.Node, version: int) -> int:
+    """Return the first since-version above one that admits the types of a node."""
+    later = [each for each in history(node.op_type) if each > version]
+    fitting = (each for each in later if not misfits(node, schema(node.op_type, each)))
+    return next(fitting, later[-1] if later else version)
 
 
 def _why_not(step: Step) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError, Refusal, Refused
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.opsets import (
+    FIRST_OPSET,
     OLDEST_OPSET,
     default_opset,
     history,
@@ -195,9 +196,9 @@ class Dry:
 
 def _source(scope: Scope) -> int | None:
     source = default_opset(scope.opsets)
-    if source is not None and not OLDEST_OPSET <= source <= newest_opset():
+    if source is not None and not FIRST_OPSET <= source <= newest_opset():
         raise ModelError(
-            f"the model imports opset {source}, and {OLDEST_OPSET} to {newest_opset()} are known",
+            f"the model imports opset {source}, and {FIRST_OPSET} to {newest_opset()} are known",
             remedy="install a newer onnx" if source > newest_opset() else "",
         )
     return source

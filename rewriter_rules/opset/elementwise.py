@@ -33,103 +33,26 @@ _D = ir.DataType
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-@adapter("Clip", 6, 11)
-def bounds_become_inputs(op: Tape, node: ir.Node) -> Outputs:
-    """Clip(x, min=a, max=b) -> Clip(x, a, b)."""
-    x = operand(node, 0)
-    low, high = attribute(node, "min"), attribute(node, "max")
-    if low is None and high is None:
-        low_value, high_value = -_LARGEST, _LARGEST
-        if dtype(x) != _D.DOUBLE:
-            return UNCHANGED
-    else:
-        low_value = -_LARGEST if low is None else low.as_float()
-        high_value = _LARGEST if high is None else high.as_float()
-    bounds = [_bound(op, low_value, dtype(x), "min"), _bound(op, high_value, dtype(x), "max")]
-    return again(op, node, [x, *bounds], drop=("min", "max"))
-
-
-def _bound(op: Tape, value: float, kind: ir.DataType, name: str) -> ir.Value | None:
-    """Record a bound; none where it is the type's own end, as the old defaults are."""
-    if abs(value) >= _LARGEST and kind in (_D.FLOAT16, _D.FLOAT):
-        return None
-    return scalar(op, value, kind, name)
-
-
-_LONG = (_D.INT64, _D.UINT64)
-"""Integers that no floating type holds, so that comparing is all that older operators offer."""
-
-
-@adapter("Clip", 12, 11)
-def long_bounds(op: Tape, node: ir.Node) -> Outputs:
-    """Clip(x, a, b) -> Where(b < y, b, y), y = Where(x < a, a, x), of integers of 64 bits."""
-    found = operand(node, 0)
-    if dtype(found) not in _LONG:
-        return UNCHANGED
-    low, high = optional_input(node, 1), optional_input(node, 2)
-    if low is not None:
-        found = op.Where(op.Less(found, low), low, found)
-    if high is not None:
-        found = op.Where(op.Less(high, found), high, found)
-    return op.Identity(found) if low is None and high is None else found
-
-
-@adapter("Relu", 14, 13)
-def positive_integers(op: Tape, node: ir.Node) -> Outputs:
-    """Relu(x) -> Where(x < 0, 0, x), of integers of 64 bits."""
-    x = operand(node, 0)
-    if dtype(x) not in _LONG:
-        return UNCHANGED
-    zero = op.const(np.array(0, np.int64))
-    return op.Where(op.Less(x, zero), zero, x)
-
-
-@adapter("Less Greater", 9, 7)
-def long_by_halves(op: Tape, node: ir.Node) -> Outputs:
-    """Less(x, y) of int64 -> Or(h < k, And(h == k, l < m)), x = 2^32 h + l, y = 2^32 k + m."""
-    if dtype(operand(node, 0)) != _D.INT64:
-        return UNCHANGED
-    half = op.const(np.array(2**32, np.int64))
-    high = [op.Div(operand(node, index), half) for index in range(2)]
-    low = [op.Sub(operand(node, i), op.Mul(h, half)) for i, h in enumerate(high)]
-    # Each half is exact in double, the widest type that is compared there.
-    first, second = (
-        op.node(node.op_type, [op.Cast(part, to=_D.DOUBLE) for part in parts])[0]
-        for parts in (high, low)
-    )
-    return op.Or(first, op.And(op.Equal(*high), second))
-
-
-@adapter("Clip", 11, 6)
-def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
-    """Clip(x, a, b) -> Clip(x, min=a, max=b), by Max and Min if they vary."""
-    x, low, high = operand(node, 0), optional_input(node, 1), optional_input(node, 2)
-    bounds = [known_or_none(low), known_or_none(high)]
-    given = [value for value in (low, high) if value is not None]
-    exact = all(
-        each is None or float(np.float32(each.reshape(-1)[0])) == float(each.reshape(-1)[0])
-        for each in bounds
-    )
-    if dtype(x) != _D.DOUBLE and exact and len(given) == sum(b is not None for b in bounds):
-        low_value, high_value = (None if b is None else float(b.reshape(-1)[0]) for b in bounds)
-        return again(op, node, [x], min=low_value, max=high_value)
-    value = x if low is None else op.Max(x, low)
-    return value if high is None else op.Min(value, high)
-
-
 @adapter("Dropout", 7, 10)
 def mask_becomes_bool(op: Tape, node: ir.Node) -> Outputs:
-    """Dropout(x) -> y, Cast(mask)."""
-    if not used(node, 1):
-        return UNCHANGED
-    value, mask = again(op, node)
-    mask.type = ir.TensorType(_D.BOOL)
-    return [value, op.Cast(mask, to=dtype(operand(node, 0)))]
+    """Dropout(x) stays, when nothing reads its mask."""
+    _refuse_mask(node)
+    return UNCHANGED
+
+
+def _refuse_mask(node: ir.Node) -> None:
+    if used(node, 1):
+        refuse(
+            "runtimes differ on what its mask holds below opset 12: ONNX Runtime gives false,"
+            " the reference evaluator true",
+            f"take the output {node.outputs[1].name} away from what reads it",
+        )
 
 
 @adapter("Dropout", 10, 12)
 def ratio_becomes_input(op: Tape, node: ir.Node) -> Outputs:
     """Dropout(x, ratio=r) -> Dropout(x, r)."""
+    _refuse_mask(node)
     ratio = attribute(node, "ratio")
     if ratio is None:
         return UNCHANGED
@@ -342,16 +265,3 @@ def neither_less_nor_greater(op: Tape, node: ir.Node) -> Outputs:
         return UNCHANGED
     apart = op.Or(op.Less(x, y), op.Greater(x, y))
     return op.Not(op.Or(apart, op.Or(op.IsNaN(x), op.IsNaN(y))))
-
-
-@adapter("Max Min", 12, 8)
-def greater_integers(op: Tape, node: ir.Node) -> Outputs:
-    """Max(x, y) -> Where(Less(x, y), y, x), of integers."""
-    if not dtype(operand(node, 0)).is_integer():
-        return UNCHANGED
-    found = operand(node, 0)
-    for index in range(1, len(node.inputs)):
-        other = operand(node, index)
-        pair = (other, found) if node.op_type == "Max" else (found, other)
-        found = op.Where(op.Less(found, other), *pair)
-    return op.Identity(found) if len(node.inputs) == 1 else found

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import Schema, history, schema
+from vlmpass.ir_tools.opsets import Schema, history, named_type, schema
 from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.table import refuse
+from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
 
 __all__ = [
     "again",
@@ -115,7 +115,8 @@ def _bind(value: ir.Value) -> None:
     if value.type is not None or producer is None or producer.domain != "":
         return
     if producer.op_type == "Cast":
-        value.type = ir.TensorType(ir.DataType(integer(producer, "to")))
+        named = named_type(producer.attributes["to"])
+        value.type = None if named is None else ir.TensorType(named)
         return
     versions = history(producer.op_type)
     if versions:
@@ -205,7 +206,7 @@ def known(value: ir.Value, what: str) -> np.ndarray:
     if found is None:
         refuse(
             f"its input {what} is not a constant, and at the lower opset it is an attribute",
-            "fold constants first, or choose a higher opset",
+            f"fold constants first, or {HIGHER}",
         )
     return found
 

@@ -27,7 +27,14 @@ from vlmpass.rewriter_rules.opset.facts import (
     text,
 )
 from vlmpass.rewriter_rules.opset.reduce import conditional, flagged_axes
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import (
+    HIGHER,
+    UNCHANGED,
+    Outputs,
+    adapter,
+    expansion,
+    refuse,
+)
 
 __all__: list[str] = []
 
@@ -307,7 +314,7 @@ def triangle(op: Tape, node: ir.Node) -> Outputs:
     """Trilu(x, k) -> Where(row + k <= column, x, 0)."""
     x, offset = operand(node, 0), optional_input(node, 1)
     if dtype(x) == _D.STRING:
-        refuse("a triangle of type string has no zero", "choose opset 14 or higher")
+        refuse("it blanks elements of type string, and nothing says with what", HIGHER)
     rows = op.Squeeze(size_at(op, x, rank(x) - 2), vector(op, [0]))
     columns = op.Squeeze(size_at(op, x, rank(x) - 1), vector(op, [0]))
     zero, one = op.const(0), op.const(1)

@@ -21,11 +21,12 @@ from vlmpass.rewriter_rules.opset.facts import (
     text,
     used,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, refuse
+from vlmpass.rewriter_rules.opset.table import HIGHER, UNCHANGED, Outputs, adapter, refuse
 
 __all__: list[str] = []
 
 _D = ir.DataType
+STATIC = "fix the input shapes, or choose opset {opset} or higher"
 
 
 @adapter("AveragePool", 19, 22, asks=True)
@@ -82,6 +83,29 @@ def _windows(node: ir.Node) -> tuple[tuple[int, ...], ...]:
     return kernel, strides, dilations, integers(node, "pads") or (0,) * 2 * len(kernel)
 
 
+def _explicit(node: ir.Node) -> tuple[int, ...]:
+    """Return the pads of a node, where auto_pad stands for them too.
+
+    Refuses where they depend on sizes that are not static.
+    """
+    kind = text(node, "auto_pad", "NOTSET")
+    kernel, strides, dilations, given = _windows(node)
+    if kind not in ("SAME_UPPER", "SAME_LOWER"):
+        return given if kind == "NOTSET" else (0,) * 2 * len(kernel)
+    sizes = (dims(operand(node, 0)) or [None] * (len(kernel) + 2))[2:]
+    first, last = [], []
+    for size, window, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        # With a stride of 1 every size needs the same.
+        if size is None and stride != 1:
+            refuse(f"its {kind} needs pads that depend on sizes that are not static", STATIC)
+        whole = size or 1
+        total = max(0, (-(-whole // stride) - 1) * stride + dilation * (window - 1) + 1 - whole)
+        half = total // 2 if kind == "SAME_UPPER" else total - total // 2
+        first.append(half)
+        last.append(total - half)
+    return (*first, *last)
+
+
 def _windows_stay_inside(node: ir.Node) -> bool:
     if not integer(node, "ceil_mode") or text(node, "auto_pad", "NOTSET") != "NOTSET":
         return True
@@ -115,7 +139,7 @@ def plain_windows(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, ceil_mode=1) -> Pool(x, pads with stride - 1 more at each end)."""
     if any(each != 1 for each in integers(node, "dilations") or ()):
         refuse("its dilations do not exist before opset 10", "choose opset 10 or higher")
-    if not integer(node, "ceil_mode"):
+    if not integer(node, "ceil_mode") or _same(node):
         dropped = [name for name in ("ceil_mode", "dilations") if name in node.attributes]
         return again(op, node, drop=dropped) if dropped else UNCHANGED
     if used(node, 1):
@@ -132,13 +156,13 @@ def plain_windows(op: Tape, node: ir.Node) -> Outputs:
 def _longer_pads(node: ir.Node, given: Sequence[int]) -> list[int]:
     """Return longer pads than given, with which rounding down gives what rounding up gave."""
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
-        refuse("its auto_pad and ceil_mode cannot be spelled together", "choose a higher opset")
+        refuse("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
     kernel, strides, _, _ = _windows(node)
     count, pads = len(kernel), list(given)
     for axis in range(count):
         pads[count + axis] += strides[axis] - 1
         if pads[count + axis] >= kernel[axis]:
-            refuse("its ceil_mode would need pads as long as the window", "choose a higher opset")
+            refuse("its ceil_mode would need pads as long as the window", HIGHER)
     return pads
 
 
@@ -148,7 +172,7 @@ def dilated_windows(op: Tape, node: ir.Node) -> Outputs:
     """Pool(x, dilations=d) -> Conv of x with a window of ones, divided by what it counts."""
     power_mean = node.op_type == "LpPool"
     if all(each == 1 for each in integers(node, "dilations") or ()):
-        if power_mean and integer(node, "ceil_mode"):
+        if power_mean and integer(node, "ceil_mode") and not _same(node):
             return again(
                 op,
                 node,
@@ -162,7 +186,8 @@ def dilated_windows(op: Tape, node: ir.Node) -> Outputs:
     count, kind = rank(x) - 2, dtype(x)
     planes, space = _planes(op, x, count)
     pooled = _power_mean(op, node, planes) if power_mean else _mean(op, node, planes, space)
-    pooled = op.Cast(pooled, to=kind)
+    if pooled.dtype != kind:
+        pooled = op.Cast(pooled, to=kind)
     lead = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [2]), vector(op, [0]))
     ends = vector(op, [2]), vector(op, [count + 2]), vector(op, [0])
     return op.Reshape(pooled, op.Concat(lead, op.Slice(op.Shape(pooled), *ends), axis=0))
@@ -175,57 +200,58 @@ def _planes(op: Tape, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
     return op.Reshape(wide, op.Concat(vector(op, [-1, 1]), space, axis=0)), space
 
 
-def _summed(op: Tape, node: ir.Node, planes: ir.Value, pads: list[int] | None) -> ir.Value:
+def _summed(op: Tape, node: ir.Node, planes: ir.Value, pads: Sequence[int]) -> ir.Value:
     kernel, kind = integers(node, "kernel_shape") or (), dtype(planes)
     window = op.const(np.ones([1, 1, *kernel], kind.numpy()), kind)
     kept: dict[str, object] = {name: node.attributes.get(name) for name in _WINDOW}
-    if pads is not None:
-        kept["pads"] = pads
+    kept["pads"] = pads
     return op.node("Conv", [planes, window], kept)[0]
 
 
 def _power_mean(op: Tape, node: ir.Node, planes: ir.Value) -> ir.Value:
     power = scalar(op, float(integer(node, "p", 2)), dtype(planes))
-    pads = _extra_pads(node) if integer(node, "ceil_mode") else None
+    pads = _whole_pads(node)
     total = _summed(op, node, op.Pow(op.Abs(planes), power), pads)
     return op.Pow(total, op.Reciprocal(power))
 
 
 def _mean(op: Tape, node: ir.Node, planes: ir.Value, space: ir.Value) -> ir.Value:
     """Record sums over the number of elements counted: those of x, or of the padding as well."""
-    pads = _extra_pads(node) if integer(node, "ceil_mode") else None
+    pads = _whole_pads(node)
     total = _summed(op, node, planes, pads)
-    given = list(integers(node, "pads") or ())
-    inner = pads
-    if integer(node, "count_include_pad") and text(node, "auto_pad", "NOTSET") != "NOTSET":
-        refuse("its auto_pad counts and its dilations came with opset 19", "choose a higher opset")
-    if integer(node, "count_include_pad") and given:
+    given, inner = _explicit(node), pads
+    if integer(node, "count_include_pad"):
         half = len(given) // 2
         space = op.Add(
             space, vector(op, [a + b for a, b in zip(given[:half], given[half:], strict=True)])
         )
-        inner = (
-            [0] * len(given) if pads is None else [p - q for p, q in zip(pads, given, strict=True)]
-        )
+        inner = [whole - part for whole, part in zip(pads, given, strict=True)]
     ones = op.Expand(scalar(op, 1, dtype(planes)), op.Concat(vector(op, [1, 1]), space, axis=0))
     return op.Div(total, _summed(op, node, ones, inner))
 
 
-def _extra_pads(node: ir.Node) -> list[int]:
-    """Return pads with which a Conv that rounds down reaches what rounding up reaches."""
+def _same(node: ir.Node) -> bool:
+    """Whether auto_pad says how many windows there are, so that ceil_mode does not."""
+    return text(node, "auto_pad", "NOTSET").startswith("SAME")
+
+
+def _whole_pads(node: ir.Node) -> list[int]:
+    """Return pads with which a Conv that rounds down reaches all that the node reaches."""
+    if not integer(node, "ceil_mode") or _same(node):
+        return list(_explicit(node))
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
-        refuse("its auto_pad and ceil_mode cannot be spelled together", "choose a higher opset")
+        refuse("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
     kernel, strides, dilations, given = _windows(node)
     count, pads = len(kernel), list(given)
     for axis in range(count):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         if reach < strides[axis] + pads[count + axis]:
-            refuse("with ceil_mode its last window may hold nothing", "choose a higher opset")
+            refuse("with ceil_mode its last window may hold nothing", HIGHER)
         pads[count + axis] += strides[axis] - 1
     return pads
 
 
-_WINDOW = ("auto_pad", "dilations", "kernel_shape", "pads", "strides")
+_WINDOW = ("dilations", "kernel_shape", "strides")
 
 
 @adapter("MaxPool", 8, 1)

@@ -32,10 +32,18 @@ _ALL = (
     " ReduceSumSquare"
 )
 
+
+def _rounded(op: Tape, x: ir.Value, function: Callable[[ir.Value], ir.Value]) -> ir.Value:
+    """Record a function, in double where x is an integer."""
+    if not dtype(x).is_integer():
+        return function(x)
+    return op.Cast(function(op.Cast(x, to=ir.DataType.DOUBLE)), to=dtype(x))
+
+
 _ELEMENT: dict[str, Callable[[Tape, ir.Value], ir.Value]] = {
     "ReduceL1": lambda op, x: op.Abs(x),
     "ReduceL2": lambda op, x: op.Abs(x),
-    "ReduceLogSum": lambda op, x: op.Log(x),
+    "ReduceLogSum": lambda op, x: _rounded(op, x, op.Log),
     "ReduceSumSquare": lambda op, x: op.Mul(x, x),
 }
 """What a reduction over no axis does to each element, where it is not nothing."""
@@ -125,11 +133,18 @@ def _reduce_at(op: Tape, node: ir.Node, x: ir.Value, axes: ir.Value, bare: bool)
     if not bare:
         none = op.Equal(op.Size(axes), op.const(0))
         flags = op.Max(flags, op.Cast(none, to=ir.DataType.INT64))
+    kind, whole = dtype(x), dtype(x).is_integer()
+    if whole and node.op_type in ("ReduceL2", "ReduceLogSumExp"):
+        x = op.Cast(x, to=ir.DataType.DOUBLE)
     value, operator = _first_element(op, node, x)
     for axis in range(count):
         value = _reduce_if(op, operator, value, _flag_at(op, flags, axis), axis)
     if node.op_type == "ReduceLogSum":
-        value = op.Log(value)
+        value = _rounded(op, value, op.Log)
+    if whole and node.op_type == "ReduceMean":
+        value = op.Div(value, op.Cast(op.Div(op.Size(x), op.Size(value)), to=kind))
+    elif dtype(value) != kind:
+        value = op.Cast(value, to=kind)
     if integer(node, "keepdims", 1) == 0:
         kept = op.Cast(op.Sub(op.const(1), flags), to=ir.DataType.BOOL)
         value = op.Reshape(value, op.Compress(op.Shape(value), kept, axis=0))
@@ -140,7 +155,9 @@ def _first_element(op: Tape, node: ir.Node, x: ir.Value) -> tuple[ir.Value, str]
     """Return what to reduce axis by axis and by which operator."""
     if node.op_type == "ReduceSumSquare":
         return op.Mul(x, x), "ReduceSum"
-    if node.op_type == "ReduceLogSum":
+    # A mean of means of integers would be rounded at every axis.
+    mean = node.op_type == "ReduceMean" and dtype(x).is_integer()
+    if node.op_type == "ReduceLogSum" or mean:
         return x, "ReduceSum"
     if node.op_type in ("ReduceL1", "ReduceL2"):
         return op.Abs(x), node.op_type

@@ -85,7 +85,7 @@ Loop 1 11 13 16 19 21 23 24 25
 LpNormalization 1 22
 LpPool 2 11
 LpPool 18 22
-MatMul 1 9 13
+MatMul 9 13
 Max 12 13
 MaxPool 10 11 12
 MaxRoiPool 1 22
@@ -171,6 +171,7 @@ _UPWARDS = """
 ArgMax 1 11 12
 ArgMin 1 11 12
 Attention 24 25
+AveragePool 1 7
 AveragePool 7 10
 AveragePool 11 19
 BitShift 11 28
@@ -197,6 +198,7 @@ If 1 11
 LSTM 7 14
 LogSoftmax 1 11
 LpPool 11 18
+MatMul 1 9
 Max 6 8 12
 MaxPool 1 8 10
 Mean 6 8

@@ -198,17 +198,3 @@ def sign(op: Tape, node: ir.Node) -> Outputs:
     zero = scalar(op, 0, dtype(x))
     above = op.Cast(op.Greater(x, zero), to=dtype(x))
     return op.Sub(above, op.Cast(op.Less(x, zero), to=dtype(x)))
-
-
-@adapter("Max Mean Min Sum", 8, 6)
-def broadcast_before(op: Tape, node: ir.Node) -> Outputs:
-    """Max(x, y) stays, when all operands have one static shape; Sum becomes a chain of Add."""
-    if node.op_type == "Sum":
-        total = operand(node, 0)
-        for index in range(1, len(node.inputs)):
-            total = op.Add(total, operand(node, index))
-        return total
-    shapes = [dims(operand(node, index)) for index in range(len(node.inputs))]
-    if None in shapes or any(shape != shapes[0] or None in (shape or []) for shape in shapes):
-        refuse("its operands may have different shapes, which opset 8 brought", "")
-    return UNCHANGED

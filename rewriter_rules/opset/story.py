@@ -39,7 +39,7 @@ class Version:
         changes: What it changed, one text each; for the first version, none.
         up: The step to it from the version before; None for the first.
         down: The step from it to the version before, or out of existence; None for the version
-            in force at opset 7, the lowest there is.
+            in force at opset 7, the lowest that is written.
     """
 
     since: int

@@ -18,6 +18,7 @@ from vlmpass.ir_tools.opsets import history
 from vlmpass.ir_tools.tape import Tape
 
 __all__ = [
+    "HIGHER",
     "UNCHANGED",
     "Adapter",
     "CannotConvertError",
@@ -41,12 +42,19 @@ Step: TypeAlias = tuple[str, int, int | None]
 Outputs: TypeAlias = "ir.Value | Sequence[ir.Value | None]"
 Adapter = Callable[[Tape, ir.Node], Outputs]
 
+HIGHER = "choose opset {opset} or higher"
+"""A remedy that names the version which the refusing step leads from."""
+
 UNCHANGED: Sequence[ir.Value | None] = ()
 """What an adapter returns for a node that means the same at the other version as it stands."""
 
 
 class CannotConvertError(Exception):
     """Raised inside an adapter: this node cannot be converted; never leaves this package."""
+
+    def at(self, opset: int) -> CannotConvertError:
+        """Return the error with the opset that its remedy speaks of."""
+        return CannotConvertError(self.reason, self.remedy.replace("{opset}", str(opset)))
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
@@ -59,7 +67,8 @@ def refuse(reason: str, remedy: str = "") -> NoReturn:
 
     Args:
         reason: Why it cannot be done, without a full stop.
-        remedy: What the user can do, in the imperative.
+        remedy: What the user can do, in the imperative; ``{opset}`` in it is the opset that the
+            refusing step leads down from.
     """
     raise CannotConvertError(reason, remedy)
 

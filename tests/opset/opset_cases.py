@@ -17,9 +17,12 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.opsets import FIRST_OPSET
 from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.rewriter_rules.opset.absent import is_absent, stand_in
 from vlmpass.rewriter_rules.opset.widen import Interface
+
+from .opset_sources import exports, restamped
 
 NEWEST_OF_ORT = 26
 RANDOM = re.compile("bernoulli|training_dropout|random")
@@ -51,10 +54,11 @@ def cases() -> dict[str, Any]:
         warnings.simplefilter("ignore")
         found = collect_testcases(None)
     usable = {}
-    for case in found:
+    for case in (*found, *exports()):
         opset = opset_of(case.model)
-        if opset is not None and 7 <= opset <= onnx.defs.onnx_opset_version():
+        if opset is not None and FIRST_OPSET <= opset <= onnx.defs.onnx_opset_version():
             usable[case.name] = case
+    usable.update((case.name, case) for case in restamped(dict(usable)))
     return dict(sorted(usable.items()))
 
 
