@@ -48,6 +48,9 @@ class Pass(ir.passes.InPlacePass):
     keeps_values: ClassVar[bool] = False
     """Whether every value that stays in the model holds what it held, name and all."""
 
+    rounds_constants: ClassVar[bool] = False
+    """Whether it computes constants that the model computes when it runs, in their narrow type."""
+
     def __post_init__(self) -> None:
         """Check the options' types; a subclass that also checks values calls this first."""
         for option in options_of(type(self)):

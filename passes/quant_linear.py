@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,11 +14,13 @@ from vlmpass.ir_tools.edit import remove_unused_constant
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.limit import may_apply
 from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.opsets import newest_opset
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.passes.base import Pass
 from vlmpass.rewriter_rules.quant.calls import drop_unused_inputs, used_inputs
 from vlmpass.rewriter_rules.quant.emit import (
+    BLOCKED_OPSET,
     NBITS_BLOCKS,
     Builder,
     Shared,
@@ -23,7 +28,9 @@ from vlmpass.rewriter_rules.quant.emit import (
     float_weight,
     held_as,
     matmul_nbits,
+    significant_bits,
     unfit_zeros,
+    unrounded,
     why_not_matmul_nbits,
 )
 from vlmpass.rewriter_rules.quant.find import Layer, find_layers
@@ -31,8 +38,7 @@ from vlmpass.rewriter_rules.quant.recognize import Odd, Quantized
 
 __all__ = ["QuantLinear"]
 
-_BLOCKED_OPSET = {2: 25, 4: 21, 8: 21, 16: 21}
-"""The opset from which DequantizeLinear has blocks and numbers of so many bits."""
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class QuantLinear(Pass):
     """
 
     name: ClassVar[str] = "quant-linear"
+    rounds_constants: ClassVar[bool] = True
 
     to: Literal["dequantize-linear", "matmul-nbits", "float"] = "matmul-nbits"
     """What a layer becomes: DequantizeLinear and the product, MatMulNBits, or the product with
@@ -62,13 +69,13 @@ class QuantLinear(Pass):
         names, shared = Names.of(model), Shared()
         moved: dict[ir.Value, ir.Value] = {}
         formals = used_inputs(model)
-        changed = False
-        for layer in layers:
-            if may_apply(self.name, label(layer.linear.product.node)):
-                self._rewrite(model, layer, names, shared, moved)
-                changed = True
+        done = [each for each in layers if may_apply(self.name, label(each.linear.product.node))]
+        for layer in done:
+            self._rewrite(model, layer, names, shared, moved)
         drop_unused_inputs(model, formals)
-        return changed
+        if self.to == "matmul-nbits":
+            _note_unrounded([each.weight for each in done])
+        return bool(done)
 
     def _why_not(self, layer: Layer) -> tuple[str, str] | None:
         found = layer.weight
@@ -80,14 +87,13 @@ class QuantLinear(Pass):
             return reason, "choose to=dequantize-linear or to=float"
         if self.to != "dequantize-linear":
             return None
-        dtype = held_as(found)
-        if dtype is None:
+        opset = layer.scope.opsets.get("", 1)
+        if held_as(found, opset) is None:
             return f"{unfit_zeros(found)} 16 bits", "choose to=float"
-        needed = _BLOCKED_OPSET[dtype.bitwidth]
-        if layer.scope.opsets.get("", 1) < needed:
+        if opset < BLOCKED_OPSET:
             return (
-                f"blocked DequantizeLinear of {dtype.bitwidth} bits needs opset {needed}",
-                f"put convert-opset{{to={needed}}} before it",
+                f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}",
+                f"put convert-opset{{to={BLOCKED_OPSET}}} before it",
             )
         return None
 
@@ -108,8 +114,9 @@ class QuantLinear(Pass):
         assert layer.weight.whole is not None
         result = self._build(builder, layer.weight)
         result.type = result.type or ir.TensorType(layer.weight.whole.dtype)
+        reason = self._reason(layer.weight, scope.opsets.get("", 1))
         for new in tape.nodes:
-            new.metadata_props["vlmpass.reason"] = self._reason(layer.weight)
+            new.metadata_props["vlmpass.reason"] = reason
         old = linear.output
         inputs = dict.fromkeys(value for node in linear.nodes for value in node.inputs if value)
         splice(tape, linear.nodes, [(old, result)], in_function=scope.in_function)
@@ -125,7 +132,7 @@ class QuantLinear(Pass):
             return matmul_nbits(builder, weight)
         return dequantize_linear(builder, weight)
 
-    def _reason(self, weight: Quantized | Odd) -> str:
+    def _reason(self, weight: Quantized | Odd, opset: int) -> str:
         if isinstance(weight, Odd):
             return f"plain weights, since {weight.reason}"
         if self.to == "float":
@@ -133,7 +140,25 @@ class QuantLinear(Pass):
         text = f"{weight.bits}-bit numbers in blocks of {weight.block}"
         if weight.order is not None:
             text += ", rows in the order of their groups"
-        held = held_as(weight) if self.to == "dequantize-linear" else None
+        held = held_as(weight, opset) if self.to == "dequantize-linear" else None
         if held is not None and held.bitwidth > weight.bits:
-            text += f", held in {held.bitwidth}, since {unfit_zeros(weight)} {weight.bits}"
+            text += f", held in {held.bitwidth}, {_why_wider(weight, opset)}"
         return text
+
+
+def _why_wider(weight: Quantized, opset: int) -> str:
+    newest = held_as(weight, newest_opset())
+    if newest is not None and newest.bitwidth == weight.bits:
+        return f"since opset {opset} has no blocks of {weight.bits}"
+    return f"since {unfit_zeros(weight)} {weight.bits}"
+
+
+def _note_unrounded(weights: Sequence[Quantized | Odd]) -> None:
+    """Say which weights are used as they are defined, where the graph rounded them first."""
+    kinds = [unrounded(each) for each in weights if isinstance(each, Quantized)]
+    for dtype, count in Counter(kind for kind in kinds if kind is not None).items():
+        _LOG.warning(
+            "scale times number, which the source rounds to %s (by at most 2^-%d of it), is used "
+            "as it is; linear layers: %d",
+            dtype.name.lower(), significant_bits(dtype), count,
+        )  # fmt: skip

@@ -32,11 +32,13 @@ class Judge:
         numbers: Whether to compare numbers: True, False, or None for small models where ONNX
             Runtime is installed.
         target: Who is to run the result; ONNX Runtime's own targets must load it as it is.
+        rounded_constants: Whether a pass may have rounded constants as the source does, running.
     """
 
     source: Callable[[], ir.Model]
     numbers: bool | None = None
     target: str | None = None
+    rounded_constants: bool = False
 
     def judge(self, result: ir.Model) -> Checked:
         """Return what was verified.
@@ -56,7 +58,13 @@ class Judge:
             return Checked(True, None, reason)
         strict = (self.target or "").startswith("ort-")
         try:
-            found = verify(self.source(), result, as_is=strict, restore=restore)
+            found = verify(
+                self.source(),
+                result,
+                as_is=strict,
+                restore=restore,
+                rounded_constants=self.rounded_constants,
+            )
         except VerifyError as error:
             if self.numbers:
                 raise

@@ -26,6 +26,7 @@ from vlmpass.ir_tools.weights import file_range
 from vlmpass.judge import Judge
 from vlmpass.notes import losses, warnings_kept
 from vlmpass.passes import PassManager, RunReport, parse
+from vlmpass.passes.base import Pass
 from vlmpass.passes.instruments.base import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.presets import Intent, fit_ir_version, nearest
@@ -185,6 +186,7 @@ class _Run:
         self._source = None if self._path is not None else clone(self.work)
         self._ran: list[RunReport] = []
         self._notes: list[str] = []
+        self._rounds = False
 
     def transform(self) -> None:
         """Run the passes."""
@@ -202,13 +204,15 @@ class _Run:
             self._run(parse(f"split-tensor{{limit={limit}}}"))
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
+        self._rounds |= any(isinstance(p, Pass) and p.rounds_constants for p in passes)
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
         with warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
 
     def judge(self, result: ir.Model) -> Checked:
         """Return what was verified of a result, or raise."""
-        return Judge(self._load_source, self._verify, self._pipeline._intent.target).judge(result)
+        target = self._pipeline._intent.target
+        return Judge(self._load_source, self._verify, target, self._rounds).judge(result)
 
     def _load_source(self) -> ir.Model:
         """Return the source; one that has a file is not kept in memory meanwhile."""

@@ -14,6 +14,7 @@ from vlmpass.ir_tools.opsets import OLDEST_OPSET, default_opset, newest_opset
 from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.passes.kinds import write_word
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
+from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
 __all__ = [
@@ -145,6 +146,7 @@ class Intent:
         if self.fuse is not None and self.fuse not in FUSE:
             raise nearest(self.fuse, FUSE, "set of operators to fuse to")
         self._check_type_options()
+        self._check_quant()
         if self.widen_io and self.opset is None and self.target is None:
             raise PipelineError("widen-io is about a change of opset", remedy="give an opset too")
         limits = self.limits
@@ -167,6 +169,15 @@ class Intent:
                 remedy="give an .npz file, or random",
             )
 
+    def _check_quant(self) -> None:
+        asked = [each for each in (self.opset, self.limits and self.limits.opset) if each]
+        low = next((each for each in asked if isinstance(each, int) and each < BLOCKED_OPSET), None)
+        if self.quant == "dequantize-linear" and low is not None:
+            raise PipelineError(
+                f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}, and {low} is asked for",
+                remedy=f"ask for opset {BLOCKED_OPSET} or later, or for matmul-nbits or float",
+            )
+
     @property
     def limits(self) -> Limits | None:
         """The target's limits."""
@@ -175,14 +186,17 @@ class Intent:
     def text(self, model: ir.Model) -> str:
         """Return the pipeline that brings a model there.
 
-        Packed weights come first, while they are as exported, and fusion last, when the opset has
-        all it will have. Constants are folded before types narrow, and after they widen.
+        Packed weights come first, while they are as exported, at an opset that has their form, and
+        fusion last, when the opset has all it will have. Constants are folded before types narrow,
+        and after they widen.
         """
         parts = []
-        if self.quant is not None:
-            parts.append(f"infer,quant-linear{{to={self.quant}}}")
+        if self.quant is not None and not self._widens_before_quant:
+            parts += self._quant_parts(model)
         if self.dtype == "float32":
             parts.append(self._dtype_part(self.dtype))
+        if self._widens_before_quant:
+            parts += self._quant_parts(model)
         if self.simplify:
             parts.append(SIMPLIFY)
         if self.dtype not in (None, "float32"):
@@ -191,6 +205,19 @@ class Intent:
         if self.fuse is not None:
             parts.append(f"infer,fuse{{emit={self.fuse}}}")
         return ",".join(parts)
+
+    @property
+    def _widens_before_quant(self) -> bool:
+        """Whether weights are written out as float32: then they are not rounded on the way."""
+        return self.quant == "float" and self.dtype == "float32"
+
+    def _quant_parts(self, model: ir.Model) -> list[str]:
+        parts = [f"infer,quant-linear{{to={self.quant}}}"]
+        has = default_opset(model.opset_imports)
+        if self.quant == "dequantize-linear" and has is not None and has < BLOCKED_OPSET:
+            needed = self.opset if isinstance(self.opset, int) else BLOCKED_OPSET
+            parts.insert(0, f"infer,convert-opset{{to={needed}}}")
+        return parts
 
     def _dtype_part(self, dtype: str) -> str:
         options = [f"to={dtype}", *(["keep-io=true"] if self.keep_io else [])]

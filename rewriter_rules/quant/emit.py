@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -18,6 +19,7 @@ from vlmpass.rewriter_rules.quant.linear import Linear
 from vlmpass.rewriter_rules.quant.recognize import Quantized
 
 __all__ = [
+    "BLOCKED_OPSET",
     "NBITS_BLOCKS",
     "Builder",
     "Shared",
@@ -25,7 +27,9 @@ __all__ = [
     "float_weight",
     "held_as",
     "matmul_nbits",
+    "significant_bits",
     "unfit_zeros",
+    "unrounded",
     "why_not_matmul_nbits",
 ]
 
@@ -39,6 +43,10 @@ _UNSIGNED = {
     16: ir.DataType.UINT16,
 }
 _SIGNED = {2: ir.DataType.INT2, 4: ir.DataType.INT4, 8: ir.DataType.INT8}
+_SINCE = {2: 25, 4: 21, 8: 21, 16: 21}
+"""The opset from which DequantizeLinear has blocks and numbers of so many bits."""
+BLOCKED_OPSET = min(_SINCE.values())
+"""The opset from which DequantizeLinear has blocks at all."""
 
 
 class Shared:
@@ -121,25 +129,32 @@ def unfit_zeros(found: Quantized) -> str:
     return f"a zero point of {low if low < 0 else high} does not fit"
 
 
-def held_as(found: Quantized) -> ir.DataType | None:
+def held_as(found: Quantized, opset: int) -> ir.DataType | None:
     """Return the integer type that holds numbers and zero points of DequantizeLinear.
 
     Symmetric weights are stored less their zero point. Zero points that do not fit the numbers'
-    bits, 2**bits from the convention of storing one less, take the next wider type. None if not
-    even 16 bits hold them, or they are not whole.
+    bits, 2**bits from the convention of storing one less, take the next wider type, and so do
+    numbers of fewer bits than the opset has a type for. None if not even 16 bits hold them, or
+    they are not whole.
     """
     if found.span is None:
         return None
-    if _middle(found):
-        return _SIGNED[found.bits]
     low, high = found.span
-    enough = [bits for bits in _UNSIGNED if bits >= found.bits and high < 1 << bits]
-    return _UNSIGNED[enough[0]] if enough and low >= 0 else None
+    if _middle(found):
+        low, high, types = 0, 0, _SIGNED
+    else:
+        types = _UNSIGNED
+    enough = [
+        bits
+        for bits in types
+        if bits >= found.bits and high < 1 << bits and _SINCE[bits] <= max(opset, BLOCKED_OPSET)
+    ]
+    return types[enough[0]] if enough and low >= 0 else None
 
 
 def dequantize_linear(builder: Builder, found: Quantized) -> ir.Value:
     """Return MatMul(x, DequantizeLinear(numbers, scales, zeros)), blocked along axis 0."""
-    dtype = held_as(found)
+    dtype = held_as(found, builder.tape.opsets.get("", 1))
     assert dtype is not None
     numbers, zeros = found.numbers, None
     if _middle(found):
@@ -162,45 +177,67 @@ def why_not_matmul_nbits(found: Quantized) -> str | None:
     """Return why MatMulNBits cannot hold a weight exactly, or None if it can."""
     if found.bits == 8 and not _fits(found):
         return f"{unfit_zeros(found)} 8 bits"
-    if found.scales.dtype != found.whole.dtype:
-        kinds = (str(each.dtype).lower() for each in (found.scales, found.whole))
-        return "its weights are rounded to {} before they are used as {}".format(*kinds)
     return None
+
+
+def unrounded(found: Quantized) -> ir.DataType | None:
+    """Return the type that MatMulNBits leaves a weight's products unrounded to; None if none.
+
+    The graph rounds scale times number to the scales' type and then takes it to the activation's,
+    or to the activation's alone; the operator rounds neither.
+    """
+    kinds = (found.scales.dtype, found.whole.dtype)
+    return min(kinds, key=significant_bits) if kinds[0] != kinds[1] else None
+
+
+def significant_bits(dtype: ir.DataType) -> int:
+    """Return the significant bits of a floating-point type, the leading one among them."""
+    nmant: int = ml_dtypes.finfo(dtype.numpy()).nmant  # type: ignore[no-untyped-call]
+    return nmant + 1
 
 
 def matmul_nbits(builder: Builder, found: Quantized) -> ir.Value:
     """Return com.microsoft::MatMulNBits, its weight repacked as [outputs, blocks, bytes].
 
     Zero points that do not fit the numbers' bits are given as floats, which the operator takes too;
-    those in the middle are left out.
+    those in the middle are left out. It computes in the scales' type, in float32 if that is not the
+    activation's.
     """
     inputs, outputs = found.numbers.shape
+    around = found.whole.dtype
+    kind = around if unrounded(found) is None else ir.DataType.FLOAT
+    bias = builder.bias()
+
+    def entering(value: ir.Value) -> ir.Value:
+        return value if kind == around else builder.tape.Cast(value, to=kind.value)
+
     blocks = -(-inputs // found.block)
     width = found.block * found.bits // 8
     numbers = _packed(found.numbers, found.bits, found.block)
-    scales = algebra.transposed(found.scales, (1, 0))
-    return builder.tape.node(
+    scales = algebra.cast(algebra.transposed(found.scales, (1, 0)), kind, True)
+    made = builder.tape.node(
         "MatMulNBits",
         [
-            _in_order(builder, builder.x, found),
+            entering(_in_order(builder, builder.x, found)),
             builder.constant(algebra.reshaped(numbers, (outputs, blocks, width)), "numbers"),
             builder.constant(scales, "scales"),
-            _nbits_zeros(builder, found),
+            _nbits_zeros(builder, found, kind),
             None,
-            builder.bias(),
+            entering(bias) if bias is not None else None,
         ],
         {"K": inputs, "N": outputs, "bits": found.bits, "block_size": found.block},
         domain="com.microsoft",
     )[0]
+    return made if kind == around else builder.tape.Cast(made, to=around.value)
 
 
-def _nbits_zeros(builder: Builder, found: Quantized) -> ir.Value | None:
+def _nbits_zeros(builder: Builder, found: Quantized, kind: ir.DataType) -> ir.Value | None:
     if _middle(found):
         return None
     if _fits(found):
         return builder.constant(_packed(found.zeros, found.bits, 8 // found.bits), "zeros")
     turned = algebra.transposed(found.zeros, (1, 0))
-    return builder.constant(algebra.cast(turned, found.whole.dtype, True), "zeros")
+    return builder.constant(algebra.cast(turned, kind, True), "zeros")
 
 
 def _packed(numbers: Expression, bits: int, multiple: int) -> Expression:

@@ -199,10 +199,22 @@ def test_quant_zero_point_beyond_eight_bits() -> None:
 
 def test_quant_refuses_what_the_opset_lacks() -> None:
     model, _, _ = layer(2)
+    model.opset_imports[""] = 20
     before = ir.to_proto(model).SerializeToString()
-    with pytest.raises(Refused, match=r"linear \(MatMul\): .* needs opset 25"):
+    with pytest.raises(Refused, match=r"linear \(MatMul\): .* needs opset 21"):
         QuantLinear(to="dequantize-linear").run(model)
     assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_quant_two_bits_are_held_in_four_where_the_opset_has_no_two() -> None:
+    model, weight, feeds = layer(2)
+    wanted = run(model, feeds)
+    QuantLinear(to="dequantize-linear").run(model)
+    node = model.graph[0]
+    assert node.inputs[0].dtype == D.UINT4
+    assert node.metadata_props["vlmpass.reason"].endswith("since opset 21 has no blocks of 2")
+    np.testing.assert_array_equal(held_weight(model), weight)
+    np.testing.assert_allclose(run(model, feeds)[0], wanted[0], rtol=1e-5, atol=1e-5)
 
 
 def test_quant_groups_as_an_axis_and_turned() -> None:

@@ -311,14 +311,24 @@ def half_weight(scales: np.ndarray) -> ir.Model:
 def test_quant_weight_rounded_before_it_is_used() -> None:
     scales = _RNG.random((K // BLOCK, N))
     half = half_weight(scales)
-    with pytest.raises(Refused, match="rounded to float16 before they are used as float"):
-        QuantLinear().run(half)
     assert QuantLinear(to="dequantize-linear").run(half)
     check(half)
     assert [node.op_type for node in half.graph] == ["DequantizeLinear", "Cast", "MatMul"]
     half.graph.outputs.append(half.graph[1].outputs[0])
     weight = (VALUES[0] - ZEROS[0][GROUPS]).astype(np.float16) * scales.astype(np.float16)[GROUPS]
     np.testing.assert_array_equal(run(half, FEEDS)[1], weight.astype(np.float32))
+
+
+def test_quant_weight_that_matmul_nbits_does_not_round(caplog: pytest.LogCaptureFixture) -> None:
+    scales = _RNG.random((K // BLOCK, N))
+    half = half_weight(scales)
+    assert QuantLinear().run(half)
+    check(half)
+    (node,) = half.graph
+    assert node.inputs[2].dtype == ir.DataType.FLOAT
+    weight = (VALUES[0] - ZEROS[0][GROUPS]) * scales.astype(np.float16)[GROUPS].astype(np.float32)
+    np.testing.assert_array_equal(nbits_weight(node), weight.astype(np.float32))
+    assert "rounds to float16 (by at most 2^-11 of it), is used as it is" in caplog.text
 
 
 def test_quant_weight_whose_rounding_changes_nothing() -> None:
