@@ -65,7 +65,7 @@ class Elementwise(Expression):
         for step in self.steps:
             results.append(self._run(step, [results[i] for i in step.operands]))
         last = np.broadcast_to(results[-1], extent(box))
-        return np.ascontiguousarray(last)
+        return np.asarray(last, order="C")  # which, unlike ascontiguousarray, keeps rank 0
 
     def _run(self, step: Step, inputs: list[Array]) -> Array:
         if step.op_type == "Div" and inputs[0].dtype.kind == "i" and (inputs[1] > 0).all():
@@ -136,7 +136,7 @@ class Merged(Unary):
         shape = (*found.shape[: self.axis], (last - first) * inner, *found.shape[self.axis + 2 :])
         wanted = slice(start - first * inner, stop - first * inner)
         where = (*(slice(None),) * self.axis, wanted)
-        return np.ascontiguousarray(found.reshape(shape)[where])
+        return np.asarray(found.reshape(shape)[where], order="C")
 
 
 @dataclass(frozen=True)
