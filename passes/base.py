@@ -51,6 +51,10 @@ class Pass(ir.passes.InPlacePass):
     rounds_constants: ClassVar[bool] = False
     """Whether it computes constants that the model computes when it runs, in their narrow type."""
 
+    mends_source: ClassVar[bool] = False
+    """Whether it changes what a model computes to what was meant, so that a result is compared with
+    the source after this pass."""
+
     def __post_init__(self) -> None:
         """Check the options' types; a subclass that also checks values calls this first."""
         for option in options_of(type(self)):

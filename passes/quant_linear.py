@@ -35,6 +35,7 @@ from vlmpass.rewriter_rules.quant.emit import (
 )
 from vlmpass.rewriter_rules.quant.find import Layer, find_layers
 from vlmpass.rewriter_rules.quant.recognize import Odd, Quantized
+from vlmpass.rewriter_rules.quant.shifts import find_shifts
 
 __all__ = ["QuantLinear"]
 
@@ -66,6 +67,7 @@ class QuantLinear(Pass):
         ]
         if refusals:
             raise Refused(f"{self.name} to {self.to}", refusals)
+        shifts = sum(1 for _ in find_shifts(model)) if layers else 0
         names, shared = Names.of(model), Shared()
         moved: dict[ir.Value, ir.Value] = {}
         formals = used_inputs(model)
@@ -73,6 +75,7 @@ class QuantLinear(Pass):
         for layer in done:
             self._rewrite(model, layer, names, shared, moved)
         drop_unused_inputs(model, formals)
+        _note_shifts(shifts if done else 0)
         if self.to == "matmul-nbits":
             _note_unrounded([each.weight for each in done])
         return bool(done)
@@ -151,6 +154,16 @@ def _why_wider(weight: Quantized, opset: int) -> str:
     if newest is not None and newest.bitwidth == weight.bits:
         return f"since opset {opset} has no blocks of {weight.bits}"
     return f"since {unfit_zeros(weight)} {weight.bits}"
+
+
+def _note_shifts(count: int) -> None:
+    """Say that the source unpacks other weights than the model that it was exported from."""
+    if count:
+        _LOG.warning(
+            "%d divisions of packed words are shifts that the exporter did not keep: the weights "
+            "are those of the graph, not PyTorch's; --mend-shifts gives PyTorch's",
+            count,
+        )
 
 
 def _note_unrounded(weights: Sequence[Quantized | Odd]) -> None:

@@ -56,6 +56,8 @@ class Pipeline:
             would overflow; that stays float32.
         widen_io: With an opset: inputs and outputs of a type that it does not have take one that
             holds all its values, such as int8 for int4.
+        mend_shifts: Instead of passes: packed words are shifted as in PyTorch, where the exporter
+            divided; the result is compared with the source mended likewise.
         instruments: What else happens around each pass.
 
     Raises:
@@ -75,10 +77,11 @@ class Pipeline:
         keep_io: bool = False,
         calibrate: str | None = None,
         widen_io: bool = False,
+        mend_shifts: bool = False,
         instruments: Sequence[Instrument] = (),
     ) -> None:
         self._intent = Intent(
-            opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io
+            opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io, mend_shifts
         )
         if passes is not None and self._intent != Intent(target=target):
             raise PipelineError(
@@ -187,6 +190,7 @@ class _Run:
         self._ran: list[RunReport] = []
         self._notes: list[str] = []
         self._rounds = False
+        self._mends: list[Pass] = []
 
     def transform(self) -> None:
         """Run the passes."""
@@ -204,7 +208,9 @@ class _Run:
             self._run(parse(f"split-tensor{{limit={limit}}}"))
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
-        self._rounds |= any(isinstance(p, Pass) and p.rounds_constants for p in passes)
+        ours = [each for each in passes if isinstance(each, Pass)]
+        self._rounds |= any(each.rounds_constants for each in ours)
+        self._mends += [each for each in ours if each.mends_source]
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
         with warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
@@ -215,11 +221,16 @@ class _Run:
         return Judge(self._load_source, self._verify, target, self._rounds).judge(result)
 
     def _load_source(self) -> ir.Model:
-        """Return the source; one that has a file is not kept in memory meanwhile."""
-        if self._source is not None:
-            return self._source
-        assert self._path is not None
-        return load(self._path)
+        """Return the source, mended; one that has a file is not kept in memory meanwhile."""
+        if self._path is None:
+            assert self._source is not None
+            source = self._source
+        else:
+            source = load(self._path)
+        with warnings_kept([]):  # they were said of the result
+            for each in self._mends:
+                each.run(source)
+        return source
 
     def report(
         self,

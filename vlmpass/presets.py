@@ -116,6 +116,7 @@ class Intent:
         keep_io: Whether inputs and outputs keep their element types.
         calibrate: What to find values too large for half precision with: ``random`` inputs or an
             .npz file of inputs; None measures nothing.
+        mend_shifts: Whether packed words are shifted as in PyTorch where the exporter divided.
         widen_io: Whether inputs and outputs of a type that the opset does not have take a wider
             one.
 
@@ -133,6 +134,7 @@ class Intent:
     keep_io: bool = False
     calibrate: str | None = None
     widen_io: bool = False
+    mend_shifts: bool = False
 
     def __post_init__(self) -> None:
         if self.opset is not None:
@@ -190,7 +192,7 @@ class Intent:
         fusion last, when the opset has all it will have. Constants are folded before types narrow,
         and after they widen.
         """
-        parts = []
+        parts = ["mend-shifts"] if self.mend_shifts else []
         if self.quant is not None and not self._widens_before_quant:
             parts += self._quant_parts(model)
         if self.dtype == "float32":

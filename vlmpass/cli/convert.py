@@ -47,6 +47,13 @@ def convert(
             " as int8 for int4.",
         ),
     ] = False,
+    mend_shifts: Annotated[
+        bool,
+        typer.Option(
+            "--mend-shifts",
+            help="Unpack negative words as PyTorch does where the exporter divided for >>.",
+        ),
+    ] = False,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -171,6 +178,7 @@ def convert(
             keep_io=keep_io,
             calibrate=calibrate,
             widen_io=widen_io,
+            mend_shifts=mend_shifts,
             instruments=instruments,
         )
         report = pipeline.convert(
