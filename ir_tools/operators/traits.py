@@ -1,0 +1,143 @@
+"""What operators are: one kind each, total over the installed onnx and the contrib operators.
+
+The table is `traits.txt` beside this file. `tests/operators` holds it total (a new onnx with a new
+operator fails there, and here it is of no kind, which promises nothing) and holds each operator to
+the definitions below by running it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+__all__ = ["Kind", "Traits", "named", "traits_of"]
+
+
+class Kind(enum.Enum):
+    """What an operator does to the elements of its operands; every operator is of one kind."""
+
+    MOVE = "move"
+    """Every element of a result is an element of an operand, chosen by position and by operands
+    that hold positions, sizes or conditions."""
+    FILL = "fill"
+    """As MOVE, and the other elements of the result are one number that an attribute or operand
+    gives."""
+    SCATTER = "scatter"
+    """Elements of one operand take the places of another's; with a reduction they are combined."""
+    CAST = "cast"
+    """Elements keep their places and change their type."""
+    ELEMENTWISE = "elementwise"
+    """An element of the result depends on the operands' elements at that place alone, after
+    broadcasting; attributes hold for all places alike."""
+    REDUCTION = "reduction"
+    """Elements along axes are combined into one."""
+    CUMULATION = "cumulation"
+    """Elements along an axis are combined with all before them."""
+    NORMALIZATION = "normalization"
+    """Elements along axes are brought to a common scale; the result has the operand's shape."""
+    PRODUCT = "product"
+    """Sums of products of two operands' elements."""
+    POOL = "pool"
+    """Elements in windows are combined into one."""
+    RESAMPLING = "resampling"
+    """Elements are interpolated at computed places."""
+    ATTENTION = "attention"
+    """Queries, keys and values; rotations of them; state-space mixtures of a sequence."""
+    RECURRENCE = "recurrence"
+    """A state goes along an axis."""
+    QUANTIZATION = "quantization"
+    """Numbers to and from integers with scales, alone or around another operator."""
+    GENERATOR = "generator"
+    """The result is made of attributes and of operands that are numbers and sizes."""
+    SHAPE = "shape"
+    """The result depends on extents of operands alone."""
+    ORDER = "order"
+    """The result is places or sizes that depend on how elements compare."""
+    RANDOM = "random"
+    """The result is drawn."""
+    CONTROL = "control"
+    """Graphs decide the result."""
+    SEQUENCE = "sequence"
+    """Sequences and optionals are made, taken apart or asked."""
+    TRANSFORM = "transform"
+    """Linear algebra and signals: determinants, inverses, Fourier transforms."""
+    LOSS = "loss"
+    """A prediction against a target."""
+    TEXT = "text"
+    """Strings, tokens and encoded images."""
+    MODEL = "model"
+    """A whole model of classical machine learning, or a network of experts, in one node."""
+    TRAINING = "training"
+    """Gradients and optimisers."""
+    SEARCH = "search"
+    """Generation by a model held in attributes."""
+    FOREIGN = "foreign"
+    """What a vendor's library computes."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of an operator.
+
+    Attributes:
+        kind: What it does to elements.
+        commutative: Whether the first two operands may change places; the result is the same.
+        associative: Whether ``f(f(a, b), c)`` is ``f(a, f(b, c))`` for integers and booleans.
+        selects: Whether every element of its first result is an element of an operand, picked by
+            how elements compare.
+        sizes: Positions of operands that are read as sizes, extents or places along axes, not as
+            numbers to compute with.
+    """
+
+    kind: Kind
+    commutative: bool = False
+    associative: bool = False
+    selects: bool = False
+    sizes: tuple[int, ...] = ()
+
+
+def traits_of(domain: str, op_type: str) -> Traits | None:
+    """Return an operator's traits; None for an operator that nobody has described.
+
+    Args:
+        domain: Such as ``""`` (``ai.onnx``), ``ai.onnx.ml`` or ``com.microsoft``.
+        op_type: Its name.
+    """
+    return _table().get(("" if domain == "ai.onnx" else domain, op_type))
+
+
+@cache
+def named(*kinds: Kind) -> frozenset[str]:
+    """Return the names of the standard domain's operators of some kinds."""
+    return frozenset(
+        name for (domain, name), traits in _table().items() if not domain and traits.kind in kinds
+    )
+
+
+@cache
+def _table() -> Mapping[tuple[str, str], Traits]:
+    text = resources.files(__package__).joinpath("traits.txt").read_text(encoding="utf-8")
+    found: dict[tuple[str, str], Traits] = {}
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        kind, names = line.split(":", 1)
+        for word in names.split():
+            domain, slash, described = word.rpartition("/")
+            name, *flags = described.split("+")
+            found[domain if slash else "", name] = _traits(Kind(kind.strip()), flags)
+    return found
+
+
+def _traits(kind: Kind, flags: list[str]) -> Traits:
+    sizes = next((flag[1:-1] for flag in flags if flag.startswith("(")), "")
+    return Traits(
+        kind,
+        commutative="commutative" in flags,
+        associative="associative" in flags,
+        selects="selects" in flags,
+        sizes=tuple(int(index) for index in sizes.split(",") if index),
+    )

@@ -1,0 +1,208 @@
+"""The definitions of kinds and traits, as checks of one node on arrays: a reason, or None."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import onnx
+from onnx.backend.test.case.node import collect_testcases
+from onnx.reference import ReferenceEvaluator
+
+from vlmpass.ir_tools.operators import Kind, Traits
+
+Arrays = list["np.ndarray | None"]
+Check = Callable[["Case", np.random.Generator], "str | None"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node with operands and the results that onnx's own node tests expect of it."""
+
+    name: str
+    node: onnx.NodeProto
+    opset: int
+    operands: tuple[np.ndarray | None, ...]
+    results: tuple[np.ndarray, ...]
+
+    @property
+    def identifier(self) -> tuple[str, str]:
+        return self.node.domain, self.node.op_type
+
+    def run(self, operands: Arrays) -> np.ndarray:
+        """The first result for other operands."""
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            names = [f"in{i}" if x is not None else "" for i, x in enumerate(operands)]
+            node = onnx.NodeProto()
+            node.CopyFrom(self.node)
+            del node.input[:]
+            node.input.extend(names)
+            given = {n: x for n, x in zip(names, operands, strict=True) if x is not None}
+            kind = onnx.TypeProto()
+            inputs = [_info(n, x) for n, x in given.items()]
+            outputs = [onnx.helper.make_value_info(n, kind) for n in node.output if n]
+            graph = onnx.helper.make_graph([node], "g", inputs, outputs)
+            opset = onnx.helper.make_opsetid(self.node.domain, self.opset)
+            model = onnx.helper.make_model(graph, opset_imports=[opset])
+            return ReferenceEvaluator(model).run(None, given)[0]
+
+
+def _info(name: str, array: np.ndarray) -> onnx.ValueInfoProto:
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    return onnx.helper.make_tensor_value_info(name, dtype, array.shape)
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    """Every node test of onnx that is one node of tensors."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = collect_testcases(None)
+    return tuple(case for each in found if (case := _case(each)) is not None)
+
+
+def _case(each) -> Case | None:
+    graph = each.model.graph
+    if not each.data_sets:
+        return None
+    operands, results = ([_array(x) for x in side] for side in each.data_sets[0])
+    if len(graph.node) != 1 or each.model.functions:
+        return None
+    (node,) = graph.node
+    given = dict(zip([value.name for value in graph.input], operands, strict=False))
+    arrays = [*operands, *results]
+    if not all(isinstance(array, (np.ndarray, np.generic)) for array in arrays):
+        return None
+    opsets = {each.domain: each.version for each in each.model.opset_import}
+    inputs = tuple(np.asarray(given[name]) if name else None for name in node.input)
+    outputs = tuple(np.asarray(result) for result in results)
+    return Case(each.name, node, opsets.get(node.domain, 1), inputs, outputs)
+
+
+def _array(value: object) -> object:
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(_bits(a), _bits(b))
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    if array.dtype == object or array.dtype.kind in "USO":
+        return array.astype(str)
+    array = np.asarray(array, order="C").reshape(-1)
+    zero = array.dtype.type(0)
+    return np.where(array == zero, zero, array).view(f"V{array.dtype.itemsize}")
+
+
+def _elements(array: np.ndarray) -> set[object]:
+    return set(_bits(array).reshape(-1).tolist())
+
+
+def _foreign(case: Case) -> set[object]:
+    """Elements of the first result that no operand of its type has.
+
+    The first operand's numbers are replaced by others that are all different and none of them zero.
+    """
+    operands = list(case.operands)
+    first = operands[0]
+    assert first is not None
+    if first.dtype.kind in "fiu" and first.size < 128:
+        places = np.arange(1, first.size + 1).reshape(first.shape)
+        spread = places if first.itemsize == 1 else places**2
+        operands[0] = (spread * np.where(places % 2, 1, -1)).astype(first.dtype)
+    made, held = case.run(operands), set[object]()
+    for operand in operands:
+        if operand is not None and operand.dtype == made.dtype:
+            held |= _elements(operand)
+    return _elements(made) - held
+
+
+def moves(case: Case, rng: np.random.Generator) -> str | None:
+    if any(x is not None and not x.size for x in case.operands):
+        return None  # what is selected of nothing is a number of the operator's
+    return "its result has elements that no operand has" if _foreign(case) else None
+
+
+def fills(case: Case, rng: np.random.Generator) -> str | None:
+    return "it fills with more than one number" if len(_foreign(case)) > 1 else None
+
+
+def elementwise(case: Case, rng: np.random.Generator) -> str | None:
+    made = case.results[0]
+    present = [x for x in case.operands if x is not None]
+    try:
+        fits = made.shape == np.broadcast_shapes(*(x.shape for x in present))
+    except ValueError:
+        fits = False
+    if not fits:
+        return f"its result is {made.shape}, which is not what its operands broadcast to"
+    order = rng.permutation(made.size)
+
+    def permuted(array: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(array, made.shape).reshape(-1)[order].reshape(made.shape)
+
+    turned = [x if x is None or x.ndim == 0 else permuted(x) for x in case.operands]
+    was = case.run(list(case.operands))
+    return None if same(case.run(turned), permuted(was)) else "places matter to it"
+
+
+def keeps_shape(case: Case, rng: np.random.Generator) -> str | None:
+    first = case.operands[0]
+    assert first is not None
+    return None if case.results[0].shape == first.shape else "its result has another shape"
+
+
+def commutative(case: Case, rng: np.random.Generator) -> str | None:
+    a, b, *rest = case.operands if len(case.operands) > 1 else (*case.operands, *case.operands)
+    turned = same(case.run([a, b, *rest]), case.run([b, a, *rest]))
+    return None if turned else "its operands may not change places"
+
+
+def associative(case: Case, rng: np.random.Generator) -> str | None:
+    first = case.operands[0]
+    assert first is not None
+    whole = bool if first.dtype == bool else np.int64
+    a, b, c = (rng.integers(0, 2 if whole is bool else 99, 40).astype(whole) for _ in range(3))
+    ab, bc = case.run([a, b]), case.run([b, c])
+    same_type = ab.dtype == a.dtype
+    return (
+        None
+        if same_type and same(case.run([ab, c]), case.run([a, bc]))
+        else "its operands may not be grouped otherwise"
+    )
+
+
+def depends_on_shape_alone(case: Case, rng: np.random.Generator) -> str | None:
+    first = case.operands[0]
+    assert first is not None
+    other = np.zeros_like(first)
+    return None if same(case.run([other]), case.results[0]) else "values matter to it"
+
+
+KINDS: dict[Kind, Check] = {
+    Kind.MOVE: moves,
+    Kind.FILL: fills,
+    Kind.ELEMENTWISE: elementwise,
+    Kind.CAST: keeps_shape,
+    Kind.NORMALIZATION: keeps_shape,
+    Kind.CUMULATION: keeps_shape,
+    Kind.SHAPE: depends_on_shape_alone,
+}
+
+
+def claims(traits: Traits) -> Iterator[Check]:
+    """The definitions that an operator with these traits must hold to."""
+    if (check := KINDS.get(traits.kind)) is not None:
+        yield check
+    if traits.commutative:
+        yield commutative
+    if traits.associative:
+        yield associative
+    if traits.selects:
+        yield moves
