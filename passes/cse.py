@@ -13,6 +13,7 @@ from vlmpass.ir_tools.contents import elements_of, kind_of
 from vlmpass.ir_tools.edit import is_used, remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.determinism import Determinism
 from vlmpass.ir_tools.limit import may_apply
+from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.shapes import constant_of
 from vlmpass.ir_tools.walk import Scope, subgraphs
 from vlmpass.passes.base import Pass
@@ -21,9 +22,6 @@ __all__ = ["CommonSubexpressions"]
 
 _SMALL = 1024
 _LISTS = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)
-_COMMUTATIVE = frozenset(
-    {"Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor"}
-)
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class _Work:
         inputs = [self.number(value) for value in node.inputs]
         while inputs and inputs[-1] == -1:
             inputs.pop()
-        if node.op_type in _COMMUTATIVE and node.domain in ("", "ai.onnx"):
+        if len(inputs) == 2 and commutes(node.domain, node.op_type):
             inputs.sort()
         operator = node.domain, node.op_type, node.overload, len(node.outputs)
         return (*operator, attributes, tuple(inputs))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators import Kind, traits_of
 from vlmpass.ir_tools.walk import holds_graphs
 
 __all__ = ["Determinism"]
 
-_KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
-_RANDOM = frozenset(
-    {"Bernoulli", "BiasDropout", "BitmaskBiasDropout", "BitmaskDropout", "Multinomial",
-     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Sampling"}
-)  # fmt: skip
+_DRAWS = (Kind.RANDOM, Kind.SEARCH, Kind.FOREIGN)
 
 
 class Determinism:
@@ -39,4 +36,5 @@ class Determinism:
             return self._answers[identifier]
         if node.op_type == "Dropout":
             return len(node.inputs) < 3 or node.inputs[2] is None
-        return node.domain in _KNOWN_DOMAINS and node.op_type not in _RANDOM
+        traits = traits_of(node.domain, node.op_type)
+        return traits is not None and traits.kind not in _DRAWS

@@ -1,5 +1,12 @@
 """What onnx and ONNX Runtime say of operators, apart from any one model."""
 
-from vlmpass.ir_tools.operators.traits import Kind, Traits, named, traits_of
+from vlmpass.ir_tools.operators.traits import (
+    Kind,
+    Traits,
+    broadcasting,
+    commutes,
+    named,
+    traits_of,
+)
 
-__all__ = ["Kind", "Traits", "named", "traits_of"]
+__all__ = ["Kind", "Traits", "broadcasting", "commutes", "named", "traits_of"]

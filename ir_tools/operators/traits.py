@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["Kind", "Traits", "named", "traits_of"]
+__all__ = ["Kind", "Traits", "broadcasting", "commutes", "named", "traits_of"]
 
 
 class Kind(enum.Enum):
@@ -88,6 +88,7 @@ class Traits:
         associative: Whether ``f(f(a, b), c)`` is ``f(a, f(b, c))`` for integers and booleans.
         selects: Whether every element of its first result is an element of an operand, picked by
             how elements compare.
+        broadcasts: Whether operands of any shapes take one shape, as numpy broadcasts them.
         sizes: Positions of operands that are read as sizes, extents or places along axes, not as
             numbers to compute with.
     """
@@ -96,6 +97,7 @@ class Traits:
     commutative: bool = False
     associative: bool = False
     selects: bool = False
+    broadcasts: bool = False
     sizes: tuple[int, ...] = ()
 
 
@@ -115,6 +117,20 @@ def named(*kinds: Kind) -> frozenset[str]:
     return frozenset(
         name for (domain, name), traits in _table().items() if not domain and traits.kind in kinds
     )
+
+
+@cache
+def broadcasting() -> frozenset[str]:
+    """Return the names of the standard domain's operators that broadcast all their operands."""
+    return frozenset(
+        name for (domain, name), traits in _table().items() if not domain and traits.broadcasts
+    )
+
+
+def commutes(domain: str, op_type: str) -> bool:
+    """Whether the first two operands of an operator may change places."""
+    traits = traits_of(domain, op_type)
+    return traits is not None and traits.commutative
 
 
 @cache
@@ -139,5 +155,6 @@ def _traits(kind: Kind, flags: list[str]) -> Traits:
         commutative="commutative" in flags,
         associative="associative" in flags,
         selects="selects" in flags,
+        broadcasts="broadcasts" in flags,
         sizes=tuple(int(index) for index in sizes.split(",") if index),
     )

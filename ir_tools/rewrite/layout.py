@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.rewrite.constants import Constants
 from vlmpass.ir_tools.rewrite.pattern import Anything, Capture, Number, Op, Pattern
 from vlmpass.ir_tools.rewrite.plan import ABSENT_TOKEN, Token
 from vlmpass.ir_tools.rewrite.rule import Rule
 from vlmpass.ir_tools.schemas import OpSchema, schema_of
 
-__all__ = ["COMMUTATIVE", "Given", "Layout", "Signature", "Surroundings", "tokens_in"]
+__all__ = ["Given", "Layout", "Signature", "Surroundings", "tokens_in"]
 
-COMMUTATIVE: Final = frozenset(
-    [
-        *("Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Max", "Mean", "Min"),
-        *("Mul", "Or", "Sum", "Xor"),
-    ]
-)
 Signature: TypeAlias = "tuple[str | Token, ...]"
+
+
+def _commutes(signature: Signature) -> bool:
+    domain, op_type, *_ = signature
+    return isinstance(domain, str) and isinstance(op_type, str) and commutes(domain, op_type)
 
 
 def tokens_in(signature: Signature) -> Sequence[Token]:
@@ -172,7 +172,7 @@ class Surroundings:
         places = [*free, *range(len(tokens), len(tokens) + len(patterns))][: len(patterns)]
         orders = [tuple(zip(patterns, places, strict=True))]
         pair = len(patterns) == 2 and len(tokens) == 2 and not taken
-        if pair and signature[1] in COMMUTATIVE and patterns[0] is not patterns[1]:
+        if pair and _commutes(signature) and patterns[0] is not patterns[1]:
             orders.append(tuple(zip(patterns, reversed(places), strict=True)))
         return Layout(
             schema,

@@ -10,39 +10,12 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators import broadcasting
 from vlmpass.ir_tools.rewrite.pattern import Literal
 
 __all__ = ["attribute_is", "is_number", "widens"]
 
 _TOLERANCE: Final = 2e-6
-_BROADCAST: Final = frozenset(
-    [
-        "Add",
-        "And",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "BitwiseXor",
-        "Div",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Mean",
-        "Min",
-        "Mod",
-        "Mul",
-        "Or",
-        "PRelu",
-        "Pow",
-        "Sub",
-        "Sum",
-        "Where",
-        "Xor",
-    ]
-)
 
 
 @cache
@@ -77,7 +50,7 @@ def widens(constant: np.ndarray, node: ir.Node, value: ir.Value) -> bool:
     A number spelled ``[1.0]`` or ``[0.5, 0.5]`` stands for that number only where another operand
     already has its axes and sizes.
     """
-    if constant.ndim == 0 or node.op_type not in _BROADCAST:
+    if constant.ndim == 0 or node.op_type not in broadcasting():
         return constant.size > 1
     for other in node.inputs:
         if other is None or other is value or other.shape is None:

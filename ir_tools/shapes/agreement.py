@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators import broadcasting
 from vlmpass.ir_tools.shapes.algebra import Dim, mul, product
 from vlmpass.ir_tools.shapes.facts import Facts
 
@@ -115,13 +116,8 @@ def _channels(node: ir.Node, facts: Facts, shapes: Shapes) -> Iterator[Need]:
             yield Need((data[1], shape[0]), (0, index))
 
 
-_ELEMENTWISE = (
-    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
-    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu",
-    "Pow", "Sub", "Sum", "Where", "Xor",
-)  # fmt: skip
 _NEEDS: dict[str, Callable[[ir.Node, Facts, Shapes], Iterator[Need]]] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(broadcasting(), _elementwise),
     "MatMul": _matmul,
     "MatMulInteger": _matmul,
     "Gemm": _gemm,

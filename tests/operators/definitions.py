@@ -152,6 +152,20 @@ def elementwise(case: Case, rng: np.random.Generator) -> str | None:
     return None if same(case.run(turned), permuted(was)) else "places matter to it"
 
 
+def broadcasts(case: Case, rng: np.random.Generator) -> str | None:
+    shapes = [x.shape for x in case.operands if x is not None]
+    if len(shapes) > 1 and case.results[0].shape != np.broadcast_shapes(*shapes):
+        return "its operands are not broadcast"
+    if len(shapes) != 2 or not all(shapes) or case.node.op_type == "Mean":
+        return None  # the reference evaluator adds up Mean's operands in the place of the first
+    a, b = case.operands
+    assert a is not None
+    assert b is not None
+    row, column = a.reshape(-1)[:2], b.reshape(-1)[:3, None]
+    made = case.run([row, column])
+    return None if made.shape == (len(column), len(row)) else "one of its operands is not broadcast"
+
+
 def keeps_shape(case: Case, rng: np.random.Generator) -> str | None:
     first = case.operands[0]
     assert first is not None
@@ -206,3 +220,5 @@ def claims(traits: Traits) -> Iterator[Check]:
         yield associative
     if traits.selects:
         yield moves
+    if traits.broadcasts:
+        yield broadcasts

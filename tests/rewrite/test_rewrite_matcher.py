@@ -10,10 +10,11 @@ import onnx_ir as ir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.rewrite import P, Pattern, Rule, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.constants import Constants, tensor_of
 from vlmpass.ir_tools.rewrite.index import Index
-from vlmpass.ir_tools.rewrite.layout import COMMUTATIVE, Surroundings
+from vlmpass.ir_tools.rewrite.layout import Surroundings
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.pattern import Capture, Either, Number, Op, Through
 
@@ -55,7 +56,7 @@ def _ways(
                 node = node.inputs[0].producer() if node.inputs[0] is not None else None
         case Op() if node is not None and ("", node.op_type) in pattern.ops:
             yield pattern.inputs, node.inputs
-            if node.op_type in COMMUTATIVE:
+            if commutes("", node.op_type):
                 yield pattern.inputs[::-1], node.inputs
 
 
@@ -125,7 +126,7 @@ def instance(
         case Op():
             inputs = [instance(draw, graph, values, part, made) for part in pattern.inputs]
             kind = pattern.ops[0][1]
-            if kind in COMMUTATIVE and draw(st.booleans()):
+            if commutes("", kind) and draw(st.booleans()):
                 inputs.reverse()
             value = put(graph, values, kind, inputs)
         case _:

@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.infer import infer_node
+from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.opsets import in_force
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.captures import Kind
-from vlmpass.ir_tools.rewrite.layout import COMMUTATIVE
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
     Anything,
@@ -248,7 +248,7 @@ class Draw:
         more = self.hints.get(f"{op_type}+")
         if op.open and callable(more):
             inputs += more(self)
-        if len(inputs) == 2 and op_type in COMMUTATIVE and self.rng.random() < 0.5:
+        if len(inputs) == 2 and commutes("", op_type) and self.rng.random() < 0.5:
             inputs.reverse()
         return self.finish(op, domain, op_type, inputs, attributes)
 
