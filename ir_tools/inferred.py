@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import onnx
-import onnx.shape_inference
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.full import weightless
+from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.skeleton import graph_protos, skeleton
 from vlmpass.ir_tools.walk import Scope, all_nodes, subgraphs
+from vlmpass.ir_tools.worker.bounded import NativeError, infer_shapes
 
 __all__ = ["Size", "inferred_shapes", "size_of"]
 
@@ -187,7 +188,7 @@ def _by_onnx(
                 node_proto.domain = _OUTSIDE
     if odd:
         proto.opset_import.add(domain=_OUTSIDE, version=1)
-    result = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    result = _completed(proto)
     shapes: dict[ir.Value, tuple[Size, ...]] = {}
     for graph, graph_proto in _pairs(model.graph, result.graph):
         types = {each.name: each.type for each in (*graph_proto.value_info, *graph_proto.output)}
@@ -198,6 +199,14 @@ def _by_onnx(
                     dims = type_.tensor_type.shape.dim
                     shapes[value] = tuple(Size(_dim(dim, named)) for dim in dims)
     return shapes
+
+
+def _completed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.load_model_from_string(infer_shapes(proto.SerializeToString()))
+    except NativeError as error:
+        reason = (error.said.strip().splitlines() or [error.kind])[0]
+        raise ModelError(f"onnx's shape inference refuses the model: {reason}") from error
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension, named: set[str]) -> int | str | None:

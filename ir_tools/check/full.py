@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
-import onnx.checker
 import onnx.defs
-import onnx.shape_inference
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.explain import explain
@@ -23,6 +21,7 @@ from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.skeleton import graph_protos, inline, skeleton
 from vlmpass.ir_tools.walk import all_nodes, subgraphs
+from vlmpass.ir_tools.worker.bounded import NativeError, check_model
 
 __all__ = ["check_types", "weightless"]
 
@@ -116,9 +115,9 @@ def _first_fault(model: ir.Model, *, doubt: bool) -> CheckError | None:
         Path(folder, _LOCATION).touch()
         path.write_bytes(proto.SerializeToString())
         try:
-            onnx.checker.check_model(str(path), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            return _explained(str(error), nodes)
+            check_model(path)
+        except NativeError as error:
+            return _explained(error.said, nodes)
     return None
 
 

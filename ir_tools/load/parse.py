@@ -15,9 +15,10 @@ from pathlib import Path
 
 import onnx
 
-from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.load.inline import WireError, without_payloads
 from vlmpass.ir_tools.weights.files import Stamp
+from vlmpass.ir_tools.worker.bounded import parse_text
 
 __all__ = ["Parsed", "lfs_pointer", "parse_file"]
 
@@ -126,6 +127,8 @@ def _text_parser(name: str, parse: Callable[[str], onnx.ModelProto]) -> Callable
             raise _not_a_model(path, data, ValueError())
         try:
             return Parsed(parse(data.decode("utf-8")), path=os.path.realpath(path))
+        except CheckError:
+            raise
         except Exception as error:  # the three parsers share no class of errors
             text = str(error).removeprefix("b'").rstrip("'").replace("\\n", "\n")
             reason = " ".join(text.split())[:200]
@@ -138,7 +141,7 @@ _TEXTPROTO = _text_parser(
     "protobuf's text format", partial(onnx.load_model_from_string, format="textproto")
 )
 _JSON = _text_parser("JSON", partial(onnx.load_model_from_string, format="json"))
-_ONNX_TEXT = _text_parser("ONNX text", onnx.parser.parse_model)
+_ONNX_TEXT = _text_parser("ONNX text", lambda text: onnx.load_model_from_string(parse_text(text)))
 _PARSERS: dict[str, Callable[[Path], Parsed]] = {
     **dict.fromkeys((".textproto", ".txtpb", ".prototxt", ".pbtxt"), _TEXTPROTO),
     **dict.fromkeys((".json", ".onnxjson"), _JSON),
