@@ -12,8 +12,12 @@ from typing import Any, cast
 import onnx
 import onnx_ir as ir
 
-__all__ = ["Declare", "StandIn", "graph_protos", "inline", "skeleton"]
+from vlmpass.ir_tools.walk import holds_graphs, subgraphs
 
+__all__ = ["UNKNOWN", "Declare", "StandIn", "graph_protos", "inline", "skeleton", "whole"]
+
+UNKNOWN = "vlmpass.value_info of unknown values"
+"""Key in a graph's `meta` (not in files): `ValueInfoProto`s of names that nothing defines."""
 StandIn = Callable[[ir.TensorProtocol], ir.TensorProtocol]
 Declare = Callable[[ir.Value], ir.Value]
 
@@ -155,7 +159,36 @@ def skeleton(model: ir.Model, stand_in: StandIn, declare: Declare | None = None)
         declare: Returns a value of the same name with the type and shape to declare in place of a
             node output or an input of a subgraph or function. By default, its own.
     """
-    return ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in, declare)))
+    return whole(
+        ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in, declare))), model
+    )
+
+
+def whole(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
+    """Put into the protobuf of a model what onnx_ir leaves out when it serialises, and return it.
+
+    That is the empty names at the end of a node's outputs, which count (a Split without sizes cuts
+    into as many parts as it has outputs), and what a file says of values that no node makes, noted
+    in `UNKNOWN` by whoever loaded it.
+    """
+    _complete(proto.graph, model.graph)
+    for function_proto, function in zip(proto.functions, model.functions.values(), strict=True):
+        _complete(function_proto, function.graph)
+    return proto
+
+
+def _complete(proto: onnx.GraphProto | onnx.FunctionProto, graph: ir.Graph) -> None:
+    for node_proto, node in zip(proto.node, graph, strict=True):
+        if node.outputs and node.outputs[-1].name == "":
+            missing = len(node.outputs) - len(node_proto.output)
+            node_proto.output.extend([""] * missing)
+        if holds_graphs(node):
+            for inner_proto, inner in zip(graph_protos(node_proto), subgraphs(node), strict=True):
+                _complete(inner_proto, inner)
+    if unknown := graph.meta.get(UNKNOWN):
+        known = {info.name for info in proto.value_info}
+        known |= {name for node in proto.node for name in node.output}
+        proto.value_info.extend(info for info in unknown if info.name not in known)
 
 
 def graph_protos(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import captured
 from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.walk import holds_graphs, scopes
+from vlmpass.ir_tools.order import circle, producers
+from vlmpass.ir_tools.walk import scopes
 from vlmpass.passes.base import Pass
 
 __all__ = ["TopologicalSort"]
@@ -32,7 +32,7 @@ class TopologicalSort(Pass):
     def run(self, model: ir.Model) -> bool:
         """Sort what is out of order."""
         orders = [(scope.graph, _sorted(scope.graph)) for scope in scopes(model)]
-        circles = [_circle(graph) for graph, order in orders if len(order) < len(graph)]
+        circles = [_refusal(circle(graph)) for graph, order in orders if len(order) < len(graph)]
         if circles:
             raise Refused(str(self), circles)
         changed = False
@@ -50,45 +50,21 @@ def _sorted(graph: ir.Graph | ir.Function) -> list[ir.Node]:
     """
     nodes = list(graph)
     places = {node: place for place, node in enumerate(nodes)}
-    producers = [[places[each] for each in _producers(node)] for node in nodes]
-    users = Counter(place for each in producers for place in each)
+    waits = [[places[each] for each in producers(node)] for node in nodes]
+    users = Counter(place for each in waits for place in each)
     ready = [-place for place in range(len(nodes)) if not users[place]]
     heapq.heapify(ready)
     order = []
     while ready:
         place = -heapq.heappop(ready)
         order.append(nodes[place])
-        for producer in producers[place]:
+        for producer in waits[place]:
             users[producer] -= 1
             if not users[producer]:
                 heapq.heappush(ready, -producer)
     return order[::-1]
 
 
-def _circle(graph: ir.Graph | ir.Function) -> Refusal:
-    """Name the nodes of one circle, each a producer of the one before it."""
-    done: set[ir.Node] = set()
-    for start in graph:
-        path = {start: iter(_producers(start))} if start not in done else {}
-        while path:
-            node = next(reversed(path))
-            producer = next(path[node], None)
-            if producer is None:
-                done.add(node)
-                del path[node]
-            elif producer in path:
-                nodes = list(path)
-                circle = nodes[nodes.index(producer) :]
-                names = " <- ".join(name_node(each) for each in [*circle, producer])
-                return Refusal(name_node(producer), f"it depends on itself: {names}")
-            elif producer not in done:
-                path[producer] = iter(_producers(producer))
-    raise AssertionError("a graph without a circle can be sorted")
-
-
-def _producers(node: ir.Node) -> list[ir.Node]:
-    """Return the nodes beside this one that it depends on, also from within its subgraphs."""
-    used = [*node.inputs, *(captured(node) if holds_graphs(node) else ())]
-    producers = [None if value is None else value.producer() for value in used]
-    beside = [each for each in producers if each is not None and each.graph is node.graph]
-    return list(dict.fromkeys(beside))
+def _refusal(nodes: list[ir.Node]) -> Refusal:
+    names = " <- ".join(name_node(each) for each in [*nodes, nodes[0]])
+    return Refusal(name_node(nodes[0]), f"it depends on itself: {names}")

@@ -79,17 +79,11 @@ def _no_operator(node: ir.Node, match: re.Match[str]) -> _Explained:
     ]
     if not versions:
         return f"there is no operator {name} in domain '{node.domain or 'ai.onnx'}'", ""
-    if min(versions) > int(opset):
-        return f"{name} does not exist in opset {opset}", f"it does from opset {min(versions)} on"
-    return _deprecated(node, match)
+    return f"{name} does not exist in opset {opset}", f"it does from opset {min(versions)} on"
 
 
 def _unreadable(node: ir.Node, match: re.Match[str]) -> _Explained:
     return f"its shape depends on the values of '{match[1]}', which cannot be read", ""
-
-
-def _deprecated(node: ir.Node, match: re.Match[str]) -> _Explained:
-    return f"{match[1]} no longer exists in opset {match[2]}", ""
 
 
 _Explain = Callable[[ir.Node, "re.Match[str]"], _Explained]
@@ -100,7 +94,6 @@ _KNOWN: tuple[tuple[str, _Explain], ...] = (
     (r"differ in dimension (\d+): \((\S+)\) vs \((\S+)\)", _other_dim),
     (r"differ in rank: \((\d+)\) vs \((\d+)\)", _other_rank),
     (r"has (input|output) size (\d+) not in range \[min=(\d+), max=(\d+)\]", _arity),
-    (r"Op registered for (\w+) is deprecated in domain_version of (\d+)", _deprecated),
     (r"Cannot parse data from external tensors.*for tensor: (\S+)", _unreadable),
     (r"No Op registered for (\w+) with domain_version of (\d+)", _no_operator),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import onnx
@@ -143,11 +144,26 @@ def _number_owner(
         node_proto.name = f"#{len(nodes)}#"
         nodes.append(node)
         misplaced = node.op_type in _ORT_IN_ONNX_DOMAIN and not _exists(node, version)
+        misplaced = misplaced or is_deprecated(
+            node.domain, node.op_type, owner.opset_imports.get(node.domain, 1)
+        )
         if misplaced or (doubt and _is_doubtful(node)):
             node_proto.domain = _OUTSIDE
             outside = True
     if outside:
         proto.opset_import.add(domain=_OUTSIDE, version=1)
+
+
+@cache
+def is_deprecated(domain: str, op_type: str, version: int) -> bool:
+    """Whether an operator is one that the standard advises against, which runtimes still run.
+
+    The checker of onnx takes them for invalid, and their shape inference is gone.
+    """
+    try:
+        return bool(onnx.defs.get_schema(op_type, version, domain).deprecated)
+    except onnx.defs.SchemaError:
+        return False
 
 
 def _exists(node: ir.Node, version: int) -> bool:

@@ -13,12 +13,14 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.describe import describe_type, name_node
 from vlmpass.ir_tools.errors import CheckError
+from vlmpass.ir_tools.order import circle
 from vlmpass.ir_tools.walk import subgraphs
 
 __all__ = ["check_structure"]
 
 _RENAME = "run fix-names"
 _SORT = "run topological-sort"
+_CIRCLE = 4  # nodes of a circle that are named
 
 
 def check_structure(model: ir.Model) -> None:
@@ -108,8 +110,17 @@ class _Names:
             return fault(node, reason, _RENAME)
         producer = value.producer()
         if producer is not None and any(producer.graph is graph for graph in self.around):
-            return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
+            return self.out_of_order(node, what, producer)
         return fault(node, f"{what}, is made by nothing that is visible here")
+
+    def out_of_order(self, node: ir.Node, what: str, producer: ir.Node) -> CheckError:
+        nodes = circle(self.owner if producer.graph is self.around[0] else self.around[-1])
+        if not nodes:
+            return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
+        names = [name_node(each) for each in reversed(nodes[-_CIRCLE:])]
+        more = [f"{len(nodes) - _CIRCLE} more"] if len(nodes) > _CIRCLE else []
+        reason = f"the graph has a cycle through {', '.join([*names, *more])}"
+        return CheckError(reason, remedy="export it again: no order of its nodes computes it")
 
     def output(self, node: ir.Node, index: int, value: ir.Value, local: list[str]) -> None:
         if not value.name:

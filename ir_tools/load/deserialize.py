@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.skeleton import UNKNOWN
 from vlmpass.ir_tools.walk import all_values, scopes
 
 __all__ = ["deserialized"]
@@ -30,7 +31,10 @@ def deserialized(proto: onnx.ModelProto) -> ir.Model:
     _restore_function_inputs(model, proto)
     for scope, graph in zip(scopes(model), _graphs(proto), strict=True):
         if isinstance(graph, onnx.GraphProto) and isinstance(scope.graph, ir.Graph):
-            _restore_outputs(scope.graph, graph)
+            _restore_interface(scope.graph, graph)
+            # ONNX Runtime reads graphs without a name; onnx's checker does not.
+            scope.graph.name = scope.graph.name or "graph"
+        _note_unknown(scope.graph, graph, proto)
         if scope.depth == 0:
             _rename_default_domain(scope.owner.opset_imports)
     _open_negative_extents(model)
@@ -79,20 +83,48 @@ def _below(
                     yield from _below(inner)
 
 
-def _restore_outputs(graph: ir.Graph, proto: onnx.GraphProto) -> None:
-    """What is said of a value that is an output, too, in another place: onnx_ir keeps one."""
-    outputs = {value.name: value for value in graph.outputs}
+def _restore_interface(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    """What is said of an input or output in another place, too: onnx_ir keeps one."""
+    interface = {value.name: value for value in (*graph.inputs, *graph.outputs)}
     for info in (*proto.input, *proto.value_info):
-        value = outputs.get(info.name)
+        value = interface.get(info.name)
         if value is None:
             continue
         other = ir.serde.deserialize_value_info_proto(info, None)
+        for key, said in other.metadata_props.items():
+            value.metadata_props.setdefault(key, said)
         value.doc_string = value.doc_string or other.doc_string
         if value.type is None:
             value.type = other.type
         elif other.type is not None:
             value.type.denotation = value.type.denotation or other.type.denotation
         value.shape = _fuller(value.shape, other.shape)
+
+
+def _note_unknown(
+    graph: ir.Graph | ir.Function,
+    proto: onnx.GraphProto | onnx.FunctionProto,
+    model: onnx.ModelProto,
+) -> None:
+    """Note what is said of values that nothing defines, for the day it is written again."""
+    known = {value.name for value in graph.inputs}
+    known |= {value.name for node in graph for value in node.outputs}
+    if isinstance(graph, ir.Graph):
+        known |= graph.initializers.keys()
+    # Before FunctionProto had a place for it, the main graph told of values in functions.
+    inside = {f"{each.domain}::{each.name}": each for each in model.functions}
+    unknown = []
+    for info in proto.value_info:
+        function = inside.get(info.name.partition("/")[0])
+        if info.name not in known and (function is None or not _holds(function, info.name)):
+            unknown.append(info)
+    if unknown:
+        graph.meta[UNKNOWN] = unknown
+
+
+def _holds(function: onnx.FunctionProto, path: str) -> bool:
+    name = path.partition("/")[2]
+    return name in function.input or any(name in node.output for node in function.node)
 
 
 def _fuller(shape: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:

@@ -18,16 +18,17 @@ from vlmpass.ir_tools.varint import to_varint
 __all__ = ["WireError", "without_payloads"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_DEEPEST = 100  # as in protobuf
+_DEEPEST = 92  # protobuf reads 100, of which the type of a value takes up to eight
 _Piece: TypeAlias = "bytes | memoryview"
 
 
 class WireError(Exception):
     """The bytes are no protobuf message, or end before it does."""
 
-    def __init__(self, text: str, *, cut_short: bool) -> None:
+    def __init__(self, text: str, *, cut_short: bool = False, too_deep: bool = False) -> None:
         super().__init__(text)
         self.cut_short = cut_short
+        self.too_deep = too_deep
 
 
 @dataclass
@@ -89,8 +90,9 @@ class _Walk:
     def message(self, start: int, stop: int, kind: _Kind, depth: int) -> list[_Piece]:
         """Return the pieces of a message, the parts that stay as they are in one."""
         if depth > _DEEPEST:
-            raise WireError(f"the message at byte {start} lies too deep", cut_short=False)
+            raise WireError(f"the message at byte {start} lies too deep", too_deep=True)
         pieces: list[_Piece] = []
+        payloads: list[range] = []
         at = copied = start
         while at < stop:
             tag, body = self._varint(at, stop)
@@ -98,29 +100,34 @@ class _Walk:
             if wire == _BYTES:
                 length, body = self._varint(body, stop)
                 end = body + length
-                replaced = None
                 if self.threshold <= length <= stop - body:
-                    replaced = self._replaced(tag, range(body, end), kind, depth)
-                if replaced is not None:
-                    pieces += [self.view[copied:at], *replaced]
-                    copied = end
+                    replaced = self._replaced(tag, range(body, end), kind, depth, payloads)
+                    if replaced is not None:
+                        pieces += [self.view[copied:at], *replaced]
+                        copied = end
             elif wire == _VARINT:
                 end = self._varint(body, stop)[1]
             elif wire in (_FIXED32, _FIXED64) and number:
                 end = body + (4 if wire == _FIXED32 else 8)
             else:
-                raise WireError(f"byte {at} starts no field", cut_short=False)
+                raise WireError(f"byte {at} starts no field")
             if end > stop:
                 raise WireError(
                     f"the field at byte {at} ends at byte {end} of {stop}", cut_short=True
                 )
             at = end
         pieces.append(self.view[copied:stop])
+        # After whatever the tensor says of its place, such as that its data are inline: of a field
+        # that is there twice, the last one counts.
+        pieces += [_reference(self.key, payload) for payload in payloads[-1:]]
         return pieces
 
-    def _replaced(self, tag: int, body: range, kind: _Kind, depth: int) -> list[_Piece] | None:
+    def _replaced(
+        self, tag: int, body: range, kind: _Kind, depth: int, payloads: list[range]
+    ) -> list[_Piece] | None:
         if tag >> 3 == kind.payload:
-            return [_reference(self.key, body)]
+            payloads.append(body)
+            return []
         child = kind.children.get(tag >> 3)
         if child is None:
             return None

@@ -17,6 +17,7 @@ import onnx
 
 from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.load.inline import WireError, without_payloads
+from vlmpass.ir_tools.load.lost import refuse_undecodable
 from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.worker.bounded import parse_text
 
@@ -98,7 +99,8 @@ def _parse_protobuf(path: Path) -> Parsed:
     try:
         proto = onnx.load_model_from_string(serialized)
     except Exception as error:  # protobuf's DecodeError, which has no typed home
-        raise _not_a_model(path, serialized[:256], error) from error
+        raise _not_a_model(path, serialized[:256], _reason(serialized) or error) from error
+    refuse_undecodable(proto, serialized)
     return Parsed(proto, key, os.path.realpath(path), stamp)
 
 
@@ -108,9 +110,23 @@ def _mapped(descriptor: int) -> Iterator[mmap.mmap]:
         yield data
 
 
+def _reason(serialized: bytes) -> WireError | None:
+    """Say what protobuf does not: where the bytes are wrong, or that they nest too deep."""
+    try:
+        without_payloads(serialized, 0, "")
+    except WireError as error:
+        return error
+    return None
+
+
 def _not_a_model(path: Path, head: bytes, error: Exception) -> ModelError:
     if lfs_pointer(head):
         return ModelError(f"{path} is a Git LFS pointer, not the model", remedy="run git lfs pull")
+    if isinstance(error, WireError) and error.too_deep:
+        return ModelError(
+            f"{path} has subgraphs in subgraphs, more than 30 deep, which protobuf does not read",
+            remedy="export it with fewer nested Ifs, Loops and Scans",
+        )
     if isinstance(error, WireError) and error.cut_short and head[:1] == b"\x08":
         return ModelError(
             f"{path} is cut short: {error}", remedy="export, copy or download it again"
@@ -159,8 +175,12 @@ def _models_in(folder: Path) -> str:
 
 def _similar(path: Path) -> str:
     with contextlib.suppress(OSError):
-        names = sorted(entry.name for entry in path.parent.iterdir())
-        close = difflib.get_close_matches(path.name, names, n=1)
+        # Of names with this suffix: else what is alike is the suffix.
+        names = sorted(path.parent.iterdir())
+        stems = [name.stem for name in names if name.suffix == path.suffix]
+        close = difflib.get_close_matches(path.stem, stems, n=1)
         if close:
-            return f"did you mean {close[0]}?"
+            return f"did you mean {close[0]}{path.suffix}?"
+        if path.suffix == "" and path.with_suffix(".onnx") in names:
+            return f"did you mean {path.name}.onnx?"
     return ""

@@ -173,7 +173,7 @@ def _stored(
     return StoredWeight(
         file.location,
         tensor.offset,
-        tensor.length,
+        tensor.length or (None if tensor.length is None else size),
         tensor.dtype,
         shape=tensor.shape,
         name=tensor.name,

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load.deserialize import deserialized
+from vlmpass.ir_tools.load.lost import refuse_lost
 from vlmpass.ir_tools.load.parse import Parsed, parse_file
 from vlmpass.ir_tools.load.settle import IrPlaces, ProtoPlaces, settle
 from vlmpass.ir_tools.load.tensors import TensorVet
@@ -69,6 +70,7 @@ def load(source: Source, *, base_dir: str | os.PathLike[str] | None = None) -> i
 @without_collector
 def _from_proto(parsed: Parsed, folder: Path) -> ir.Model:
     tensors = TensorVet()
+    refuse_lost(parsed.proto, owned=bool(parsed.path))
     vet(parsed.proto, tensors)
     model = deserialized(parsed.proto)
     settle(model, ProtoPlaces(parsed, folder, tensors.checksums))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import onnx
@@ -11,10 +12,20 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.packing import packed_size
 
-__all__ = ["Reference", "TensorVet"]
+__all__ = ["Reference", "TensorVet", "refuse_repeated", "vet_extents"]
 
 _Type = ir.DataType
-_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+_FIELDS = (
+    "raw_data",
+    "float_data",
+    "int32_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+    "string_data",
+)
+_MOST_AXES = 64  # of an array of numpy
+_MOST_BYTES = (1 << 63) - 1
 _TYPED_FIELD = {
     _Type.FLOAT: "float_data",
     _Type.COMPLEX64: "float_data",
@@ -33,6 +44,44 @@ class Reference:
     location: str
     offset: int | None
     length: int | None
+
+
+def vet_extents(dims: Iterable[int], width: int, where: str) -> None:
+    """Refuse a shape that no array can have.
+
+    Args:
+        dims: The extents that are known; where one is 0, the others still count.
+        width: Bits of an element.
+        where: What has that shape, for messages.
+
+    Raises:
+        ModelError: It has too many axes, or too many elements to be addressed.
+    """
+    dims = list(dims)
+    if len(dims) > _MOST_AXES:
+        raise ModelError(
+            f"{where} has {len(dims)} axes, more than the {_MOST_AXES} that an array can have",
+            remedy="export the model again",
+        )
+    if math.prod(dim for dim in dims if dim > 0) * width > 8 * _MOST_BYTES:
+        raise ModelError(
+            f"{where} has the shape {dims}, more than any memory can hold",
+            remedy="export the model again",
+        )
+
+
+def refuse_repeated(entries: Iterable[onnx.StringStringEntryProto], where: str) -> None:
+    """Refuse metadata that say two things under one key, of which one would be kept.
+
+    Raises:
+        ModelError: Naming the key.
+    """
+    seen: dict[str, str] = {}
+    for entry in entries:
+        if seen.setdefault(entry.key, entry.value) != entry.value:
+            raise ModelError(
+                f"{where} has two values for the metadata {entry.key}", remedy="remove one of them"
+            )
 
 
 @dataclass
@@ -56,6 +105,9 @@ class TensorVet:
             raise ModelError(f"{where} is a segment of a tensor, which cannot be kept")
         if min(tensor.dims, default=0) < 0:
             raise ModelError(f"{where} has a negative extent in its shape {list(tensor.dims)}")
+        vet_extents(tensor.dims, 8 if dtype == _Type.STRING else dtype.bitwidth, where)
+        if tensor.metadata_props:
+            refuse_repeated(tensor.metadata_props, where)
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             self._check_reference(tensor, dtype, where)
         else:
@@ -64,6 +116,10 @@ class TensorVet:
     def _check_reference(self, tensor: onnx.TensorProto, dtype: ir.DataType, where: str) -> None:
         if dtype == _Type.STRING:
             raise ModelError(f"{where} holds strings, which cannot lie in a data file")
+        if any(_is_set(tensor, name) for name in _FIELDS):
+            raise ModelError(
+                f"{where} has data in a file and others in the model", remedy="remove one of them"
+            )
         entries: dict[str, str] = {}
         for entry in tensor.external_data:
             if entry.key in entries:
@@ -84,7 +140,8 @@ class TensorVet:
         if not reference.location:
             raise ModelError(f"{where} is external but names no file")
         size = packed_size(dtype, math.prod(tensor.dims))
-        if reference.length is not None and reference.length != size:
+        # ONNX Runtime takes a length of 0 for the rest of the file.
+        if reference.length and reference.length != size:
             raise ModelError(
                 f"{where} is {dtype}{list(tensor.dims)}, {size} bytes, but has "
                 f"{reference.length} bytes of data",
@@ -117,12 +174,19 @@ def _number(text: str | None, where: str) -> int | None:
 
 def _check_inline(tensor: onnx.TensorProto, dtype: ir.DataType, where: str) -> None:
     size = math.prod(tensor.dims)
+    if tensor.external_data:
+        raise ModelError(
+            f"{where} refers to data in a file and says that they are in the model",
+            remedy="set its data_location to EXTERNAL, or clear its external_data",
+        )
+    used = [name for name in _FIELDS if _is_set(tensor, name)]
+    if len(used) > 1:
+        raise ModelError(f"{where} holds data in {used[0]} and in {used[1]}")
     if dtype == _Type.STRING:
+        if used not in ([], ["string_data"]):
+            raise ModelError(f"{where} holds strings but has its data in {used[0]}")
         found, need, unit = len(tensor.string_data), size, "strings"
     else:
-        used = [name for name in _FIELDS if _is_set(tensor, name)]
-        if len(used) > 1:
-            raise ModelError(f"{where} holds data in {used[0]} and in {used[1]}")
         name = used[0] if used else "raw_data"
         found, need, unit = len(getattr(tensor, name)), packed_size(dtype, size), "bytes"
         if name != "raw_data":

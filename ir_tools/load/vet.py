@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 import onnx
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.load.tensors import TensorVet
+from vlmpass.ir_tools.load.calls import vet_calls
+from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, vet_extents
 
 __all__ = ["vet"]
 
@@ -30,7 +31,7 @@ def vet(proto: onnx.ModelProto, tensors: TensorVet) -> None:
         ModelError: Naming the thing, the reason and the remedy.
     """
     _vet_model(proto)
-    walk = _Walk(tensors)
+    walk = _Walk(tensors, proto)
     walk.graph(proto.graph, [], "the graph")
     seen = set()
     for function in proto.functions:
@@ -40,11 +41,12 @@ def vet(proto: onnx.ModelProto, tensors: TensorVet) -> None:
             raise ModelError(f"{name} is defined twice", remedy="remove one of them")
         seen.add(key)
         walk.function(function, name)
+    vet_calls(proto)
 
 
 def _vet_model(proto: onnx.ModelProto) -> None:
-    if not proto.HasField("graph") or not proto.ir_version:
-        what = "graph" if proto.ir_version else "ir_version"
+    if not proto.HasField("graph") or proto.ir_version < 1:
+        what = "graph" if proto.ir_version > 0 else "ir_version"
         raise ModelError(f"the model has no {what}", remedy="is this an ONNX model?")
     if proto.ir_version > onnx.IR_VERSION:
         raise ModelError(
@@ -57,7 +59,17 @@ def _vet_model(proto: onnx.ModelProto) -> None:
             "the model has training_info, which cannot be kept",
             remedy="remove it from the model (del model.training_info[:])",
         )
+    if proto.configuration and proto.ir_version < _IR_WITH_DEVICES:
+        raise _too_old("the model has a configuration of devices", proto)
+    refuse_repeated(proto.metadata_props, "the model")
     _vet_opsets(proto.opset_import, "the model")
+
+
+def _too_old(what: str, proto: onnx.ModelProto) -> ModelError:
+    return ModelError(
+        f"{what}, which IR version {proto.ir_version} does not have",
+        remedy=f"set the ir_version to {_IR_WITH_DEVICES}, or remove it",
+    )
 
 
 def _vet_opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
@@ -77,8 +89,9 @@ def _vet_opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
 class _Walk:
     """Walks graphs with the names visible in each."""
 
-    def __init__(self, tensors: TensorVet) -> None:
+    def __init__(self, tensors: TensorVet, model: onnx.ModelProto) -> None:
         self._tensors = tensors
+        self._model = model
 
     def graph(self, graph: onnx.GraphProto, outer: list[set[str]], where: str) -> None:
         if graph.sparse_initializer:
@@ -93,9 +106,10 @@ class _Walk:
         names |= _distinct(initializers, f"an initializer of {where}")
         for tensor in graph.initializer:
             self._tensors.check(tensor, f"initializer {tensor.name}")
+        refuse_repeated(graph.metadata_props, where)
+        _vet_annotations(graph.quantization_annotation, where)
         for infos in (graph.input, graph.output, graph.value_info):
-            for info in infos:
-                _vet_type(info.type, f"value {info.name}")
+            _vet_infos(infos, where)
         self._nodes(graph.node, names, outer, where)
         for info in graph.output:
             if info.name not in names:
@@ -108,8 +122,10 @@ class _Walk:
     def function(self, function: onnx.FunctionProto, where: str) -> None:
         _vet_opsets(function.opset_import, where)
         names = _distinct(function.input, f"an input of {where}")
-        for info in function.value_info:
-            _vet_type(info.type, f"value {info.name}")
+        refuse_repeated(function.metadata_props, where)
+        _vet_infos(function.value_info, where)
+        attributes = [*function.attribute, *(each.name for each in function.attribute_proto)]
+        _distinct(attributes, f"an attribute of {where}")
         for attribute in function.attribute_proto:
             self._attribute(attribute, [names], where)
         self._nodes(function.node, names, [], where)
@@ -141,8 +157,21 @@ class _Walk:
                         f"{_title(node)} reads {name}, which nothing defines",
                         remedy="export the model again",
                     )
+            if node.metadata_props:
+                refuse_repeated(node.metadata_props, _title(node))
+            if node.device_configurations:
+                self._devices(node)
             if node.attribute:
                 self._attributes(node, scopes)
+
+    def _devices(self, node: onnx.NodeProto) -> None:
+        if self._model.ir_version < _IR_WITH_DEVICES:
+            raise _too_old(f"{_title(node)} has a configuration of devices", self._model)
+        for each in node.device_configurations:
+            if not each.configuration_id:
+                raise ModelError(f"{_title(node)} has a configuration of devices without a name")
+            if not all(spec.tensor_name for spec in each.sharding_spec):
+                raise ModelError(f"{_title(node)} has a sharding of no tensor")
 
     def _attributes(self, node: onnx.NodeProto, scopes: list[set[str]]) -> None:
         seen = set()
@@ -151,16 +180,37 @@ class _Walk:
                 raise ModelError(f"{_title(node)} has attribute {attribute.name} twice")
             seen.add(attribute.name)
             kind = attribute.type
-            if kind not in _PLAIN:
+            if kind not in _PLAIN or attribute.ref_attr_name:
                 self._attribute(attribute, scopes, _title(node))
+            elif kind in _STRINGS or len(attribute.ListFields()) > _PLAIN_FIELDS:
+                title = f"attribute {attribute.name} of {_title(node)}"
+                _vet_fields(attribute, title)
+                # Operators of others keep what they like in one string; onnx_ir holds it.
+                if kind != _Attribute.STRING or node.domain in _ONNX_DOMAINS:
+                    _vet_text(attribute, title)
 
     def _attribute(
         self, attribute: onnx.AttributeProto, scopes: list[set[str]], where: str
     ) -> None:
         title = f"attribute {attribute.name} of {where}"
         kind = attribute.type
+        _vet_fields(attribute, title)
         if attribute.ref_attr_name:
             return
+        if kind in _HELD:
+            self._held(attribute, scopes, title)
+        elif kind in (_Attribute.TYPE_PROTO, _Attribute.TYPE_PROTOS):
+            for type_ in (attribute.tp, *attribute.type_protos):
+                _vet_type(type_, title)
+        elif kind in _SPARSE:
+            raise ModelError(f"{title} is sparse, which cannot be kept", remedy="make it dense")
+        elif kind in _STRINGS:
+            _vet_text(attribute, title)
+        elif kind == _Attribute.UNDEFINED:
+            raise ModelError(f"{title} states no type", remedy="set its type field")
+
+    def _held(self, attribute: onnx.AttributeProto, scopes: list[set[str]], title: str) -> None:
+        kind = attribute.type
         if kind == _Attribute.TENSOR:
             self._tensors.check(attribute.t, title)
         elif kind == _Attribute.TENSORS:
@@ -168,18 +218,33 @@ class _Walk:
                 self._tensors.check(tensor, f"{title}[{index}]")
         elif kind == _Attribute.GRAPH:
             self.graph(attribute.g, scopes, title)
-        elif kind == _Attribute.GRAPHS:
+        else:
             for index, graph in enumerate(attribute.graphs):
                 self.graph(graph, scopes, f"{title}[{index}]")
-        elif kind in (_Attribute.TYPE_PROTO, _Attribute.TYPE_PROTOS):
-            for type_ in (attribute.tp, *attribute.type_protos):
-                _vet_type(type_, title)
-        elif kind in _SPARSE:
-            raise ModelError(f"{title} is sparse, which cannot be kept", remedy="make it dense")
-        elif kind == _Attribute.UNDEFINED:
-            raise ModelError(f"{title} states no type", remedy="set its type field")
 
 
+_IR_WITH_DEVICES = 11
+_ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+_WIDEST = 128  # bits of an element
+_HELD = (_Attribute.TENSOR, _Attribute.TENSORS, _Attribute.GRAPH, _Attribute.GRAPHS)
+_STRINGS = (_Attribute.STRING, _Attribute.STRINGS)
+_PLAIN_FIELDS = 3  # name, type and the value
+_FIELD_OF_KIND = {
+    _Attribute.FLOAT: "f",
+    _Attribute.INT: "i",
+    _Attribute.STRING: "s",
+    _Attribute.TENSOR: "t",
+    _Attribute.GRAPH: "g",
+    _Attribute.SPARSE_TENSOR: "sparse_tensor",
+    _Attribute.TYPE_PROTO: "tp",
+    _Attribute.FLOATS: "floats",
+    _Attribute.INTS: "ints",
+    _Attribute.STRINGS: "strings",
+    _Attribute.TENSORS: "tensors",
+    _Attribute.GRAPHS: "graphs",
+    _Attribute.SPARSE_TENSORS: "sparse_tensors",
+    _Attribute.TYPE_PROTOS: "type_protos",
+}
 _PLAIN: Mapping[int, None] = dict.fromkeys(
     (
         _Attribute.FLOAT,
@@ -195,6 +260,54 @@ _PLAIN: Mapping[int, None] = dict.fromkeys(
 def _title(node: onnx.NodeProto) -> str:
     name = node.name or next((f"of {output}" for output in node.output if output), "")
     return f"node {name} ({node.op_type})" if name else f"a {node.op_type} node"
+
+
+def _vet_fields(attribute: onnx.AttributeProto, title: str) -> None:
+    """Refuse an attribute that has other values than its type says."""
+    if attribute.type == _Attribute.UNDEFINED and not attribute.ref_attr_name:
+        return  # refused for that
+    own = "" if attribute.ref_attr_name else _FIELD_OF_KIND.get(attribute.type, "")
+    about = ("name", "type", "doc_string", "ref_attr_name", own)
+    for field, _ in attribute.ListFields():
+        if field.name not in about:
+            kind = "a reference" if attribute.ref_attr_name else f"of type {attribute.type}"
+            raise ModelError(
+                f"{title} is {kind} but has a value in {field.name}", remedy="remove one of them"
+            )
+
+
+def _vet_text(attribute: onnx.AttributeProto, title: str) -> None:
+    for text in (attribute.s, *attribute.strings):
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            raise ModelError(
+                f"{title} is no valid ONNX: {text[:32]!r} is not UTF-8",
+                remedy="store bytes as a tensor of type uint8",
+            ) from None
+
+
+def _vet_annotations(annotations: Iterable[onnx.TensorAnnotation], where: str) -> None:
+    seen: dict[str, onnx.TensorAnnotation] = {}
+    for each in annotations:
+        refuse_repeated(each.quant_parameter_tensor_names, f"the annotation of {each.tensor_name}")
+        if seen.setdefault(each.tensor_name, each) != each:
+            raise ModelError(
+                f"{where} has two quantization annotations of {each.tensor_name}",
+                remedy="remove one of them",
+            )
+
+
+def _vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
+    seen: dict[str, onnx.ValueInfoProto] = {}
+    for info in infos:
+        _vet_type(info.type, f"value {info.name}")
+        if info.metadata_props:
+            refuse_repeated(info.metadata_props, f"value {info.name}")
+        if seen.setdefault(info.name, info) is not info and seen[info.name] != info:
+            raise ModelError(
+                f"{where} says two things of value {info.name}", remedy="remove one of them"
+            )
 
 
 def _distinct(names: Iterable[str], what: str) -> set[str]:
@@ -220,3 +333,15 @@ def _vet_type(proto: onnx.TypeProto, where: str) -> None:
         if not element.HasField("elem_type") or element.elem_type.WhichOneof("value") is None:
             raise ModelError(f"{where} is a {kind.removesuffix('_type')} of unknown elements")
         _vet_type(element.elem_type, where)
+    elif kind in ("tensor_type", "sparse_tensor_type"):
+        _vet_tensor_type(getattr(proto, kind), where)
+
+
+def _vet_tensor_type(
+    proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor, where: str
+) -> None:
+    if not proto.HasField("shape"):
+        return
+    if not proto.HasField("elem_type"):
+        raise ModelError(f"{where} has a shape but no element type", remedy="set its elem_type")
+    vet_extents([dim.dim_value for dim in proto.shape.dim], _WIDEST, where)

@@ -18,6 +18,7 @@ from vlmpass.ir_tools.save.collect import Placed, name_of
 from vlmpass.ir_tools.save.forms import model_tensors
 from vlmpass.ir_tools.save.plan import Plan
 from vlmpass.ir_tools.save.splice import mark
+from vlmpass.ir_tools.skeleton import whole
 from vlmpass.ir_tools.walk import TensorSlot
 from vlmpass.ir_tools.weights import StoredWeight, Tally, Weight, as_weight
 
@@ -162,7 +163,7 @@ def make_skeleton(model: ir.Model, plan: Plan, *, inline: bool) -> Skeleton:
     skeleton = Skeleton()
     with _replaced(plan.tensors, _Builder(plan, skeleton, inline=inline)):
         try:
-            skeleton.model = ir.to_proto(model)
+            skeleton.model = whole(ir.to_proto(model), model)
         except ir.serde.SerdeError as error:
             cause: BaseException = error
             while cause.__cause__ is not None:

@@ -79,7 +79,6 @@ def test_missing_files_and_what_they_may_be(folder):
         ({"length": "x"}, "the length of initializer w is 'x'"),
         ({"length": 47}, r"w is FLOAT\[3, 4\], 48 bytes, but has 47 bytes of data"),
         ({"length": 49}, "48 bytes, but has 49 bytes of data"),
-        ({"length": 0}, "48 bytes, but has 0 bytes of data"),
         ({"prepacked_0": "1|2"}, "prepacked_0 of its data, which cannot be kept; export it again"),
         ({"anything": "1"}, "anything of its data, which cannot be kept"),
     ],

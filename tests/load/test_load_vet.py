@@ -147,7 +147,7 @@ CASES = {
     "attribute without type": (with_attribute(i=3), "attribute a of .* states no type; set its"),
     "attribute not text": (
         with_attribute(type=AttributeProto.STRINGS, strings=[b"\xff"]),
-        "cannot be held as IR: .*utf-8",
+        "attribute a of .* is no valid ONNX: .*ff' is not UTF-8",
     ),
     "map": (model(inputs=[info("x"), MAP]), "value m is a map, which cannot be kept"),
     "opaque": (model(inputs=[info("x"), OPAQUE]), "value m is a opaque, which cannot be kept"),
