@@ -79,11 +79,23 @@ def _no_operator(node: ir.Node, match: re.Match[str]) -> _Explained:
     ]
     if not versions:
         return f"there is no operator {name} in domain '{node.domain or 'ai.onnx'}'", ""
-    return f"{name} does not exist in opset {opset}", f"it does from opset {min(versions)} on"
+    if min(versions) > int(opset):
+        return f"{name} does not exist in opset {opset}", f"it does from opset {min(versions)} on"
+    return _ended(node, match)
 
 
 def _unreadable(node: ir.Node, match: re.Match[str]) -> _Explained:
     return f"its shape depends on the values of '{match[1]}', which cannot be read", ""
+
+
+def _ended(node: ir.Node, match: re.Match[str]) -> _Explained:
+    name, opset = match[1], match[2]
+    last = max(
+        schema.since_version
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if schema.name == name and schema.domain == node.domain and schema.deprecated
+    )
+    return f"{name} no longer exists in opset {opset}", f"it does up to opset {last - 1}"
 
 
 _Explain = Callable[[ir.Node, "re.Match[str]"], _Explained]
@@ -94,6 +106,7 @@ _KNOWN: tuple[tuple[str, _Explain], ...] = (
     (r"differ in dimension (\d+): \((\S+)\) vs \((\S+)\)", _other_dim),
     (r"differ in rank: \((\d+)\) vs \((\d+)\)", _other_rank),
     (r"has (input|output) size (\d+) not in range \[min=(\d+), max=(\d+)\]", _arity),
+    (r"Op registered for (\w+) is deprecated in domain_version of (\d+)", _ended),
     (r"Cannot parse data from external tensors.*for tensor: (\S+)", _unreadable),
     (r"No Op registered for (\w+) with domain_version of (\d+)", _no_operator),
 )

@@ -158,12 +158,16 @@ def _number_owner(
 def is_deprecated(domain: str, op_type: str, version: int) -> bool:
     """Whether an operator is one that the standard advises against, which runtimes still run.
 
-    The checker of onnx takes them for invalid, and their shape inference is gone.
+    The checker of onnx takes them for invalid, and their shape inference is gone. A version that
+    only says that an operator has ended, such as Upsample's in opset 10, is none that runs.
     """
     try:
-        return bool(onnx.defs.get_schema(op_type, version, domain).deprecated)
+        found = onnx.defs.get_schema(op_type, version, domain)
+        since = found.since_version
+        ended = onnx.defs.has(op_type, max_inclusive_version=since - 1, domain=domain)
     except onnx.defs.SchemaError:
         return False
+    return bool(found.deprecated) and not ended
 
 
 def _exists(node: ir.Node, version: int) -> bool:

@@ -41,6 +41,10 @@ BROKEN = [
         "node 'g' (Gelu): Gelu does not exist in opset 17; it does from opset 20 on",
     ),
     (
+        H17 + "g (float[2] x) => (float[n] z) { ['g'] z = Upsample(x, x) }",
+        "node 'g' (Upsample): Upsample no longer exists in opset 17; it does up to opset 9",
+    ),
+    (
         H17 + "g (float[2] x) => (float[n] z) { ['g'] z = Frobnicate(x) }",
         "node 'g' (Frobnicate): there is no operator Frobnicate in domain 'ai.onnx'",
     ),
