@@ -200,7 +200,7 @@ def rotary(b: Builder, position_ids: ir.Value) -> tuple[ir.Value, ir.Value]:
     return _back(b, b("Cos", both)), _back(b, b("Sin", both))
 
 
-def _rotate(b: Builder, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:
+def rotate(b: Builder, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:
     half, axis = b.config.head_dim // 2, b.const([3])
     first = b("Slice", x, b.const([0]), b.const([half]), axis)
     second = b("Slice", x, b.const([half]), b.const([np.iinfo(np.int64).max]), axis)
@@ -237,8 +237,8 @@ def attention(
     def project(label: str, width: int) -> ir.Value:
         return b("MatMul", x, b.weight(f"{name}.{label}.weight", c.hidden, width))
 
-    query = _rotate(b, _heads(b, project("q_proj", c.hidden), c.heads), *angles)
-    key = _repeat(b, _rotate(b, _heads(b, project("k_proj", kv), c.kv_heads), *angles))
+    query = rotate(b, _heads(b, project("q_proj", c.hidden), c.heads), *angles)
+    key = _repeat(b, rotate(b, _heads(b, project("k_proj", kv), c.kv_heads), *angles))
     value = _repeat(b, _heads(b, project("v_proj", kv), c.kv_heads))
     scores = b("MatMul", query, b("Transpose", key, perm=[0, 1, 3, 2]))
     scaled = b("Mul", scores, b.number(c.head_dim**-0.5))

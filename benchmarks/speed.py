@@ -3,7 +3,7 @@
     python benchmarks/speed.py --folder /tmp/bench --peers onnxslim onnxsim onnxscript
     python benchmarks/speed.py --quick
 
-The graphs are decoders with the given number of nodes and tiny weights. Every figure is from a
+The graphs are those of `families`, with the given number of nodes. Every figure is from a
 process of its own and counts the passes alone, not loading or saving; a peer's counts its call. Of
 several runs the fastest counts.
 """
@@ -11,7 +11,6 @@ several runs the fastest counts.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import subprocess
 import sys
@@ -19,23 +18,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import decoder
+import families
 from measure import table
 
 PASSES = {
     "simplify, the whole pipeline": None,
-    "convert-opset 14 -> 21": "infer,convert-opset{to=21}",
+    "convert-opset to 21": "infer,convert-opset{to=21}",
 }
-PER_LAYER = 70
-"""Nodes of a decoder's layer."""
 SWEEPS = 5
-
-
-def make(path: Path, nodes: int) -> None:
-    """Write a decoder of about so many nodes."""
-    if not path.exists():
-        small = decoder.Config(hidden=16, heads=4, kv_heads=2, intermediate=32, vocab=64, opset=14)
-        decoder.make(path, dataclasses.replace(small, layers=-(-nodes // PER_LAYER)))
 
 
 def _pipeline(text: str | None, path: Path) -> float:
@@ -118,13 +108,14 @@ def _run(job: str, path: Path) -> float:
     return figure
 
 
-def run(folder: Path, sizes: list[int], peers: list[str], rounds: int) -> str:
+def run(folder: Path, family: str, sizes: list[int], peers: list[str], rounds: int) -> str:
     """Run everything and return the table; of `rounds` runs of a job the fastest counts."""
-    paths = {size: folder / f"nodes{size}" / "decoder.onnx" for size in sizes}
+    paths = {size: folder / f"{family}{size}" / "m.onnx" for size in sizes}
     for size, path in paths.items():
-        make(path, size)
+        if not path.exists():
+            families.make(family, path, size)
     small, large = min(sizes), max(sizes)
-    rows = [["job", *(f"{size} nodes" for size in sizes), "ratio"]]
+    rows = [[family, *(f"{size} nodes" for size in sizes), "ratio"]]
     base = 0.0
     for job in PASSES:
         times = {size: min(_run(job, paths[size]) for _ in range(rounds)) for size in sizes}
@@ -144,6 +135,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--nodes", type=int, nargs="+", default=[20_000, 200_000])
+    parser.add_argument("--families", nargs="+", choices=families.FAMILIES, default=None)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=[])
     parser.add_argument("--folder", type=Path, default=Path("bench-speed"))
     parser.add_argument("--rounds", type=int, default=3)
@@ -155,7 +147,8 @@ def main() -> None:
         return
     if arguments.quick:
         arguments.nodes, arguments.rounds = [1_000, 10_000], 1
-    print(run(arguments.folder, arguments.nodes, arguments.peers, arguments.rounds))
+    for family in arguments.families or families.FAMILIES:
+        print(run(arguments.folder, family, arguments.nodes, arguments.peers, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 __all__ = [
+    "INFER_FIRST",
     "CheckError",
     "ModelError",
     "PassFailed",
@@ -83,6 +85,11 @@ class Refusal:
         return f"{self.node}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
 
 
+INFER_FIRST: Final = "run infer first"
+"""The remedy for a type or shape that nobody wrote down."""
+_DECLARE = "declare it in the source, for infer does not find it"
+
+
 class Refused(VlmpassError):
     """A pass refuses the whole request; nodes that share a reason are told together.
 
@@ -92,10 +99,19 @@ class Refused(VlmpassError):
     """
 
     def __init__(self, request: str, refusals: Sequence[Refusal]) -> None:
+        self.request = request
         self.refusals = tuple(refusals)
         count = "1 node" if len(refusals) == 1 else f"{len(refusals)} nodes"
         self._head = f"{request} is refused for {count}"
         super().__init__("\n  ".join([self._head, *_grouped(self.refusals)]))
+
+    def after_infer(self) -> Refused:
+        """Return the same for a model whose types and shapes have just been inferred."""
+        refusals = [
+            replace(each, remedy=_DECLARE) if each.remedy == INFER_FIRST else each
+            for each in self.refusals
+        ]
+        return Refused(self.request, refusals)
 
     def full(self) -> str:
         """Return the text with every node on a line of its own."""

@@ -30,12 +30,14 @@ class Size:
     Attributes:
         known: Its size, or an expression over named sizes of the model's inputs; None if neither.
         varies: Whether it is known to depend on the sizes of the inputs.
+        made: Whether it is not known because a node makes it, so that others may know better.
         symbol: What it has in common with the sizes that are proven equal, see `ProvenDim`.
     """
 
     known: int | str | None
     varies: bool = False
     symbol: int | None = None
+    made: bool = False
 
 
 def inferred_shapes(
@@ -53,7 +55,7 @@ def inferred_shapes(
     """
     proven = _by_facts(model)
     known = {id(sizes): sizes for sizes in proven.values()}.values()
-    if all(sizes is not None and all(s.known is not None for s in sizes) for sizes in known):
+    if not any(sizes is None or any(size.made for size in sizes) for sizes in known):
         return proven
     named = {
         dim.value
@@ -68,7 +70,7 @@ def inferred_shapes(
 
 def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
     """Return what is proven about all inputs and node outputs, None where the rank is not."""
-    facts = kept_facts(model)
+    facts = kept_facts(model, by_names=True)
     values = [value for value in model.graph.inputs if value.shape is not None]
     visit_scope(
         facts,
@@ -102,7 +104,13 @@ def size_of(facts: Facts, dim: Dim) -> Size:
     """Say an expression as what is known about an axis."""
     if isinstance(dim, int):
         return Size(dim)
-    return Size(_text(facts, dim), _varies(facts, dim), dim.symbol)
+    text = _text(facts, dim)
+    return Size(text, _varies(facts, dim), dim.symbol, text is None and _made(facts, dim))
+
+
+def _made(facts: Facts, dim: Dim) -> bool:
+    values = (facts.algebra.atoms[serial].value for serial in facts.algebra.atoms_in(dim))
+    return any(value.producer() is not None for value in values if value is not None)
 
 
 def _atoms(dim: Dim) -> Iterator[int]:

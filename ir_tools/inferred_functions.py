@@ -28,7 +28,7 @@ def infer_functions(model: ir.Model, *, stale: bool) -> bool:
     """
     if not model.functions:
         return False
-    facts = kept_facts(model)
+    facts = kept_facts(model, by_names=True)
     visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
     changed = False
     for calls in at_all_calls(model, facts, cache(partial(_known, facts))).values():

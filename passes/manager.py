@@ -77,6 +77,7 @@ class PassManager:
         """Run every pass, except one that ran already with nothing changed since."""
         instruments = (*self.instruments, measure)
         settled: set[str] = set()
+        inferred = False
         with keeping_facts(model):
             for step, each in self._steps():
                 if step.text in settled:
@@ -86,7 +87,11 @@ class PassManager:
                     measure.skipped(step, model)
                     continue
                 before = model
-                model, changed = self._run(step, each, model, instruments)
+                try:
+                    model, changed = self._run(step, each, model, instruments)
+                except Refused as error:
+                    raise _told_so(error) if inferred else error from error.__cause__
+                inferred = inferred or step.name == "infer"
                 if changed or model is not before:
                     settled.clear()
                     if not (isinstance(each, Pass) and each.keeps_values):
@@ -136,6 +141,13 @@ def _explained(step: Step, error: Exception) -> VlmpassError:
         return error
     node = "" if isinstance(error, VlmpassError) else _node_at(error)
     return PassFailed(step.text, place, error, step.replay, node)
+
+
+def _told_so(error: Refused) -> Refused:
+    """Return a refusal that does not ask for what has been done."""
+    after = error.after_infer()
+    after.context = error.context
+    return after
 
 
 def _node_at(error: Exception) -> str:

@@ -190,7 +190,7 @@ class Intent:
 
         Packed weights come first, while they are as exported, at an opset that has their form, and
         fusion last, when the opset has all it will have. Constants are folded before types narrow,
-        and after they widen.
+        and after they widen. Outputs that nobody declared are inferred in any case.
         """
         parts = ["mend-shifts"] if self.mend_shifts else []
         if self.quant is not None and not self._widens_before_quant:
@@ -206,7 +206,9 @@ class Intent:
         parts += self._opset_parts(model)
         if self.fuse is not None:
             parts.append(f"infer,fuse{{emit={self.fuse}}}")
-        return ",".join(parts)
+        text = ",".join(parts)
+        needy = any(each.type is None or each.shape is None for each in model.graph.outputs)
+        return f"infer,{text}".rstrip(",") if needy and not text.startswith("infer") else text
 
     @property
     def _widens_before_quant(self) -> bool:

@@ -21,6 +21,7 @@ __all__ = ["check_structure"]
 _RENAME = "run fix-names"
 _SORT = "run topological-sort"
 _CIRCLE = 4  # nodes of a circle that are named
+_INFERRED = "declare it, for converting infers it where it can"
 
 
 def check_structure(model: ir.Model) -> None:
@@ -33,11 +34,11 @@ def check_structure(model: ir.Model) -> None:
     for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
         for value in values:
             if value.type is None:
-                remedy = "run infer" if kind == "output" else "declare it"
+                remedy = _INFERRED if kind == "output" else "declare it"
                 raise CheckError(f"{kind} '{value.name}' has no type", remedy=remedy)
             if isinstance(value.type, ir.TensorType) and value.shape is None:
                 reason = f"{kind} '{value.name}' has no shape, not even a rank"
-                remedy = "run infer or declare it" if kind == "output" else "declare it"
+                remedy = _INFERRED if kind == "output" else "declare it"
                 raise CheckError(reason, remedy=remedy)
     for (domain, name, _), function in model.functions.items():
         where = f"function {domain}::{name}"

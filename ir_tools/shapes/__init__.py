@@ -24,6 +24,7 @@ __all__ = [
     "Known",
     "constant_of",
     "drop_facts",
+    "facts_by_names",
     "facts_of",
     "is_constant",
     "keeping_facts",
@@ -46,7 +47,27 @@ def facts_of(model: ir.Model) -> Facts:
     return Facts(model.ir_version, _RULES, model.functions)
 
 
-_KEPT: WeakKeyDictionary[ir.Model, Facts | None] = WeakKeyDictionary()
+def facts_by_names(model: ir.Model) -> Facts:
+    """Return facts that believe the names of the inputs' axes: those of one name have one size.
+
+    That is what a name means in ONNX, but no runtime holds inputs to it: what decides whether a
+    node may go must not rest on it.
+    """
+    facts = facts_of(model)
+    first: dict[str, Dim] = {}
+    for value, axis, name in _named_axes(model):
+        facts.declare(value, axis, first.setdefault(name, facts.algebra.axis(value, axis)))
+    return facts
+
+
+def _named_axes(model: ir.Model) -> Iterator[tuple[ir.Value, int, str]]:
+    for value in model.graph.inputs:
+        for axis, dim in enumerate(value.shape or ()):
+            if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                yield value, axis, dim.value
+
+
+_KEPT: WeakKeyDictionary[ir.Model, dict[bool, Facts]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -56,7 +77,7 @@ def keeping_facts(model: ir.Model) -> Iterator[None]:
     Facts are about values, so they stay true while every value that stays holds what it held;
     whoever changes more than that must call `drop_facts`.
     """
-    _KEPT[model] = None
+    _KEPT[model] = {}
     try:
         yield
     finally:
@@ -66,14 +87,19 @@ def keeping_facts(model: ir.Model) -> Iterator[None]:
 def drop_facts(model: ir.Model) -> None:
     """Forget the facts kept for a model, if any are."""
     if model in _KEPT:
-        _KEPT[model] = None
+        _KEPT[model] = {}
 
 
-def kept_facts(model: ir.Model) -> Facts:
-    """Return the facts kept for a model, which may know much already; empty ones if none are."""
-    if model not in _KEPT:
-        return facts_of(model)
-    facts = _KEPT[model]
-    if facts is None:
-        facts = _KEPT[model] = facts_of(model)
-    return facts
+def kept_facts(model: ir.Model, *, by_names: bool = False) -> Facts:
+    """Return the facts kept for a model, which may know much already; empty ones if none are.
+
+    Args:
+        model: The model.
+        by_names: Whether they are to be those of `facts_by_names`.
+    """
+    names = [name for _, _, name in _named_axes(model)]
+    by_names = by_names and len(set(names)) < len(names)
+    kept = _KEPT.get(model, {})
+    if by_names not in kept:
+        kept[by_names] = facts_by_names(model) if by_names else facts_of(model)
+    return kept[by_names]

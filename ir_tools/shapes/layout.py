@@ -10,6 +10,7 @@ from vlmpass.ir_tools.shapes.algebra import (
     ENDLESS,
     Algebra,
     Dim,
+    Expr,
     add,
     divide_exactly,
     mul,
@@ -28,7 +29,11 @@ def _axis(axis: int, rank: int) -> int:
     return axis + rank if axis < 0 else axis
 
 
-def _multiple(own: Dim, item: Dim) -> bool:
+def _vanishes_with(algebra: Algebra, own: Dim, item: Dim) -> bool:
+    """Whether a size is 0 wherever another is: its multiple, or what it was broadcast to."""
+    atom = own.atom if isinstance(own, Expr) else None
+    if atom is not None and algebra.atoms[atom].operation == "broadcast":
+        return own == item or item in algebra.atoms[atom].args
     return divide_exactly(own, item) is not None
 
 
@@ -56,7 +61,7 @@ def reshaped(
             dims.append(fresh[index] if own is None else own)
         else:
             fits = total is not None and -1 not in target and product(target) == total
-            copies = allowzero or fits or (own is not None and _multiple(own, item))
+            copies = allowzero or fits or (own is not None and _vanishes_with(algebra, own, item))
             sure = algebra.positive(item) or (algebra.nonnegative(item) and copies)
             dims.append(item if sure else fresh[index])
     if rest is not None:

@@ -54,7 +54,7 @@ def _source(
     if wide.dtype not in FLOATS:
         return refuse("the element type of {} is {}", wide, wide.dtype or "not known")
     if narrow in (None, wide.dtype):
-        return wide
+        return x if x.dtype == wide.dtype else wide  # a Cast to the same type is none
     return x if narrow == x.dtype else refuse("{} comes out as {}", x.dtype, narrow)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import INFER_FIRST
 from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.opsets import function_body, history, schema, since
 from vlmpass.ir_tools.tape import Tape
@@ -100,7 +101,7 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
     def spelled(op: Tape, node: ir.Node) -> Outputs:
         for index, value in enumerate(node.inputs):
             if value is not None and value.type is None:
-                refuse(f"the type of its input {index} is unknown", "run infer first")
+                refuse(f"the type of its input {index} is unknown", INFER_FIRST)
         body = function_body(node, version, opset)
         if body is None:
             refuse(f"ONNX gives no function body for this use of {operator}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import INFER_FIRST
 from vlmpass.ir_tools.opsets import Schema, history, named_type, schema
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
@@ -130,7 +131,7 @@ def dtype(value: ir.Value) -> ir.DataType:
     """Return a value's element type."""
     _bind(value)
     if value.type is None:
-        refuse(f"the element type of {value.name} is unknown", "run infer first")
+        refuse(f"the element type of {value.name} is unknown", INFER_FIRST)
     if not isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
         refuse(f"its operand {value.name} is not a tensor")
     return value.type.dtype
@@ -146,7 +147,7 @@ def dims(value: ir.Value) -> list[int | None] | None:
 def rank(value: ir.Value) -> int:
     """Return a value's rank."""
     if value.shape is None:
-        refuse(f"the rank of {value.name} is unknown", "run infer first")
+        refuse(f"the rank of {value.name} is unknown", INFER_FIRST)
     return len(value.shape)
 
 
@@ -154,7 +155,7 @@ def static(value: ir.Value) -> list[int]:
     """Return a value's dimensions, all static."""
     found = dims(value)
     if found is None:
-        refuse(f"the shape of {value.name} is unknown", "run infer first")
+        refuse(f"the shape of {value.name} is unknown", INFER_FIRST)
     sizes = [dim for dim in found if dim is not None]
     if len(sizes) < len(found):
         refuse(f"the shape of {value.name} is dynamic", "fix the input shapes")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import INFER_FIRST
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.build import normalized, scalar, vector
 from vlmpass.rewriter_rules.opset.facts import (
@@ -97,7 +98,7 @@ def _transform(
     kind = dtype(operand(node, 0))
     parts = (dims(x) or [None])[-1]
     if parts not in (1, 2):
-        refuse("whether its input is real or complex is unknown", "run infer first")
+        refuse("whether its input is real or complex is unknown", INFER_FIRST)
     half = bool(integer(node, "onesided", onesided))
     inverse = bool(integer(node, "inverse"))
     shape = op.Shape(x)

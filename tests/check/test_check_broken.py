@@ -138,7 +138,7 @@ def test_a_broken_model_is_faulted_in_one_line(text: str, message: str) -> None:
 
 
 def test_outputs_need_a_type() -> None:
-    assert "output 'z' has no type; run infer" in said(
+    assert "output 'z' has no type; declare it" in said(
         model("g (float[2] x) => (z) { z = Relu(x) }")
     )
 

@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.shapes import legacy
+from tests.shapes.proven import hold
 from vlmpass.ir_tools.symbols import ProvenDim, refined, same_size
 from vlmpass.passes import PassManager, parse
 from vlmpass.presets import SIMPLIFY
@@ -110,3 +111,46 @@ def test_a_shape_is_refined_by_what_was_known_of_the_value() -> None:
     assert merged is not None
     assert merged[0] is proven
     assert list(merged)[1:] == [3, 5]
+
+
+SHARED = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[batch,seq,4] x, float[batch,1,4] y) => (float[p,q,r] o) {
+        sum = Add(x, y)  s = Shape(x)  z = Constant<value_ints=[0]>()
+        two = Constant<value_ints=[2]>()  kept = Slice(s, z, two)
+        m = Constant<value_ints=[-1]>()  target = Concat<axis=0>(kept, m)
+        o = Reshape(sum, target) }"""
+
+
+def test_inference_believes_that_axes_of_one_name_have_one_size() -> None:
+    model = ir.from_proto(onnx.parser.parse_model(SHARED))
+    PassManager(parse("infer")).run(model, in_place=True)
+    last = model.graph.node(-1).outputs[0].shape
+    assert last is not None
+    assert last[2] == 4
+
+
+def test_no_node_goes_because_of_a_name() -> None:
+    proto = onnx.parser.parse_model(SHARED)
+    model = run(proto, "infer,shape-arithmetic,infer")
+    feeds = {"x": np.ones((1, 2, 4), np.float32), "y": np.ones((3, 1, 4), np.float32)}
+    before, after = (
+        ort.InferenceSession(each.SerializeToString()).run(None, feeds)[0]
+        for each in (proto, ir.to_proto(model))
+    )
+    assert before.shape == after.shape == (1, 2, 12)
+
+
+def test_a_batch_that_is_0_copies_what_it_was_broadcast_to() -> None:
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[a,b,4] x, float[c,b,4] y) => (float[p,q,r] o) {
+            sum = Add(x, y)  s = Shape(x)  z = Constant<value_ints=[0]>()
+            two = Constant<value_ints=[2]>()  kept = Slice(s, z, two)
+            m = Constant<value_ints=[4]>()  target = Concat<axis=0>(kept, m)
+            o = Reshape(sum, target) }""")
+    for a, c in ((2, 2), (2, 1), (0, 1), (0, 0), (1, 1)):
+        ones = np.ones
+        feeds = {"x": ones((a, 2, 4), np.float32), "y": ones((c, 2, 4), np.float32)}
+        facts = hold(proto, feeds)
+    batch = next(v for v in facts._known if v.name == "o")
+    assert facts[batch].shape is not None
+    assert facts.algebra.text(facts[batch].shape[0]) == "a"

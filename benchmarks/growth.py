@@ -1,0 +1,166 @@
+"""CPU seconds and memory against nodes: every pass, and what lies around the passes.
+
+    python benchmarks/growth.py --nodes 5000 20000 80000
+    python benchmarks/growth.py --quick
+
+For each family of graphs every size gets a process of its own, which loads, converts, checks, saves
+and reloads the model. CPU seconds count, not wall. A ratio above that of the nodes is what is not
+linear; `--bound` makes it an error, with a tenth of a second forgiven to the smaller size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import families
+from measure import table
+
+PIPELINES = {
+    "simplify and fuse": None,
+    "convert-opset": "infer,convert-opset{to=21}",
+    "float16": "mixed-precision{to=float16}",
+}
+FORGIVEN = 0.1
+"""CPU seconds, about what a collection of garbage takes that hits one run and not the other."""
+FORGIVEN_MB = 20.0
+"""What the imports had taken at their height is there for a small model to use."""
+
+
+class Clock:
+    """Adds up CPU seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        taken = time.process_time() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + taken
+
+
+def _stages(path: Path, pipeline: str | None, clock: Clock) -> None:
+    """Take a model all the way, once."""
+    from vlmpass.ir_tools.check import check
+    from vlmpass.ir_tools.clone import clone
+    from vlmpass.ir_tools.load import load
+    from vlmpass.ir_tools.save import save
+    from vlmpass.passes import PassManager, parse
+    from vlmpass.passes.instruments.base import Instrument, Step
+    from vlmpass.presets import SIMPLIFY
+
+    class Timed(Instrument):
+        def before(self, step: Step, model: object) -> None:
+            self._start = time.process_time()
+
+        def after(self, step: Step, model: object, changed: bool) -> None:
+            taken = time.process_time() - self._start
+            name = step.text.partition("{")[0]
+            clock.seconds[name] = clock.seconds.get(name, 0.0) + taken
+
+    with clock("(load)"):
+        model = load(path)
+    with clock("(clone)"):
+        clone(model)
+    text = pipeline or f"{SIMPLIFY},infer,fuse{{emit=standard}}"
+    PassManager(parse(text), [Timed()]).run(model, in_place=True)
+    with clock("(check)"):
+        check(model)
+    path.with_name("out").mkdir(exist_ok=True)
+    with clock("(save)"):
+        save(model, path.with_name("out") / "out.onnx")
+    with clock("(reload)"):
+        load(path.with_name("out") / "out.onnx")
+
+
+def one(family: str, path: Path, job: str) -> dict[str, float]:
+    """Run everything in this process; seconds by stage, and ``MB`` of memory beyond the imports."""
+    from vlmpass.ir_tools.memory import peak_rss
+
+    tiny = path.with_name("tiny") / "m.onnx"
+    families.make(family, tiny, 200)
+    _stages(tiny, PIPELINES[job], Clock())  # imports and caches
+    before = peak_rss()
+    clock = Clock()
+    _stages(path, PIPELINES[job], clock)
+    total = sum(clock.seconds.values())
+    return {**clock.seconds, "total": total, "MB": (peak_rss() - before) / 1e6}
+
+
+def _run(family: str, path: Path, job: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", family, str(path), job]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"{job} of {path} failed: {result.stderr[-800:]}")
+    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def _rows(
+    job: str, sizes: list[int], measured: list[dict[str, float]], worst: Callable[[float], None]
+) -> Iterator[list[str]]:
+    grown = sizes[-1] / sizes[0]
+    for stage in measured[0]:
+        figures = [each.get(stage, 0.0) for each in measured]
+        ratio = figures[-1] / max(figures[0], 1e-3)
+        forgiven = FORGIVEN_MB if stage == "MB" else FORGIVEN
+        worst(figures[-1] / (figures[0] + forgiven) / grown)
+        unit = "" if stage == "MB" else " s"
+        yield [job, stage, *(f"{each:.2f}{unit}" for each in figures), f"{ratio:.1f}"]
+
+
+def run(folder: Path, names: list[str], sizes: list[int], jobs: list[str]) -> tuple[str, float]:
+    """Return the table, and the worst ratio of CPU seconds as a multiple of that of the nodes."""
+    rows = [["family: job", "stage", *(f"{size} nodes" for size in sizes), "ratio"]]
+    ratios = [0.0]
+    for family in names:
+        paths = [folder / f"{family}{size}" / "m.onnx" for size in sizes]
+        for path, size in zip(paths, sizes, strict=True):
+            if not path.exists():
+                families.make(family, path, size)
+        for job in jobs:
+            measured = [_run(family, path, job) for path in paths]
+            print(f"{family}: {job} done", file=sys.stderr)
+            rows += _rows(f"{family}: {job}", sizes, measured, ratios.append)
+    return table(rows), max(ratios)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[5_000, 20_000])
+    parser.add_argument("--families", nargs="+", choices=families.FAMILIES, default=None)
+    parser.add_argument("--jobs", nargs="+", choices=PIPELINES, default=list(PIPELINES))
+    parser.add_argument("--folder", type=Path, default=Path("bench-growth"))
+    parser.add_argument("--bound", type=float, help="of the ratio, as a multiple of the nodes'")
+    parser.add_argument("--quick", action="store_true", help="small graphs, a loose bound: sanity")
+    parser.add_argument("--one", nargs=3, metavar=("FAMILY", "PATH", "JOB"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        family, path, job = arguments.one
+        print(json.dumps(one(family, Path(path), job)))
+        return
+    if arguments.quick:
+        arguments.nodes, arguments.bound, arguments.jobs = (
+            [1_000, 4_000],
+            1.5,
+            ["simplify and fuse"],
+        )
+    names = arguments.families or list(families.FAMILIES)
+    text, worst = run(arguments.folder, names, arguments.nodes, arguments.jobs)
+    print(text)
+    print(f"worst growth: {worst:.2f} x that of the nodes")
+    if arguments.bound is not None and worst > arguments.bound:
+        raise SystemExit(f"more than {arguments.bound} x: something is not linear")
+
+
+if __name__ == "__main__":
+    main()
