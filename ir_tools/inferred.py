@@ -89,13 +89,14 @@ def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:
 def _merge(
     proven: tuple[Size, ...] | None, other: tuple[Size, ...] | None
 ) -> tuple[Size, ...] | None:
-    """Take what is proven, but a number or a name of the other source where that is lacking."""
+    """Take what is proven, but a number of onnx where that is lacking.
+
+    Its names are those of sizes that a Reshape is given, which may be 0 and then stand for others.
+    """
     if proven is None or other is None or len(other) != len(proven):
         return other if proven is None else proven
     return tuple(
-        replace(a, known=b.known)
-        if a.known is None or (isinstance(a.known, str) and isinstance(b.known, int))
-        else a
+        replace(a, known=b.known) if a.made and isinstance(b.known, int) else a
         for a, b in zip(proven, other, strict=True)
     )
 
@@ -160,11 +161,14 @@ def _atom_text(facts: Facts, serial: int) -> str | None:
 
 
 def _misread(node: ir.Node, proven: Mapping[ir.Value, tuple[Size, ...] | None]) -> bool:
-    """Whether onnx takes an unknown length of this node for 0, as it does for those of Attention.
+    """Whether onnx says of this node what is not so, or not everywhere.
 
-    What it gets wrong is the product of queries and keys, and where there is a past, the last axis
-    if that of the values is not known.
+    It takes an unknown length of Attention for 0. What it gets wrong is the product of queries and
+    keys, and where there is a past, the last axis if that of the values is not known. A backward
+    Slice from or to beyond the ends has lengths that the runtimes do not share.
     """
+    if node.op_type == "Slice" and node.domain == "":
+        return any(size.made for size in proven.get(node.outputs[0]) or ())
     if node.op_type != "Attention" or node.domain != "":
         return False
     if len(node.outputs) > 3 and node.outputs[3].name:
@@ -185,7 +189,7 @@ def _by_onnx(
         node = value.producer()
         if node is not None and node.domain in _ONNX_DOMAINS and node not in odd:
             return ir.Value(name=value.name)
-        if node is not None and trust_unknown:
+        if node is not None and trust_unknown and node.op_type != "Slice":
             return ir.Value(name=value.name, type=value.type, shape=value.shape)
         return ir.Value(name=value.name, type=value.type)
 

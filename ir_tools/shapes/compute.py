@@ -54,10 +54,14 @@ def _windows(call: Call, data: tuple[Dim, ...], kernel: Sequence[int]) -> list[D
     if call.get_int("ceil_mode", 0) and any(not isinstance(dim, int) for dim in data[2:]):
         return None  # the last window may start in the padding, and then it is dropped
     sizes: list[Dim] = []
+    fresh = call.fresh(len(data))
     for axis in range(count):
         both = None if padding.startswith("SAME") else (pads[axis], pads[axis + count])
         args = kernel[axis], strides[axis], dilations[axis], both
-        sizes.append(_window(call, data[2 + axis], *args))
+        size = _window(call, data[2 + axis], *args)
+        # Where nothing fits, some runtimes divide towards zero.
+        fits = not isinstance(size, int) or size > 0 or data[2 + axis] == 0
+        sizes.append(size if fits else fresh[2 + axis])
     return sizes
 
 

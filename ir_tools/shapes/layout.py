@@ -43,7 +43,8 @@ def reshaped(
     """Return the output shape of a Reshape.
 
     An element that may be 0 means "copy the axis" unless `allowzero`; it is believed where copying
-    gives 0 as well, or where the number of elements leaves nothing else.
+    gives 0 as well, or where the number of elements leaves nothing else. It does leave something
+    else where two computed elements are 0 at once, and an empty tensor is the result in any case.
     """
     algebra = call.algebra
     fresh = call.fresh(len(target))

@@ -1,0 +1,1 @@
+"""Random graphs on which everything that inference says is held against what runs."""
