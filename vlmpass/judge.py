@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,15 +12,15 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.memory import hand_back
-from vlmpass.ir_tools.run import Verification, verify
-from vlmpass.ir_tools.walk import tensor_slots
-from vlmpass.report import Checked
+from vlmpass.ir_tools.run import Allowance, Verification, default_memory, verify
+from vlmpass.loadable import LoadJudge
+from vlmpass.report import NOT_TRIED, Checked, Loaded
 from vlmpass.rewriter_rules.restore import restore
 
-__all__ = ["NUMBERS_LIMIT", "Judge"]
+__all__ = ["VERIFY_SECONDS", "Judge"]
 
-NUMBERS_LIMIT = 512_000_000
-"""Bytes of weights up to which numbers are compared without being asked for."""
+VERIFY_SECONDS = 120.0
+"""How long comparing numbers may take where nobody asked for it."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,43 @@ class Judge:
     """Decides whether a result may be written.
 
     Attributes:
-        source: Gives the source model, as it was before the first pass; it is asked once, and only
-            if numbers are compared.
-        numbers: Whether to compare numbers: True, False, or None for small models where ONNX
-            Runtime is installed.
+        source: Gives the source model, as it was before the first pass; it is asked only if it is
+            needed.
+        numbers: Whether to compare numbers: True, however long it takes; False; or None where ONNX
+            Runtime is installed, for as long as `seconds`.
         target: Who is to run the result; ONNX Runtime's own targets must load it as it is.
+        memory: Bytes that a runtime may take beside the weights; None for `default_memory`.
+        seconds: How long comparing may take; None for no bound if `numbers`, else
+            `VERIFY_SECONDS`.
         rounded_constants: Whether a pass may have rounded constants as the source does, running.
     """
 
     source: Callable[[], ir.Model]
     numbers: bool | None = None
     target: str | None = None
+    memory: int | None = None
+    seconds: float | None = None
     rounded_constants: bool = False
 
-    def judge(self, result: ir.Model) -> Checked:
+    def loads(self, result: ir.Model) -> Loaded:
+        """Return whether ONNX Runtime loads a result; a target is held to it in any case.
+
+        Raises:
+            CheckError: The result is no valid model.
+            VerifyError: It does not, and must.
+        """
+        if not self._strict and self.numbers is False:
+            return NOT_TRIED
+        check(result)
+        target = self.target if self._strict else None
+        return LoadJudge(self.source, target, Allowance(self._most)).judge(result)
+
+    def judge(self, result: ir.Model, loaded: Loaded) -> Checked:
         """Return what was verified.
 
         Args:
             result: The result, its weights readable.
+            loaded: What `loads` returned for it.
 
         Raises:
             CheckError: The result is no valid model.
@@ -53,23 +73,16 @@ class Judge:
         """
         check(result)
         hand_back()
-        reason = self._why_not(result)
+        reason = self._why_not()
         if reason:
-            return Checked(True, None, reason)
-        strict = (self.target or "").startswith("ort-")
+            return Checked(True, None, reason, loaded)
         try:
-            found = verify(
-                self.source(),
-                result,
-                as_is=strict,
-                restore=restore,
-                rounded_constants=self.rounded_constants,
-            )
+            found = self._compare(result)
         except VerifyError as error:
             if self.numbers:
                 raise
-            return Checked(True, None, error.problem)
-        if strict and found.findings:
+            return Checked(True, None, str(error), loaded)
+        if self._strict and found.findings:
             raise VerifyError(
                 f"{self.target} does not run the result as the source runs: {_worst(found)}",
                 remedy="ask for an element type or opset that it computes in, as with --dtype",
@@ -79,17 +92,35 @@ class Judge:
                 f"the result does not compute what the source computes: {_worst(found)}",
                 remedy="--no-verify writes it all the same",
             )
-        return Checked(True, found, "")
+        return Checked(True, found, "", loaded)
 
-    def _why_not(self, result: ir.Model) -> str:
+    @property
+    def _strict(self) -> bool:
+        return (self.target or "").startswith("ort-")
+
+    @property
+    def _most(self) -> int:
+        return default_memory() if self.memory is None else self.memory
+
+    def _compare(self, result: ir.Model) -> Verification:
+        seconds = self.seconds
+        if seconds is None and not self.numbers:
+            seconds = VERIFY_SECONDS
+        until = None if seconds is None else time.monotonic() + seconds
+        return verify(
+            self.source(),
+            result,
+            as_is=self._strict,
+            restore=restore,
+            rounded_constants=self.rounded_constants,
+            allowance=Allowance(self._most, until),
+        )
+
+    def _why_not(self) -> str:
         if self.numbers is False:
             return "not asked for"
-        if self.numbers:
-            return ""
-        if importlib.util.find_spec("onnxruntime") is None:
+        if self.numbers is None and importlib.util.find_spec("onnxruntime") is None:
             return 'ONNX Runtime is not installed; pip install "vlmpass[runtime]"'
-        if sum(slot.tensor.nbytes for slot in tensor_slots(result)) > NUMBERS_LIMIT:
-            return f"weights above {NUMBERS_LIMIT // 10**6} MB; --verify compares all the same"
         return ""
 
 

@@ -17,6 +17,7 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.parse import parse_file
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.run import require_onnxruntime
 from vlmpass.ir_tools.save import SaveReport, parse_size, save
 from vlmpass.ir_tools.save.keep import Weights
 from vlmpass.ir_tools.save.layout import Layout
@@ -30,11 +31,12 @@ from vlmpass.passes.base import Pass
 from vlmpass.passes.instruments.base import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.presets import Intent, fit_ir_version, nearest
-from vlmpass.report import Checked, Report, Snapshot
+from vlmpass.report import Checked, Loaded, Report, Snapshot
 
 __all__ = ["Pipeline"]
 
 Passes: TypeAlias = "str | Sequence[ir.passes.PassBase]"
+_Verify: TypeAlias = "tuple[bool | None, int | None, float | None]"
 
 
 class Pipeline:
@@ -93,20 +95,34 @@ class Pipeline:
             self._passes = parse(passes) if isinstance(passes, str) else tuple(passes)
         self._instruments = (Provenance(), *instruments)
 
-    def run(self, model: Source, *, verify: bool | None = False) -> Report:
+    def run(
+        self,
+        model: Source,
+        *,
+        verify: bool | None = False,
+        memory: int | None = None,
+        verify_seconds: float | None = None,
+    ) -> Report:
         """Run the passes over a model in memory.
 
         Args:
             model: Anything that `load` takes; an `ir.Model` stays as it is, and the result is the
                 report's `model`.
-            verify: Compare the result's numbers with the source's; None does so for small models.
+            verify: Compare the result's numbers with the source's; None does so where ONNX Runtime
+                is installed.
+            memory: Bytes that a runtime may take beside the weights to load or compare; by default
+                a quarter of the machine's memory, from 1 to 4 GB.
+            verify_seconds: How long comparing may take; by default two minutes, and as long as it
+                needs with ``verify=True``.
 
         Raises:
-            VlmpassError: A pass refused or failed, or the result is wrong.
+            VlmpassError: A pass refused or failed, the result is wrong, or ONNX Runtime does not
+                load it and is its target.
         """
-        run = _Run(self, model, verify)
+        run = _Run(self, model, (verify, memory, verify_seconds))
         run.transform()
-        return run.report(run.judge(run.work), _snapshot(run.work, None), result=run.work)
+        checked = run.judge(run.work, run.loads())
+        return run.report(checked, _snapshot(run.work, None), result=run.work)
 
     def convert(
         self,
@@ -118,6 +134,8 @@ class Pipeline:
         weights: str = "auto",
         jobs: int | None = None,
         verify: bool | None = None,
+        memory: int | None = None,
+        verify_seconds: float | None = None,
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Report:
@@ -131,8 +149,10 @@ class Pipeline:
             layout: ``default``, ``hf``, ``single``, ``inline`` or ``safetensors``.
             weights: ``keep`` data files that need no change, ``copy`` them, or ``auto``.
             jobs: Threads that write.
-            verify: Compare numbers with the source's; None does so for small models where ONNX
-                Runtime is installed. The type check is always made.
+            verify: Compare numbers with the source's; None does so where ONNX Runtime is
+                installed. The type check is always made, and a result for ONNX Runtime is loaded.
+            memory: Bytes that a runtime may take beside the weights, as for `run`.
+            verify_seconds: How long comparing may take, as for `run`.
             force: Replace a file in the way that is not a model.
             progress: Called with bytes written so far and bytes in all.
 
@@ -141,10 +161,11 @@ class Pipeline:
         """
         limit, kind, way = parse_size(shard_size), _layout(layout), _weights(weights)
         _refuse_foreign(model_path(path), force)
-        run = _Run(self, source, verify)
+        run = _Run(self, source, (verify, memory, verify_seconds))
         run.transform()
         if kind.limits_files:
             run.split(limit)
+        loaded = run.loads()
         found: list[tuple[Checked, Facts]] = []
         saved = save(
             run.work,
@@ -154,7 +175,9 @@ class Pipeline:
             weights=way,
             jobs=jobs,
             progress=progress,
-            before_commit=lambda written: found.append((run.judge(written), Facts.of(written))),
+            before_commit=lambda written: found.append(
+                (run.judge(written, loaded), Facts.of(written))
+            ),
         )
         checked, facts = found[0]
         total = sum(file.nbytes for file in saved.files)
@@ -178,9 +201,12 @@ def _weights(text: str) -> Weights:
 class _Run:
     """One run of a pipeline over one model."""
 
-    def __init__(self, pipeline: Pipeline, source: Source, verify: bool | None) -> None:
+    def __init__(self, pipeline: Pipeline, source: Source, verify: _Verify) -> None:
         self._start = time.perf_counter()
         self._pipeline = pipeline
+        target = pipeline._intent.target
+        if (target or "").startswith("ort-"):
+            require_onnxruntime()
         self._verify = verify
         self._path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         # An ir.Model is the caller's: load would replace its tensors.
@@ -215,10 +241,24 @@ class _Run:
         with warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
 
-    def judge(self, result: ir.Model) -> Checked:
+    def loads(self) -> Loaded:
+        """Return whether ONNX Runtime loads what came out, before any of it is written."""
+        return self._judge().loads(self.work)
+
+    def judge(self, result: ir.Model, loaded: Loaded) -> Checked:
         """Return what was verified of a result, or raise."""
-        target = self._pipeline._intent.target
-        return Judge(self._load_source, self._verify, target, self._rounds).judge(result)
+        return self._judge().judge(result, loaded)
+
+    def _judge(self) -> Judge:
+        numbers, memory, seconds = self._verify
+        return Judge(
+            self._load_source,
+            numbers,
+            self._pipeline._intent.target,
+            memory,
+            seconds,
+            rounded_constants=self._rounds,
+        )
 
     def _load_source(self) -> ir.Model:
         """Return the source, mended; one that has a file is not kept in memory meanwhile."""

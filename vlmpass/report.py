@@ -20,7 +20,7 @@ from vlmpass.passes import PassReport
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Checked", "Report", "Snapshot", "to_data"]
+__all__ = ["NOT_TRIED", "Checked", "Loaded", "Report", "Snapshot", "to_data"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """Whether ONNX Runtime loads the result at its default optimisation level.
+
+    Attributes:
+        ok: None if it was not tried.
+        reason: Why not; empty if it does.
+    """
+
+    ok: bool | None
+    reason: str = ""
+
+
+NOT_TRIED = Loaded(None, "not asked for")
+
+
+@dataclass(frozen=True)
 class Checked:
     """What was verified of the result.
 
@@ -47,11 +63,13 @@ class Checked:
         types: Whether the full type check of the result passed; False if it was not asked for.
         numbers: The comparison with the source, if there was one.
         reason: Why there was none; empty if there was.
+        loaded: Whether ONNX Runtime loads it.
     """
 
     types: bool
     numbers: Verification | None
     reason: str
+    loaded: Loaded = NOT_TRIED
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Run models on generated inputs, in a process of their own, and compare what they compute."""
 
+from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.compare import TOLERANCES, OutputDifference, compare, compare_arrays
 from vlmpass.ir_tools.run.inputs import InputPlan, generate_inputs, read_inputs
 from vlmpass.ir_tools.run.runner import OPTIMIZATIONS, RunError, Runner, require_onnxruntime
@@ -8,6 +9,7 @@ from vlmpass.ir_tools.run.verify import Trial, Verification, verify
 __all__ = [
     "OPTIMIZATIONS",
     "TOLERANCES",
+    "Allowance",
     "InputPlan",
     "OutputDifference",
     "RunError",
@@ -16,6 +18,7 @@ __all__ = [
     "Verification",
     "compare",
     "compare_arrays",
+    "default_memory",
     "generate_inputs",
     "read_inputs",
     "require_onnxruntime",

@@ -68,6 +68,11 @@ class RunError(VerifyError):
         return any(text in self.reason for text in _LIMITS)
 
     @property
+    def code(self) -> str:
+        """ONNX Runtime's word for the kind of error, such as ``NOT_IMPLEMENTED``."""
+        return self.reason.partition(":")[0].strip()
+
+    @property
     def is_stop(self) -> bool:
         """Whether it was stopped, which says nothing about the model."""
         return self.stage in ("memory", "time")
@@ -202,34 +207,44 @@ class Runner(AnyRunner):
 
     def _ask(self, stage: str, request: Mapping[str, object]) -> dict[str, Any]:
         assert self._child is not None
-        memory = self._allowance.memory
         try:
             answer = self._child.ask(request, self._allowance.seconds())
         except Died as error:
-            if error.late:
-                raise RunError("time", self.backend, "it took longer than it may") from None
-            if error.memory and memory is not None:
-                raise out_of_memory(self.backend, memory) from None
-            raise RunError("crash", self.backend, error.how) from None
-        if answer["ok"]:
-            return answer
-        if answer["memory"] and memory is not None:
-            raise out_of_memory(self.backend, memory)
-        raise RunError(stage, self.backend, _first_line(answer["error"]))
+            raise run_error(stage, self.backend, error, self._allowance.memory) from None
+        if not answer["ok"]:
+            raise run_error(stage, self.backend, answer, self._allowance.memory)
+        return answer
 
 
-def out_of_memory(backend: Backend, memory: int) -> RunError:
-    """Return the error of a runtime that wanted more memory than it may take."""
-    return RunError(
-        "memory", backend, f"it needs more than {memory / 1e9:.1f} GB beside its weights"
-    )
+def run_error(
+    stage: str, backend: Backend, said: Died | Mapping[str, Any], memory: int | None
+) -> RunError:
+    """Return the error for a child that refused or died.
+
+    Args:
+        stage: ``load`` or ``run``.
+        backend: Which runtime.
+        said: The child's answer, or its end.
+        memory: Bytes that it was allowed; None for no bound.
+    """
+    memory_is_out = said.memory if isinstance(said, Died) else said["memory"]
+    if isinstance(said, Died) and said.late:
+        return RunError("time", backend, "it takes longer than it may")
+    if memory is not None and memory_is_out:
+        more = f"it needs more than {memory / 1e9:.1f} GB beside its weights"
+        return RunError("memory", backend, more)
+    if isinstance(said, Died):
+        return RunError("crash", backend, said.how)
+    return RunError(stage, backend, _first_line(said["error"]))
 
 
 def _first_line(text: str) -> str:
-    """Return the first line of a runtime's message without its address: codes and file names."""
+    """Return the first line of a runtime's message without codes, file names and C++ places."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else "no reason given"
-    return re.sub(r"^.*? : \d+ : (\w+) : (Load model from .*? failed:)?", r"\1: ", line)
+    line = re.sub(r"^.*? : \d+ : (\w+) : (Load model from .*? failed:)?", r"\1: ", line)
+    place = r"\S+\.(?:cc|h|cpp):\d+ (?:[\w ]*?[\w:~]+\(.*?\)(?: const)?|\w+) "
+    return re.sub(place, "", line)
 
 
 def require_onnxruntime() -> None:

@@ -13,10 +13,9 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import excerpt
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, Runner
-from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, segments
+from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, extract, segments
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
@@ -129,7 +128,7 @@ class SegmentRunner(AnyRunner):
         self._runners.clear()
 
     def _run_segment(self, segment: Segment, held: Sequence[_Held], watch: Watch | None) -> None:
-        piece = self._extract(segment)
+        piece = extract(self._model, segment, self._typing)
         names = [str(value.name) for value in segment.outputs]
         if watch is not None:
             watch.prepare(piece)
@@ -149,22 +148,6 @@ class SegmentRunner(AnyRunner):
             each.homes[runner] = set(names)
         self.peak_rss = max(self.peak_rss, runner.peak_rss)
         runner.stop()
-
-    def _extract(self, segment: Segment) -> ir.Model:
-        """Return a segment as a model, its inputs and outputs declared by type alone."""
-        model = excerpt(
-            self._model, segment.nodes, segment.inputs, segment.outputs, segment.initializers
-        )
-        pairs = zip(
-            (*segment.inputs, *segment.outputs),
-            (*model.graph.inputs, *model.graph.outputs),
-            strict=True,
-        )
-        for old, new in pairs:
-            new.type = self._typing.type_of(old) or new.type
-            if not old.is_graph_input():
-                new.shape = None
-        return model
 
     def _forget(self, held: Sequence[_Held]) -> None:
         """Remove the files that hold nothing any more."""

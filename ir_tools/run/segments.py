@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import captured
+from vlmpass.ir_tools.clone import captured, excerpt
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.types.typing import Typing, solve
 from vlmpass.ir_tools.walk import subgraphs
 
-__all__ = ["SEGMENT_BYTES", "Segment", "segments"]
+__all__ = ["SEGMENT_BYTES", "Segment", "extract", "segments"]
 
 SEGMENT_BYTES = 256_000_000
 """Bytes of weights in one piece, unless a single node has more."""
@@ -175,3 +175,18 @@ def segments(
         VerifyError: The graph is not in topological order.
     """
     return list(_Plan(model, typing or solve(model), budget).run())
+
+
+def extract(model: ir.Model, segment: Segment, typing: Typing) -> ir.Model:
+    """Return a segment as a model of its own, its inputs and outputs declared by type alone."""
+    piece = excerpt(model, segment.nodes, segment.inputs, segment.outputs, segment.initializers)
+    pairs = zip(
+        (*segment.inputs, *segment.outputs),
+        (*piece.graph.inputs, *piece.graph.outputs),
+        strict=True,
+    )
+    for old, new in pairs:
+        new.type = typing.type_of(old) or new.type
+        if not old.is_graph_input():
+            new.shape = None
+    return piece

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class _Stager:
 
     def __init__(self, model: ir.Model, folder: Path, inline_limit: int | None) -> None:
         self._in_functions = _in_functions(model)
+        self._in_subgraphs = _in_subgraphs(model)
         self.files: dict[str, str] = {}
         self.nbytes = 0
         self._aliases: dict[str, str] = {}
@@ -61,16 +62,16 @@ class _Stager:
         if small or id(tensor) in self._in_functions:
             return inline(tensor)
         where = file_range(tensor)
-        if where is None:
+        if where is None or id(tensor) in self._in_subgraphs:
             return self._evaluate(tensor)
-        return self._refer(tensor, where.path, where.offset)
+        alias = self._aliases.setdefault(where.path, f"file{len(self._aliases)}")
+        self.files[alias] = where.path
+        return self._refer(tensor, alias, where.offset)
 
-    def _refer(self, tensor: ir.TensorProtocol, path: str, offset: int) -> ir.TensorProtocol:
-        alias = self._aliases.setdefault(path, f"file{len(self._aliases)}")
-        self.files[alias] = path
+    def _refer(self, tensor: ir.TensorProtocol, name: str, offset: int) -> ir.TensorProtocol:
         self.nbytes += tensor.nbytes
         return ir.ExternalTensor(
-            alias,
+            name,
             offset,
             tensor.nbytes,
             tensor.dtype,
@@ -86,7 +87,23 @@ class _Stager:
             offset = file.tell()
             for chunk in as_weight(tensor).chunks():
                 file.write(chunk)
-        return self._refer(tensor, str(path), offset)
+        # On disk under this name for subgraphs, and lent as all must be as soon as one file is.
+        self.files[_COMPUTED] = str(path)
+        return self._refer(tensor, _COMPUTED, offset)
+
+
+def _in_subgraphs(model: ir.Model) -> set[int]:
+    """Return the identities of tensors of subgraphs; ONNX Runtime looks for these on disk too."""
+    found: set[int] = set()
+    for scope in scopes(model):
+        if scope.depth and not scope.in_function:
+            found |= {id(value.const_value) for value in scope.initializers.values()}
+            found |= _tensors(each for node in scope.graph for each in node.attributes.values())
+    return found
+
+
+def _tensors(attributes: Iterable[ir.Attr]) -> set[int]:
+    return {id(each.value) for each in attributes if each.type == ir.AttributeType.TENSOR}
 
 
 def _in_functions(model: ir.Model) -> set[int]:
@@ -101,7 +118,7 @@ def _in_functions(model: ir.Model) -> set[int]:
         for node in scope.graph:
             if scope.in_function or node.op_identifier() in model.functions:
                 attributes += node.attributes.values()
-    return {id(each.value) for each in attributes if each.type == ir.AttributeType.TENSOR}
+    return _tensors(attributes)
 
 
 def stage(model: ir.Model, folder: Path, *, inline_limit: int | None = None) -> Staged:

@@ -155,13 +155,16 @@ _ENGINES = {"onnxruntime": _open_onnxruntime, "reference": _open_reference}
 
 
 class _Server:
-    """Answers requests: ``open`` loads the model, ``run`` evaluates it."""
+    """Answers requests: ``open`` loads a model, ``run`` evaluates it, ``load`` only tries to."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, object]:
         try:
+            if request["do"] == "load":
+                _ENGINES[request["backend"]](request)
+                return {"ok": True}
             if request["do"] == "open":
                 self._engine = _ENGINES[request["backend"]](request)
                 return {"ok": True}

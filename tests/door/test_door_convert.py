@@ -133,11 +133,13 @@ def test_a_target_must_load_the_result(tmp_path):
 def test_what_was_verified_is_always_said(door, tmp_path, monkeypatch):
     path = mlp_model(tmp_path)
     assert "not compared: not asked for" in door("convert", path, "--opset", 18, "--no-verify")[1]
-    monkeypatch.setattr("vlmpass.judge.NUMBERS_LIMIT", 1000)
-    out = door("convert", path, "--opset", 18)[1]
-    assert "not compared: weights above" in out
+    out = " ".join(door("convert", path, "--opset", 18, "--verify-time", 0)[1].split())
+    assert "verified loaded, not compared: ONNX Runtime was stopped on the model: it takes" in out
+    assert out.endswith("--verify-time allows more, in seconds")
     assert "1 output equal" in door("convert", path, "--opset", 18, "--verify")[1]
-    monkeypatch.setattr("vlmpass.judge.NUMBERS_LIMIT", 10**9)
+    code, _, err = door("convert", path, "--opset", 18, "--verify", "--verify-time", 0)
+    assert code == 2
+    assert "--verify-time allows more" in err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "ONNX Runtime is not installed" in door("convert", path, "--opset", 18)[1]
     code, _, err = door("convert", path, "--opset", 18, "--verify")

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
-from run_models import EXPORTS, mlp, saved, text_model
+from run_models import EXPORTS, mlp, saved, text_model, with_initializer
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
@@ -187,3 +187,26 @@ def test_tensors_of_functions_and_calls_are_found(given):
     feed = np.ones((2, 32), np.float32)
     with Runner(ir.Model(graph, ir_version=9, functions=[function])) as runner:
         np.testing.assert_allclose(runner.run({"x": feed})["y"], feed @ weight, rtol=1e-6)
+
+
+def test_weights_of_a_branch_are_read_whether_files_are_lent_or_not(tmp_path):
+    """ONNX Runtime looks for those of a subgraph on disk only."""
+    rng = np.random.default_rng(0)
+    v, w = (rng.standard_normal((64, 64)).astype(np.float32) for _ in "vw")
+    text = """g (bool c, float[2, 64] x, float[64, 64] v) => (float[2, 64] y) {
+        m = MatMul(x, v)
+        y = If (c) <
+            then_branch = t () => (float[2, 64] p) <float[64, 64] w = {0}> { p = MatMul(m, w) },
+            else_branch = e () => (float[2, 64] q) { q = Identity(m) }
+        >
+    }""".replace("{0}", "{" + ", ".join(["0.0"] * 4096) + "}")
+    model = with_initializer(text_model(text), "v", v)
+    branch = model.graph[1].attributes["then_branch"].as_graph()
+    branch.initializers["w"].const_value = ir.tensor(w, name="w")
+    ir.save(model, tmp_path / "m.onnx", external_data="m.data", size_threshold_bytes=0)
+    feed = {"c": np.array(True), "x": np.ones((2, 64), np.float32)}
+    for source in (model, load(tmp_path / "m.onnx")):
+        with Runner(source) as runner:
+            np.testing.assert_allclose(
+                runner.run(feed)["y"], feed["x"] @ v @ w, rtol=1e-4, atol=1e-3
+            )

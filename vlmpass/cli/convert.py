@@ -96,8 +96,24 @@ def convert(
         bool | None,
         typer.Option(
             "--verify/--no-verify",
-            help="Compare the result's numbers with the source's on ONNX Runtime; done by default"
-            " up to 512 MB of weights. Types are always checked.",
+            help="Compare the result's numbers with the source's on ONNX Runtime, however long it"
+            " takes; by default for two minutes. Types are always checked, and what is for a"
+            " --target is loaded.",
+            show_default=False,
+        ),
+    ] = None,
+    verify_time: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", min=0.0, help="How long comparing may take.", show_default=False
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What ONNX Runtime may take beside the weights to load and compare, as 8GB; by"
+            " default a quarter of the memory, 4GB at most.",
             show_default=False,
         ),
     ] = None,
@@ -158,6 +174,7 @@ def convert(
     """
     from vlmpass.cli.announce import announce
     from vlmpass.cli.naming import output_beside
+    from vlmpass.ir_tools.save import parse_size
     from vlmpass.pipeline import Pipeline
 
     asked = [_opset_word(opset), dtype, target, quant, "simplified" if simplify else None]
@@ -189,6 +206,8 @@ def convert(
             weights=weights,
             jobs=jobs,
             verify=verify,
+            memory=None if memory is None else parse_size(memory),
+            verify_seconds=verify_time,
             force=force,
             progress=shown.bytes,
         )

@@ -53,6 +53,15 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="What running a model may take beside its weights, as 8GB; by default a quarter"
+            " of the memory, 4GB at most.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
     """Run two models on the same inputs and compare every output.
@@ -63,8 +72,15 @@ def verify(
     float32, and may be B itself.
     """
     from vlmpass.ir_tools.load import load
-    from vlmpass.ir_tools.run import OPTIMIZATIONS, read_inputs, require_onnxruntime
+    from vlmpass.ir_tools.run import (
+        OPTIMIZATIONS,
+        Allowance,
+        default_memory,
+        read_inputs,
+        require_onnxruntime,
+    )
     from vlmpass.ir_tools.run import verify as run_verify
+    from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.types.emulate import EMULATED
     from vlmpass.presets import nearest
     from vlmpass.report import to_data
@@ -87,6 +103,7 @@ def verify(
         optimization=level,
         emulated=EMULATED[emulate] if emulate is not None else None,
         restore=restore,
+        allowance=Allowance(default_memory() if memory is None else parse_size(memory)),
     )
     if json:
         data = to_data(found)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.passes import PassReport
-from vlmpass.report import Report, Snapshot
+from vlmpass.report import Checked, Report, Snapshot
 from vlmpass.screens.text import Grid, count, grid, megabytes, seconds, size
 from vlmpass.screens.verification import numbers_line
 
@@ -142,16 +142,28 @@ def _dim(text: str) -> Text:
 
 
 def _verdict(report: Report) -> Grid:
-    """Return what was verified, what a reader should know, and what it took."""
+    """Return what a reader should know, what it took, and last what was verified."""
     lines = grid("", "", whole=(0,), gap=3)
     numbers = report.checked.numbers
     lines.line("types", Text("full type check passed", style="green"))
-    if numbers is not None:
-        lines.line("numbers", numbers_line(numbers))
-    else:
-        lines.line("numbers", Text(f"not compared: {report.checked.reason}", style="yellow"))
     for note in (*report.notes, *(numbers.notes if numbers is not None else ())):
         lines.line("note", Text(note, style="yellow"))
     memory = megabytes(report.peak_rss)
     lines.line("took", f"{seconds(report.seconds)}, peak memory {memory}")
+    lines.line("verified", _verified(report.checked))
     return lines
+
+
+def _verified(checked: Checked) -> Text:
+    """Return what of the result was tried and what was not, in one line."""
+    loaded, numbers = checked.loaded, checked.numbers
+    if numbers is None:
+        what = {True: "loaded, not compared", None: "not compared"}
+        head = what.get(loaded.ok, "not loaded by ONNX Runtime, not compared")
+        return Text(f"{head}: {checked.reason}", style="yellow")
+    line = numbers_line(numbers, exact=loaded.ok is not False)
+    if loaded.ok:
+        return Text.assemble(("loaded, ", "green"), line)
+    if loaded.ok is None:
+        return line
+    return Text.assemble(line, (f"; not loaded by ONNX Runtime, {loaded.reason}", "yellow"))

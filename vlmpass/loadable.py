@@ -1,0 +1,133 @@
+"""Whether ONNX Runtime loads a result at its default level, and what to do where it does not."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.clone import clone
+from vlmpass.ir_tools.describe import name_node
+from vlmpass.ir_tools.errors import VerifyError, VlmpassError
+from vlmpass.ir_tools.opsets import default_opset
+from vlmpass.ir_tools.run import Allowance, RunError
+from vlmpass.ir_tools.run.culprit import culprit
+from vlmpass.ir_tools.run.loading import Loader
+from vlmpass.ir_tools.run.sides import computed_in
+from vlmpass.ir_tools.run.widen import widen
+from vlmpass.passes import PassManager, parse
+from vlmpass.report import Loaded
+
+__all__ = ["LoadJudge"]
+
+_KERNELS = 21
+"""The opset that ONNX Runtime has kernels for the most operators at."""
+
+_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+_NARROW = _HALVES | {ir.DataType.DOUBLE}
+_VERSIONS = ("till opset", "Unsupported model IR version")
+
+
+@dataclass(frozen=True)
+class LoadJudge:
+    """Loads a result, whatever its size, before it may be written.
+
+    Attributes:
+        source: Gives the source model; it is asked only where the result does not load.
+        target: Who is to run the result; None: a source that loads must not become a result that
+            does not.
+        allowance: What loading may take.
+    """
+
+    source: Callable[[], ir.Model]
+    target: str | None
+    allowance: Allowance
+
+    def judge(self, result: ir.Model) -> Loaded:
+        """Return whether the result loads.
+
+        Raises:
+            VerifyError: It does not, and must: node, reason and remedy.
+        """
+        if self.target is None and importlib.util.find_spec("onnxruntime") is None:
+            return Loaded(None, 'ONNX Runtime is not installed; pip install "vlmpass[runtime]"')
+        with Loader(self.allowance) as loader:
+            error = loader.why_not(result)
+            if error is None:
+                return Loaded(True)
+            if self.target is not None:
+                where, why = _told(result, error, loader)
+                raise VerifyError(
+                    f"{self.target} does not load the result: {where}{why}",
+                    remedy=self._remedy(result, error, loader),
+                )
+            return self._against_source(result, error, loader)
+
+    def _against_source(self, result: ir.Model, error: RunError, loader: Loader) -> Loaded:
+        source = self.source()
+        if error.is_stop or loader.why_not(source) is not None:
+            return Loaded(
+                False, f"nor is the source: {error.reason}" if not error.is_stop else str(error)
+            )
+        if _asked_for(source, result, error, loader):
+            return Loaded(False, error.reason)
+        where, why = _told(result, error, loader)
+        raise VerifyError(
+            f"ONNX Runtime loads the source and does not load the result: {where}{why}",
+            remedy=self._remedy(result, error, loader),
+        )
+
+    def _remedy(self, result: ir.Model, error: RunError, loader: Loader) -> str:
+        """Return a remedy that was tried; the way around the check where none helps."""
+        if error.is_stop:
+            return error.remedy
+        # A type that the conversion itself brought in is not changed by asking for another.
+        narrow = computed_in(self.source()) & computed_in(result) & _NARROW
+        for option, changed in _changes(result, narrow):
+            if loader.why_not(changed) is None:
+                return f"ask for {option} too, which it loads"
+        if self.target is None:
+            return "--no-verify writes it all the same"
+        return f"convert without --target {self.target}, for a runtime that has what is missing"
+
+
+def _changes(result: ir.Model, narrow: frozenset[ir.DataType]) -> Iterator[tuple[str, ir.Model]]:
+    """Yield what else could be asked for, and what the result would then be like."""
+    if narrow:
+        wide = clone(result)
+        widen(wide, narrow)
+        yield "--dtype float32", wide
+    if (default_opset(result.opset_imports) or 0) > _KERNELS:
+        older = clone(result)
+        try:
+            passes = parse(f"infer,convert-opset{{to={_KERNELS}}}")
+            PassManager(passes, ()).run(older, in_place=True)
+        except VlmpassError:
+            return
+        yield f"--opset {_KERNELS}", older
+
+
+def _told(result: ir.Model, error: RunError, loader: Loader) -> tuple[str, str]:
+    """Return the node at fault, with a colon, and the reason."""
+    found = None if error.is_stop else culprit(result, error, loader)
+    if found is None:
+        return "", error.reason
+    return f"{name_node(found[0])}: ", found[1].reason
+
+
+def _asked_for(source: ir.Model, result: ir.Model, error: RunError, loader: Loader) -> bool:
+    """Say whether a result does not load for nothing but what was asked for by name.
+
+    That is an opset newer than the runtime reads, or bfloat16, which its CPU does not compute in.
+    """
+    newer = (default_opset(result.opset_imports) or 0) > (default_opset(source.opset_imports) or 0)
+    if any(text in error.reason for text in _VERSIONS):
+        return newer or result.ir_version > source.ir_version
+    brain = {ir.DataType.BFLOAT16}
+    if not (computed_in(result) - computed_in(source)) & brain:
+        return False
+    wide = clone(result)
+    widen(wide, frozenset(brain))
+    return loader.why_not(wide) is None
