@@ -186,11 +186,13 @@ class Intent:
         return None if self.target is None else TARGETS[self.target]
 
     def text(self, model: ir.Model) -> str:
-        """Return the pipeline that brings a model there.
+        """Return the pipeline that brings a model there, all the way: run again, it does nothing.
 
         Packed weights come first, while they are as exported, at an opset that has their form, and
         fusion last, when the opset has all it will have. Constants are folded before types narrow,
-        and after they widen. Outputs that nobody declared are inferred in any case.
+        and after they widen. What comes after the first simplification leaves something to
+        simplify, and nodes whose shapes follow only now. Outputs that nobody declared are inferred
+        in any case.
         """
         parts = ["mend-shifts"] if self.mend_shifts else []
         if self.quant is not None and not self._widens_before_quant:
@@ -201,11 +203,16 @@ class Intent:
             parts += self._quant_parts(model)
         if self.simplify:
             parts.append(SIMPLIFY)
+        first = len(parts)
         if self.dtype not in (None, "float32"):
             parts.append(self._dtype_part(str(self.dtype)))
         parts += self._opset_parts(model)
         if self.fuse is not None:
             parts.append(f"infer,fuse{{emit={self.fuse}}}")
+        if self.simplify and parts[first:]:
+            parts.append(SIMPLIFY)
+        if any("infer" in part for part in parts):
+            parts.append("infer")
         text = ",".join(parts)
         needy = any(each.type is None or each.shape is None for each in model.graph.outputs)
         return f"infer,{text}".rstrip(",") if needy and not text.startswith("infer") else text

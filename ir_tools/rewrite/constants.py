@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite.plan import CONSTANT, INPUT
+from vlmpass.ir_tools.shapes.roots import node_tensor
 
 __all__ = ["SMALL_BYTES", "Constants", "is_constant", "reference_of", "tensor_of"]
 
@@ -34,9 +35,7 @@ def _held(value: ir.Value) -> ir.TensorProtocol | None:
     producer = value.producer()
     if producer is None:
         return value.const_value
-    if len(producer.attributes) != 1 or "sparse_value" in producer.attributes:
-        return None
-    return ir.convenience.get_const_tensor(value)
+    return node_tensor(producer)
 
 
 def reference_of(value: ir.Value) -> ir.Attr | None:

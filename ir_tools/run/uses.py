@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.shapes.roots import node_tensor
+
 __all__ = ["Use", "trace_use"]
 
 # Operators whose output holds the same elements as the input at the given position (None: any).
@@ -73,7 +75,10 @@ def trace_use(model: ir.Model, value: ir.Value) -> Use:
 
 def small_integers(value: ir.Value | None) -> list[int] | None:
     """Return the elements of a constant of at most 16 integers; None for anything else."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    node = None if value is None else value.producer()
+    tensor = value.const_value if value is not None and node is None else None
+    if node is not None and (node.domain, node.op_type) == ("", "Constant"):
+        tensor = node_tensor(node)
     if tensor is None or tensor.size > 16 or not tensor.dtype.is_integer():
         return None
     return [int(number) for number in tensor.numpy().reshape(-1)]

@@ -91,9 +91,9 @@ def test_convert_reports_what_was_lost(capsys, tmp_path):
     assert command(given) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert "note      masks refitted to the range of the new type: c (Constant)" in shown.out
-    assert "note      some elements become zero in: initializer w" in shown.out
-    assert "note      3 values of 1 weight are too small and become 0: w" in shown.out
+    assert "note       masks refitted to the range of the new type: c (Constant)" in shown.out
+    assert "note       some elements become zero in: initializer w" in shown.out
+    assert "note       3 values of 1 weight are too small and become 0: w" in shown.out
     assert command([*given, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["notes"]) == 3
 

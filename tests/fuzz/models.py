@@ -12,7 +12,7 @@ from onnx import defs, helper, numpy_helper
 from vlmpass.ir_tools.opsets import ir_version_of
 
 from .recipes import Spec
-from .trial import run
+from .runtime import RUNTIME
 
 PLACES = ("main", "branch", "function")
 Array = np.ndarray
@@ -41,55 +41,58 @@ def make_node(
 
 
 def whole(
-    parts: Parts,
-    opset: int,
-    place: str,
-    feeds: Mapping[str, object],
-    ir_version: int | None = None,
+    parts: Parts, opset: int, place: str, feeds: Mapping[str, object]
 ) -> onnx.ModelProto | None:
     """Return the model with outputs typed by inference; None where that is not valid."""
     graph = helper.make_graph(
-        _placed(parts, place),
+        parts.nodes,
         "g",
-        [info(name, array) for name, array in _main_inputs(parts, place).items()],
+        [info(name, array) for name, array in parts.feeds.items()],
         [onnx.ValueInfoProto(name=name) for name in parts.outputs],
         [numpy_helper.from_array(array, name) for name, array in parts.constants.items()],
     )
     imports = [helper.make_opsetid("", opset)]
-    functions = []
-    if place == "function":
-        imports.append(helper.make_opsetid("local", 1))
-        names = [*parts.feeds, *parts.constants]
-        own = [helper.make_opsetid("", opset)]
-        functions = [helper.make_function("local", "F", names, parts.outputs, parts.nodes, own)]
-    version = ir_version or max(ir_version_of(opset), 8 if functions else 4)
-    model = helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=version)
-    return typed(model, feeds)
+    version = max(ir_version_of(opset), 4)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=version)
+    return typed(placed(model, place), feeds)
 
 
-def _main_inputs(parts: Parts, place: str) -> Mapping[str, Array]:
-    return {**parts.feeds, **({"cond": np.array(True)} if place == "branch" else {})}
+def placed(model: onnx.ModelProto, place: str) -> onnx.ModelProto:
+    """Put the nodes of a model's graph into both branches of an If, or into a function."""
+    graph, names = model.graph, [each.name for each in model.graph.output]
+    if place == "function" and not model.functions:
+        inputs = [each.name for each in graph.input]
+        inputs += [each.name for each in graph.initializer if each.name not in inputs]
+        call = helper.make_node("F", inputs, names, domain="local")
+        own = list(model.opset_import)
+        model.functions.append(helper.make_function("local", "F", inputs, names, graph.node, own))
+        model.opset_import.append(helper.make_opsetid("local", 1))
+        model.ir_version = max(model.ir_version, 8)
+        _replace_nodes(graph, call)
+    if place == "branch":
+        branches = {f"{each}_branch": _branch(graph, each, names) for each in ("then", "else")}
+        _replace_nodes(graph, helper.make_node("If", ["cond"], names, **branches))
+        graph.input.append(helper.make_tensor_value_info("cond", onnx.TensorProto.BOOL, []))
+    return model
 
 
-def _placed(parts: Parts, place: str) -> list[onnx.NodeProto]:
-    if place == "main":
-        return parts.nodes
-    if place == "function":
-        names = [*parts.feeds, *parts.constants]
-        return [helper.make_node("F", names, parts.outputs, domain="local")]
-    branches = {}
-    for branch in ("then", "else"):
-        renamed = {out: f"{out}.{branch}" for node in parts.nodes for out in node.output if out}
-        inner = []
-        for node in parts.nodes:
-            copy = onnx.NodeProto()
-            copy.CopyFrom(node)
-            copy.input[:] = [renamed.get(each, each) for each in node.input]
-            copy.output[:] = [renamed.get(each, each) for each in node.output]
-            inner.append(copy)
-        given = [onnx.ValueInfoProto(name=renamed[name]) for name in parts.outputs]
-        branches[f"{branch}_branch"] = helper.make_graph(inner, branch, [], given)
-    return [helper.make_node("If", ["cond"], parts.outputs, **branches)]
+def _replace_nodes(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    del graph.node[:]
+    del graph.value_info[:]
+    graph.node.append(node)
+
+
+def _branch(graph: onnx.GraphProto, branch: str, outputs: Sequence[str]) -> onnx.GraphProto:
+    renamed = {out: f"{out}.{branch}" for node in graph.node for out in node.output if out}
+    inner = []
+    for node in graph.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [renamed.get(each, each) for each in node.input]
+        copy.output[:] = [renamed.get(each, each) for each in node.output]
+        inner.append(copy)
+    given = [onnx.ValueInfoProto(name=renamed.get(name, name)) for name in outputs]
+    return helper.make_graph(inner, branch, [], given)
 
 
 def typed(model: onnx.ModelProto, feeds: Mapping[str, object]) -> onnx.ModelProto | None:
@@ -126,7 +129,7 @@ def _give_ranks(model: onnx.ModelProto, feeds: Mapping[str, object]) -> None:
         for index, each in enumerate(model.graph.output)
         if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape")
     ]
-    results = run(model, feeds) if bare else None
+    results = RUNTIME.run(model, feeds) if bare else None
     for index in bare if results is not None else ():
         for _ in np.shape(results[index]):
             model.graph.output[index].type.tensor_type.shape.dim.add()

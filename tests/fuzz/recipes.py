@@ -391,6 +391,12 @@ def scan(d: Dice, v: int, name: str) -> Spec:
     return Spec(name, v, [d(3), d(4, 3)], attributes, 2)
 
 
+@recipe("SequenceMap")
+def sequence_map(d: Dice, v: int, name: str) -> Spec:
+    text = "b (float[2] s, float[2] x) => (float[2] t, float[2] u) { t = Add(s, x) u = Mul(s, x) }"
+    return Spec(name, v, [d(2), d(2)], {"body": onnx.parser.parse_graph(text)}, 2, sequences=(0,))
+
+
 @recipe("If")
 def if_(d: Dice, v: int, name: str) -> Spec:
     text = "b () => (float[2] p, float[1] q) { p = Constant<value_floats = [1.0, 2.0]>()"
