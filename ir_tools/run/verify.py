@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
@@ -17,6 +16,7 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for
 from vlmpass.ir_tools.run.dims import SIZES
+from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
@@ -27,6 +27,7 @@ from vlmpass.ir_tools.worker.transport import Array, Feed
 __all__ = ["Trial", "Verification", "verify"]
 
 Source = str | os.PathLike[str] | ir.Model
+Value = Array | Sequence[Array] | None
 # Kernels keep in float32 what they compute between; where every value is rounded, more is lost.
 _EMULATED = 2.0
 _F16, _BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
@@ -79,10 +80,10 @@ def verify(
     expected: Source,
     actual: Source,
     *,
-    inputs: Mapping[str, Array | Sequence[Array] | None] | None = None,
+    inputs: Mapping[str, Value] | None = None,
     seed: int = 0,
     tolerance: float | None = None,
-    optimization: Optimization = "basic",
+    optimization: Optimization | None = None,
     as_is: bool = False,
     emulated: ir.DataType | None = None,
     restore: Callable[[ir.Model], str] | None = None,
@@ -107,7 +108,8 @@ def verify(
         seed: Of the generated inputs.
         tolerance: Largest relative error of floating-point outputs; by default that of the
             narrowest type either model computes in, and twice that for an emulated one.
-        optimization: ONNX Runtime's graph optimisation level.
+        optimization: ONNX Runtime's graph optimisation level; by default ``basic``, and where
+            models differ then, ``none`` before it is said: the runtime's own rewriting may differ.
         as_is: Whether ONNX Runtime must run the second model as it is, or it does not count.
         emulated: FLOAT16 or BFLOAT16: every value of that type in the second model is rounded, as
             hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
@@ -127,19 +129,47 @@ def verify(
     """
     bounds = Allowance(default_memory()) if allowance is None else allowance
 
-    def comparison(restore: Callable[[ir.Model], str] | None, rounds: bool = False) -> _Comparison:
+    def comparison(
+        level: Optimization, restore: Callable[[ir.Model], str] | None, rounds: bool
+    ) -> _Comparison:
         sides = _side(expected, bounds), _side(actual, bounds)
         sides[1].emulated = emulated
-        return _Comparison(*sides, optimization, seed, tolerance, as_is, restore, rounds)
+        return _Comparison(*sides, level, seed, tolerance, as_is, restore, rounds)
 
-    plain = comparison(None)
-    found = plain.run(inputs)
+    def run(
+        restore: Callable[[ir.Model], str] | None = None, rounds: bool = False
+    ) -> tuple[Verification, _Comparison]:
+        compared = comparison(optimization or "basic", restore, rounds)
+        found = compared.run(inputs)
+        if optimization is None and not found.ok and not found.findings:
+            found = _unoptimized(found, comparison("none", restore, rounds), inputs)
+        return found, compared
+
+    found, plain = run()
     if rounded_constants and not found.ok and not found.findings and plain.a.widened:
-        found = comparison(None, rounds=True).run(inputs)
+        found, _ = run(rounds=True)
     restored = tolerance is None and RESTORED in plain.b.model.metadata_props
     if restore is None or not restored or not found.ok:
         return found
-    return comparison(restore).run(inputs)
+    return run(restore)[0]
+
+
+def _unoptimized(
+    found: Verification, compared: _Comparison, inputs: Mapping[str, Value] | None
+) -> Verification:
+    """Return a comparison without optimisations if that finds models equal; else the given one."""
+    try:
+        plain = compared.run(inputs)
+    except VerifyError:  # stopped, perhaps: that the models differ was found
+        return found
+    if not plain.ok:
+        return found
+    worst = max((each for each in found.outputs if not each.ok), key=lambda each: each.max_rel)
+    note = (
+        f"equal with ONNX Runtime's optimisations off; at its basic level it computes"
+        f" '{worst.name}' differently for the two, relative error {worst.max_rel:.1e}"
+    )
+    return replace(plain, notes=(*plain.notes, note))
 
 
 def _side(source: Source, allowance: Allowance) -> Side:
@@ -161,7 +191,7 @@ class _Comparison:
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def run(self, given: Mapping[str, Array | Sequence[Array] | None] | None) -> Verification:
+    def run(self, given: Mapping[str, Value] | None) -> Verification:
         start = time.perf_counter()
         pinned = self._match_interfaces()
         bound = self._choose_arithmetic()
@@ -250,13 +280,13 @@ class _Comparison:
     def _expected(
         self,
         runner: AnyRunner,
-        given: Mapping[str, Array | Sequence[Array] | None] | None,
+        given: Mapping[str, Value] | None,
         pinned: Mapping[str, int],
     ) -> Iterator[tuple[Trial, Feed, Feed]]:
         if given is not None:
             fed = self._adapt(given)
             made = runner.run(fed)
-            yield Trial({}, _finite(made)), fed, made
+            yield Trial({}, is_finite(made)), fed, made
             return
         plan = InputPlan(self.a.model)
         last: RunError | None = None
@@ -274,8 +304,8 @@ class _Comparison:
                         raise
                     last = error
                     continue
-                if best is None or _finite(made):
-                    best = Trial(attempt.dims, _finite(made)), fed, made
+                if best is None or is_finite(made):
+                    best = Trial(attempt.dims, is_finite(made)), fed, made
             if best is not None:
                 found = True
                 yield best
@@ -288,10 +318,10 @@ class _Comparison:
                 remedy="give inputs with --inputs file.npz",
             )
 
-    def _adapt(self, feed: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+    def _adapt(self, feed: Mapping[str, Value]) -> Feed:
         """Round floating-point inputs to what both models' input types can hold."""
         types = {value.name: value.dtype for value in self.b.model.graph.inputs}
-        return {name: _rounded(value, types.get(name)) for name, value in feed.items()}
+        return {name: rounded(value, types.get(name)) for name, value in feed.items()}
 
     def _compare(
         self, stack: ExitStack, ran: Sequence[tuple[Feed, Feed]], bound: float
@@ -312,7 +342,7 @@ class _Comparison:
         types = self.b.takes()
         worst: dict[str, OutputDifference] = {}
         for fed, made in ran:
-            feed = _cast_all(fed, types)
+            feed = cast_all(fed, types)
             try:
                 outputs = b.run(feed)
             except RunError as error:
@@ -324,7 +354,7 @@ class _Comparison:
                 held = worst.get(difference.name)
                 worst[difference.name] = _worse(held, difference) if held else difference
         if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
-            self._note_overflow([_cast_all(fed, types) for fed, _ in ran])
+            self._note_overflow([cast_all(fed, types) for fed, _ in ran])
         return tuple(worst.values())
 
     def _note_overflow(self, feeds: Sequence[Feed]) -> None:
@@ -353,47 +383,6 @@ class _Comparison:
 def _required(model: ir.Model) -> dict[str, ir.Value]:
     initializers = model.graph.initializers
     return {v.name or "": v for v in model.graph.inputs if v.name not in initializers}
-
-
-def _is_float(array: Array) -> bool:
-    return array.dtype.kind in "fV"
-
-
-def _finite(outputs: Feed) -> bool:
-    arrays = [item for v in outputs.values() for item in (v if isinstance(v, list) else [v])]
-    return all(
-        bool(np.isfinite(array.astype(np.float32, copy=False)).all())
-        for array in arrays
-        if array is not None and _is_float(array)
-    )
-
-
-def _cast_all(
-    feed: Feed, types: Mapping[str | None, ir.DataType | None]
-) -> dict[str, Array | list[Array] | None]:
-    return {name: _cast(value, types.get(name)) for name, value in feed.items()}
-
-
-def _cast(
-    value: Array | Sequence[Array] | None, dtype: ir.DataType | None
-) -> Array | list[Array] | None:
-    if value is None or dtype is None or dtype is ir.DataType.STRING:
-        return value if value is None or isinstance(value, np.ndarray) else list(value)
-    if isinstance(value, np.ndarray):
-        return value.astype(dtype.numpy(), copy=False)
-    return [item.astype(dtype.numpy(), copy=False) for item in value]
-
-
-def _rounded(
-    value: Array | Sequence[Array] | None, dtype: ir.DataType | None
-) -> Array | list[Array] | None:
-    if isinstance(value, np.ndarray):
-        narrow = dtype is not None and dtype in (_F16, _BF16) and _is_float(value)
-        return value.astype(dtype.numpy()).astype(value.dtype) if dtype and narrow else value
-    if value is None:
-        return None
-    rounded = (_rounded(item, dtype) for item in value)
-    return [item for item in rounded if isinstance(item, np.ndarray)]
 
 
 def _worse(a: OutputDifference, b: OutputDifference) -> OutputDifference:

@@ -32,7 +32,7 @@ def test_the_narrower_type_sets_the_tolerance():
     a, b = arrays(2e-3)
     found = compare_arrays("y", a, b.astype(np.float16))
     assert found.ok
-    assert found.tolerance == TOLERANCES["float16"]
+    assert found.tolerance == 4 * TOLERANCES["float16"]
     assert (found.expected, found.actual) == ("float32[1000]", "float16[1000]")
 
 

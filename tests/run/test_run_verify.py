@@ -96,7 +96,7 @@ def test_float32_against_a_narrower_type_is_held_to_that():
     found = verify(mlp(F32), mlp(F16))
     assert found.ok
     assert found.expected_ran == found.actual_ran == "ONNX Runtime"
-    assert found.outputs[0].tolerance == 1e-2
+    assert found.outputs[0].tolerance == 4e-2
     assert verify(mlp(F32), mlp(BF16)).outputs[0].tolerance == 8e-2
     assert not verify(mlp(F32), mlp(F16, scale=1.1)).ok
 
@@ -299,6 +299,50 @@ def test_values_that_only_the_result_casts_to_half_precision_count_as_half_preci
     found = verify(source, result)
     assert found.ok
     assert found.max_rel > 1e-4
-    assert {output.tolerance for output in found.outputs} == {1e-2}
+    assert {output.tolerance for output in found.outputs} == {4e-2}
     both = verify(result, result)
     assert {output.tolerance for output in both.outputs} == {1e-4}
+
+
+def ranked(between: str, factor: float = 1.0) -> ir.Model:
+    """The places of the largest of nearly equal numbers, which the last bits decide.
+
+    ONNX Runtime folds the normalization into the convolution, and rounds anew, unless something
+    lies between the two.
+    """
+    rng = np.random.default_rng(0)
+    model = text_model(
+        f"""g (float[1, 8, 16, 16] x, float[8, 8, 3, 3] w, float[8] s, float[8] v, float low)
+            => (float[1, 8, 20] top, int64[1, 8, 20] y) {{
+            z = Constant<value_float = 3e-7>()
+            same = Mul(x, z)
+            one = Constant<value_float = 1.0>()
+            flat = Add(same, one)
+            c = Conv<pads = [1, 1, 1, 1]>(flat, w)
+            {between}
+            n = BatchNormalization(m, s, s, s, v)
+            r = Constant<value_ints = [1, 8, -1]>()
+            f = Reshape(n, r)
+            k = Constant<value_ints = [20]>()
+            top, y = TopK(f, k)
+        }}"""
+    )
+    weights = {"w": (8, 8, 3, 3), "s": (8,), "v": (8,)}
+    for name, shape in weights.items():
+        array = np.abs(rng.standard_normal(shape)).astype(np.float32) * factor
+        model = with_initializer(model, name, array)
+    return with_initializer(model, "low", np.array(-1e30, np.float32))
+
+
+def test_what_only_the_optimizer_computes_differently_is_equal():
+    source, result = ranked("m = Identity(c)"), ranked("m = Max(c, low)")
+    assert not verify(source, result, optimization="basic").ok
+    found = verify(source, result)
+    assert found.ok
+    assert any("optimisations off" in note and "'y'" in note for note in found.notes)
+
+
+def test_a_difference_is_one_with_optimisations_off_too():
+    found = verify(ranked("m = Identity(c)"), ranked("m = Max(c, low)", factor=1.001))
+    assert not found.ok
+    assert not found.notes or "optimisations off" not in found.notes[-1]
