@@ -32,7 +32,8 @@ def inspection_screen(
         depth: How deep modules are listed.
         sizes: Size by symbol, at which multiply-accumulates are counted too.
     """
-    parts: list[RenderableType] = [_head(found, path, sizes), "", _ports(found)]
+    # Alone in its line: a long path would leave the facts below it no room.
+    parts: list[RenderableType] = [Text(path, style="bold"), _head(found, sizes), "", _ports(found)]
     parts += ["", _operators(found), "", _weights(found)]
     parts += ["", _files(found, path)]
     if found.largest:
@@ -44,10 +45,9 @@ def inspection_screen(
     return Group(*parts)
 
 
-def _head(found: Inspection, path: str, sizes: Mapping[str, int]) -> Grid:
+def _head(found: Inspection, sizes: Mapping[str, int]) -> Grid:
     facts = found.facts
     table = grid(*[""] * 2, whole=(0,))
-    table.line(Text(path, style="bold"), "")
     table.line("opsets", ", ".join(f"{name} {v}" for name, v in facts.opsets.items()))
     made = f", written by {facts.producer}" if facts.producer else ""
     table.line("IR version", f"{facts.ir_version}{made}")
