@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 import onnxruntime as ort
 
+from vlmpass.ir_tools.opsets import OLDEST_OPSET
 from vlmpass.rewriter_rules.opset.widen import Interface
 
 from .opset_cases import Verdict, cases, judge, opset_of
@@ -77,9 +78,11 @@ def _shard(jobs: Sequence[Job], interface: Interface, back: bool) -> list[Verdic
     return [judge(cases()[name], target, interface, back=back) for name, target in jobs]
 
 
-def matrix(targets: Sequence[int], only: str = "") -> list[Job]:
-    """Return every case at each opset that is not its own."""
+def matrix(targets: Sequence[int], only: str = "", *, back: bool = False) -> list[Job]:
+    """Return every case at each opset that is not its own; if asked, those with a way back."""
     names = [name for name in cases() if re.search(only, name)]
+    if back:
+        names = [name for name in names if opset_of(cases()[name].model) >= OLDEST_OPSET]
     return [(n, t) for n in names for t in targets if t != opset_of(cases()[n].model)]
 
 
@@ -235,7 +238,7 @@ def main() -> int:
     parser.add_argument("--page", default="", help="write the figures as Markdown")
     arguments = parser.parse_args()
     targets = [int(word) for word in arguments.targets.split(",")]
-    jobs = matrix(targets, arguments.only)
+    jobs = matrix(targets, arguments.only, back=arguments.back)
     verdicts = run(jobs, arguments.interface, back=arguments.back, workers=arguments.jobs)
     for side, counts in tally(verdicts).items():
         print(side, sum(counts.values()), dict(sorted(counts.items())))
