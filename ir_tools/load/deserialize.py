@@ -8,8 +8,6 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.opsets import in_force
 from vlmpass.ir_tools.skeleton import UNKNOWN
 from vlmpass.ir_tools.walk import all_values, scopes
 
@@ -40,23 +38,7 @@ def deserialized(proto: onnx.ModelProto) -> ir.Model:
         if scope.depth == 0:
             _rename_default_domain(scope.owner.opset_imports)
     _open_negative_extents(model)
-    _name_counted_outputs(model)
     return model
-
-
-def _name_counted_outputs(model: ir.Model) -> None:
-    """Name a last output that is left out where the number of outputs says what is computed.
-
-    Written, a node ends at its last output with a name, and Split would make fewer parts.
-    """
-    names = Names.of(model)
-    for scope in scopes(model):
-        for node in scope.graph:
-            if not node.outputs or node.outputs[-1].name:
-                continue
-            schema = in_force(node.domain, node.op_type, scope.opsets.get(node.domain, 1))
-            if schema is not None and schema.outputs and schema.outputs[-1].variadic:
-                node.outputs[-1].name = names.value(f"{node.name or node.op_type}_unused")
 
 
 def _open_negative_extents(model: ir.Model) -> None:
