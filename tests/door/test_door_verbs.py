@@ -25,7 +25,7 @@ def test_inspect_says_what_the_model_is_made_of(door, tmp_path):
         "MatMul",
     ):
         assert text in out
-    assert all(len(line) <= 100 for line in out.splitlines())
+    assert all(len(line) <= 100 for line in out.splitlines() if str(path) not in line)
 
 
 def test_inspect_as_json(door, tmp_path):
@@ -76,7 +76,7 @@ def test_verify_tells_equal_from_different(door, tmp_path):
     code, out, _ = door("verify", a, b)
     assert code == 1
     assert "not equal: 1 of 1 outputs" in out
-    assert "error above the tolerance" in out
+    assert "error above the tolerance" in " ".join(out.split())
     assert door("verify", a, b, "--tolerance", "0.1")[0] == 0
 
 

@@ -52,7 +52,7 @@ def test_emulate_shows_an_overflow_in_a_norm_and_its_repair(command, tmp_path):
     assert (code, data["ok"]) == (0, True)
     assert data["expected_ran"] == "ONNX Runtime"
     assert data["outputs"][0]["max_rel"] < 2e-3
-    assert data["outputs"][0]["tolerance"] == pytest.approx(2e-2)
+    assert data["outputs"][0]["tolerance"] == pytest.approx(8e-2)
     # The half-precision model serves as its own reference, computed in float32.
     assert command("verify", narrow, narrow, *given, "--emulate", "float16")[0] == 1
 

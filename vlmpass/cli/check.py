@@ -23,11 +23,13 @@ def check(
     Every reference to a data file is held against the file; no weight is read. Exit code 1 if the
     model is not valid.
     """
+    from rich.console import Group
     from rich.text import Text
 
     from vlmpass.ir_tools.check import check as run_check
     from vlmpass.ir_tools.errors import CheckError
     from vlmpass.ir_tools.load import load
+    from vlmpass.screens.text import unbroken
 
     opened = load(model)
     finding = None
@@ -38,7 +40,7 @@ def check(
     if json:
         show_json({"path": str(model), "ok": finding is None, "finding": finding})
     elif finding is None:
-        show(Text.assemble(f"{model}: ", ("valid", "green")))
+        show(Group(unbroken(f"{model}: ", ("valid", "green"))))
     else:
-        show(Text.assemble(f"{model}: ", ("not valid", "red"), f"\n{finding}"))
+        show(Group(unbroken(f"{model}: ", ("not valid", "red")), Text(finding)))
     return DONE if finding is None else FINDINGS

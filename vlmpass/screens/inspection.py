@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Inspection, Macs, Module, Port, as_factor
-from vlmpass.screens.text import Grid, amount, count, grid, size
+from vlmpass.screens.text import Grid, amount, count, grid, size, unbroken
 
 __all__ = ["inspection_screen"]
 
@@ -33,7 +33,7 @@ def inspection_screen(
         sizes: Size by symbol, at which multiply-accumulates are counted too.
     """
     # Alone in its line: a long path would leave the facts below it no room.
-    parts: list[RenderableType] = [Text(path, style="bold"), _head(found, sizes), "", _ports(found)]
+    parts: list[RenderableType] = [unbroken((path, "bold")), _head(found, sizes), "", _ports(found)]
     parts += ["", _operators(found), "", _weights(found)]
     parts += ["", _files(found, path)]
     if found.largest:

@@ -11,7 +11,7 @@ from rich.text import Text
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.passes import PassReport
 from vlmpass.report import Checked, Report, Snapshot
-from vlmpass.screens.text import Grid, count, grid, megabytes, seconds, size
+from vlmpass.screens.text import Grid, count, grid, megabytes, seconds, size, unbroken
 from vlmpass.screens.verification import numbers_line
 
 __all__ = ["report_screen"]
@@ -33,8 +33,8 @@ def report_screen(report: Report) -> RenderableType:
 def _headline(report: Report) -> Text:
     source = report.source or "model"
     if report.saved is None:
-        return Text(source, style="bold")
-    return Text.assemble((source, "bold"), " → ", (_shown(report.saved.path), "bold"))
+        return unbroken((source, "bold"))
+    return unbroken((source, "bold"), " → ", (_shown(report.saved.path), "bold"))
 
 
 def _shown(path: str) -> str:

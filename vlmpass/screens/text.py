@@ -25,6 +25,7 @@ __all__ = [
     "plain",
     "seconds",
     "size",
+    "unbroken",
 ]
 
 WIDTH = 100
@@ -81,7 +82,7 @@ def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = (), ga
         whole: Columns whose texts are not broken into lines while another column can give way.
         gap: Spaces between columns.
     """
-    numbers, unbroken = set(right), set(whole)
+    numbers, kept = set(right), set(whole)
     table = Grid(
         box=box.SIMPLE_HEAD if any(headers) else None,
         show_header=any(headers),
@@ -95,9 +96,14 @@ def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = (), ga
             header,
             justify="right" if index in numbers else "left",
             overflow="fold",
-            no_wrap=index in unbroken,
+            no_wrap=index in kept,
         )
     return table
+
+
+def unbroken(*parts: str | tuple[str, str]) -> Text:
+    """Return a line with paths, each a text or (text, style): never wrapped, so as to be copied."""
+    return Text.assemble(*parts, no_wrap=True, overflow="ignore")
 
 
 def fitted_screen(screen: RenderableType) -> RenderableType:
@@ -135,7 +141,7 @@ def plain(renderable: RenderableType, width: int = WIDTH) -> str:
         width: Columns that a line may take.
     """
     console = Console(file=io.StringIO(), width=width, no_color=True, highlight=False)
-    console.print(renderable)
+    console.print(renderable, crop=False)  # `unbroken` lines are
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     return "\n".join(lines)

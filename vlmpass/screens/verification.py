@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
-from vlmpass.screens.text import count, grid, seconds
+from vlmpass.screens.text import count, grid, seconds, unbroken
 
 __all__ = ["numbers_line", "verification_screen"]
 
@@ -46,12 +46,14 @@ def verification_screen(found: Verification, expected: str, actual: str) -> Rend
         expected: What to call the reference.
         actual: What to call the other.
     """
-    head = grid(*[""] * 3, whole=(0,))
-    head.line("reference", Text(expected, style="bold"), Text(found.expected_ran, style="dim"))
-    head.line("judged", Text(actual, style="bold"), Text(found.actual_ran, style="dim"))
+    width = max(len(expected), len(actual))
+    parts: list[RenderableType] = [
+        unbroken("reference  ", (expected.ljust(width), "bold"), "  ", (found.expected_ran, "dim")),
+        unbroken("judged     ", (actual.ljust(width), "bold"), "  ", (found.actual_ran, "dim")),
+    ]
     for number, trial in enumerate(found.trials, 1):
-        head.line(f"inputs {number}", Text(_dims(trial) or "as given"), "")
-    parts: list[RenderableType] = [head, "", _table(found.outputs)]
+        parts.append(Text(f"inputs {number}   {_dims(trial) or 'as given'}"))
+    parts += ["", _table(found.outputs)]
     remarks = grid("", "", whole=(0,), gap=3)
     for finding in found.findings:
         remarks.line("finding", Text(finding, style="red"))
