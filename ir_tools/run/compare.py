@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["TOLERANCES", "OutputDifference", "compare", "compare_arrays", "tolerance_for"]
+__all__ = ["TOLERANCES", "OutputDifference", "compare", "compare_arrays", "tolerance_for", "worse"]
 
 TOLERANCES: Mapping[str, float] = {
     "float64": 1e-7,
@@ -289,3 +289,10 @@ def _compare_floats(
         inf=sums.inf,
         all_zero=(not empty and not sums.nonzero[0], not empty and not sums.nonzero[1]),
     )
+
+
+def worse(a: OutputDifference, b: OutputDifference) -> OutputDifference:
+    """Return the worse of two trials of one output, zero flags only where both trials have them."""
+    found = b if (b.ok, -b.max_rel) < (a.ok, -a.max_rel) else a
+    zero = tuple(x and y for x, y in zip(a.all_zero, b.all_zero, strict=True))
+    return replace(found, all_zero=(zero[0], zero[1]))

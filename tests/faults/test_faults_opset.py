@@ -6,6 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.passes.convert_opset import ConvertOpset
 
@@ -193,3 +194,50 @@ def test_a_left_out_output_is_named_for_those_that_read_it():
     )
     names = [name for node in proto.graph.node for name in node.output]
     assert all(names)
+
+
+AVERAGE = """g (float[2,1,3,{size}] x) => (float[2,1,3,{half}] y) {{
+    [pool] a = {operator}<auto_pad = "{side}", dilations = [2, 2], kernel_shape = [1, 5],
+        strides = [1, {stride}]{more}>(x)
+    y = Identity(a) }}"""
+"""A pool with SAME padding and dilations, which ONNX Runtime pads as if it were not dilated."""
+
+
+@pytest.mark.parametrize("more", ["", ", count_include_pad = 1", ", ceil_mode = 1"])
+@pytest.mark.parametrize("size", [11, 8])
+def test_the_door_writes_a_dilated_average(tmp_path, more, size):
+    sizes = {"side": "SAME_UPPER", "stride": 2, "size": size, "half": (size + 1) // 2}
+    report = through(tmp_path, AVERAGE.format(operator="AveragePool", more=more, **sizes), 19, 17)
+    assert report.checked.numbers.ok
+    assert "AveragePool with SAME padding and dilations" in report.checked.numbers.notes[-1]
+
+
+def test_the_door_writes_a_dilated_power_mean(tmp_path):
+    text = AVERAGE.format(
+        operator="LpPool", side="SAME_LOWER", stride=1, size="N", half="M", more=""
+    )
+    report = through(tmp_path, text, 18, 17)
+    assert report.checked.numbers.ok
+
+
+def through(tmp_path, text: str, opset: int, to: int | None = None, **intent: object):
+    """Convert a file as the command line does, loaded and compared before it is written."""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]>{text}')
+    source = tmp_path / "source.onnx"
+    onnx.save(proto, source)
+    asked = {**intent, **({} if to is None else {"opset": to})}
+    return Pipeline(**asked).convert(source, tmp_path / "result.onnx")
+
+
+RETIRED = """g (float[2,4,3,3] x) => (float[2,4,3,3] y)
+    <float[2] s = {2, 3}, float[2] b = {1, -1}> {
+    y = GroupNormalization<num_groups = 2>(x, s, b) }"""
+SHAPED = "g (float[2,3] x) => (int64[2] s, float[2,3] y) { s = Shape(x) y = Relu(x) }"
+
+
+@pytest.mark.parametrize(("text", "opset"), [(RETIRED, 18), (SHAPED, 8), (SHAPED, 7)])
+def test_simplified_where_it_stands(tmp_path, text, opset):
+    """What is retired is valid; below opset 9 a Constant holds no integers."""
+    report = through(tmp_path, text, opset, simplify=True)
+    assert report.checked.types
+    assert report.checked.numbers.ok
