@@ -6,22 +6,22 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias, cast, get_args
+from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.intent import Intent
 from vlmpass.ir_tools.clone import clone
-from vlmpass.ir_tools.errors import ModelError, PipelineError, SaveError
+from vlmpass.ir_tools.errors import ModelError, SaveError
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.parse import parse_file
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.memory import peak_rss
-from vlmpass.ir_tools.run import require_onnxruntime
+from vlmpass.ir_tools.paths import output_file
+from vlmpass.ir_tools.runtime import require_onnxruntime
 from vlmpass.ir_tools.save import SaveReport, parse_size, save
-from vlmpass.ir_tools.save.keep import Weights
-from vlmpass.ir_tools.save.layout import Layout
-from vlmpass.ir_tools.save.prepare import model_path
+from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, way_of
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import file_range
 from vlmpass.judge import Judge
@@ -30,7 +30,7 @@ from vlmpass.passes import PassManager, RunReport, parse
 from vlmpass.passes.base import Pass
 from vlmpass.passes.instruments.base import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
-from vlmpass.presets import Intent, fit_ir_version, nearest
+from vlmpass.presets import fit_ir_version, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 
 __all__ = ["Pipeline"]
@@ -85,11 +85,8 @@ class Pipeline:
         self._intent = Intent(
             opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io, mend_shifts
         )
-        if passes is not None and self._intent != Intent(target=target):
-            raise PipelineError(
-                "passes say everything, and an opset, element type or the like was given too",
-                remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
-            )
+        if passes is not None:
+            self._intent.refuse_beside_passes()
         self._passes: tuple[ir.passes.PassBase, ...] | None = None
         if passes is not None:
             self._passes = parse(passes) if isinstance(passes, str) else tuple(passes)
@@ -130,8 +127,8 @@ class Pipeline:
         path: str | os.PathLike[str],
         *,
         shard_size: int | str = "2GB",
-        layout: str = "default",
-        weights: str = "auto",
+        layout: Layout | str = "default",
+        weights: Weights = "auto",
         jobs: int | None = None,
         verify: bool | None = None,
         memory: int | None = None,
@@ -159,8 +156,8 @@ class Pipeline:
         Raises:
             VlmpassError: It cannot be done right; nothing was written.
         """
-        limit, kind, way = parse_size(shard_size), _layout(layout), _weights(weights)
-        _refuse_foreign(model_path(path), force)
+        limit, kind, way = parse_size(shard_size), layout_of(layout), way_of(weights)
+        _refuse_foreign(output_file(path), force)
         run = _Run(self, source, (verify, memory, verify_seconds))
         run.transform()
         if kind.limits_files:
@@ -182,20 +179,6 @@ class Pipeline:
         checked, facts = found[0]
         total = sum(file.nbytes for file in saved.files)
         return run.report(checked, Snapshot(facts, total, len(saved.files) - 1), saved=saved)
-
-
-def _layout(text: str) -> Layout:
-    names = [each.value for each in Layout]
-    if text not in names:
-        raise nearest(text, names, "layout")
-    return Layout(text)
-
-
-def _weights(text: str) -> Weights:
-    found = next((each for each in get_args(Weights) if each == text), None)
-    if found is None:
-        raise nearest(text, get_args(Weights), "way with weights")
-    return cast(Weights, found)
 
 
 class _Run:
@@ -223,7 +206,7 @@ class _Run:
         pipeline = self._pipeline
         passes = pipeline._passes
         if passes is None:
-            passes = parse(pipeline._intent.text(self.work))
+            passes = parse(pipeline_text(pipeline._intent, self.work))
         self._run(passes)
         if pipeline._intent.target is not None:
             fit_ir_version(self.work, pipeline._intent.target)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import mmap
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,23 +16,14 @@ import onnx
 from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.load.inline import WireError, without_payloads
 from vlmpass.ir_tools.load.lost import refuse_undecodable
+from vlmpass.ir_tools.paths import NOT_ONNX, model_file
 from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.worker.bounded import parse_text
 
-__all__ = ["Parsed", "lfs_pointer", "parse_file"]
+__all__ = ["Parsed", "parse_file"]
 
 _INLINE_FILE_BYTES = 8 << 20  # below this a model is parsed whole
 _INLINE_TENSOR_BYTES = 64 << 10
-_LFS = b"version https://git-lfs.github.com/spec/"
-_NOT_ONNX = {
-    ".ort": "is in ONNX Runtime's own format",
-    ".gguf": "is a GGUF file",
-    ".pt": "is a PyTorch file",
-    ".pth": "is a PyTorch file",
-    ".safetensors": "holds tensors but no graph",
-    ".onnx_data": "holds tensors but no graph",
-    ".data": "holds tensors but no graph",
-}
 
 
 @dataclass(frozen=True)
@@ -60,30 +49,12 @@ def parse_file(path: Path) -> Parsed:
     Raises:
         ModelError: It is not there, not readable, or not a model.
     """
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise ModelError(f"{path} does not exist", remedy=_similar(path)) from None
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{str(path)!r} is no path: {error}") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise ModelError(f"{path} is a folder", remedy=_models_in(path))
-    if not stat.S_ISREG(status.st_mode):
-        raise ModelError(f"{path} is not a regular file")
-    if status.st_size == 0:
-        raise ModelError(f"{path} is empty", remedy="export or download it again")
+    model_file(path)
     try:
         parser = _PARSERS.get(path.suffix.lower(), _parse_protobuf)
         return parser(path)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def lfs_pointer(head: bytes) -> bool:
-    """Whether a file that starts so is a Git LFS pointer instead of the data."""
-    return head.startswith(_LFS)
 
 
 def _parse_protobuf(path: Path) -> Parsed:
@@ -120,8 +91,6 @@ def _reason(serialized: bytes) -> WireError | None:
 
 
 def _not_a_model(path: Path, head: bytes, error: Exception) -> ModelError:
-    if lfs_pointer(head):
-        return ModelError(f"{path} is a Git LFS pointer, not the model", remedy="run git lfs pull")
     if isinstance(error, WireError) and error.too_deep:
         return ModelError(
             f"{path} has subgraphs in subgraphs, more than 30 deep, which protobuf does not read",
@@ -131,7 +100,7 @@ def _not_a_model(path: Path, head: bytes, error: Exception) -> ModelError:
         return ModelError(
             f"{path} is cut short: {error}", remedy="export, copy or download it again"
         )
-    what = _NOT_ONNX.get(path.suffix.lower(), "is not an ONNX file")
+    what = NOT_ONNX.get(path.suffix.lower(), "is not an ONNX file")
     reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
     return ModelError(f"{path} {what} ({reason})", remedy="name the .onnx file")
 
@@ -139,8 +108,6 @@ def _not_a_model(path: Path, head: bytes, error: Exception) -> ModelError:
 def _text_parser(name: str, parse: Callable[[str], onnx.ModelProto]) -> Callable[[Path], Parsed]:
     def parser(path: Path) -> Parsed:
         data = path.read_bytes()
-        if lfs_pointer(data):
-            raise _not_a_model(path, data, ValueError())
         try:
             return Parsed(parse(data.decode("utf-8")), path=os.path.realpath(path))
         except CheckError:
@@ -163,24 +130,3 @@ _PARSERS: dict[str, Callable[[Path], Parsed]] = {
     **dict.fromkeys((".json", ".onnxjson"), _JSON),
     **dict.fromkeys((".onnxtxt", ".onnxtext"), _ONNX_TEXT),
 }
-
-
-def _models_in(folder: Path) -> str:
-    with contextlib.suppress(OSError):
-        names = sorted(entry.name for entry in folder.iterdir() if entry.suffix == ".onnx")
-        if names:
-            return f"name a file in it: {', '.join(names[:4])}{', …' * (len(names) > 4)}"
-    return "name the .onnx file"
-
-
-def _similar(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        # Of names with this suffix: else what is alike is the suffix.
-        names = sorted(path.parent.iterdir())
-        stems = [name.stem for name in names if name.suffix == path.suffix]
-        close = difflib.get_close_matches(path.stem, stems, n=1)
-        if close:
-            return f"did you mean {close[0]}{path.suffix}?"
-        if path.suffix == "" and path.with_suffix(".onnx") in names:
-            return f"did you mean {path.name}.onnx?"
-    return ""

@@ -3,12 +3,11 @@
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.compare import TOLERANCES, OutputDifference, compare, compare_arrays
 from vlmpass.ir_tools.run.inputs import InputPlan, generate_inputs, read_inputs
-from vlmpass.ir_tools.run.runner import OPTIMIZATIONS, RunError, Runner, require_onnxruntime
+from vlmpass.ir_tools.run.runner import RunError, Runner
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.run.verify import verify
 
 __all__ = [
-    "OPTIMIZATIONS",
     "TOLERANCES",
     "Allowance",
     "InputPlan",
@@ -22,6 +21,5 @@ __all__ = [
     "default_memory",
     "generate_inputs",
     "read_inputs",
-    "require_onnxruntime",
     "verify",
 ]

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.paths import inputs_file
 from vlmpass.ir_tools.run.dims import SIZES, Dimensions
 from vlmpass.ir_tools.run.roles import Role
 from vlmpass.ir_tools.run.uses import Use, trace_use
@@ -167,9 +168,7 @@ def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
 
 
 def _arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
-    file = os.fspath(path)
-    if not os.path.exists(file):
-        raise VerifyError(f"there is no file of inputs '{file}'", remedy="give an .npz file")
+    file = inputs_file(path)
     if not zipfile.is_zipfile(file):
         raise VerifyError(f"{file} is no .npz file", remedy="numpy.savez writes one")
     try:

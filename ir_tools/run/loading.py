@@ -14,8 +14,9 @@ from types import TracebackType
 import onnx_ir as ir
 
 from vlmpass.ir_tools.run.allowance import Allowance
-from vlmpass.ir_tools.run.runner import RunError, require_onnxruntime, run_error
+from vlmpass.ir_tools.run.runner import RunError, run_error
 from vlmpass.ir_tools.run.stage import Staged, stage
+from vlmpass.ir_tools.runtime import require_onnxruntime
 from vlmpass.ir_tools.skeleton import inline, skeleton
 from vlmpass.ir_tools.walk import all_nodes, weight_bytes
 from vlmpass.ir_tools.worker.child import Child, Died

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from abc import ABC, abstractmethod
@@ -16,16 +15,15 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.stage import Staged, stage
+from vlmpass.ir_tools.runtime import Optimization, require_onnxruntime
 from vlmpass.ir_tools.walk import weight_bytes
 from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
-__all__ = ["OPTIMIZATIONS", "AnyRunner", "Backend", "Optimization", "RunError", "Runner"]
+__all__ = ["AnyRunner", "Backend", "RunError", "Runner"]
 
 Backend = Literal["onnxruntime", "reference"]
-Optimization = Literal["none", "basic", "extended", "all"]
-OPTIMIZATIONS: tuple[Optimization, ...] = ("none", "basic", "extended", "all")
 
 _REFERENCE_LIMIT = 1_000_000_000
 _LIMITS = ("NOT_IMPLEMENTED", "till opset", "Unsupported model IR version")
@@ -245,11 +243,3 @@ def _first_line(text: str) -> str:
     line = re.sub(r"^.*? : \d+ : (\w+) : (Load model from .*? failed:)?", r"\1: ", line)
     place = r"\S+\.(?:cc|h|cpp):\d+ (?:[\w ]*?[\w:~]+\(.*?\)(?: const)?|\w+) "
     return re.sub(place, "", line)
-
-
-def require_onnxruntime() -> None:
-    """Raise a VerifyError that says how to install ONNX Runtime, if it is not."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise VerifyError(
-            "ONNX Runtime is not installed", remedy='install it: pip install "vlmpass[runtime]"'
-        )

@@ -12,9 +12,10 @@ import onnx_ir as ir
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
-from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError, Runner
+from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
+from vlmpass.ir_tools.runtime import Optimization
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 from vlmpass.ir_tools.walk import all_nodes, weight_bytes

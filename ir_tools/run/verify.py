@@ -21,9 +21,10 @@ from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
-from vlmpass.ir_tools.run.runner import AnyRunner, Optimization, RunError
+from vlmpass.ir_tools.run.runner import AnyRunner, RunError
 from vlmpass.ir_tools.run.sides import Side, cast_to, computed_in, rounds
 from vlmpass.ir_tools.run.verdict import Trial, Verification
+from vlmpass.ir_tools.runtime import Optimization
 from vlmpass.ir_tools.types.casts import RESTORED
 from vlmpass.ir_tools.worker.transport import Array, Feed
 

@@ -7,18 +7,15 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.collect import Part
-from vlmpass.ir_tools.save.layout import Layout, names_agree
+from vlmpass.ir_tools.save.layout import Layout, Weights, names_agree
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.staging import is_staged
 
-__all__ = ["KeptFile", "Weights", "choose_kept"]
-
-Weights = Literal["auto", "keep", "copy"]
+__all__ = ["KeptFile", "choose_kept"]
 
 
 @dataclass(frozen=True)

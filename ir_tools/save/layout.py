@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from vlmpass.ir_tools.errors import SaveError
 
-__all__ = ["Layout", "data_names", "layout_of", "names_agree"]
+__all__ = ["Layout", "Weights", "data_names", "layout_of", "names_agree", "way_of"]
+
+Weights = Literal["auto", "keep", "copy"]
+"""What happens to data files that need no change, see `save`."""
 
 
 class Layout(enum.Enum):
@@ -44,8 +49,27 @@ def layout_of(name: Layout | str) -> Layout:
     try:
         return Layout(name)
     except ValueError:
-        known = ", ".join(layout.value for layout in Layout)
-        raise SaveError(f"there is no layout '{name}'", remedy=f"choose one of {known}") from None
+        known = [layout.value for layout in Layout]
+        raise SaveError(f"there is no layout '{name}'", remedy=_choice(name, known)) from None
+
+
+def way_of(name: str) -> Weights:
+    """Return the way with data files that need no change, of a name.
+
+    Raises:
+        SaveError: There is no such way.
+    """
+    found = next((each for each in get_args(Weights) if each == name), None)
+    if found is None:
+        raise SaveError(
+            f"there is no way with weights '{name}'", remedy=_choice(name, get_args(Weights))
+        )
+    return cast(Weights, found)
+
+
+def _choice(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, 1, 0.6)
+    return f"did you mean '{close[0]}'?" if close else f"choose one of {', '.join(known)}"
 
 
 def _numbered(stem: str, suffix: str, number: int) -> list[str]:

@@ -13,8 +13,8 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.save.collect import collect, name_of, source_of
 from vlmpass.ir_tools.save.forms import PROTOBUF_LIMIT, is_text, serialised
-from vlmpass.ir_tools.save.keep import Weights, choose_kept
-from vlmpass.ir_tools.save.layout import Layout, data_names
+from vlmpass.ir_tools.save.keep import choose_kept
+from vlmpass.ir_tools.save.layout import Layout, Weights, data_names
 from vlmpass.ir_tools.save.pack import Block, NewFile
 from vlmpass.ir_tools.save.plan import Plan, check_sources, make_plan
 from vlmpass.ir_tools.save.proto import Skeleton, make_skeleton
@@ -24,7 +24,7 @@ from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.splice import spliced
 from vlmpass.ir_tools.save.write import check_space
 
-__all__ = ["Output", "model_path", "plan_output"]
+__all__ = ["Output", "plan_output"]
 
 _TEXT_WEIGHTS_LIMIT = 64 << 20
 
@@ -81,20 +81,6 @@ class Output:
         return data, note
 
 
-def model_path(path: str | os.PathLike[str]) -> Path:
-    """Return where a model file goes, absolute; a link there stays as it is.
-
-    Raises:
-        SaveError: It is a folder, or lies in none.
-    """
-    output = Path(os.path.abspath(path))
-    if output.is_dir():
-        raise SaveError(f"{output} is a folder", remedy="name a file in it, such as model.onnx")
-    if not output.parent.is_dir():
-        raise SaveError(f"the folder {output.parent} does not exist", remedy="create it first")
-    return output
-
-
 def _refuse_overwriting_data(plan: Plan, output: Path) -> None:
     real = os.path.realpath(output)
     for part in plan.parts:
@@ -149,7 +135,7 @@ def plan_output(
 
     Args:
         model: Unchanged when this returns.
-        output: From `model_path`.
+        output: From `output_file`.
         layout: Of the output.
         limit: The shard limit in bytes.
         weights: What to do with data that is there already.

@@ -7,20 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.locks import locked_folder
+from vlmpass.ir_tools.paths import output_file
 from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
 from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.save.forms import parsed
-from vlmpass.ir_tools.save.keep import Weights
-from vlmpass.ir_tools.save.layout import Layout, layout_of
+from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, way_of
 from vlmpass.ir_tools.save.litter import record_litter
-from vlmpass.ir_tools.save.prepare import Output, model_path, plan_output
+from vlmpass.ir_tools.save.prepare import Output, plan_output
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport
 from vlmpass.ir_tools.save.shield import shielded
@@ -189,14 +188,13 @@ def save(
         SaveError: It cannot be written as asked; the folder is as it was.
         ModelError: A weight cannot be read or evaluated; likewise.
     """
-    if weights not in get_args(Weights):
-        raise SaveError(f"there is no '{weights}' for weights", remedy="choose auto, keep or copy")
+    way = way_of(weights)
     if jobs is not None and jobs < 1:
         raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
-    target = model_path(path)
+    target = output_file(path)
     limit, profile = parse_size(shard_size), layout_of(layout)
     remove_dead(target)
-    output = plan_output(model, target, profile, limit, weights)
+    output = plan_output(model, target, profile, limit, way)
     staging = Staging(target)
     keep = False
     try:

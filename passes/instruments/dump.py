@@ -6,7 +6,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.paths import folder_for
 from vlmpass.ir_tools.text import Digests, model_text
 from vlmpass.passes.instruments.base import Instrument, Step
 
@@ -23,19 +24,22 @@ class Dump(Instrument):
         folder: Where the files go; it is made where it does not exist.
 
     Raises:
-        PipelineError: There is something else in its place.
+        SaveError: There is something else in its place.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
-        if self._folder.exists() and not self._folder.is_dir():
-            raise PipelineError(f"{folder} is no folder", remedy="name one to dump the graphs into")
+        self._folder = folder_for(folder, "to dump the graphs into")
         self._digests = Digests()
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
         """Write the file."""
         if changed:
-            self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{step.number:02}-{step.name}.onnxtxt"
             text = f"# {step.replay}\n{model_text(model, self._digests)}"
-            path.write_text(text, encoding="utf-8", newline="\n")
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+            except OSError as error:
+                raise SaveError(
+                    f"{path} cannot be written: {error.strerror}", remedy="name another folder"
+                ) from error

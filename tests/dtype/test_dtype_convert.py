@@ -10,8 +10,8 @@ from dtype_tools import EXPORTS, check, dtypes_left, export, parse, relative_err
 
 from vlmpass import Pipeline
 from vlmpass.cli.app import run as command
+from vlmpass.intent import DTYPES
 from vlmpass.ir_tools.run import Runner
-from vlmpass.presets import DTYPES
 
 D = ir.DataType
 NARROW = {D.BFLOAT16, D.FLOAT16, D.COMPLEX128}

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from vlmpass.intent import Intent
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, VlmpassError
 from vlmpass.ir_tools.load import load
@@ -27,7 +28,7 @@ from vlmpass.ir_tools.rewrite import NoFixpoint, RuleError
 from vlmpass.ir_tools.skeleton import whole
 from vlmpass.passes import parse
 from vlmpass.passes.base import Pass
-from vlmpass.presets import Intent
+from vlmpass.presets import pipeline_text
 
 from .runtime import RUNTIME
 
@@ -84,12 +85,12 @@ def pipelines(model: onnx.ModelProto, opsets: Sequence[int]) -> list[str]:
     return [
         *BARE,
         *(text for name in PRESETS if (text := preset(model, name))),
-        *(Intent(opset=opset).text(ir.from_proto(model)) for opset in opsets),
+        *(pipeline_text(Intent(opset=opset), ir.from_proto(model)) for opset in opsets),
     ]
 
 
 def preset(model: onnx.ModelProto, name: str) -> str:
-    return Intent(**PRESETS[name]).text(ir.from_proto(model))
+    return pipeline_text(Intent(**PRESETS[name]), ir.from_proto(model))
 
 
 @functools.cache

@@ -23,6 +23,9 @@ def check(
     Every reference to a data file is held against the file; no weight is read. Exit code 1 if the
     model is not valid.
     """
+    from vlmpass.ir_tools.paths import model_file
+
+    model_file(model)
     from rich.console import Group
     from rich.text import Text
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json, status
+from vlmpass.cli.naming import output_beside
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
+    from vlmpass.intent import Intent
     from vlmpass.passes.instruments.base import Instrument
 
 __all__ = ["convert"]
@@ -138,7 +140,7 @@ def convert(
     ] = "auto",
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Threads that write.", show_default=False),
+        typer.Option(metavar="N", min=1, help="Threads that write.", show_default=False),
     ] = None,
     force: Annotated[
         bool,
@@ -172,41 +174,39 @@ def convert(
     IN stays as it is, unless it is OUT too; an earlier OUT stays usable until the new one is
     complete.
     """
-    from vlmpass.cli.announce import announce
-    from vlmpass.cli.naming import output_beside
+    from vlmpass.intent import Intent
+    from vlmpass.ir_tools.paths import folder_for, model_file, output_file
     from vlmpass.ir_tools.save import parse_size
+    from vlmpass.ir_tools.save.layout import layout_of, way_of
+
+    # What can be told to be wrong at once comes first: the imports that follow take seconds.
+    model_file(source)
+    intent = Intent(
+        opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io, mend_shifts
+    )
+    if passes is not None:
+        intent.refuse_beside_passes()
+    path = output or output_beside(source, _words(intent, passes, layout))
+    output_file(path)
+    if dump is not None:
+        folder_for(dump, "to dump the graphs into")
+    most_bytes, kind, way = parse_size(shard_size), layout_of(layout), way_of(weights)
+    most = None if memory is None else parse_size(memory)
+    from vlmpass.cli.announce import announce
     from vlmpass.pipeline import Pipeline
 
-    asked = [_opset_word(opset), dtype, target, quant, "simplified" if simplify else None]
-    asked += ["fused" if fuse else None, "passes" if passes else None]
-    if layout != "default":
-        asked.append(layout)
-    path = output or output_beside(source, asked)
     with status() as shown:
         instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
-        pipeline = Pipeline(
-            passes,
-            opset=opset,
-            dtype=dtype,
-            target=target,
-            quant=quant,
-            simplify=simplify,
-            fuse=fuse,
-            keep_io=keep_io,
-            calibrate=calibrate,
-            widen_io=widen_io,
-            mend_shifts=mend_shifts,
-            instruments=instruments,
-        )
+        pipeline = Pipeline(passes, instruments=instruments, **vars(intent))
         report = pipeline.convert(
             source,
             path,
-            shard_size=shard_size,
-            layout=layout,
-            weights=weights,
+            shard_size=most_bytes,
+            layout=kind,
+            weights=way,
             jobs=jobs,
             verify=verify,
-            memory=None if memory is None else parse_size(memory),
+            memory=most,
             verify_seconds=verify_time,
             force=force,
             progress=shown.bytes,
@@ -233,7 +233,16 @@ def _instruments(verify_each: bool, dump: Path | None, limit: int | None) -> lis
     return found
 
 
-def _opset_word(opset: str | None) -> str | None:
-    if opset is None:
-        return None
-    return f"opset{opset}" if opset.isdigit() else f"opset-{opset}"
+def _words(intent: Intent, passes: str | None, layout: str) -> list[str | None]:
+    """Return what was asked for in words that a name may have."""
+    opset = intent.opset
+    words = [
+        f"opset{opset}" if isinstance(opset, int) else f"opset-{opset}" if opset else None,
+        intent.dtype,
+        intent.target,
+        intent.quant,
+        "simplified" if intent.simplify else None,
+        "fused" if intent.fuse else None,
+        "passes" if passes else None,
+    ]
+    return [*words, layout if layout != "default" else None]

@@ -25,13 +25,20 @@ def demo(
     The model has patches, a vision encoder and a decoder with a cache, at opset 17; ONNX Runtime's
     CPU cannot run it. The result is at opset 18 in shards of 8 MB, checked and compared.
     """
+    from vlmpass.ir_tools.errors import SaveError
+    from vlmpass.ir_tools.paths import folder_for
+
+    folder_for(folder, "for the models")
     from vlmpass.cli.announce import announce
     from vlmpass.demo import write_demo_model
-    from vlmpass.ir_tools.run import require_onnxruntime
+    from vlmpass.ir_tools.runtime import require_onnxruntime
     from vlmpass.pipeline import Pipeline
 
     require_onnxruntime()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"{folder} cannot be made: {error.strerror}") from error
     source = write_demo_model(folder / "tiny-vlm.onnx")
     with status() as shown:
         pipeline = Pipeline(

@@ -37,12 +37,15 @@ def inspect(
 
     No weight is read, so that a model of any size takes a moment.
     """
+    from vlmpass.ir_tools.paths import model_file
+
+    model_file(model)
+    sizes = _sizes(at or ())
     from vlmpass.ir_tools.inspecting import inspect_model
     from vlmpass.ir_tools.load import load
     from vlmpass.report import to_data
     from vlmpass.screens.inspection import inspection_screen
 
-    sizes = _sizes(at or ())
     opened = load(model)
     found = inspect_model(opened, shaped=shaped(opened, "inline-functions,infer"))
     _check_names(sizes, found)

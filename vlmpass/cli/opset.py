@@ -26,8 +26,8 @@ def opset(
     A step is same (only types change), exact (another form of the operator), expanded (spelled by
     other operators) or refused; an exact or expanded step may still refuse single nodes.
     """
+    from vlmpass.intent import nearest
     from vlmpass.ir_tools.opsets import operators
-    from vlmpass.presets import nearest
     from vlmpass.rewriter_rules.opset import tell
 
     if operator not in operators():

@@ -29,8 +29,8 @@ def passes(
 
     A pipeline is passes in order, such as 'unify-dtype{to=float32},convert-opset{to=18}'.
     """
+    from vlmpass.intent import nearest
     from vlmpass.passes.registry import PASSES
-    from vlmpass.presets import nearest
 
     if name is not None and name not in PASSES:
         raise nearest(name, PASSES, "pass")

@@ -40,23 +40,34 @@ def rules(
     'vlmpass rules explain NAME MODEL' infers shapes, tries the rule wherever its root's operator
     stands, and says how far it got and what failed; nothing is changed.
     """
-    from vlmpass.ir_tools.errors import PipelineError
+    given = words or []
+    explained = _judged(given, near)
     from vlmpass.ir_tools.rewrite import all_rules, rule_named
 
-    given = words or []
-    if given[:1] == ["explain"]:
-        if len(given) != 3:
-            raise PipelineError("explain takes a rule and a model: rules explain NAME MODEL")
+    if explained:
         return _explain(rule_named(given[1]), Path(given[2]), near, json)
-    if len(given) > 1:
-        raise PipelineError(f"one rule at a time, not {', '.join(given)}")
-    if near is not None:
-        raise PipelineError("--near goes with explain: rules explain NAME MODEL --near NODE")
     if given:
         _show_one(rule_named(given[0]), json)
     else:
         _show_all(all_rules(), json)
     return DONE
+
+
+def _judged(given: list[str], near: str | None) -> bool:
+    """Refuse what can be told to be wrong at once; say whether a rule is to be explained."""
+    from vlmpass.ir_tools.errors import PipelineError
+    from vlmpass.ir_tools.paths import model_file
+
+    if given[:1] == ["explain"]:
+        if len(given) != 3:
+            raise PipelineError("explain takes a rule and a model: rules explain NAME MODEL")
+        model_file(given[2])
+        return True
+    if len(given) > 1:
+        raise PipelineError(f"one rule at a time, not {', '.join(given)}")
+    if near is not None:
+        raise PipelineError("--near goes with explain: rules explain NAME MODEL --near NODE")
+    return False
 
 
 def _data(rule: Rule) -> dict[str, object]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.verb import DONE, FINDINGS, verb
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.runtime import Optimization
 
 __all__ = ["verify"]
 
@@ -76,28 +79,15 @@ def verify(
     Exit code 1 if an output differs by more than the tolerance. With --emulate, A is computed in
     float32, and may be B itself.
     """
+    level, most = _judged(reference, judged, inputs, optimization, emulate, memory)
     from vlmpass.ir_tools.load import load
-    from vlmpass.ir_tools.run import (
-        OPTIMIZATIONS,
-        Allowance,
-        default_memory,
-        read_inputs,
-        require_onnxruntime,
-    )
+    from vlmpass.ir_tools.run import Allowance, default_memory, read_inputs
     from vlmpass.ir_tools.run import verify as run_verify
-    from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.types.emulate import EMULATED
-    from vlmpass.presets import nearest
     from vlmpass.report import to_data
     from vlmpass.rewriter_rules.restore import restore
     from vlmpass.screens.verification import verification_screen
 
-    level = next((each for each in OPTIMIZATIONS if each == optimization), None)
-    if level is None and optimization is not None:
-        raise nearest(optimization, OPTIMIZATIONS, "optimisation level")
-    if emulate is not None and emulate not in EMULATED:
-        raise nearest(emulate, EMULATED, "element type to emulate")
-    require_onnxruntime()
     given = read_inputs(inputs, load(reference)) if inputs is not None else None
     found = run_verify(
         reference,
@@ -108,7 +98,7 @@ def verify(
         optimization=level,
         emulated=EMULATED[emulate] if emulate is not None else None,
         restore=restore,
-        allowance=Allowance(default_memory() if memory is None else parse_size(memory)),
+        allowance=Allowance(most or default_memory()),
     )
     if json:
         data = to_data(found)
@@ -117,3 +107,30 @@ def verify(
     else:
         show(verification_screen(found, str(reference), str(judged)))
     return DONE if found.ok else FINDINGS
+
+
+def _judged(
+    reference: Path,
+    judged: Path,
+    inputs: Path | None,
+    optimization: str | None,
+    emulate: str | None,
+    memory: str | None,
+) -> tuple[Optimization | None, int | None]:
+    """Refuse what can be told to be wrong at once; return level and memory as they are meant."""
+    from vlmpass.intent import HALVES, nearest
+    from vlmpass.ir_tools.paths import inputs_file, model_file
+    from vlmpass.ir_tools.runtime import OPTIMIZATIONS, require_onnxruntime
+    from vlmpass.ir_tools.save import parse_size
+
+    for path in (reference, judged):
+        model_file(path)
+    if inputs is not None:
+        inputs_file(inputs)
+    level = next((each for each in OPTIMIZATIONS if each == optimization), None)
+    if level is None and optimization is not None:
+        raise nearest(optimization, OPTIMIZATIONS, "optimisation level")
+    if emulate is not None and emulate not in HALVES:
+        raise nearest(emulate, HALVES, "element type to emulate")
+    require_onnxruntime()
+    return level, None if memory is None else parse_size(memory)

@@ -1,0 +1,88 @@
+"""Arguments from Python, held to the types they are to have and refused by name."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import SupportsFloat, SupportsIndex
+
+from vlmpass.ir_tools.errors import PipelineError
+
+__all__ = ["callable_or_none", "flag", "number", "seconds", "word"]
+
+
+def _wrong(name: str, value: object, wanted: str) -> PipelineError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    kind = type(value).__name__
+    return PipelineError(f"{name} takes {wanted}, not {shown} ({kind})")
+
+
+def word(name: str, value: object) -> str | None:
+    """Return a text, or None.
+
+    Raises:
+        PipelineError: It is something else.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise _wrong(name, value, "a text")
+
+
+def flag(name: str, value: object) -> bool:
+    """Return a truth value; numpy's will do.
+
+    Raises:
+        PipelineError: It is something else.
+    """
+    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
+        return bool(value)
+    raise _wrong(name, value, "True or False")
+
+
+def number(name: str, value: object, least: int | None) -> int | None:
+    """Return an integer as Python's, or None; numpy's will do.
+
+    Raises:
+        PipelineError: It is something else, or too small.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise _wrong(name, value, "an integer")
+    try:
+        found = operator.index(value)
+    except TypeError:  # an array of several
+        raise _wrong(name, value, "an integer") from None
+    if least is not None and found < least:
+        raise _wrong(name, value, f"an integer of {least} or more")
+    return found
+
+
+def seconds(name: str, value: object) -> float | None:
+    """Return a number of 0 or more, or None; numpy's will do.
+
+    Raises:
+        PipelineError: It is something else.
+    """
+    if value is None:
+        return None
+    if isinstance(value, (bool, str)) or not isinstance(value, SupportsFloat):
+        raise _wrong(name, value, "a number")
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _wrong(name, value, "a number") from None
+    if math.isnan(found) or found < 0:
+        raise _wrong(name, value, "a number of 0 or more")
+    return found
+
+
+def callable_or_none(name: str, value: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        PipelineError: It is neither None nor callable.
+    """
+    if value is not None and not callable(value):
+        raise _wrong(name, value, "a function")
