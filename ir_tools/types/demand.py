@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.types.bodies import STRUCTURAL, ties
 from vlmpass.ir_tools.types.outputs import DECIDED
 from vlmpass.ir_tools.types.signatures import Signature, signature
 from vlmpass.ir_tools.types.texts import dtype_of, with_dtypes
@@ -19,7 +20,6 @@ from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
 
 __all__ = ["Demand", "Use"]
 
-_STRUCTURAL = frozenset({("", "If"), ("", "Loop"), ("", "Scan"), ("", "SequenceMap")})
 _CAST = ("", "Cast")
 # A variable that types one input alone, and must fit another all the same.
 _TIED = frozenset({("", "Attention"), ("", "SequenceInsert")})
@@ -69,6 +69,9 @@ class Demand:
         self._signatures: dict[ir.Node, Signature | None] = {}
         self._scopes = list(scopes(self.model))
         self.kept = {node for node in self.kept if not self._is_shell(node)}
+        self._held_values: set[ir.Value] = set()
+        self._held_places: set[tuple[ir.Node | ir.Graph, int]] = set()
+        self._hold_bodies()
         self._keep_side_calculations()
         for scope in self._scopes:
             self._decide(scope)
@@ -89,8 +92,17 @@ class Demand:
 
     def _is_shell(self, node: ir.Node) -> bool:
         """Whether a node is what its subgraphs or its function make of it."""
-        structural = (node.domain, node.op_type) in _STRUCTURAL
+        structural = (node.domain, node.op_type) in STRUCTURAL
         return structural or node.op_identifier() in self.model.functions
+
+    def _hold_bodies(self) -> None:
+        """Let what crosses into or out of a body keep its type where the node admits no other."""
+        for scope in self._scopes:
+            for tie in (tie for node in scope.graph for tie in ties(node, scope)):
+                text = self.typing.text_of(tie.outside)
+                if text is not None and self.mapped(text) not in tie.allowed:
+                    self._held_values.update(tie.values)
+                    self._held_places.update((s.node or s.graph, s.index) for s in tie.slots)
 
     def uses(self) -> Iterator[tuple[ir.Value, Use]]:
         """Yield every use of a value of known type with what it wants."""
@@ -105,6 +117,7 @@ class Demand:
                 text = self.typing.text_of(value)
                 if text is not None and value in self.have:
                     keeps = self.keep_io and graph is self.model.graph
+                    keeps = keeps or (graph, index) in self._held_places
                     yield value, Use(None, index, graph, text if keeps else self.mapped(text))
 
     def _want(self, node: ir.Node, index: int, value: ir.Value, scope: Scope) -> str:
@@ -124,7 +137,7 @@ class Demand:
         text = self.typing.text_of(value)
         if (node.domain, node.op_type) == _CAST:
             return None
-        if text is None or node in self.kept:
+        if text is None or node in self.kept or (node, index) in self._held_places:
             return text
         known = self.signature(node, scope)
         formal = known.input(index) if known is not None else None
@@ -159,7 +172,8 @@ class Demand:
         for value in scope.graph.inputs:
             text = self.typing.text_of(value)
             if text is not None:
-                self.have[value] = text if keeps else self.mapped(text)
+                keep = keeps or value in self._held_values
+                self.have[value] = text if keep else self.mapped(text)
         for node in scope.graph:
             known = self.signature(node, scope)
             for index, value in enumerate(node.outputs):
@@ -167,7 +181,8 @@ class Demand:
                 if text is None:
                     continue
                 formal = known.output(index) if known is not None else None
-                new = text if node in self.kept else self.mapped(text)
+                held = node in self.kept or value in self._held_values
+                new = text if held else self.mapped(text)
                 if known is not None and formal is not None:
                     new = new if new in known.allowed[formal.variable] else text
                 self.have[value] = new

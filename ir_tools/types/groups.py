@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.types.bodies import STRUCTURAL, Slot, graph_of, ties
 from vlmpass.ir_tools.types.carried import typing_attribute
 from vlmpass.ir_tools.types.outputs import DECIDED
 from vlmpass.ir_tools.types.signatures import Signature, signature
@@ -19,24 +20,7 @@ from vlmpass.ir_tools.types.texts import spell
 from vlmpass.ir_tools.types.typing import Typing
 from vlmpass.ir_tools.walk import Scope, scopes
 
-__all__ = ["Group", "Groups", "Slot"]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place that takes a value.
-
-    Attributes:
-        value: The value.
-        node: The node that takes it; None for an output of `graph`.
-        index: Position among the node's inputs or the graph's outputs.
-        graph: The graph it lies in.
-    """
-
-    value: ir.Value
-    node: ir.Node | None
-    index: int
-    graph: ir.Graph
+__all__ = ["Group", "Groups"]
 
 
 @dataclass
@@ -60,10 +44,6 @@ class Group:
     attribute: str | None = None
 
 
-def _graph_of(scope: Scope) -> ir.Graph:
-    return scope.graph.graph if isinstance(scope.graph, ir.Function) else scope.graph
-
-
 class Groups:
     """The open groups of a model.
 
@@ -79,7 +59,7 @@ class Groups:
         self.open: list[Group] = []
         self.owner: dict[ir.Value, int] = {}
         self.outputs: list[tuple[Slot, str]] = list(self._outputs())
-        self._opsets = {_graph_of(scope): scope.opsets for scope in scopes(model)}
+        self._opsets = {graph_of(scope): scope.opsets for scope in scopes(model)}
         everything = [(scope, list(self._groups(scope))) for scope in scopes(model)]
         opened: dict[int, Group] = {}
         values: set[ir.Value] = set()
@@ -116,16 +96,17 @@ class Groups:
         return group.allowed is not None and not texts <= group.allowed
 
     def _groups(self, scope: Scope) -> Iterator[Group]:
-        graph = _graph_of(scope)
+        graph = graph_of(scope)
         for node in scope.graph:
             if node.op_identifier() in self.model.functions:
                 continue
-            if (node.domain, node.op_type) == ("", "If"):
-                yield from self._of_if(node)
-            elif (node.domain, node.op_type) in (("", "Loop"), ("", "Scan")):
-                yield from self._of_loop(node, graph, scope)
+            operator = (node.domain, node.op_type)
+            if operator in STRUCTURAL:
+                # the elements of a sequence and the sequence are of two types
+                for tie in ties(node, scope) if node.op_type != "SequenceMap" else ():
+                    yield Group(node, tie.name, tie.allowed, list(tie.slots), list(tie.values))
             else:
-                known = signature(node.domain, node.op_type, scope.opsets.get(node.domain, 1))
+                known = signature(*operator, scope.opsets.get(node.domain, 1))
                 if known is not None:
                     yield from self._of_node(node, known, graph)
 
@@ -146,31 +127,6 @@ class Groups:
             if formal is not None and index not in decided and formal.variable in groups:
                 groups[formal.variable].values.append(value)
         yield from groups.values()
-
-    @staticmethod
-    def _of_if(node: ir.Node) -> Iterator[Group]:
-        branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
-        for index, value in enumerate(node.outputs):
-            slots = [Slot(branch.outputs[index], None, index, branch) for branch in branches]
-            yield Group(node, f"output {index}", None, slots, [value])
-
-    @staticmethod
-    def _of_loop(node: ir.Node, graph: ir.Graph, scope: Scope) -> Iterator[Group]:
-        body = node.attributes["body"].as_graph()
-        loop = node.op_type == "Loop"
-        first_in, first_out = (2, 1) if loop else (0, 0)
-        if not loop and scope.opsets.get("", 9) < 9:
-            first_in = 1  # input 0 is sequence_lens there
-        scanned = 0 if loop else node.attributes["num_scan_inputs"].as_int()
-        carried = len(node.inputs) - first_in - scanned
-        for index, after in enumerate(body.outputs[first_out:]):
-            slots = [Slot(after, None, first_out + index, body)]
-            values = [node.outputs[index]] if index < len(node.outputs) else []
-            before = node.inputs[first_in + index] if index < carried else None
-            if before is not None:
-                slots.insert(0, Slot(before, node, first_in + index, graph))
-                values.append(body.inputs[(first_in if loop else 0) + index])
-            yield Group(node, f"value {index}", None, slots, values)
 
     def _open_attributes(self) -> None:
         """Open the attributes that type what open groups take, and wrongly typed outputs."""

@@ -15,10 +15,11 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.types.bodies import Slot
 from vlmpass.ir_tools.types.casts import Casts, leave_well_typed
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.cut import FORBIDDEN, Offer, minimize
-from vlmpass.ir_tools.types.groups import Group, Groups, Slot
+from vlmpass.ir_tools.types.groups import Group, Groups
 from vlmpass.ir_tools.types.narrow import Narrowing, cast_tensor
 from vlmpass.ir_tools.types.offline import Offline, constant_tensor
 from vlmpass.ir_tools.types.texts import dtype_of, spell, tensor

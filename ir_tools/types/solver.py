@@ -93,9 +93,11 @@ class Solver:
         nested = self._nested.get((node.domain, node.op_type))
         if nested is not None:
             nested(frame, node)
-            return
         version = frame.owner.opset_imports.get(node.domain, 1)
         known = signature(node.domain, node.op_type, version)
+        if nested is not None:
+            self._admit_nested(frame, node, known)
+            return
         if known is None:
             frame.unknown[node] = None
             for value in node.outputs:
@@ -201,6 +203,12 @@ class Solver:
         if text not in allowed:
             use = Use(f"output {index} ({formal.name})", node.outputs[index], text)
             frame.mismatches.append(Mismatch("unsupported", node, formal.variable, (use,), allowed))
+
+    def _admit_nested(self, frame: Frame, node: ir.Node, known: Signature | None) -> None:
+        """Hold what bodies make and take to what the operator around them admits."""
+        for index, value in enumerate(node.outputs if known is not None else ()):
+            if known is not None and known.output(index) is not None and value in frame.types:
+                self._admit(frame, node, known, index, frame.types[value])
 
     @staticmethod
     def _declared(frame: Frame, node: ir.Node, value: ir.Value) -> None:

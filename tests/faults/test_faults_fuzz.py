@@ -116,3 +116,22 @@ def test_a_triangle_of_strings_is_refused_below_trilu() -> None:
     source = model_of("g (string[A, B] x) => (string[A, B] y) { y = Trilu (x) }", 14)
     with pytest.raises(Refused, match=r"Trilu-14.*string.*choose opset 14"):
         Pipeline(opset=11).run(source)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        "If (c) <then_branch = t () => (float[2] p) { p = Relu (x) }, "
+        "else_branch = e () => (float[2] q) { q = Neg (x) }>",
+        "Loop (n, c, x) <body = b (int64 i, bool d, float[2] s) => (bool e, float[2] t)"
+        " { e = Identity (d) t = Relu (s) }>",
+        "Scan (x) <num_scan_inputs = 1, body = b (float s) => (float t) { t = Relu (s) }>",
+    ],
+)
+def test_a_body_keeps_the_types_that_its_operator_admits(node: str) -> None:
+    source = model_of(
+        f"g (float[2] x, bool c, int64 n) => (float[2] y) {{ z = {node} y = Neg (z) }}", 13
+    )
+    onnx.checker.check_model(
+        ir.to_proto(Pipeline(dtype="bfloat16").run(source).model), full_check=True
+    )
