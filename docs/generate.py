@@ -77,6 +77,9 @@ def opset_page() -> Iterator[str]:
     yield "What each step between two versions of an operator comes to: *same*, only types change;"
     yield "*exact*, another form of the operator; *expanded*, other operators; *refused*, for every"
     yield "node. Exact and expanded steps may still refuse single nodes, with the reason.\n"
+    yield "A conversion starts from the opset that the file says. A model with nodes of another one"
+    yield "(a Gelu in opset 17, a blocked DequantizeLinear in 19) is invalid;"
+    yield "[`--restamp`](command-line.md#an-opset-that-is-stamped-wrong) puts that right first.\n"
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
     yield f"Of onnx {version('onnx')}: {kinds}.\n"
     yield "| operator | since | changed | up to it | down from it |"

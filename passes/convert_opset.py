@@ -9,9 +9,11 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.passes.base import OptionError, Pass
 from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, stamp
+from vlmpass.rewriter_rules.opset.restamp import advised
 
 __all__ = ["ConvertOpset"]
 
@@ -54,6 +56,8 @@ class ConvertOpset(Pass):
             target = self._target(work)
             edits = work.build(target)
             built = True
+        except Refused as refused:
+            raise advised(model, refused) from None
         finally:
             work.forget(correct=built)
         for edit in edits:

@@ -106,6 +106,7 @@ class Intent:
         keep_io: Whether inputs and outputs keep their element types.
         calibrate: What to find values too large for half precision with: ``random`` inputs or an
             .npz file of inputs; None measures nothing.
+        restamp: Whether the opset is the one that the nodes are written for, whatever is stamped.
         mend_shifts: Whether packed words are shifted as in PyTorch where the exporter divided.
         widen_io: Whether inputs and outputs of a type that the opset does not have take a wider
             one.
@@ -125,6 +126,7 @@ class Intent:
     calibrate: str | None = None
     widen_io: bool = False
     mend_shifts: bool = False
+    restamp: bool = False
 
     def __post_init__(self) -> None:
         self._check_kinds()

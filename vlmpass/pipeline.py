@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +13,7 @@ import onnx_ir as ir
 
 from vlmpass.intent import Intent
 from vlmpass.ir_tools.clone import clone
-from vlmpass.ir_tools.errors import ModelError, SaveError
+from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.parse import parse_file
@@ -32,6 +33,7 @@ from vlmpass.passes.instruments.base import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.presets import fit_ir_version, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
+from vlmpass.rewriter_rules.opset.restamp import remedy
 
 __all__ = ["Pipeline"]
 
@@ -60,6 +62,8 @@ class Pipeline:
             holds all its values, such as int8 for int4.
         mend_shifts: Instead of passes: packed words are shifted as in PyTorch, where the exporter
             divided; the result is compared with the source mended likewise.
+        restamp: Instead of passes: the opset is the one that the nodes are written for, whatever
+            the file says; before all else.
         instruments: What else happens around each pass.
 
     Raises:
@@ -80,10 +84,21 @@ class Pipeline:
         calibrate: str | None = None,
         widen_io: bool = False,
         mend_shifts: bool = False,
+        restamp: bool = False,
         instruments: Sequence[Instrument] = (),
     ) -> None:
         self._intent = Intent(
-            opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io, mend_shifts
+            opset,
+            dtype,
+            target,
+            quant,
+            simplify,
+            fuse,
+            keep_io,
+            calibrate,
+            widen_io,
+            mend_shifts,
+            restamp,
         )
         if passes is not None:
             self._intent.refuse_beside_passes()
@@ -117,8 +132,9 @@ class Pipeline:
                 load it and is its target.
         """
         run = _Run(self, model, (verify, memory, verify_seconds))
-        run.transform()
-        checked = run.judge(run.work, run.loads())
+        with run.advising():
+            run.transform()
+            checked = run.judge(run.work, run.loads())
         return run.report(checked, _snapshot(run.work, None), result=run.work)
 
     def convert(
@@ -159,23 +175,24 @@ class Pipeline:
         limit, kind, way = parse_size(shard_size), layout_of(layout), way_of(weights)
         _refuse_foreign(output_file(path), force)
         run = _Run(self, source, (verify, memory, verify_seconds))
-        run.transform()
-        if kind.limits_files:
-            run.split(limit)
-        loaded = run.loads()
         found: list[tuple[Checked, Facts]] = []
-        saved = save(
-            run.work,
-            path,
-            shard_size=limit,
-            layout=kind,
-            weights=way,
-            jobs=jobs,
-            progress=progress,
-            before_commit=lambda written: found.append(
-                (run.judge(written, loaded), Facts.of(written))
-            ),
-        )
+        with run.advising():
+            run.transform()
+            if kind.limits_files:
+                run.split(limit)
+            loaded = run.loads()
+            saved = save(
+                run.work,
+                path,
+                shard_size=limit,
+                layout=kind,
+                weights=way,
+                jobs=jobs,
+                progress=progress,
+                before_commit=lambda written: found.append(
+                    (run.judge(written, loaded), Facts.of(written))
+                ),
+            )
         checked, facts = found[0]
         total = sum(file.nbytes for file in saved.files)
         return run.report(checked, Snapshot(facts, total, len(saved.files) - 1), saved=saved)
@@ -223,6 +240,16 @@ class _Run:
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
         with warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
+
+    @contextlib.contextmanager
+    def advising(self) -> Iterator[None]:
+        """Advise to restamp a source that is invalid only as it is stamped."""
+        try:
+            yield
+        except CheckError as error:
+            if not self._pipeline._intent.restamp:
+                error.remedy = remedy(self._load_source()) or error.remedy
+            raise
 
     def loads(self) -> Loaded:
         """Return whether ONNX Runtime loads what came out, before any of it is written."""

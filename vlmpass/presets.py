@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import onnx_ir as ir
 
 from vlmpass.intent import TARGETS, Intent
-from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.ir_tools.opsets import default_opset
 from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.passes.kinds import write_word
+from vlmpass.rewriter_rules.opset.restamp import nearest_valid
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
@@ -33,7 +36,7 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     fusion last, when the opset has all it will have. Constants are folded before types narrow,
     and after they widen. What comes after the first simplification leaves something to
     simplify, and nodes whose shapes follow only now. Outputs that nobody declared are inferred
-    in any case.
+    in any case. The opset is put right before all of that.
     """
     parts = ["mend-shifts"] if intent.mend_shifts else []
     if intent.quant is not None and not _widens_before_quant(intent):
@@ -56,7 +59,17 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts.append("infer")
     text = ",".join(parts)
     needy = any(each.type is None or each.shape is None for each in model.graph.outputs)
-    return f"infer,{text}".rstrip(",") if needy and not text.startswith("infer") else text
+    if needy and not text.startswith("infer"):
+        text = f"infer,{text}".rstrip(",")
+    return f"restamp,{text}".rstrip(",") if intent.restamp else text
+
+
+def _source_opset(intent: Intent, model: ir.Model) -> int | None:
+    """Return the opset that the passes start from."""
+    with contextlib.suppress(Refused):
+        if intent.restamp:
+            return nearest_valid(model)
+    return default_opset(model.opset_imports)
 
 
 def _widens_before_quant(intent: Intent) -> bool:
@@ -66,7 +79,7 @@ def _widens_before_quant(intent: Intent) -> bool:
 
 def _quant_parts(intent: Intent, model: ir.Model) -> list[str]:
     parts = [f"infer,quant-linear{{to={intent.quant}}}"]
-    has = default_opset(model.opset_imports)
+    has = _source_opset(intent, model)
     if intent.quant == "dequantize-linear" and has is not None and has < BLOCKED_OPSET:
         needed = intent.opset if isinstance(intent.opset, int) else BLOCKED_OPSET
         parts.insert(0, f"infer,convert-opset{{to={needed}}}")
@@ -84,7 +97,7 @@ def _dtype_part(intent: Intent, dtype: str) -> str:
 def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
     parts: list[str] = []
     opset = intent.opset
-    has = default_opset(model.opset_imports)
+    has = _source_opset(intent, model)
     if opset is None and intent.limits is not None and has is not None:
         opset = intent.limits.opset if has > intent.limits.opset else None
     if opset is not None:

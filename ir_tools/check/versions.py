@@ -7,21 +7,10 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError
-from vlmpass.ir_tools.walk import all_values, scopes, tensor_slots
+from vlmpass.ir_tools.ir_versions import features
+from vlmpass.ir_tools.walk import scopes
 
 __all__ = ["check_functions", "check_versions"]
-
-_TYPES_SINCE_IR = {
-    4: ("BFLOAT16",),
-    9: ("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"),
-    10: ("INT4", "UINT4"),
-    11: ("FLOAT4E2M1",),
-    12: ("FLOAT8E8M0",),
-    13: ("INT2", "UINT2"),
-    14: ("FLOAT6E2M3", "FLOAT6E3M2"),
-}
-"""From the version notes in onnx.proto."""
-_IR_OF_TYPE = {name: ir_version for ir_version, names in _TYPES_SINCE_IR.items() for name in names}
 
 
 def check_versions(model: ir.Model) -> None:
@@ -42,25 +31,12 @@ def check_versions(model: ir.Model) -> None:
         version = opsets.get("", newest)
         if not 1 <= version <= newest:
             raise CheckError(f"opset {version} is none that this onnx knows (1 to {newest})")
-    needed, why = _needed_ir_version(model)
+    # Older ones have no functions by the standard; onnx and ONNX Runtime read them all the same.
+    needed, why = max(each for each in features(model) if each[1] != "functions")
     if model.ir_version < needed:
         raise CheckError(
             f"IR version {model.ir_version} has no {why}", remedy=f"set it to {needed} or higher"
         )
-
-
-def _needed_ir_version(model: ir.Model) -> tuple[int, str]:
-    """Return the lowest IR version that has all the model holds, and what needs it."""
-    needed = [(3, "opset imports")]
-    # Older ones have no functions by the standard; onnx and ONNX Runtime read them all the same.
-    if any(overload for _, _, overload in model.functions):
-        needed.append((10, "overloaded functions"))
-    used = {value.dtype for value in all_values(model)}
-    used |= {slot.tensor.dtype for slot in tensor_slots(model)}
-    for dtype in used - {None}:
-        assert dtype is not None
-        needed.append((_IR_OF_TYPE.get(dtype.name, 1), f"type {dtype.name.lower()}"))
-    return max(needed)
 
 
 def check_functions(model: ir.Model) -> None:

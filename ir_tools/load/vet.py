@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 
 from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.load.calls import vet_calls
 from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, vet_extents
 
@@ -59,7 +60,7 @@ def _vet_model(proto: onnx.ModelProto) -> None:
             "the model has training_info, which cannot be kept",
             remedy="remove it from the model (del model.training_info[:])",
         )
-    if proto.configuration and proto.ir_version < _IR_WITH_DEVICES:
+    if proto.configuration and proto.ir_version < DEVICES_SINCE:
         raise _too_old("the model has a configuration of devices", proto)
     refuse_repeated(proto.metadata_props, "the model")
     _vet_opsets(proto.opset_import, "the model")
@@ -68,7 +69,7 @@ def _vet_model(proto: onnx.ModelProto) -> None:
 def _too_old(what: str, proto: onnx.ModelProto) -> ModelError:
     return ModelError(
         f"{what}, which IR version {proto.ir_version} does not have",
-        remedy=f"set the ir_version to {_IR_WITH_DEVICES}, or remove it",
+        remedy=f"set the ir_version to {DEVICES_SINCE}, or remove it",
     )
 
 
@@ -165,7 +166,7 @@ class _Walk:
                 self._attributes(node, scopes)
 
     def _devices(self, node: onnx.NodeProto) -> None:
-        if self._model.ir_version < _IR_WITH_DEVICES:
+        if self._model.ir_version < DEVICES_SINCE:
             raise _too_old(f"{_title(node)} has a configuration of devices", self._model)
         for each in node.device_configurations:
             if not each.configuration_id:
@@ -223,7 +224,6 @@ class _Walk:
                 self.graph(graph, scopes, f"{title}[{index}]")
 
 
-_IR_WITH_DEVICES = 11
 _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _WIDEST = 128  # bits of an element
 _HELD = (_Attribute.TENSOR, _Attribute.TENSORS, _Attribute.GRAPH, _Attribute.GRAPHS)

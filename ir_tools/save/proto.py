@@ -14,6 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.save.collect import Placed, name_of
 from vlmpass.ir_tools.save.forms import model_tensors
 from vlmpass.ir_tools.save.plan import Plan
@@ -160,6 +161,11 @@ def make_skeleton(model: ir.Model, plan: Plan, *, inline: bool) -> Skeleton:
     Raises:
         SaveError: Something in the model has no protobuf form.
     """
+    if model.device_configurations and model.ir_version < DEVICES_SINCE:
+        raise SaveError(
+            f"IR version {model.ir_version} has no configuration of devices",
+            remedy=f"set it to {DEVICES_SINCE} or higher",
+        )
     skeleton = Skeleton()
     with _replaced(plan.tensors, _Builder(plan, skeleton, inline=inline)):
         try:

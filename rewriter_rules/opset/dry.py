@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,7 +24,7 @@ from vlmpass.rewriter_rules.opset.proven import Proven
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
 from vlmpass.rewriter_rules.opset.widen import Change, Interface, Widened, widen
 
-__all__ = ["Dry", "Edit", "drop_unused"]
+__all__ = ["Dry", "Edit", "drop_unused", "label"]
 
 
 @dataclass
@@ -51,11 +51,18 @@ class Dry:
         model: The model.
         interface: Whether its inputs and outputs keep types that an opset does not have, or get
             wider ones.
+        passed_over: Nodes that stay as they are.
     """
 
-    def __init__(self, model: ir.Model, interface: Interface = "keep") -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        interface: Interface = "keep",
+        passed_over: Collection[ir.Node] = (),
+    ) -> None:
         self._model = model
         self._interface: Interface = interface
+        self._passed_over = passed_over
         self._scopes = list(scopes(model))
         self._own = {id(scope.graph) for scope in self._scopes}
         self._names = Names.of(model)
@@ -145,6 +152,8 @@ class Dry:
             operator = node.op_type
             if node.domain != "" or not history(operator) or self._is_function(node):
                 continue
+            if node in self._passed_over:
+                continue
             problem = ill_formed(node, conversion.source)
             if problem is not None:
                 self._refuse(node, conversion.source, f"it is ill-formed: {problem}", "")
@@ -189,9 +198,13 @@ class Dry:
         self._widened.forget()
 
     def _refuse(self, node: ir.Node, opset: int, reason: str, remedy: str) -> None:
-        label = f"{node.op_type}-{since(node.op_type, opset) or 'unknown'}"
-        where = f"{node.name} ({label})" if node.name else label
-        self._refusals.append(Refusal(where, reason, remedy))
+        self._refusals.append(Refusal(label(node, opset), reason, remedy))
+
+
+def label(node: ir.Node, opset: int) -> str:
+    """Return how a refusal names a node that is written for an opset."""
+    operator = f"{node.op_type}-{since(node.op_type, opset) or 'unknown'}"
+    return f"{node.name} ({operator})" if node.name else operator
 
 
 def _source(scope: Scope) -> int | None:

@@ -158,6 +158,18 @@ def test_devices_below_the_ir_version_that_has_them(tmp_path):
     refused(proto, tmp_path, "configuration of devices, which IR version 10 does not have")
     proto.ir_version = 11
     assert save_and_read(proto, tmp_path).configuration == proto.configuration
+    proto.opset_import[0].version = 23
+    path, out = tmp_path / "m.onnx", tmp_path / "18.onnx"
+    path.write_bytes(proto.SerializeToString())
+    Pipeline(opset=18).convert(path, out, verify=False)
+    written = onnx.load(out)
+    assert (written.ir_version, written.opset_import[0].version) == (11, 18)
+    assert written.configuration == proto.configuration
+    proto.ir_version = 11
+    loaded = load(proto)
+    loaded.ir_version = 10
+    with pytest.raises(VlmpassError, match="IR version 10 has no configuration of devices"):
+        save(loaded, tmp_path / "10.onnx")
 
 
 def save_and_read(proto, tmp_path):

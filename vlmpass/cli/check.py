@@ -32,6 +32,7 @@ def check(
     from vlmpass.ir_tools.check import check as run_check
     from vlmpass.ir_tools.errors import CheckError
     from vlmpass.ir_tools.load import load
+    from vlmpass.rewriter_rules.opset.restamp import remedy
     from vlmpass.screens.text import unbroken
 
     opened = load(model)
@@ -39,6 +40,7 @@ def check(
     try:
         run_check(opened)
     except CheckError as error:
+        error.remedy = remedy(opened) or error.remedy
         finding = str(error)
     if json:
         show_json({"path": str(model), "ok": finding is None, "finding": finding})

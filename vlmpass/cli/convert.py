@@ -49,6 +49,14 @@ def convert(
             " as int8 for int4.",
         ),
     ] = False,
+    restamp: Annotated[
+        bool,
+        typer.Option(
+            "--restamp",
+            help="Stamp the opset that the nodes are written for where the file says another,"
+            " before all else.",
+        ),
+    ] = False,
     mend_shifts: Annotated[
         bool,
         typer.Option(
@@ -182,7 +190,17 @@ def convert(
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
     model_file(source)
     intent = Intent(
-        opset, dtype, target, quant, simplify, fuse, keep_io, calibrate, widen_io, mend_shifts
+        opset,
+        dtype,
+        target,
+        quant,
+        simplify,
+        fuse,
+        keep_io,
+        calibrate,
+        widen_io,
+        mend_shifts,
+        restamp,
     )
     if passes is not None:
         intent.refuse_beside_passes()
@@ -243,6 +261,7 @@ def _words(intent: Intent, passes: str | None, layout: str) -> list[str | None]:
         intent.quant,
         "simplified" if intent.simplify else None,
         "fused" if intent.fuse else None,
+        "restamped" if intent.restamp else None,
         "passes" if passes else None,
     ]
     return [*words, layout if layout != "default" else None]
