@@ -6,56 +6,59 @@ import math
 import operator
 from typing import SupportsFloat, SupportsIndex
 
-from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.errors import ArgumentError
 
-__all__ = ["callable_or_none", "flag", "number", "seconds", "word"]
+__all__ = ["callable_or_none", "flag", "number", "seconds", "word", "wrong"]
 
 
-def _wrong(name: str, value: object, wanted: str) -> PipelineError:
+def wrong(name: str, value: object, wanted: str) -> ArgumentError:
+    """Return an error for an argument, with what it takes instead."""
+    kind = type(value).__name__
+    if not isinstance(value, (str, bytes, int, float)):
+        return ArgumentError(f"{name} takes {wanted}, not a {kind}")
     shown = repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    kind = type(value).__name__
-    return PipelineError(f"{name} takes {wanted}, not {shown} ({kind})")
+    return ArgumentError(f"{name} takes {wanted}, not {shown} ({kind})")
 
 
 def word(name: str, value: object) -> str | None:
     """Return a text, or None.
 
     Raises:
-        PipelineError: It is something else.
+        ArgumentError: It is something else.
     """
     if value is None or isinstance(value, str):
         return value
-    raise _wrong(name, value, "a text")
+    raise wrong(name, value, "a text")
 
 
 def flag(name: str, value: object) -> bool:
     """Return a truth value; numpy's will do.
 
     Raises:
-        PipelineError: It is something else.
+        ArgumentError: It is something else.
     """
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
         return bool(value)
-    raise _wrong(name, value, "True or False")
+    raise wrong(name, value, "True or False")
 
 
 def number(name: str, value: object, least: int | None) -> int | None:
     """Return an integer as Python's, or None; numpy's will do.
 
     Raises:
-        PipelineError: It is something else, or too small.
+        ArgumentError: It is something else, or too small.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise _wrong(name, value, "an integer")
+        raise wrong(name, value, "an integer")
     try:
         found = operator.index(value)
     except TypeError:  # an array of several
-        raise _wrong(name, value, "an integer") from None
+        raise wrong(name, value, "an integer") from None
     if least is not None and found < least:
-        raise _wrong(name, value, f"an integer of {least} or more")
+        raise wrong(name, value, f"an integer of {least} or more")
     return found
 
 
@@ -63,18 +66,18 @@ def seconds(name: str, value: object) -> float | None:
     """Return a number of 0 or more, or None; numpy's will do.
 
     Raises:
-        PipelineError: It is something else.
+        ArgumentError: It is something else.
     """
     if value is None:
         return None
     if isinstance(value, (bool, str)) or not isinstance(value, SupportsFloat):
-        raise _wrong(name, value, "a number")
+        raise wrong(name, value, "a number")
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise _wrong(name, value, "a number") from None
+        raise wrong(name, value, "a number") from None
     if math.isnan(found) or found < 0:
-        raise _wrong(name, value, "a number of 0 or more")
+        raise wrong(name, value, "a number of 0 or more")
     return found
 
 
@@ -82,7 +85,7 @@ def callable_or_none(name: str, value: object) -> None:
     """Refuse what cannot be called.
 
     Raises:
-        PipelineError: It is neither None nor callable.
+        ArgumentError: It is neither None nor callable.
     """
     if value is not None and not callable(value):
-        raise _wrong(name, value, "a function")
+        raise wrong(name, value, "a function")

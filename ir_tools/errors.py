@@ -9,6 +9,7 @@ from typing import Final
 
 __all__ = [
     "INFER_FIRST",
+    "ArgumentError",
     "CheckError",
     "ModelError",
     "PassFailed",
@@ -45,6 +46,10 @@ class VlmpassError(Exception):
     def full(self) -> str:
         """Return the text with everything that `str` only counts."""
         return str(self)
+
+
+class ArgumentError(VlmpassError):
+    """An argument from Python is of a type, or has a value, that is not taken."""
 
 
 class ModelError(VlmpassError):

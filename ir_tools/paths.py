@@ -10,7 +10,15 @@ from pathlib import Path
 
 from vlmpass.ir_tools.errors import ModelError, SaveError, VerifyError, VlmpassError
 
-__all__ = ["NOT_ONNX", "folder_for", "inputs_file", "lfs_pointer", "model_file", "output_file"]
+__all__ = [
+    "NOT_ONNX",
+    "folder_for",
+    "inputs_file",
+    "lfs_pointer",
+    "model_file",
+    "output_file",
+    "path_text",
+]
 
 NOT_ONNX = {
     ".ort": "is in ONNX Runtime's own format",
@@ -36,7 +44,7 @@ _HEAD = 64
 _NEAR = 0.75  # of two names, 1 where they are one; nope and notes are not near
 
 
-def _text_of(path: object, error: type[VlmpassError], what: str) -> str:
+def path_text(path: object, error: type[VlmpassError], what: str) -> str:
     """Return a path as text.
 
     Raises:
@@ -56,7 +64,7 @@ def model_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         ModelError: It is not there, cannot be read, is no file, empty, or of another kind.
     """
-    given = Path(_text_of(path, ModelError, "the model"))
+    given = Path(path_text(path, ModelError, "the model"))
     try:
         status = given.stat()
     except FileNotFoundError:
@@ -101,7 +109,7 @@ def output_file(path: str | os.PathLike[str]) -> Path:
         SaveError: It is a folder, lies in none or in one that cannot be written, or is called as
             something else is.
     """
-    output = Path(os.path.abspath(_text_of(path, SaveError, "the output")))
+    output = Path(os.path.abspath(path_text(path, SaveError, "the output")))
     try:
         if output.exists() and output.is_dir():
             raise SaveError(f"{output} is a folder", remedy="name a file in it, such as model.onnx")
@@ -129,7 +137,7 @@ def inputs_file(path: str | os.PathLike[str]) -> str:
     Raises:
         VerifyError: It has none that can be read.
     """
-    file = _text_of(path, VerifyError, "the file of inputs")
+    file = path_text(path, VerifyError, "the file of inputs")
     if not os.path.exists(file):
         raise VerifyError(f"there is no file of inputs '{file}'", remedy="give an .npz file")
     if not os.path.isfile(file):
@@ -149,7 +157,7 @@ def folder_for(path: str | os.PathLike[str], what: str) -> Path:
     Raises:
         SaveError: There is something else in its place, or on the way to it.
     """
-    folder = Path(_text_of(path, SaveError, "the folder"))
+    folder = Path(path_text(path, SaveError, "the folder"))
     try:
         there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     except OSError as error:

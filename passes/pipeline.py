@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
+from vlmpass.ir_tools.arguments import wrong
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.passes.base import OptionError, Pass
 from vlmpass.passes.kinds import BadValueError, Text
@@ -28,9 +29,12 @@ def parse(text: str, registry: Mapping[str, type[Pass]] = PASSES) -> tuple[Pass,
         registry: Pass classes by name.
 
     Raises:
+        ArgumentError: It is no text.
         PipelineError: Wrong grammar, unknown pass or option, wrong or missing value; the message
             shows the place and, where there is one, the nearest right word.
     """
+    if not isinstance(text, str):
+        raise wrong("a pipeline", text, "a text")
     return tuple(_build(text, written, registry) for written in read_pipeline(text))
 
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from vlmpass.intent import Intent
+from vlmpass.ir_tools.arguments import flag, number, seconds, wrong
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
 from vlmpass.ir_tools.inspecting import Facts
@@ -37,7 +38,7 @@ from vlmpass.rewriter_rules.opset.restamp import remedy
 
 __all__ = ["Pipeline"]
 
-Passes: TypeAlias = "str | Sequence[ir.passes.PassBase]"
+Passes: TypeAlias = "str | ir.passes.PassBase | Sequence[ir.passes.PassBase]"
 _Verify: TypeAlias = "tuple[bool | None, int | None, float | None]"
 
 
@@ -46,7 +47,7 @@ class Pipeline:
 
     Args:
         passes: Pipeline text such as ``unify-dtype{to=float32},convert-opset{to=18}``, or passes;
-            onnx_ir passes will do.
+            one pass alone, and onnx_ir passes, will do.
         opset: Instead of passes: the opset wanted, ``auto`` or ``lowest``.
         dtype: Instead of passes: ``float32``, ``float16`` or ``bfloat16``.
         target: Who is to run the result, such as ``ort-cpu``.
@@ -67,6 +68,7 @@ class Pipeline:
         instruments: What else happens around each pass.
 
     Raises:
+        ArgumentError: An argument is of a wrong type.
         PipelineError: Unknown passes, options or names, or both passes and an intent.
     """
 
@@ -104,8 +106,12 @@ class Pipeline:
             self._intent.refuse_beside_passes()
         self._passes: tuple[ir.passes.PassBase, ...] | None = None
         if passes is not None:
-            self._passes = parse(passes) if isinstance(passes, str) else tuple(passes)
-        self._instruments = (Provenance(), *instruments)
+            self._passes = _passes(passes)
+        self._instruments = (Provenance(), *_instruments(instruments))
+
+    def __call__(self, model: Source) -> Report:
+        """Run the passes over a model in memory; what `run` does without options."""
+        return self.run(model)
 
     def run(
         self,
@@ -131,7 +137,7 @@ class Pipeline:
             VlmpassError: A pass refused or failed, the result is wrong, or ONNX Runtime does not
                 load it and is its target.
         """
-        run = _Run(self, model, (verify, memory, verify_seconds))
+        run = _Run(self, model, _judging(verify, memory, verify_seconds))
         with run.advising():
             run.transform()
             checked = run.judge(run.work, run.loads())
@@ -173,8 +179,9 @@ class Pipeline:
             VlmpassError: It cannot be done right; nothing was written.
         """
         limit, kind, way = parse_size(shard_size), layout_of(layout), way_of(weights)
-        _refuse_foreign(output_file(path), force)
-        run = _Run(self, source, (verify, memory, verify_seconds))
+        judging = _judging(verify, memory, verify_seconds)
+        _refuse_foreign(output_file(path), flag("force", force))
+        run = _Run(self, source, judging)
         found: list[tuple[Checked, Facts]] = []
         with run.advising():
             run.transform()
@@ -196,6 +203,30 @@ class Pipeline:
         checked, facts = found[0]
         total = sum(file.nbytes for file in saved.files)
         return run.report(checked, Snapshot(facts, total, len(saved.files) - 1), saved=saved)
+
+
+def _passes(given: object) -> tuple[ir.passes.PassBase, ...]:
+    if isinstance(given, str):
+        return parse(given)
+    if isinstance(given, ir.passes.PassBase):
+        return (given,)
+    if not isinstance(given, Sequence) or not all(isinstance(p, ir.passes.PassBase) for p in given):
+        raise wrong("passes", given, "pipeline text or a list of passes")
+    return tuple(given)
+
+
+def _instruments(given: object) -> tuple[Instrument, ...]:
+    if not isinstance(given, Sequence) or not all(isinstance(i, Instrument) for i in given):
+        raise wrong("instruments", given, "a list of instruments")
+    return tuple(given)
+
+
+def _judging(verify: object, memory: object, verify_seconds: object) -> _Verify:
+    return (
+        None if verify is None else flag("verify", verify),
+        number("memory", memory, 1),
+        seconds("verify_seconds", verify_seconds),
+    )
 
 
 class _Run:

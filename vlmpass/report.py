@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run import Verification
-from vlmpass.ir_tools.save import SaveReport
+from vlmpass.ir_tools.save import SaveReport, save
+from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.passes import PassReport
 
 if TYPE_CHECKING:
@@ -109,6 +111,19 @@ class Report:
             return self.result
         assert self.saved is not None
         return load(self.saved.path)
+
+    def proto(self) -> onnx.ModelProto:
+        """Return the result as a ModelProto with its weights in it.
+
+        Raises:
+            SaveError: It takes more than the 2 GB that a protobuf can have.
+        """
+        folder = WorkFolder()
+        try:
+            saved = save(self.model, folder.path / "model.onnx", layout="inline")
+            return onnx.load_model(saved.path, load_external_data=False)
+        finally:
+            folder.remove()
 
     def to_json(self) -> dict[str, object]:
         """Return everything but the model as what `json.dumps` takes."""

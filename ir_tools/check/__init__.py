@@ -7,11 +7,12 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.full import check_types
 from vlmpass.ir_tools.check.structure import check_structure
 from vlmpass.ir_tools.check.versions import check_functions, check_versions
+from vlmpass.ir_tools.load.source import Source, load
 
 __all__ = ["check"]
 
 
-def check(model: ir.Model) -> None:
+def check(source: Source) -> None:
     """Check a model of any size; it is not changed and no weight is read.
 
     First what the onnx checker misses and a runtime refuses (names across scopes, detached values,
@@ -19,10 +20,15 @@ def check(model: ir.Model) -> None:
     Operators of unknown domains, and those that ONNX Runtime keeps in the domain of ONNX, are taken
     as they are.
 
+    Args:
+        source: Anything that `load` takes.
+
     Raises:
+        ModelError: It is none that can be opened.
         CheckError: The first fault: node, operator, reason, neighbouring nodes, and the onnx
             checker's own words where it found it.
     """
+    model = source if isinstance(source, ir.Model) else load(source)
     check_versions(model)
     check_structure(model)
     check_functions(model)

@@ -10,13 +10,14 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.errors import ArgumentError, ModelError
 from vlmpass.ir_tools.load.deserialize import deserialized
 from vlmpass.ir_tools.load.lost import refuse_lost
 from vlmpass.ir_tools.load.parse import Parsed, parse_file
 from vlmpass.ir_tools.load.settle import IrPlaces, ProtoPlaces, settle
 from vlmpass.ir_tools.load.tensors import TensorVet
 from vlmpass.ir_tools.load.vet import vet
+from vlmpass.ir_tools.paths import model_file, path_text
 from vlmpass.ir_tools.walk import scopes
 
 __all__ = ["Source", "load"]
@@ -48,14 +49,16 @@ def load(source: Source, *, base_dir: str | os.PathLike[str] | None = None) -> i
             not given. A path brings its own, and an ir.Model's tensors theirs.
 
     Raises:
+        ArgumentError: `base_dir` is no path.
         ModelError: It is no model, refers to data that are missing, too short, or outside of its
             folder, or has something that could not be kept.
     """
+    folder = Path("" if base_dir is None else path_text(base_dir, ArgumentError, "base_dir"))
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
+        path = model_file(source)
         return _from_proto(parse_file(path), path.parent)
     if isinstance(source, onnx.ModelProto):
-        return _from_proto(Parsed(source), Path(base_dir or ""))
+        return _from_proto(Parsed(source), folder)
     if isinstance(source, ir.Model):
         return _from_ir(source)
     model = getattr(source, "model", None)

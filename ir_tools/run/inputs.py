@@ -19,7 +19,7 @@ from vlmpass.ir_tools.run.uses import Use, trace_use
 from vlmpass.ir_tools.run.values import Request, make_values
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Attempt", "InputPlan", "generate_inputs", "read_inputs"]
+__all__ = ["Attempt", "InputPlan", "generate_inputs", "held_to", "read_inputs"]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,20 @@ def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
     Raises:
         VerifyError: If the file cannot be read, lacks an input or has one that the model has not.
     """
-    arrays = _arrays(path)
+    return held_to(_arrays(path), model, os.fspath(path))
+
+
+def held_to(arrays: Mapping[str, Array | list[Array] | None], model: ir.Model, what: str) -> Feed:
+    """Return arrays as inputs of a model, cast to the declared dtypes.
+
+    Args:
+        arrays: By name; a list for a sequence, None for an optional value that is not there.
+        model: Has the inputs.
+        what: They are called so in messages.
+
+    Raises:
+        VerifyError: One is lacking, or is not an input.
+    """
     initializers = model.graph.initializers
     wanted = {value.name or "": value for value in model.graph.inputs}
     required = [name for name in wanted if name not in initializers]
@@ -163,8 +176,16 @@ def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
     if missing or extra:
         parts = [f"lacks {', '.join(missing)}"] if missing else []
         parts += [f"has {', '.join(extra)}, which the model does not take"] if extra else []
-        raise VerifyError(f"{os.fspath(path)} {' and '.join(parts)}")
-    return {name: _as_declared(arrays[name], wanted[name]) for name in arrays}
+        raise VerifyError(f"{what} {' and '.join(parts)}")
+    return {name: _declared(arrays[name], wanted[name]) for name in arrays}
+
+
+def _declared(given: Array | list[Array] | None, value: ir.Value) -> Array | list[Array] | None:
+    if given is None:
+        return None
+    if isinstance(given, list):
+        return [_as_declared(each, value) for each in given]
+    return _as_declared(given, value)
 
 
 def _arrays(path: str | os.PathLike[str]) -> dict[str, Array]:

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.arguments import callable_or_none, flag, number, seconds, wrong
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
+from vlmpass.ir_tools.run.arguments import Inputs, Value, emulated_type, given_inputs, level
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
 from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.dims import SIZES
@@ -26,12 +28,10 @@ from vlmpass.ir_tools.run.sides import Side, cast_to, computed_in, rounds
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.runtime import Optimization
 from vlmpass.ir_tools.types.casts import RESTORED
-from vlmpass.ir_tools.worker.transport import Array, Feed
+from vlmpass.ir_tools.worker.transport import Feed
 
 __all__ = ["verify"]
 
-Source = str | os.PathLike[str] | ir.Model
-Value = Array | Sequence[Array] | None
 # Kernels keep in float32 what they compute between; where every value is rounded, more is lost.
 _EMULATED = 2.0
 _F16, _BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
@@ -41,12 +41,12 @@ def verify(
     expected: Source,
     actual: Source,
     *,
-    inputs: Mapping[str, Value] | None = None,
+    inputs: Inputs | None = None,
     seed: int = 0,
     tolerance: float | None = None,
     optimization: Optimization | None = None,
     as_is: bool = False,
-    emulated: ir.DataType | None = None,
+    emulated: ir.DataType | str | None = None,
     restore: Callable[[ir.Model], str] | None = None,
     allowance: Allowance | None = None,
     rounded_constants: bool = False,
@@ -63,9 +63,10 @@ def verify(
     second casts to it, or the first does not as it is computed, even if nothing computes in it.
 
     Args:
-        expected: The reference: a path, or a model in memory.
+        expected: The reference: anything that `load` takes.
         actual: What is judged.
-        inputs: The user's own inputs, used instead of generated ones.
+        inputs: The user's own inputs, used instead of generated ones: arrays by name, or an
+            ``.npz`` file.
         seed: Of the generated inputs.
         tolerance: Largest relative error of floating-point outputs; by default that of the
             narrowest type either model computes in, and twice that for an emulated one.
@@ -83,29 +84,37 @@ def verify(
             that type.
 
     Raises:
+        ArgumentError: An argument is of a wrong type.
         RunError: If a model takes more than it may.
         VerifyError: If the first model cannot be run here, or on no input set, or the second has
             nothing of the emulated type.
         Refused: If the second is to be emulated and not well typed.
     """
+    seed, tolerance = number("seed", seed, 0) or 0, seconds("tolerance", tolerance)
+    as_is, rounded_constants = flag("as_is", as_is), flag("rounded_constants", rounded_constants)
+    optimization, rounded_type = level(optimization), emulated_type(emulated)
+    callable_or_none("restore", restore)
+    if allowance is not None and not isinstance(allowance, Allowance):
+        raise wrong("allowance", allowance, "an Allowance")
     bounds = Allowance(default_memory()) if allowance is None else allowance
+    fed = None if inputs is None else given_inputs(inputs, _side(expected, bounds).model)
 
     def comparison(
         level: Optimization, restore: Callable[[ir.Model], str] | None, rounds: bool
     ) -> _Comparison:
         sides = _side(expected, bounds), _side(actual, bounds)
-        sides[1].emulated = emulated
+        sides[1].emulated = rounded_type
         return _Comparison(*sides, level, seed, tolerance, as_is, restore, rounds)
 
     def run(
         restore: Callable[[ir.Model], str] | None = None, rounds: bool = False
     ) -> tuple[Verification, _Comparison]:
         compared = comparison(optimization or "basic", restore, rounds)
-        found = compared.run(inputs)
+        found = compared.run(fed)
         if optimization is None and not found.ok and not found.findings:
-            found = _unoptimized(found, comparison("none", restore, rounds), inputs)
+            found = _unoptimized(found, comparison("none", restore, rounds), fed)
         if not found.ok and not found.findings:
-            found = _by_the_standard(found, comparison("none", restore, rounds), inputs)
+            found = _by_the_standard(found, comparison("none", restore, rounds), fed)
         return found, compared
 
     found, plain = run()
@@ -117,12 +126,10 @@ def verify(
     return run(restore)[0]
 
 
-def _unoptimized(
-    found: Verification, compared: _Comparison, inputs: Mapping[str, Value] | None
-) -> Verification:
+def _unoptimized(found: Verification, compared: _Comparison, fed: Feed | None) -> Verification:
     """Return a comparison without optimisations if that finds models equal; else the given one."""
     try:
-        plain = compared.run(inputs)
+        plain = compared.run(fed)
     except VerifyError:  # stopped, perhaps: that the models differ was found
         return found
     if not plain.ok:
@@ -135,9 +142,7 @@ def _unoptimized(
     return replace(plain, notes=(*plain.notes, note))
 
 
-def _by_the_standard(
-    found: Verification, compared: _Comparison, inputs: Mapping[str, Value] | None
-) -> Verification:
+def _by_the_standard(found: Verification, compared: _Comparison, fed: Feed | None) -> Verification:
     """Return a comparison with what the standard says the first model computes.
 
     The given one where ONNX Runtime computes that model as the standard says, or this is no better.
@@ -148,7 +153,7 @@ def _by_the_standard(
         return found
     compared.a = Side(twin, allowance=compared.a.allowance)
     try:
-        plain = compared.run(inputs)
+        plain = compared.run(fed)
     except VerifyError:
         return found
     if not plain.ok:
@@ -160,7 +165,8 @@ def _by_the_standard(
 def _side(source: Source, allowance: Allowance) -> Side:
     if isinstance(source, ir.Model):
         return Side(source, allowance=allowance)
-    return Side(load(source), source, allowance=allowance)
+    path = source if isinstance(source, (str, os.PathLike)) else None
+    return Side(load(source), path, allowance=allowance)
 
 
 @dataclass

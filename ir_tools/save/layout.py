@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from vlmpass.ir_tools.arguments import word
 from vlmpass.ir_tools.errors import SaveError
 
 __all__ = ["Layout", "Weights", "data_names", "layout_of", "names_agree", "way_of"]
@@ -46,8 +47,10 @@ def layout_of(name: Layout | str) -> Layout:
     Raises:
         SaveError: There is no such layout.
     """
+    if isinstance(name, Layout):
+        return name
     try:
-        return Layout(name)
+        return Layout(word("layout", name))
     except ValueError:
         known = [layout.value for layout in Layout]
         raise SaveError(f"there is no layout '{name}'", remedy=_choice(name, known)) from None
@@ -59,8 +62,8 @@ def way_of(name: str) -> Weights:
     Raises:
         SaveError: There is no such way.
     """
-    found = next((each for each in get_args(Weights) if each == name), None)
-    if found is None:
+    found = word("weights", name)
+    if found not in get_args(Weights):
         raise SaveError(
             f"there is no way with weights '{name}'", remedy=_choice(name, get_args(Weights))
         )

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.arguments import callable_or_none, number
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.paths import output_file
 from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
@@ -153,7 +154,7 @@ def _report(output: Output, done: _Committed, tallies: Mapping[str, Tally]) -> S
 
 
 def save(
-    model: ir.Model,
+    model: Source,
     path: str | os.PathLike[str],
     *,
     shard_size: int | str = "2GB",
@@ -170,7 +171,7 @@ def save(
     not depend on `jobs`.
 
     Args:
-        model: Unchanged when this returns.
+        model: Anything that `load` takes; unchanged when this returns.
         path: The model file. ``.textproto``, ``.json`` and ``.onnxtxt`` are written as text. A link
             is replaced, not followed.
         shard_size: The most bytes of any file, as a number or like ``500MB`` or ``2GiB``; layouts
@@ -185,16 +186,21 @@ def save(
             folder; if it raises, nothing takes its place.
 
     Raises:
+        ArgumentError: An argument is of a wrong type.
         SaveError: It cannot be written as asked; the folder is as it was.
         ModelError: A weight cannot be read or evaluated; likewise.
     """
     way = way_of(weights)
+    jobs = number("jobs", jobs, None)
+    callable_or_none("progress", progress)
+    callable_or_none("before_commit", before_commit)
     if jobs is not None and jobs < 1:
         raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
     target = output_file(path)
     limit, profile = parse_size(shard_size), layout_of(layout)
+    opened = model if isinstance(model, ir.Model) else load(model)
     remove_dead(target)
-    output = plan_output(model, target, profile, limit, way)
+    output = plan_output(opened, target, profile, limit, way)
     staging = Staging(target)
     keep = False
     try:

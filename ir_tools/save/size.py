@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from vlmpass.ir_tools.arguments import number
 from vlmpass.ir_tools.errors import SaveError
 
 __all__ = ["format_size", "parse_size"]
@@ -27,10 +28,11 @@ def parse_size(text: int | str) -> int:
     Raises:
         SaveError: It is not a size, not above zero, or not a whole number of bytes.
     """
-    if isinstance(text, int):
-        if text < 1:
+    if not isinstance(text, str):
+        nbytes = number("a size", text, None)
+        if nbytes is None or nbytes < 1:
             raise SaveError(f"a size of {text} bytes is not above zero", remedy="write 2GB or 2GiB")
-        return text
+        return nbytes
     match = _SIZE.fullmatch(text)
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:

@@ -58,7 +58,7 @@ def test_layout_may_be_given_as_a_value(source, tmp_path):
 
 
 def test_unknown_layout_names_the_known_ones(source, tmp_path):
-    with pytest.raises(SaveError, match=r"no layout 'hff'.*hf, single"):
+    with pytest.raises(SaveError, match=r"no layout 'hff'; did you mean 'hf'"):
         save(load(source), tmp_path / "o" / "m.onnx", layout="hff")
 
 

@@ -80,23 +80,20 @@ def verify(
     float32, and may be B itself.
     """
     level, most = _judged(reference, judged, inputs, optimization, emulate, memory)
-    from vlmpass.ir_tools.load import load
-    from vlmpass.ir_tools.run import Allowance, default_memory, read_inputs
+    from vlmpass.ir_tools.run import Allowance, default_memory
     from vlmpass.ir_tools.run import verify as run_verify
-    from vlmpass.ir_tools.types.emulate import EMULATED
     from vlmpass.report import to_data
     from vlmpass.rewriter_rules.restore import restore
     from vlmpass.screens.verification import verification_screen
 
-    given = read_inputs(inputs, load(reference)) if inputs is not None else None
     found = run_verify(
         reference,
         judged,
-        inputs=given,
+        inputs=inputs,
         seed=seed,
         tolerance=tolerance,
         optimization=level,
-        emulated=EMULATED[emulate] if emulate is not None else None,
+        emulated=emulate,
         restore=restore,
         allowance=Allowance(most or default_memory()),
     )
