@@ -204,7 +204,7 @@ def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None
     found = _histories()[node.op_type][version]
     if opset in found.context_dependent_function_opset_versions:  # type: ignore[attr-defined]
         types = [_type_proto(value).SerializeToString() for value in node.inputs]
-        proto = ir.serde.serialize_node(node).SerializeToString()
+        proto = _with_all_outputs(node).SerializeToString()
         get = found.get_context_dependent_function_with_opset_version  # type: ignore[attr-defined]
         data = get(opset, proto, types)
     else:
@@ -216,6 +216,13 @@ def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None
     while body.output and body.output[-1] not in computed:
         body.output.pop()
     return ir.serde.deserialize_function(body)
+
+
+def _with_all_outputs(node: ir.Node) -> onnx.NodeProto:
+    """Return a node whose left-out outputs have names, as what writes bodies asks for them."""
+    proto = ir.serde.serialize_node(node)
+    proto.output[:] = [name or f"left_out_{index}" for index, name in enumerate(proto.output)]
+    return proto
 
 
 def _type_proto(value: ir.Value | None) -> onnx.TypeProto:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.passes.base import OptionError, Pass
-from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, stamp
+from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
 
 __all__ = ["ConvertOpset"]
@@ -64,7 +64,8 @@ class ConvertOpset(Pass):
             edit.apply()
         drop_unused(edits)
         _tell(work.changes, target)
-        return stamp(model, target) or bool(edits)
+        fitted = fit_inputs(model, target)
+        return stamp(model, target) or fitted or bool(edits)
 
     def _target(self, work: Dry) -> int:
         if self.to == "lowest":

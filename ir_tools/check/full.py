@@ -98,12 +98,15 @@ def _is_doubtful(node: ir.Node) -> bool:
     """Whether onnx itself is wrong about some valid nodes of this kind.
 
     It takes unknown lengths of Attention for 0, in the product of queries and keys and where there
-    is a past; its own body of MeanVarianceNormalization is invalid where `axes` is the default.
+    is a past; its own body of MeanVarianceNormalization is invalid where `axes` is the default; of
+    STFT it takes `onesided` for 0 where it is the default.
     """
     if node.domain != "":
         return False
     if node.op_type == "MeanVarianceNormalization":
         return "axes" not in node.attributes
+    if node.op_type == "STFT":
+        return "onesided" not in node.attributes
     return node.op_type == "Attention" and (len(node.inputs) > 4 or len(node.outputs) > 3)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 import onnx_ir as ir
@@ -29,12 +29,14 @@ def deserialized(proto: onnx.ModelProto) -> ir.Model:
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise ModelError(f"the model cannot be held as IR: {reason[:200]}") from error
     _restore_function_inputs(model, proto)
+    inside = _told_by_graph(model)
+    _restore_inside(proto, inside)
     for scope, graph in zip(scopes(model), _graphs(proto), strict=True):
         if isinstance(graph, onnx.GraphProto) and isinstance(scope.graph, ir.Graph):
             _restore_interface(scope.graph, graph)
             # ONNX Runtime reads graphs without a name; onnx's checker does not.
             scope.graph.name = scope.graph.name or "graph"
-        _note_unknown(scope.graph, graph, proto)
+        _note_unknown(scope.graph, graph, inside)
         if scope.depth == 0:
             _rename_default_domain(scope.owner.opset_imports)
     _open_negative_extents(model)
@@ -101,30 +103,42 @@ def _restore_interface(graph: ir.Graph, proto: onnx.GraphProto) -> None:
         value.shape = _fuller(value.shape, other.shape)
 
 
+def _told_by_graph(model: ir.Model) -> Mapping[str, ir.Value]:
+    """Return the values of functions by the names under which the main graph tells of them.
+
+    It did before FunctionProto had a place for it. Names of all kinds may hold slashes.
+    """
+    return {
+        f"{function.domain}::{function.name}/{value.name}": value
+        for function in model.functions.values()
+        for values in (function.inputs, *(node.outputs for node in function))
+        for value in values
+    }
+
+
+def _restore_inside(proto: onnx.ModelProto, inside: Mapping[str, ir.Value]) -> None:
+    """What the main graph tells of values of functions: onnx_ir reads names without slashes."""
+    for info in proto.graph.value_info:
+        value = inside.get(info.name)
+        if value is not None and value.type is None:
+            ir.serde.deserialize_value_info_proto(info, value)
+
+
 def _note_unknown(
     graph: ir.Graph | ir.Function,
     proto: onnx.GraphProto | onnx.FunctionProto,
-    model: onnx.ModelProto,
+    inside: Mapping[str, ir.Value],
 ) -> None:
     """Note what is said of values that nothing defines, for the day it is written again."""
     known = {value.name for value in graph.inputs}
     known |= {value.name for node in graph for value in node.outputs}
     if isinstance(graph, ir.Graph):
         known |= graph.initializers.keys()
-    # Before FunctionProto had a place for it, the main graph told of values in functions.
-    inside = {f"{each.domain}::{each.name}": each for each in model.functions}
-    unknown = []
-    for info in proto.value_info:
-        function = inside.get(info.name.partition("/")[0])
-        if info.name not in known and (function is None or not _holds(function, info.name)):
-            unknown.append(info)
+    unknown = [
+        info for info in proto.value_info if info.name not in known and info.name not in inside
+    ]
     if unknown:
         graph.meta[UNKNOWN] = unknown
-
-
-def _holds(function: onnx.FunctionProto, path: str) -> bool:
-    name = path.partition("/")[2]
-    return name in function.input or any(name in node.output for node in function.node)
 
 
 def _fuller(shape: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:

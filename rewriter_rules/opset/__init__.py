@@ -44,7 +44,7 @@ from vlmpass.rewriter_rules.opset import (
 )
 from vlmpass.rewriter_rules.opset.convert import route
 from vlmpass.rewriter_rules.opset.dry import Dry, Edit, drop_unused
-from vlmpass.rewriter_rules.opset.stamp import needed_ir_version, stamp
+from vlmpass.rewriter_rules.opset.stamp import fit_inputs, needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.story import Telling, Version, tell
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 from vlmpass.rewriter_rules.opset.widen import Change
@@ -66,6 +66,7 @@ __all__ = [
     "drop_unused",
     "entries",
     "entry",
+    "fit_inputs",
     "is_same",
     "needed_ir_version",
     "route",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.opsets import schema, since, type_name
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.facts import integer, integers, rank, real
 from vlmpass.rewriter_rules.opset.table import refuse
@@ -21,8 +22,12 @@ __all__ = [
     "scalar",
     "shape_of",
     "size_at",
+    "spell_constants",
     "vector",
 ]
+
+_EXACT = 2**53
+"""Doubles hold all integers up to here."""
 
 
 def at_opset(op: Tape, opset: int) -> None:
@@ -39,6 +44,50 @@ def vector(op: Tape, values: Sequence[int], name: str = "const") -> ir.Value:
 def scalar(op: Tape, value: float, dtype: ir.DataType, name: str = "const") -> ir.Value:
     """Record a scalar of an element type."""
     return op.const(np.array(value, np.float64).astype(dtype.numpy()), dtype, name)
+
+
+def spell_constants(
+    op: Tape, outputs: Sequence[ir.Value | None], opset: int
+) -> list[ir.Value | None]:
+    """Make the constants of a tape such as a function, which has no initializers, can hold.
+
+    Args:
+        op: The tape of a node in a function.
+        outputs: What stands for the node's outputs.
+        opset: The opset of the tape's nodes.
+
+    Returns:
+        What stands for the outputs then.
+
+    Raises:
+        CannotConvertError: The opset has no Constant of the type, nor of one that holds it.
+    """
+    admitted = schema("Constant", since("Constant", opset) or 1).outputs[0].types
+    found, before = list(outputs), len(op.nodes)
+    for constant in list(op.constants):
+        name = type_name(constant.type)
+        used = constant.uses() or any(each is constant for each in found)
+        if not used or name in admitted:
+            continue
+        value = _from_double(op, constant)
+        if value is None:
+            why = f"a Constant of type {name} does not exist at opset {opset}"
+            refuse(why, "run inline-functions first")
+        constant.replace_all_uses_with(value)
+        found = [value if each is constant else each for each in found]
+    op.nodes[:] = [*op.nodes[before:], *op.nodes[:before]]
+    return found
+
+
+def _from_double(op: Tape, constant: ir.Value) -> ir.Value | None:
+    """Record a constant as the Cast of one of type double; None if that is not exact."""
+    tensor = constant.const_value
+    if tensor is None or not (tensor.dtype.is_integer() or tensor.dtype == ir.DataType.BOOL):
+        return None
+    array = tensor.numpy()
+    if array.size and max(abs(int(array.min())), abs(int(array.max()))) > _EXACT:
+        return None
+    return op.Cast(op.const(array.astype(np.float64)), to=tensor.dtype)
 
 
 def given_scalar(

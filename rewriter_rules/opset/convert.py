@@ -15,11 +15,12 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.opsets import Schema, history, schema, since, type_name
+from vlmpass.ir_tools.opsets import Schema, history, schema, since
 from vlmpass.ir_tools.tape import Tape, splice
 from vlmpass.ir_tools.walk import subgraphs
 from vlmpass.rewriter_rules.opset.absent import refuse_absent
 from vlmpass.rewriter_rules.opset.bridge import bridge, misfits
+from vlmpass.rewriter_rules.opset.build import spell_constants
 from vlmpass.rewriter_rules.opset.facts import bind_types
 from vlmpass.rewriter_rules.opset.narrow import dequantized, reads_wide, round_to
 from vlmpass.rewriter_rules.opset.table import (
@@ -341,18 +342,10 @@ class Conversion:
                     pairs = _pairs(inner, built)
                     splice(built.tape, [inner], pairs, in_function=self._in_function)
 
-    def _demand_constants(self, tape: Tape) -> None:
-        """Refuse constants that a function, which has no initializers, cannot hold."""
-        admitted = schema("Constant", since("Constant", self.target) or 1).outputs[0].types
-        for constant in tape.constants:
-            name = type_name(constant.type)
-            if constant.uses() and name not in admitted:
-                refuse(f"a Constant of type {name} does not exist at opset {self.target}")
-
     def _finish(self, node: ir.Node, built: Built) -> None:
         """Check that every used output has its value; let the node's heir keep its name."""
         if self._in_function:
-            self._demand_constants(built.tape)
+            built.outputs = spell_constants(built.tape, built.outputs, self.target)
         missing = node.outputs[len(built.outputs) :]
         absent = [o for o, n in zip(node.outputs, built.outputs, strict=False) if n is None]
         for output in (*missing, *absent):

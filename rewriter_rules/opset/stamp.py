@@ -5,14 +5,35 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.ir_versions import features
-from vlmpass.ir_tools.opsets import default_opset, ir_version_of
+from vlmpass.ir_tools.opsets import default_opset, ir_version_of, schema, since
+from vlmpass.ir_tools.walk import all_nodes
 
-__all__ = ["needed_ir_version", "stamp"]
+__all__ = ["fit_inputs", "needed_ir_version", "stamp"]
 
 
 def needed_ir_version(model: ir.Model) -> int:
     """Return the lowest ir_version, from 4 on, that has every feature and type of a model."""
     return max(4, *(version for version, _ in features(model)))
+
+
+def fit_inputs(model: ir.Model, opset: int) -> bool:
+    """Take away inputs left out at the end that an operator does not have at an opset.
+
+    Returns:
+        Whether anything changed.
+    """
+    changed = False
+    for node in all_nodes(model):
+        if node.domain or not node.inputs or node.inputs[-1] is not None:
+            continue
+        version = since(node.op_type, opset) if node.op_type else None
+        if version is None or node.op_identifier() in model.functions:
+            continue
+        most = schema(node.op_type, version).max_inputs
+        while len(node.inputs) > most and node.inputs[-1] is None:
+            node.resize_inputs(len(node.inputs) - 1)
+            changed = True
+    return changed
 
 
 def stamp(model: ir.Model, opset: int) -> bool:

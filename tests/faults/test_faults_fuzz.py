@@ -135,3 +135,53 @@ def test_a_body_keeps_the_types_that_its_operator_admits(node: str) -> None:
     onnx.checker.check_model(
         ir.to_proto(Pipeline(dtype="bfloat16").run(source).model), full_check=True
     )
+
+
+@pytest.mark.parametrize(
+    ("node", "opset", "target"),
+    [
+        ('Pad (x, p, "", "")', 18, 14),
+        ('Pad (x, p, "", "")', 18, 8),
+    ],
+)
+def test_an_input_left_out_at_the_end_goes_where_the_version_has_none(
+    node: str, opset: int, target: int
+) -> None:
+    text = f"""g (float[1,3] x) => (float y) <int64[4] p = {{0, 1, 1, 0}}> {{
+        z = {node}
+        y = ReduceSum <keepdims = 0> (z)
+    }}"""
+    converted(model_of(text, opset), {"x": normal(1, 3)}, opset=target)
+
+
+def test_an_output_left_out_of_a_map_over_a_sequence_stays_out() -> None:
+    text = """g (float[2] a, float[2] b) => (seq(float[2]) y) {
+        s = SequenceConstruct (a, a)
+        "", y = SequenceMap (s, b) <body = f (float[2] s0, float[2] x) => (float[2] t, float[2] u)
+            { t = Add (s0, x) u = Mul (s0, x) }>
+    }"""
+    feeds = {"a": normal(2), "b": normal(2)}
+    result = ir.to_proto(Pipeline(opset=16).run(model_of(text, 17)).model)  # not run by ORT before
+    (found,) = run(result, feeds)
+    np.testing.assert_array_equal(found, [feeds["a"] * feeds["b"]] * 2)
+
+
+def test_integers_of_a_function_are_cast_where_no_constant_holds_them() -> None:
+    source = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 18, "local": 1]>
+        g (float[3,4] x) => (float[3,1] y, int64[2] z) { y, z = local.F (x) }
+        <domain: "local", opset_import: ["": 18]> F (x) => (y, z) {
+            a = Constant <value = int64[1] {-1}> ()
+            z = Constant <value = int64[2] {3, -5}> ()
+            y = ReduceMax (x, a)
+        }""")
+    converted(source, {"x": normal(3, 4)}, opset=8)
+
+
+def test_frames_of_a_real_signal_are_half_a_spectrum_by_default() -> None:
+    text = """g (float[1,32,1] x, float[8] w) => (float[1,7,5,2] y) <int64 s = {4}> {
+        y = STFT (x, s, w)
+    }"""
+    source = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]>\n{text}')
+    result = ir.to_proto(Pipeline(simplify=True).run(source).model)
+    feeds = {"x": normal(1, 32, 1), "w": normal(8)}
+    np.testing.assert_array_equal(run(result, feeds)[0], run(source, feeds)[0])

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.skeleton import whole
 
 UNORDERED = ("value_info", "quantization_annotation", "metadata_props")
 
@@ -74,6 +75,25 @@ def test_types_of_function_inputs_are_kept():
     loaded = load(full_model(11))
     (function,) = loaded.functions.values()
     assert function.inputs[0].dtype == ir.DataType.FLOAT
+
+
+def test_types_of_values_in_functions_are_kept_whatever_their_names():
+    function = helper.make_function(
+        "my",
+        "F",
+        ["x"],
+        ["/l.0/y"],
+        [helper.make_node("Relu", ["x"], ["/l.0/y"])],
+        [helper.make_opsetid("", 21)],
+    )
+    proto = model([helper.make_node("F", ["x"], ["y"], domain="my")])
+    proto.functions.append(function)
+    proto.ir_version = 9
+    proto.graph.value_info.append(info("my::F//l.0/y", dims=(2, 3)))
+    loaded = load(proto)
+    assert loaded.functions["my", "F", ""].outputs[0].shape == ir.Shape([2, 3])
+    again = whole(ir.to_proto(loaded), loaded)
+    assert [each.name for each in again.graph.value_info].count("my::F//l.0/y") == 1
 
 
 def test_the_default_domain_has_one_name():
