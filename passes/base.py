@@ -55,6 +55,9 @@ class Pass(ir.passes.InPlacePass):
     """Whether it changes what a model computes to what was meant, so that a result is compared with
     the source after this pass."""
 
+    nothing: ClassVar[str] = ""
+    """What is said where it was asked for and changed nothing; empty for one that tidies up."""
+
     def __post_init__(self) -> None:
         """Check the options' types; a subclass that also checks values calls this first."""
         for option in options_of(type(self)):

@@ -30,6 +30,7 @@ class ConvertOpset(Pass):
     """Bring graphs, subgraphs and functions to one opset of the default domain."""
 
     name: ClassVar[str] = "convert-opset"
+    nothing: ClassVar[str] = "the model is at that opset already"
 
     to: int | Literal["lowest", "auto"]
     """Opset to convert to; `lowest` is the lowest that needs no rewriting, `auto` is 21, or the
@@ -64,6 +65,10 @@ class ConvertOpset(Pass):
             edit.apply()
         drop_unused(edits)
         _tell(work.changes, target)
+        if self.interface == "wider" and not work.changes:
+            _LOG.warning(
+                "interface=wider: opset %d has the types of every input and output", target
+            )
         fitted = fit_inputs(model, target)
         return stamp(model, target) or fitted or bool(edits)
 

@@ -33,6 +33,7 @@ class CommonSubexpressions(Pass):
     """
 
     name: ClassVar[str] = "cse"
+    nothing: ClassVar[str] = "no two nodes compute the same"
     keeps_values: ClassVar[bool] = True
 
     @without_collector

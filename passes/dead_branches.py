@@ -34,6 +34,7 @@ class DeadBranches(Pass):
     """
 
     name = "dead-branches"
+    nothing: ClassVar[str] = "no If or Loop is decided"
     keeps_values: ClassVar[bool] = True
 
     @without_collector

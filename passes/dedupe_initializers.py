@@ -34,6 +34,7 @@ class DedupeInitializers(Pass):
     """
 
     name = "dedupe-initializers"
+    nothing: ClassVar[str] = "no two initializers are equal"
     keeps_values: ClassVar[bool] = True
 
     limit: str = "1MB"

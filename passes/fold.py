@@ -29,6 +29,7 @@ class Fold(Pass):
     """
 
     name: ClassVar[str] = "fold"
+    nothing: ClassVar[str] = "nothing to fold"
     keeps_values: ClassVar[bool] = True
     max_growth: float = 1.0
     """Bytes that a constant above 1 KiB may have for each byte of the constants it replaces."""

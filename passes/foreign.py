@@ -19,6 +19,7 @@ class Foreign(Pass):
     """Run an onnx_ir pass class of any package."""
 
     name = "foreign"
+    nothing: ClassVar[str] = "the pass changed nothing"
     idempotent: ClassVar[bool] = False
 
     class_: str

@@ -24,6 +24,7 @@ class Fuse(Pass):
     """
 
     name: ClassVar[str] = "fuse"
+    nothing: ClassVar[str] = "nothing in the model is spelled out that one operator says"
     emit: Literal["standard", "ort"] = "standard"
     """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own
     (SimplifiedLayerNormalization, SkipLayerNormalization, com.microsoft::Gelu …) too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -29,6 +30,7 @@ class InlineFunctions(Pass):
     """
 
     name = "inline-functions"
+    nothing: ClassVar[str] = "the model has no functions"
 
     only: tuple[str, ...] = ()
     """Names of the functions to inline, such as pkg.onnxscript::Gelu or Gelu; all if empty."""

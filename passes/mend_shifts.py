@@ -29,6 +29,7 @@ class MendShifts(Pass):
     """
 
     name: ClassVar[str] = "mend-shifts"
+    nothing: ClassVar[str] = "the model has no division that stands for a shift of packed words"
     mends_source: ClassVar[bool] = True
 
     def run(self, model: ir.Model) -> bool:

@@ -27,6 +27,7 @@ from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.walk import all_nodes, scopes
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.base import OptionError, Pass
+from vlmpass.passes.values import tell_kept_io
 
 __all__ = ["MixedPrecision"]
 
@@ -84,6 +85,9 @@ class MixedPrecision(Pass):
         wide = {ir.DataType.DOUBLE, *_HALVES.values()}
         wide -= set() if self._narrow_seeds(model) else {half}
         widening = dict.fromkeys(sorted(wide, key=int), _FLOAT)
+        if self.keep_io:
+            tell_kept_io(model, request, {*widening, _FLOAT})
+        self._tell_unmatched(model, request)
         changed = retype(model, widening, request=request, keep_io=self.keep_io)
         kept = self._chosen(model)
         kept |= self._measured(model, half, request)
@@ -96,6 +100,22 @@ class MixedPrecision(Pass):
         if not changed:
             _LOG.warning("%s: nothing to convert", request)
         return changed
+
+    def _tell_unmatched(self, model: ir.Model, request: str) -> None:
+        """Say which names and expressions are those of no node."""
+        nodes = list(all_nodes(model))
+        there = {(node.domain, node.op_type) for node in nodes}
+        operators = {op_type for _, op_type in there}
+        for name in self.keep_ops:
+            domain, _, op_type = name.rpartition("::")
+            if (domain, op_type) not in there:
+                _LOG.warning("%s: keep-ops: the model has no %s", request, name)
+        for name in self.narrow_ops:
+            if name not in operators:
+                _LOG.warning("%s: narrow-ops: the model has no %s", request, name)
+        for expression in self.keep_nodes:
+            if not any(node.name and re.search(expression, node.name) for node in nodes):
+                _LOG.warning("%s: keep-nodes: no node is named like '%s'", request, expression)
 
     def _sensitive(self) -> dict[tuple[str, str], str]:
         found = {key: why for key, why in SENSITIVE.items() if key[1] not in self.narrow_ops}
@@ -135,6 +155,8 @@ class MixedPrecision(Pass):
         kept = _unmeasured(model, request)
         end = self.limit * float(ml_dtypes.finfo(half.numpy()).max)  # type: ignore[no-untyped-call]
         large = {name: top for name, top in magnitudes(model, feeds).items() if top > end}
+        if not large:
+            _LOG.warning("%s: no value that was measured comes near the end of its range", request)
         for node in model.graph:
             for value in (*node.outputs, *node.inputs):
                 if value is not None and value.name in large:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -15,6 +16,8 @@ from vlmpass.ir_tools.walk import Scope
 from vlmpass.passes.base import OptionError, Pass
 
 __all__ = ["NameDims"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,4 +93,6 @@ class NameDims(Pass):
                     axis.set(name)
                 else:
                     substitute(model, {size.value: name})
+            else:
+                _LOG.warning("name-dims: %s is dynamic and is named %s already", place, name)
         return fixed, changed

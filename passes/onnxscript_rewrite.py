@@ -39,6 +39,7 @@ class OnnxscriptRewrite(Pass):
     """Apply rewrite rules written for onnxscript, guarded against its known defects."""
 
     name: ClassVar[str] = "onnxscript-rewrite"
+    nothing: ClassVar[str] = "no rule matched"
     idempotent: ClassVar[bool] = False
     rules: str
     """A RewriteRuleSet, a RewriteRule or a list of rules as package.module:attribute, such as

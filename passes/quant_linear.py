@@ -51,6 +51,7 @@ class QuantLinear(Pass):
     """
 
     name: ClassVar[str] = "quant-linear"
+    nothing: ClassVar[str] = "the model has no linear layer with packed weights (GPTQ, AWQ)"
     rounds_constants: ClassVar[bool] = True
 
     to: Literal["dequantize-linear", "matmul-nbits", "float"] = "matmul-nbits"

@@ -24,6 +24,7 @@ class RepairTypes(Pass):
     """Make an ill-typed graph well typed with the fewest and cheapest Casts."""
 
     name: ClassVar[str] = "repair-types"
+    nothing: ClassVar[str] = "the model is well typed"
 
     prefer: Literal["follow-weights", "float32", "float16"] = "follow-weights"
     """The float type to take between equally few Casts; `follow-weights` leaves matrices alone."""

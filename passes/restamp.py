@@ -48,6 +48,9 @@ class Restamp(Pass):
             opset = self.to
             if misfits := misfits_at(model, opset):
                 raise Refused(f"restamp to {opset}", misfits)
+            if opset == stamped:
+                _LOG.warning("restamp: opset %d is stamped already", opset)
+                return False
         _LOG.warning(
             "opset %s was stamped on nodes of opset %d; it is %d now", stamped, opset, opset
         )

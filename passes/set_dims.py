@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +22,9 @@ from vlmpass.passes.shape_arithmetic import ShapeArithmetic
 
 __all__ = ["SetDims"]
 
+_LOG = logging.getLogger(__name__)
 _DONE = "vlmpass.set-dims"
+_ALREADY = "set-dims: %s has the size %d already"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,11 @@ class SetDims(Pass):
                 if done.get(name) != str(size):
                     _check_name(model, name)
                     named[name] = size
-            elif axis.size != size:
+                else:
+                    _LOG.warning(_ALREADY, name, size)
+            elif axis.size == size:
+                _LOG.warning(_ALREADY, name, size)
+            else:
                 if isinstance(axis.size, int):
                     raise OptionError(name, f"this axis has the fixed size {axis.size}")
                 axis.set(size)

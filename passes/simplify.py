@@ -19,6 +19,7 @@ class Simplify(Pass):
     """Remove nodes that do nothing and let one node do what several did."""
 
     name: ClassVar[str] = "simplify"
+    nothing: ClassVar[str] = "nothing to simplify"
     keeps_values: ClassVar[bool] = True
     fast_math: bool = False
     """Whether to use rules that change values beyond rounding too."""

@@ -44,6 +44,7 @@ class SplitTensor(Pass):
     """
 
     name: ClassVar[str] = "split-tensor"
+    nothing: ClassVar[str] = "no weight is larger"
 
     limit: int | str = "2GB"
     """The most bytes that a weight may have, as for the files of the output."""

@@ -22,6 +22,7 @@ class Substitute(Pass):
     """Replace antialiased PyTorch resizes that an exporter left behind by ONNX operators."""
 
     name: ClassVar[str] = "substitute"
+    nothing: ClassVar[str] = "the model has no resize that PyTorch left behind"
 
     def run(self, model: ir.Model) -> bool:
         """Rewrite in place; every node of a known kind that cannot be replaced is listed."""

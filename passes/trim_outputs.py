@@ -26,6 +26,7 @@ class TrimOutputs(Pass):
     """
 
     name = "trim-outputs"
+    nothing: ClassVar[str] = "every output is used"
     keeps_values: ClassVar[bool] = True
 
     @without_collector

@@ -19,6 +19,7 @@ class Unfuse(Pass):
     """Say ONNX Runtime's own operators, or all fused ones, in operators that every target has."""
 
     name: ClassVar[str] = "unfuse"
+    nothing: ClassVar[str] = "the model has no such operator"
     to: Literal["standard", "primitive"] = "standard"
     """What to say them in: standard operators where the opset has one for it and primitive ones
     where not, or primitive ones throughout, which takes standard normalisations and activations

@@ -15,6 +15,7 @@ from vlmpass.ir_tools.types.typing import Typing
 from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.ir_tools.weights.casts import holds_all
 from vlmpass.passes.base import OptionError, Pass
+from vlmpass.passes.values import tell_kept_io
 from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["DTYPES", "UnifyDtype"]
@@ -70,6 +71,8 @@ class UnifyDtype(Pass):
         if self.keep_rounding:
             kept |= _round_trips(model, solve(model), mapping)
         request = f"{self.name} to {self.to}"
+        if self.keep_io:
+            tell_kept_io(model, request, mapping)
         changed = retype(model, mapping, request=request, kept=kept, keep_io=self.keep_io)
         if self.restore_constants and self.to == "float32" and not self.keep_rounding:
             changed |= _restore(model)

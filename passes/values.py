@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import logging
+from collections.abc import Collection
+
+import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.save import parse_size
 from vlmpass.passes.base import OptionError
 
-__all__ = ["imported", "size_in_bytes"]
+__all__ = ["imported", "size_in_bytes", "tell_kept_io"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def size_in_bytes(option: str, text: str | int) -> int:
@@ -44,3 +50,9 @@ def imported(option: str, text: str, form: str) -> object:
     except (ImportError, AttributeError) as error:
         raise OptionError(option, f"{text} cannot be imported: {error}") from error
     return found
+
+
+def tell_kept_io(model: ir.Model, request: str, types: Collection[ir.DataType]) -> None:
+    """Say so if no input or output has a type that `keep-io` could keep."""
+    if not any(value.dtype in types for value in (*model.graph.inputs, *model.graph.outputs)):
+        _LOG.warning("%s: keep-io: no input or output has a type that is converted", request)

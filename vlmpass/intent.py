@@ -193,6 +193,18 @@ class Intent:
                 remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
             )
 
+    def passes(self) -> frozenset[str] | None:
+        """Return the names of the passes that were asked for; None where passes say everything."""
+        if self == Intent(target=self.target):
+            return None
+        names = {
+            "convert-opset": self.opset is not None,
+            "quant-linear": self.quant is not None,
+            "fuse": self.fuse is not None,
+            "mend-shifts": self.mend_shifts,
+        }
+        return frozenset(name for name, wanted in names.items() if wanted)
+
     @property
     def limits(self) -> Limits | None:
         """The target's limits."""

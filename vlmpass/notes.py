@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from vlmpass.ir_tools.save import SaveReport
+import onnx_ir as ir
 
-__all__ = ["losses", "warnings_kept"]
+from vlmpass.intent import Intent
+from vlmpass.ir_tools.save import SaveReport
+from vlmpass.passes import PassReport
+from vlmpass.passes.base import Pass
+
+__all__ = ["losses", "unmatched", "warnings_kept"]
 
 _LOGGER = logging.getLogger("vlmpass")
 _NAMED = 5
@@ -42,6 +47,31 @@ def warnings_kept(notes: list[str]) -> Iterator[None]:
         yield
     finally:
         _LOGGER.removeHandler(keeper)
+
+
+def unmatched(ran: Iterable[tuple[ir.passes.PassBase, PassReport]], asked: Intent) -> list[str]:
+    """Say what was asked for and found nothing to do.
+
+    Args:
+        ran: Every pass that was run, with its report.
+        asked: What was asked for; where that is not in it, every pass was asked for by name.
+    """
+    wanted = asked.passes()
+    found: dict[str, str] = {}
+    done: set[str] = set()
+    simplified = False
+    for each, report in ran:
+        simplified |= report.changed
+        if not isinstance(each, Pass) or not each.nothing:
+            continue
+        if report.changed:
+            done.add(each.name)
+        elif not report.skipped and (wanted is None or each.name in wanted):
+            found.setdefault(each.name, f"{report.text}: {each.nothing}")
+    told = [text for name, text in found.items() if name not in done]
+    if asked.simplify and not simplified:
+        told.append("simplify: nothing to simplify")
+    return told
 
 
 def losses(saved: SaveReport) -> list[str]:

@@ -27,8 +27,8 @@ from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, way_of
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import file_range
 from vlmpass.judge import Judge
-from vlmpass.notes import losses, warnings_kept
-from vlmpass.passes import PassManager, RunReport, parse
+from vlmpass.notes import losses, unmatched, warnings_kept
+from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.base import Pass
 from vlmpass.passes.instruments.base import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
@@ -246,6 +246,7 @@ class _Run:
         self._source = None if self._path is not None else clone(self.work)
         self._ran: list[RunReport] = []
         self._notes: list[str] = []
+        self._done: list[tuple[ir.passes.PassBase, PassReport]] = []
         self._rounds = False
         self._mends: list[Pass] = []
 
@@ -271,6 +272,7 @@ class _Run:
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
         with warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
+        self._done += zip(passes, self._ran[-1].passes, strict=True)
 
     @contextlib.contextmanager
     def advising(self) -> Iterator[None]:
@@ -331,7 +333,11 @@ class _Run:
             peak_rss=peak_rss(),
             source=self._path,
             saved=saved,
-            notes=(*self._notes, *(losses(saved) if saved is not None else ())),
+            notes=(
+                *self._notes,
+                *unmatched(self._done, self._pipeline._intent),
+                *(losses(saved) if saved is not None else ()),
+            ),
             result=result,
         )
 
