@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["note_commit", "watch_commits"]
+__all__ = ["note_commit", "unwatched", "watch_commits"]
 
 _WATCHERS: list[list[str]] = []
 
@@ -27,3 +27,14 @@ def watch_commits() -> Iterator[list[str]]:
         yield paths
     finally:
         _WATCHERS[:] = [each for each in _WATCHERS if each is not paths]
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """Tell nobody of what is put in place meanwhile, because it does not stay there."""
+    watching = _WATCHERS[:]
+    _WATCHERS.clear()
+    try:
+        yield
+    finally:
+        _WATCHERS[:] = watching

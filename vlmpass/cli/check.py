@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
+from vlmpass.cli.piped import model_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 __all__ = ["check"]
@@ -15,7 +16,9 @@ __all__ = ["check"]
 
 @verb
 def check(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="- reads standard input.", show_default=False)
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:
     """Check structure, types and shapes with ONNX's full check, whatever the model's size.
@@ -23,9 +26,11 @@ def check(
     Every reference to a data file is held against the file; no weight is read. Exit code 1 if the
     model is not valid.
     """
-    from vlmpass.ir_tools.paths import model_file
+    with model_given(model) as file:
+        return _check(file, str(model), json)
 
-    model_file(model)
+
+def _check(file: Path, shown: str, json: bool) -> int:
     from rich.console import Group
     from rich.text import Text
 
@@ -35,7 +40,7 @@ def check(
     from vlmpass.rewriter_rules.opset.restamp import remedy
     from vlmpass.screens.text import unbroken
 
-    opened = load(model)
+    opened = load(file)
     finding = None
     try:
         run_check(opened)
@@ -43,9 +48,9 @@ def check(
         error.remedy = remedy(opened) or error.remedy
         finding = str(error)
     if json:
-        show_json({"path": str(model), "ok": finding is None, "finding": finding})
+        show_json({"path": shown, "ok": finding is None, "finding": finding})
     elif finding is None:
-        show(Group(unbroken(f"{model}: ", ("valid", "green"))))
+        show(Group(unbroken(f"{shown}: ", ("valid", "green"))))
     else:
-        show(Group(unbroken(f"{model}: ", ("not valid", "red")), Text(finding)))
+        show(Group(unbroken(f"{shown}: ", ("not valid", "red")), Text(finding)))
     return DONE if finding is None else FINDINGS

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
-__all__ = ["Status", "StreamError", "encoding_of", "say", "show", "show_json", "status", "write"]
+__all__ = [
+    "Status",
+    "StreamError",
+    "deliver",
+    "encoding_of",
+    "say",
+    "show",
+    "show_json",
+    "status",
+    "write",
+]
 
 _WIDTH = 100
 _NARROWEST = 20
@@ -77,7 +87,7 @@ def _silence(stream: IO[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _deliver(put: Callable[[IO[str]], object]) -> None:
+def deliver(put: Callable[[IO[str]], object]) -> None:
     """Hand a result to standard output and see it through; a reader that has gone is no fault.
 
     Raises:
@@ -103,7 +113,7 @@ def _undelivered(problem: str) -> StreamError:
 
 def write(text: str) -> None:
     """Write a text to standard output as it is."""
-    _deliver(lambda stream: stream.write(encodable(text, encoding_of(stream))))
+    deliver(lambda stream: stream.write(encodable(text, encoding_of(stream))))
 
 
 def show(renderable: RenderableType) -> None:
@@ -113,7 +123,7 @@ def show(renderable: RenderableType) -> None:
     stream: IO[str] | None = sys.stdout
     screen = fitted_screen(renderable)
     if stream is not None and stream.isatty():
-        _deliver(lambda stream: _console(stream).print(screen))
+        deliver(lambda stream: _console(stream).print(screen))
     else:
         write(plain(screen, _WIDTH if stream is None else _width(stream)) + "\n")
 

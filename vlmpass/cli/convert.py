@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +11,10 @@ import typer
 
 from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.naming import output_beside
+from vlmpass.cli.piped import PIPED, OutputPipe, model_given, no_pipe, whole
 from vlmpass.cli.verb import DONE, verb
+from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.save.commits import unwatched
 
 if TYPE_CHECKING:
     from vlmpass.intent import Intent
@@ -20,13 +25,16 @@ __all__ = ["convert"]
 
 @verb
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The model.", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help="The model; - reads standard input.", show_default=False),
+    ],
     output: Annotated[
         Path | None,
         typer.Argument(
             metavar="OUT",
             help="Where the result goes; beside IN by default, named after what was asked for,"
-            " such as big.opset18.onnx.",
+            " such as big.opset18.onnx; - is standard output.",
             show_default=False,
         ),
     ] = None,
@@ -183,57 +191,87 @@ def convert(
     complete.
     """
     from vlmpass.intent import Intent
-    from vlmpass.ir_tools.paths import folder_for, model_file, output_file
+    from vlmpass.ir_tools.paths import folder_for, output_file
     from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.save.layout import layout_of, way_of
 
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
-    model_file(source)
-    intent = Intent(
-        opset,
-        dtype,
-        target,
-        quant,
-        simplify,
-        fuse,
-        keep_io,
-        calibrate,
-        widen_io,
-        mend_shifts,
-        restamp,
-    )
-    if passes is not None:
-        intent.refuse_beside_passes()
-    path = output or output_beside(source, _words(intent, passes, layout))
-    output_file(path)
-    if dump is not None:
-        folder_for(dump, "to dump the graphs into")
-    most_bytes, kind, way = parse_size(shard_size), layout_of(layout), way_of(weights)
-    most = None if memory is None else parse_size(memory)
-    from vlmpass.cli.announce import announce
-    from vlmpass.pipeline import Pipeline
-
-    with status() as shown:
-        instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
-        pipeline = Pipeline(passes, instruments=instruments, **vars(intent))
-        report = pipeline.convert(
-            source,
-            path,
-            shard_size=most_bytes,
-            layout=kind,
-            weights=way,
-            jobs=jobs,
-            verify=verify,
-            memory=most,
-            verify_seconds=verify_time,
-            force=force,
-            progress=shown.bytes,
+    _refuse_pipes(source, output, dump, calibrate, json)
+    with ExitStack() as stack:
+        file = stack.enter_context(model_given(source))
+        intent = Intent(
+            opset,
+            dtype,
+            target,
+            quant,
+            simplify,
+            fuse,
+            keep_io,
+            calibrate,
+            widen_io,
+            mend_shifts,
+            restamp,
         )
-    if json:
-        show_json(report.to_json())
-    else:
-        show(report)
+        if passes is not None:
+            intent.refuse_beside_passes()
+        kind, way = layout_of(layout), way_of(weights)
+        pipe = None
+        if output == PIPED:
+            pipe = stack.enter_context(OutputPipe())
+            kind = whole(kind, way)
+        path = (
+            pipe.path if pipe else output or output_beside(source, _words(intent, passes, layout))
+        )
+        output_file(path)
+        if dump is not None:
+            folder_for(dump, "to dump the graphs into")
+        shard_bytes = parse_size(shard_size)
+        most = None if memory is None else parse_size(memory)
+        from vlmpass.cli.announce import announce
+        from vlmpass.pipeline import Pipeline
+
+        # What is put in place for a pipe goes away again: nobody is told that it stands.
+        with status() as shown, unwatched() if pipe else nullcontext():
+            instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
+            pipeline = Pipeline(passes, instruments=instruments, **vars(intent))
+            report = pipeline.convert(
+                file,
+                path,
+                shard_size=shard_bytes,
+                layout=kind,
+                weights=way,
+                jobs=jobs,
+                verify=verify,
+                memory=most,
+                verify_seconds=verify_time,
+                force=force,
+                progress=shown.bytes,
+            )
+        if source == PIPED:
+            report = replace(report, source=str(PIPED))
+        if pipe is not None:
+            pipe.send(report, shard_bytes)
+        elif json:
+            show_json(report.to_json())
+        else:
+            show(report)
     return DONE
+
+
+def _refuse_pipes(
+    source: Path, output: Path | None, dump: Path | None, calibrate: str | None, json: bool
+) -> None:
+    no_pipe(dump, "--dump")
+    no_pipe(None if calibrate is None else Path(calibrate), "--calibrate")
+    if source == PIPED and output is None:
+        raise SaveError(
+            "standard input has no name to call the result after",
+            remedy="name OUT, or - for standard output",
+        )
+    if output == PIPED and json:
+        raise SaveError(
+            "standard output takes the model or the report, not both", remedy="leave --json out"
+        )
 
 
 def _instruments(verify_each: bool, dump: Path | None, limit: int | None) -> list[Instrument]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json, status
+from vlmpass.cli.piped import no_pipe
 from vlmpass.cli.verb import DONE, verb
 
 __all__ = ["demo"]
@@ -28,6 +29,7 @@ def demo(
     from vlmpass.ir_tools.errors import SaveError
     from vlmpass.ir_tools.paths import folder_for
 
+    no_pipe(folder, "DIR")
     folder_for(folder, "for the models")
     from vlmpass.cli.announce import announce
     from vlmpass.demo import write_demo_model

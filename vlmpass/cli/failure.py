@@ -11,15 +11,20 @@ from vlmpass.cli.console import StreamError, say, show_json
 if TYPE_CHECKING:
     from vlmpass.ir_tools.errors import Refusal, VlmpassError
 
-__all__ = ["Failure", "set_json", "standing", "tell"]
+__all__ = ["Failure", "set_begun", "set_json", "standing", "tell"]
 
 _LIST_ALL = "  vlmpass --debug lists every node"
-_state = {"json": False}
+_state = {"json": False, "begun": False}
 
 
 def set_json(wanted: bool) -> None:
     """Say whether a failure is told as JSON too."""
     _state["json"] = wanted
+
+
+def set_begun(begun: bool) -> None:
+    """Say whether a part of a model has gone to standard output, and not all of it."""
+    _state["begun"] = begun
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Failure:
 
 def standing(stands: Sequence[str]) -> str:
     """Say which outputs are complete; ``nothing was written`` if there are none."""
+    if not stands and _state["begun"]:
+        return "standard output has a part of the model"
     if not stands:
         return "nothing was written"
     verb = "is complete and stands" if len(stands) == 1 else "are complete and stand"

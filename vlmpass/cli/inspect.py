@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
+from vlmpass.cli.piped import model_given
 from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
@@ -19,7 +20,9 @@ __all__ = ["inspect"]
 
 @verb
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="- reads standard input.", show_default=False)
+    ],
     at: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,25 +40,27 @@ def inspect(
 
     No weight is read, so that a model of any size takes a moment.
     """
-    from vlmpass.ir_tools.paths import model_file
+    with model_given(model) as file:
+        return _inspect(file, str(model), _sizes(at or ()), depth, json)
 
-    model_file(model)
-    sizes = _sizes(at or ())
+
+def _inspect(file: Path, shown: str, sizes: dict[str, int], depth: int, json: bool) -> int:
     from vlmpass.ir_tools.inspecting import inspect_model
     from vlmpass.ir_tools.load import load
     from vlmpass.report import to_data
     from vlmpass.screens.inspection import inspection_screen
 
-    opened = load(model)
+    opened = load(file)
     found = inspect_model(opened, shaped=shaped(opened, "inline-functions,infer"))
     _check_names(sizes, found)
+    nbytes = file.stat().st_size
     if json:
         data = to_data(found)
         assert isinstance(data, dict)
         data["macs"] = {"text": found.macs.text, "at": found.macs.at(sizes), **data["macs"]}
-        show_json({"path": str(model), "nbytes": model.stat().st_size, "sizes": sizes, **data})
+        show_json({"path": shown, "nbytes": nbytes, "sizes": sizes, **data})
     else:
-        show(inspection_screen(found, str(model), depth=depth, sizes=sizes))
+        show(inspection_screen(found, shown, nbytes=nbytes, depth=depth, sizes=sizes))
     return DONE
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
+from vlmpass.cli.piped import model_given
 from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
@@ -42,10 +43,11 @@ def rules(
     """
     given = words or []
     explained = _judged(given, near)
+    if explained:
+        with model_given(Path(given[2])) as file:
+            return _explain(given[1], file, given[2], near, json)
     from vlmpass.ir_tools.rewrite import all_rules, rule_named
 
-    if explained:
-        return _explain(rule_named(given[1]), Path(given[2]), near, json)
     if given:
         _show_one(rule_named(given[0]), json)
     else:
@@ -56,12 +58,10 @@ def rules(
 def _judged(given: list[str], near: str | None) -> bool:
     """Refuse what can be told to be wrong at once; say whether a rule is to be explained."""
     from vlmpass.ir_tools.errors import PipelineError
-    from vlmpass.ir_tools.paths import model_file
 
     if given[:1] == ["explain"]:
         if len(given) != 3:
             raise PipelineError("explain takes a rule and a model: rules explain NAME MODEL")
-        model_file(given[2])
         return True
     if len(given) > 1:
         raise PipelineError(f"one rule at a time, not {', '.join(given)}")
@@ -116,20 +116,21 @@ def _show_one(rule: Rule, json: bool) -> None:
     show(Group(*lines))
 
 
-def _explain(rule: Rule, path: Path, near: str | None, json: bool) -> int:
+def _explain(name: str, file: Path, shown: str, near: str | None, json: bool) -> int:
     from vlmpass.ir_tools.load import load
-    from vlmpass.ir_tools.rewrite import explain
+    from vlmpass.ir_tools.rewrite import explain, rule_named
     from vlmpass.report import to_data
 
-    attempts = explain(rule, shaped(load(path), "infer"), near)
+    rule = rule_named(name)
+    attempts = explain(rule, shaped(load(file), "infer"), near)
     if json:
-        show_json({"rule": rule.name, "model": str(path), "attempts": to_data(attempts)})
+        show_json({"rule": rule.name, "model": shown, "attempts": to_data(attempts)})
     else:
-        _show_attempts(rule, path, attempts)
+        _show_attempts(rule, shown, attempts)
     return DONE
 
 
-def _show_attempts(rule: Rule, path: Path, attempts: list[Attempt]) -> None:
+def _show_attempts(rule: Rule, path: str, attempts: list[Attempt]) -> None:
     from rich.console import Group
     from rich.text import Text
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
+from vlmpass.cli.piped import models_given, no_pipe
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 if TYPE_CHECKING:
+    from vlmpass.ir_tools.run import Verification
     from vlmpass.ir_tools.runtime import Optimization
 
 __all__ = ["verify"]
@@ -19,10 +21,16 @@ __all__ = ["verify"]
 @verb
 def verify(
     reference: Annotated[
-        Path, typer.Argument(metavar="A", help="The reference.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="A", help="The reference; - reads standard input.", show_default=False
+        ),
     ],
     judged: Annotated[
-        Path, typer.Argument(metavar="B", help="What is judged.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="B", help="What is judged; - reads standard input.", show_default=False
+        ),
     ],
     inputs: Annotated[
         Path | None,
@@ -79,24 +87,13 @@ def verify(
     Exit code 1 if an output differs by more than the tolerance. With --emulate, A is computed in
     float32, and may be B itself.
     """
-    level, most = _judged(reference, judged, inputs, optimization, emulate, memory)
-    from vlmpass.ir_tools.run import Allowance, default_memory
-    from vlmpass.ir_tools.run import verify as run_verify
+    with models_given(reference, judged) as files:
+        # What else can be told to be wrong at once: the imports that follow take seconds.
+        level, most = _judged(inputs, optimization, emulate, memory)
+        found = _compared(files, inputs, seed, tolerance, level, emulate, most)
     from vlmpass.report import to_data
-    from vlmpass.rewriter_rules.restore import restore
     from vlmpass.screens.verification import verification_screen
 
-    found = run_verify(
-        reference,
-        judged,
-        inputs=inputs,
-        seed=seed,
-        tolerance=tolerance,
-        optimization=level,
-        emulated=emulate,
-        restore=restore,
-        allowance=Allowance(most or default_memory()),
-    )
     if json:
         data = to_data(found)
         assert isinstance(data, dict)
@@ -106,9 +103,32 @@ def verify(
     return DONE if found.ok else FINDINGS
 
 
+def _compared(
+    files: list[Path],
+    inputs: Path | None,
+    seed: int,
+    tolerance: float | None,
+    level: Optimization | None,
+    emulate: str | None,
+    most: int | None,
+) -> Verification:
+    from vlmpass.ir_tools.run import Allowance, default_memory
+    from vlmpass.ir_tools.run import verify as run_verify
+    from vlmpass.rewriter_rules.restore import restore
+
+    return run_verify(
+        *files,
+        inputs=inputs,
+        seed=seed,
+        tolerance=tolerance,
+        optimization=level,
+        emulated=emulate,
+        restore=restore,
+        allowance=Allowance(most or default_memory()),
+    )
+
+
 def _judged(
-    reference: Path,
-    judged: Path,
     inputs: Path | None,
     optimization: str | None,
     emulate: str | None,
@@ -116,12 +136,11 @@ def _judged(
 ) -> tuple[Optimization | None, int | None]:
     """Refuse what can be told to be wrong at once; return level and memory as they are meant."""
     from vlmpass.intent import HALVES, nearest
-    from vlmpass.ir_tools.paths import inputs_file, model_file
+    from vlmpass.ir_tools.paths import inputs_file
     from vlmpass.ir_tools.runtime import OPTIMIZATIONS, require_onnxruntime
     from vlmpass.ir_tools.save import parse_size
 
-    for path in (reference, judged):
-        model_file(path)
+    no_pipe(inputs, "--inputs")
     if inputs is not None:
         inputs_file(inputs)
     level = next((each for each in OPTIMIZATIONS if each == optimization), None)

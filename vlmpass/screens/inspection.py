@@ -22,20 +22,21 @@ _TERMS = 4
 
 
 def inspection_screen(
-    found: Inspection, path: str, *, depth: int, sizes: Mapping[str, int]
+    found: Inspection, path: str, *, nbytes: int, depth: int, sizes: Mapping[str, int]
 ) -> RenderableType:
     """Return the tables of an inspection.
 
     Args:
         found: The inspection.
-        path: The model's.
+        path: What to call the model's file.
+        nbytes: Of that file.
         depth: How deep modules are listed.
         sizes: Size by symbol, at which multiply-accumulates are counted too.
     """
     # Alone in its line: a long path would leave the facts below it no room.
     parts: list[RenderableType] = [unbroken((path, "bold")), _head(found, sizes), "", _ports(found)]
     parts += ["", _operators(found), "", _weights(found)]
-    parts += ["", _files(found, path)]
+    parts += ["", _files(found, path, nbytes)]
     if found.largest:
         parts += ["", _largest(found)]
     if found.ties:
@@ -118,7 +119,7 @@ def _weights(found: Inspection) -> Grid:
     return table
 
 
-def _files(found: Inspection, path: str) -> Grid:
+def _files(found: Inspection, path: str, nbytes: int) -> Grid:
     table = grid("file", "tensors", "used", "size", right=(1, 2, 3))
     inline = sum(share.tensors for share in found.facts.dtypes.values())
     inline -= sum(file.tensors for file in found.files)
@@ -126,7 +127,7 @@ def _files(found: Inspection, path: str) -> Grid:
         Text(os.path.basename(path)),
         count(inline),
         size(found.inline_bytes),
-        size(os.path.getsize(path)),
+        size(nbytes),
     )
     shown = found.files if len(found.files) <= _FILES + 1 else found.files[:_FILES]
     for file in shown:
