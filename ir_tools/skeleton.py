@@ -169,7 +169,8 @@ def whole(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
 
     That is the empty names at the end of a node's outputs, which count (a Split without sizes cuts
     into as many parts as it has outputs), and what a file says of values that no node makes, noted
-    in `UNKNOWN` by whoever loaded it.
+    in `UNKNOWN` by whoever loaded it. Out goes the mention of a value of which nothing is said: one
+    whose shape is known and whose type is not.
     """
     _complete(proto.graph, model.graph)
     for function_proto, function in zip(proto.functions, model.functions.values(), strict=True):
@@ -185,6 +186,10 @@ def _complete(proto: onnx.GraphProto | onnx.FunctionProto, graph: ir.Graph) -> N
         if holds_graphs(node):
             for inner_proto, inner in zip(graph_protos(node_proto), subgraphs(node), strict=True):
                 _complete(inner_proto, inner)
+    for index in reversed(range(len(proto.value_info))):
+        info = proto.value_info[index]
+        if not (info.HasField("type") or info.doc_string or info.metadata_props):
+            del proto.value_info[index]
     if unknown := graph.meta.get(UNKNOWN):
         known = {info.name for info in proto.value_info}
         known |= {name for node in proto.node for name in node.output}

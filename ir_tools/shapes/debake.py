@@ -153,7 +153,7 @@ class Debaker:
         traced = self._before[node.outputs[0]].static
         if traced is None or any(shape is None or len(shape) != len(traced) for shape in shapes):
             return
-        axis = node.attributes.get_int("axis", 1) % len(traced)
+        axis = node.attributes.get_int("axis", 1) % max(len(traced), 1)
         common: list[Dim | None] = []
         for index, column in enumerate(zip(*(shape or () for shape in shapes), strict=True)):
             varying = [dim for dim in column if self._varies(dim)]

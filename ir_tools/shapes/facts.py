@@ -177,7 +177,7 @@ class Facts:
     def _answer(self, rule: Rule, call: Call) -> tuple[Known, ...]:
         try:
             found = rule(call)
-        except (IndexError, ValueError, KeyError, TypeError):
+        except (ArithmeticError, IndexError, ValueError, KeyError, TypeError):
             return ()  # an attribute that the caller gives, or a misfit for the checker to report
         knowns = (found,) if isinstance(found, Known) else found
         checked = map(self._checked, call.node.outputs, knowns)
@@ -268,7 +268,7 @@ class Facts:
                 self._known[value] = Known(tuple(found.shape.numpy()))
 
     def _checked(self, value: ir.Value, known: Known) -> Known:
-        """Drop elements that are too many, too long, or do not fit int64; so are sizes."""
+        """Drop elements that are too many, too long, or do not fit int64, and what is no size."""
         if known.shape is not None and not all(map(self._is_size, known.shape)):
             shape = [
                 dim if self._is_size(dim) else self.algebra.axis(value, axis)
@@ -287,7 +287,7 @@ class Facts:
         return known if fits else Known(known.shape)
 
     def _is_size(self, dim: Dim) -> bool:
-        return dim < 2**63 if isinstance(dim, int) else self.algebra.small(dim)
+        return 0 <= dim < 2**63 if isinstance(dim, int) else self.algebra.small(dim)
 
     def _fits(self, item: int, value: ir.Value) -> bool:
         if -(2**31) <= item < 2**31:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.types.bodies import STRUCTURAL, ties
+from vlmpass.ir_tools.types.bodies import STRUCTURAL, graph_of, ties
 from vlmpass.ir_tools.types.outputs import DECIDED
 from vlmpass.ir_tools.types.signatures import Signature, signature
 from vlmpass.ir_tools.types.texts import dtype_of, with_dtypes
@@ -22,7 +22,7 @@ __all__ = ["Demand", "Use"]
 
 _CAST = ("", "Cast")
 # A variable that types one input alone, and must fit another all the same.
-_TIED = frozenset({("", "Attention"), ("", "SequenceInsert")})
+_TIED = frozenset({("", "Attention"), ("", "RMSNormalization"), ("", "SequenceInsert")})
 _FREELY_TYPED = frozenset({"Constant", "ConstantOfShape", "Cast", "Range", "EyeLike"})
 
 
@@ -107,7 +107,7 @@ class Demand:
     def uses(self) -> Iterator[tuple[ir.Value, Use]]:
         """Yield every use of a value of known type with what it wants."""
         for scope in self._scopes:
-            graph = scope.graph.graph if isinstance(scope.graph, ir.Function) else scope.graph
+            graph = graph_of(scope)
             for node in scope.graph:
                 for index, value in enumerate(node.inputs):
                     if value is not None and value in self.have:
@@ -116,9 +116,13 @@ class Demand:
             for index, value in enumerate(scope.graph.outputs):
                 text = self.typing.text_of(value)
                 if text is not None and value in self.have:
-                    keeps = self.keep_io and graph is self.model.graph
-                    keeps = keeps or (graph, index) in self._held_places
-                    yield value, Use(None, index, graph, text if keeps else self.mapped(text))
+                    want = text if self._keeps(graph, index) else self.mapped(text)
+                    yield value, Use(None, index, graph, want)
+
+    def _keeps(self, graph: ir.Graph, index: int) -> bool:
+        """Whether an output of a graph keeps its type."""
+        interface = self.keep_io and graph is self.model.graph
+        return interface or (graph, index) in self._held_places
 
     def _want(self, node: ir.Node, index: int, value: ir.Value, scope: Scope) -> str:
         """Return the type that an input is to have."""
@@ -248,7 +252,10 @@ class Demand:
             return True
         if not value.uses() and not value.is_graph_output():
             return False
-        if value.is_graph_output() and not (self.keep_io and scope.graph is self.model.graph):
+        given = [index for index, output in enumerate(scope.graph.outputs) if output is value]
+        if value.is_graph_output() and not given:
+            return False
+        if not all(self._keeps(graph_of(scope), index) for index in given):
             return False
         return all(
             user.graph is not None and self._fixed_want(user, index, value, scope) == text

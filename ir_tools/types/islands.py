@@ -117,6 +117,15 @@ def _is_float(value: ir.Value | None, typing: Typing) -> bool:
     return dtype is not None and dtype.is_floating_point()
 
 
+def _is_constant(value: ir.Value) -> bool:
+    """Whether a value is a constant, or one that is cast."""
+    below = value.producer()
+    if below is not None and (below.domain, below.op_type) == ("", "Cast"):
+        source = below.inputs[0]
+        return source is not None and constant_tensor(source) is not None
+    return constant_tensor(value) is not None
+
+
 class _Growth:
     """The island nodes of one graph."""
 
@@ -136,7 +145,7 @@ class _Growth:
 
     def _varying(self, node: ir.Node) -> Iterator[ir.Value]:
         for value in node.inputs:
-            if value is None or constant_tensor(value) is not None:
+            if value is None or _is_constant(value):
                 continue
             if _is_float(value, self.typing):
                 yield value

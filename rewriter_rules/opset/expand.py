@@ -47,6 +47,7 @@ def inline(op: Tape, body: ir.Function, node: ir.Node) -> list[ir.Value | None]:
         attributes = _attributes(inner, node.attributes, defaults)
         if any(isinstance(each, ir.Attr) and _is_graph(each) for each in attributes.values()):
             _bind_outer(attributes, values)
+            _rename_inner(attributes, op)
         inputs = [None if value is None else values[value] for value in inner.inputs]
         for attribute in attributes.values():
             if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
@@ -74,6 +75,19 @@ def _bind_outer(
                 if value is not None and value in values:
                     inner.replace_input_with(index, values[value])
             _bind_outer(inner.attributes, values)
+
+
+def _rename_inner(attributes: Mapping[str, object], op: Tape) -> None:
+    """Give the values in subgraphs of a body names that nothing else in the model has."""
+    for attribute in attributes.values():
+        if not isinstance(attribute, ir.Attr) or attribute.type != ir.AttributeType.GRAPH:
+            continue
+        graph = attribute.as_graph()
+        for values in (graph.inputs, *(node.outputs for node in graph)):
+            for value in values:
+                value.name = value.name and op.names.value(f"{op.hint}/{value.name}")
+        for inner in graph:
+            _rename_inner(inner.attributes, op)
 
 
 def _type_body(

@@ -6,7 +6,7 @@ from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.constants import tensor_of
-from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, holds_all, normal, rank
+from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, holds_all, matched, normal, rank
 
 __all__ = ["CHAINS"]
 
@@ -24,6 +24,8 @@ def transpose_of_transpose(
     op: Tape, x: Value, first: tuple[int, ...], second: tuple[int, ...]
 ) -> Replacement:
     """Transpose(Transpose(x, p), q) -> Transpose(x, p[q])."""
+    if sorted(first) != sorted(second):
+        return refuse("{} and {} are of different ranks", first, second)
     perm = tuple(first[axis] for axis in second)
     return x if perm == tuple(range(len(perm))) else op.Transpose(x, perm=perm)
 
@@ -59,9 +61,10 @@ def squeeze_of_unsqueeze(
     """Squeeze(Unsqueeze(x, axes), axes) -> x."""
     size = rank(x)
     total = None if size is None else size + len(added)
-    if normal(added, total) is None or normal(removed, total) is None:
+    there, gone = normal(added, total), normal(removed, total)
+    if there is None or gone is None:
         return refuse("the rank of {} is not known", x)
-    if set(normal(added, total) or ()) != set(normal(removed, total) or ()):
+    if set(there) != set(gone) or not gone:  # no axes to Squeeze may mean all of size 1
         return refuse("{} added, {} removed", added, removed)
     return x
 
@@ -72,7 +75,7 @@ def unsqueeze_of_squeeze(
 ) -> Replacement:
     """Unsqueeze(Squeeze(x, axes), axes) -> x."""
     gone, back = normal(removed, rank(x)), normal(added, rank(x))
-    if gone is None or back is None or set(gone) != set(back):
+    if not gone or back is None or set(gone) != set(back):
         return refuse("{} removed, {} added", removed, added)
     return x
 
@@ -85,9 +88,11 @@ def unsqueeze_of_unsqueeze(
     size = rank(x)
     if size is None:
         return refuse("the rank of {} is not known", x)
-    inner = normal(first, size + len(first)) or ()
-    outer = normal(second, size + len(first) + len(second)) or ()
-    kept = [axis for axis in range(size + len(first) + len(second)) if axis not in outer]
+    inner, total = normal(first, size + len(first)), size + len(first) + len(second)
+    outer = normal(second, total)
+    if inner is None or outer is None:
+        return refuse("{} does not get both axes {} and {}", x, first, second)
+    kept = [axis for axis in range(total) if axis not in outer]
     return op.Unsqueeze(x, axes=sorted([*outer, *(kept[axis] for axis in inner)]))
 
 
@@ -101,7 +106,9 @@ def squeeze_of_squeeze(
         return refuse("the rank of {} is not known", x)
     inner = normal(first, size) or ()
     left = [axis for axis in range(size) if axis not in inner]
-    outer = normal(second, len(left)) or ()
+    outer = normal(second, len(left))
+    if not inner or not outer:  # no axes may mean all of size 1
+        return refuse("{} has not both axes {} and {}", x, first, second)
     return op.Squeeze(x, axes=sorted([*inner, *(left[axis] for axis in outer)]))
 
 
@@ -125,6 +132,8 @@ def slice_of_slice(
     inner, outer = normal(axes1, rank(x)), normal(axes2, rank(x))
     if inner is None or outer is None:
         return refuse("the rank of {} is not known", x)
+    if not matched(starts1, ends1, axes1, steps1) or not matched(starts2, ends2, axes2, steps2):
+        return refuse("starts, ends, axes and steps do not belong together")
     ranges = {
         axis: (starts1[at], ends1[at], steps1[at] if steps1 else 1) for at, axis in enumerate(inner)
     }
@@ -159,7 +168,7 @@ def squeeze_of_slice(
     cut, gone = normal(axes, rank(x)), normal(removed, rank(x))
     if cut is None or gone is None:
         return refuse("the rank of {} is not known", x)
-    if len(cut) != 1 or cut != gone:
+    if not matched(starts, ends, axes, steps) or len(cut) != 1 or cut != gone:
         return refuse("axes {} are cut, {} removed", axes, removed)
     start, end = starts[0], ends[0]
     last = FOREVER if start == -1 else start + 1
@@ -226,6 +235,11 @@ def reshape_of_thin_transpose(
     return op.Reshape(x, op.const(target))
 
 
+def _is_same_axis(one: int, other: int, value: Value) -> bool:
+    found = normal([one], rank(value))
+    return found is not None and found == normal([other], rank(value))
+
+
 @rule(P.Concat(P.several("xs", some=P.Split), axis="axis"))
 def concat_of_split(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     """Concat(Split(x)) -> x, along the same axis."""
@@ -233,8 +247,7 @@ def concat_of_split(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     if split is None or split.op_type != "Split" or tuple(split.outputs) != xs:
         return refuse("its operands are not all parts of one Split, in order")
     whole = split.inputs[0]
-    axes = normal([axis, split.attributes.get_int("axis", 0)], rank(xs[0]))
-    if whole is None or axes is None or axes[0] != axes[1]:
+    if whole is None or not _is_same_axis(axis, split.attributes.get_int("axis", 0), xs[0]):
         return refuse("split along another axis than {}", axis)
     return whole
 
@@ -247,8 +260,8 @@ def concat_of_concat(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
         inner = x.producer()
         same = inner is not None and inner.op_type == "Concat" and len(x.uses()) == 1
         if same and inner is not None and not x.is_graph_output():
-            axes = normal([axis, inner.attributes.get_int("axis", 0)], rank(x))
-            if axes is not None and axes[0] == axes[1]:
+            along = inner.attributes.get_int("axis", 0)
+            if _is_same_axis(axis, along, x):
                 flat.extend(value for value in inner.inputs if value is not None)
                 continue
         flat.append(x)

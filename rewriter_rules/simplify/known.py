@@ -16,6 +16,7 @@ __all__ = [
     "broadcast_into",
     "dim",
     "holds_all",
+    "matched",
     "normal",
     "rank",
     "same_shape",
@@ -70,11 +71,22 @@ def broadcast_into(shape: Sequence[int], value: ir.Value) -> bool:
     return all(size in (1, dim(value, offset + at)) for at, size in enumerate(shape))
 
 
+def matched(*lists: Sequence[int] | None) -> bool:
+    """Return whether lists, those that are given, are of one length and not empty."""
+    lengths = {len(each) for each in lists if each is not None}
+    return len(lengths) == 1 and 0 not in lengths
+
+
 def normal(axes: Sequence[int], rank: int | None) -> tuple[int, ...] | None:
-    """Return axes counted from the front; None where that takes a rank that is not known."""
+    """Return axes counted from the front.
+
+    None where that takes a rank that is not known, where one is named twice, or is beyond the rank.
+    """
     if rank is None and any(axis < 0 for axis in axes):
         return None
-    return tuple(axis + rank if axis < 0 and rank is not None else axis for axis in axes)
+    found = tuple(axis + rank if axis < 0 and rank is not None else axis for axis in axes)
+    fits = all(axis >= 0 and (rank is None or axis < rank) for axis in found)
+    return found if fits and len(set(found)) == len(found) else None
 
 
 def holds_all(wide: ir.DataType, narrow: ir.DataType | None) -> bool:

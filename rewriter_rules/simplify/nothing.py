@@ -10,6 +10,7 @@ from vlmpass.rewriter_rules.simplify.known import (
     FOREVER,
     broadcast_into,
     dim,
+    matched,
     normal,
     rank,
     same_shape,
@@ -63,6 +64,8 @@ def slice_everything(
     steps: tuple[int, ...] | None,
 ) -> Replacement:
     """Slice(x, 0, end or beyond) -> x."""
+    if not matched(starts, ends, axes, steps):
+        return refuse("starts, ends, axes and steps do not belong together")
     for at, (start, end) in enumerate(zip(starts, ends, strict=True)):
         size = dim(x, axes[at] if axes else at)
         beyond = FOREVER if not isinstance(size, int) else size

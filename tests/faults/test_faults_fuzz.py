@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -12,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from vlmpass import Pipeline
-from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.errors import Refused, VlmpassError
 
 Feeds = dict[str, np.ndarray]
 
@@ -185,3 +187,61 @@ def test_frames_of_a_real_signal_are_half_a_spectrum_by_default() -> None:
     result = ir.to_proto(Pipeline(simplify=True).run(source).model)
     feeds = {"x": normal(1, 32, 1), "w": normal(8)}
     np.testing.assert_array_equal(run(result, feeds)[0], run(source, feeds)[0])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "s = Squeeze (x, n) y = Unsqueeze (s, n)",
+        "u = Unsqueeze (x, n) y = Squeeze (u, n)",
+        "s = Squeeze (x, n) y = Squeeze (s, n)",
+        "s = Squeeze (x, z) y = Squeeze (s, n)",
+    ],
+)
+def test_no_axes_to_squeeze_are_left_to_the_runtime(body: str) -> None:
+    text = f"g (float[N,1,M] x) => (Y) <int64[0] n = {{}}, int64[1] z = {{1}}> {{ {body} }}"
+    source = onnx.parser.parse_model(
+        f'<ir_version: 9, opset_import: ["": 18]>\n{text.replace("(Y)", "(float[A,B,C] y)")}'
+    )
+    del source.graph.output[0].type.tensor_type.shape.dim[:]
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    feeds = {"x": normal(2, 1, 3)}
+    result = ir.to_proto(Pipeline(simplify=True).run(source).model)
+    np.testing.assert_array_equal(run(result, feeds)[0], run(source, feeds)[0])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'y = Concat <axis = 0> (x, "", x)',
+        "s = Slice (x, i, i, j) y = Slice (s, j, j, i)",
+        "s = Slice (x, i, j, i) y = Relu (s)",
+        "s = Unsqueeze (x, k) y = Unsqueeze (s, k)",
+        "s = Squeeze (x, k) y = Squeeze (s, k)",
+        "s = ReduceL2 <keepdims = 0> (e, k) y = Relu (s)",
+        "s = Transpose <perm = [1, 0, 2]> (x) y = Transpose <perm = [0, 1]> (s)",
+    ],
+)
+def test_arguments_that_do_not_belong_together_are_no_crash(body: str) -> None:
+    weights = "int64[1] i = {0}, int64[2] j = {1, 1}, int64[2] k = {7, 7}"
+    text = f"g (float[3,4] x, float e) => (float[A] y) <{weights}> {{ {body} }}"
+    source = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 18]>\n{text}')
+    with contextlib.suppress(VlmpassError):
+        Pipeline(simplify=True).run(source)
+
+
+def test_a_scale_of_another_type_than_its_norm_is_cast() -> None:
+    source = model_of(
+        "g (double[2,4] x, double[4] s) => (double[2,4] y) { y = RMSNormalization (x, s) }", 23
+    )
+    result = ir.to_proto(Pipeline(dtype="float16", keep_io=True).run(source).model)
+    onnx.checker.check_model(result, full_check=True)
+
+
+def test_a_body_that_is_expanded_takes_no_name_that_is_taken() -> None:
+    text = """g (float[3,4] x, bool cond) => (float[3,4] y) {
+        y = If (cond) <then_branch = t () => (float[3,4] a) { a = Trilu (x) },
+            else_branch = e () => (float[3,4] b) { b = Trilu <upper = 0> (x) }>
+    }"""
+    feeds = {"x": normal(3, 4), "cond": np.array(True)}
+    converted(model_of(text, 23), feeds, opset=9)

@@ -28,9 +28,9 @@ def _serve(pipe: Connection) -> None:
         try:
             session = ort.InferenceSession(data, options)
             given = {each.name: _as(feeds[each.name], each.type) for each in session.get_inputs()}
-            pipe.send(session.run(None, given))
-        except Exception:  # noqa: BLE001 - whatever ONNX Runtime does not run is not compared
-            pipe.send(None)
+            pipe.send((False, session.run(None, given)))
+        except Exception as error:  # noqa: BLE001 - what ONNX Runtime does not run is not compared
+            pipe.send((type(error).__name__ != "NotImplemented", None))
 
 
 def _as(value: object, kind: str) -> object:
@@ -50,19 +50,29 @@ class Runtime:
 
     def run(self, model: onnx.ModelProto, feeds: Mapping[str, object]) -> list[object] | None:
         """Return what the model computes, unoptimised; None where it does not run."""
+        return self._tried(model, feeds)[1]
+
+    def fails(self, model: onnx.ModelProto, feeds: Mapping[str, object]) -> bool:
+        """Whether ONNX Runtime, which has its kernels, finds a fault in the model or the inputs."""
+        return self._tried(model, feeds)[0]
+
+    def _tried(
+        self, model: onnx.ModelProto, feeds: Mapping[str, object]
+    ) -> tuple[bool, list[object] | None]:
         if any(each.domain == "" and each.version > NEWEST_OPSET for each in model.opset_import):
-            return None
+            return False, None
         if self._pipe is None:
             self._start()
         assert self._pipe is not None
         try:
             self._pipe.send((model.SerializeToString(), dict(feeds)))
             if self._pipe.poll(SECONDS):
-                return self._pipe.recv()
+                failed, results = self._pipe.recv()
+                return failed, results
         except (EOFError, OSError):
             pass
         self.stop()
-        return None
+        return False, None
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")

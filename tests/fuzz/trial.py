@@ -26,6 +26,7 @@ from vlmpass.ir_tools.errors import CheckError, VlmpassError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.rewrite import NoFixpoint, RuleError
 from vlmpass.ir_tools.skeleton import whole
+from vlmpass.ir_tools.types import solve
 from vlmpass.passes import parse
 from vlmpass.passes.base import Pass
 from vlmpass.presets import pipeline_text
@@ -60,6 +61,7 @@ PRESETS: Mapping[str, Mapping[str, object]] = {
 }
 """What is asked for by name, as pipelines."""
 
+_MODERATE = 1000.0
 INEXACT = ("16", "dtype", "mixed", "fast-math", "float32", "quant")
 
 
@@ -111,15 +113,41 @@ class Trial:
     def sound(self) -> bool:
         """Whether our own check takes the source as it is."""
         try:
-            check(load(self.source))
+            model = load(self.source)
+            check(model)
         except VlmpassError:
             return False
-        return True
+        # onnx does not look at the types of ONNX Runtime's own operators
+        typing = solve(model)
+        odd = any(each.node is not None and each.node.domain for each in typing.conflicts)
+        return not odd and not typing.unknown
+
+    @functools.cached_property
+    def doomed(self) -> bool:
+        """Whether the source fails when run or gives what it does not declare: no wonder then."""
+        if self.feeds is None:
+            return False
+        return RUNTIME.fails(self.source, self.feeds) or self._misdeclared()
+
+    def _misdeclared(self) -> bool:
+        results = self.expected or ()
+        for each, result in zip(self.source.graph.output, results, strict=False):
+            if isinstance(result, np.ndarray) and each.type.tensor_type.HasField("shape"):
+                dims = each.type.tensor_type.shape.dim
+                known = [dim.dim_value for dim in dims if dim.HasField("dim_value")]
+                sizes = [
+                    n
+                    for n, dim in zip(result.shape, dims, strict=False)
+                    if dim.HasField("dim_value")
+                ]
+                if len(dims) != result.ndim or sizes != known:
+                    return True
+        return False
 
     @functools.cached_property
     def expected(self) -> list[object] | None:
         """What the source computes; None where it does not run, or not twice the same."""
-        if self.feeds is None:
+        if self.feeds is None or _unsteady(self.source):
             return None
         first, second = (RUNTIME.run(self.source, self.feeds) for _ in range(2))
         same = first is not None and second is not None and not unlike(first, second, True)
@@ -151,6 +179,8 @@ class Trial:
         if data not in self._judgements:
             self._judgements[data] = list(self._judged(text, first))
         yield from self._judgements[data]
+        if not self.sound:
+            return
         model = load(copy(first))
         for each in passes(text):
             each.run(model)
@@ -163,6 +193,8 @@ class Trial:
         try:
             check(load(copy(result)))
         except VlmpassError as error:
+            if self.doomed:
+                return
             kind = "empty" if "no name" in str(error) or "empty string" in str(error) else "invalid"
             yield Finding(kind, text, str(error), self.source)
             return
@@ -176,6 +208,15 @@ class Trial:
 def proto_of(model: ir.Model) -> onnx.ModelProto:
     """Return the protobuf with what onnx_ir leaves out of it: a Split counts its outputs."""
     return whole(ir.to_proto(model), model)
+
+
+def _unsteady(model: onnx.ModelProto) -> bool:
+    """Whether ONNX Runtime draws numbers, or writes statistics over inputs that others read."""
+    graphs = [model.graph, *(a.g for node in model.graph.node for a in node.attribute)]
+    nodes = [node for each in (*graphs, *model.functions) for node in each.node]
+    random = [node.op_type == "Dropout" and len(node.input) > 2 for node in nodes]
+    random += [node.op_type == "BatchNormalization" and len(node.output) > 3 for node in nodes]
+    return any(random)
 
 
 def packed(model: ir.Model) -> bytes:
@@ -228,6 +269,8 @@ def _unlike(one: object, two: object, precise: bool) -> str:
     half = 4e-2 if not precise or a.dtype == np.float16 else 2e-5
     a, b = a.astype(np.float64), b.astype(np.float64)
     size = np.max(np.abs(a), initial=1.0, where=np.isfinite(a))
+    if not precise and size > _MODERATE:
+        return ""  # what overflows in half precision is for the pipeline's own comparison to find
     if np.allclose(a, b, rtol=half, atol=half * size, equal_nan=True):
         return ""
     return f"{b.ravel()[:4].tolist()}, expected {a.ravel()[:4].tolist()}"
