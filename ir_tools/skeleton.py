@@ -16,8 +16,9 @@ from vlmpass.ir_tools.walk import holds_graphs, subgraphs
 
 __all__ = ["UNKNOWN", "Declare", "StandIn", "graph_protos", "inline", "skeleton", "whole"]
 
-UNKNOWN = "vlmpass.value_info of unknown values"
-"""Key in a graph's `meta` (not in files): `ValueInfoProto`s of names that nothing defines."""
+UNKNOWN = "vlmpass.unknown values"
+"""Key in a graph's `meta` (not in files): what is said of names that nothing in it defines, as
+`ValueInfoProto`s and `TensorAnnotation`s."""
 StandIn = Callable[[ir.TensorProtocol], ir.TensorProtocol]
 Declare = Callable[[ir.Value], ir.Value]
 
@@ -193,7 +194,11 @@ def _complete(proto: onnx.GraphProto | onnx.FunctionProto, graph: ir.Graph) -> N
     if unknown := graph.meta.get(UNKNOWN):
         known = {info.name for info in proto.value_info}
         known |= {name for node in proto.node for name in node.output}
-        proto.value_info.extend(info for info in unknown if info.name not in known)
+        for each in unknown:
+            if isinstance(each, onnx.TensorAnnotation) and isinstance(proto, onnx.GraphProto):
+                proto.quantization_annotation.append(each)
+            elif isinstance(each, onnx.ValueInfoProto) and each.name not in known:
+                proto.value_info.append(each)
 
 
 def graph_protos(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -129,7 +129,7 @@ def _note_unknown(
     proto: onnx.GraphProto | onnx.FunctionProto,
     inside: Mapping[str, ir.Value],
 ) -> None:
-    """Note what is said of values that nothing defines, for the day it is written again."""
+    """Note what is said of values that nothing here defines, for the day it is written again."""
     known = {value.name for value in graph.inputs}
     known |= {value.name for node in graph for value in node.outputs}
     if isinstance(graph, ir.Graph):
@@ -137,6 +137,9 @@ def _note_unknown(
     unknown = [
         info for info in proto.value_info if info.name not in known and info.name not in inside
     ]
+    if isinstance(proto, onnx.GraphProto):
+        annotations = proto.quantization_annotation
+        unknown += [each for each in annotations if each.tensor_name not in known]
     if unknown:
         graph.meta[UNKNOWN] = unknown
 

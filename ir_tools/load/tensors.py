@@ -12,9 +12,10 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.packing import packed_size
 
-__all__ = ["Reference", "TensorVet", "refuse_repeated", "vet_extents"]
+__all__ = ["Reference", "TensorVet", "refuse_repeated", "refuse_unknown_type", "vet_extents"]
 
 _Type = ir.DataType
+_KNOWN_TYPES = frozenset(each.value for each in _Type)
 _FIELDS = (
     "raw_data",
     "float_data",
@@ -133,8 +134,9 @@ class TensorVet:
             _number(entries.pop("length", None), f"length of {where}"),
         )
         if entries:
+            stated = ", ".join(key or "(no name)" for key in sorted(entries))
             raise ModelError(
-                f"{where} states {', '.join(sorted(entries))} of its data, which cannot be kept",
+                f"{where} states {stated} of its data, which cannot be kept",
                 remedy="export it again, for ONNX Runtime without prepacked weights",
             )
         if not reference.location:
@@ -152,16 +154,23 @@ class TensorVet:
 
 
 def _dtype(tensor: onnx.TensorProto, where: str) -> ir.DataType:
-    try:
-        dtype = _Type(tensor.data_type)
-    except ValueError:
-        dtype = _Type.UNDEFINED
-    if dtype == _Type.UNDEFINED:
+    if tensor.data_type == _Type.UNDEFINED:
+        raise ModelError(f"{where} has no element type", remedy="export it again")
+    refuse_unknown_type(tensor.data_type, where)
+    return _Type(tensor.data_type)
+
+
+def refuse_unknown_type(number: int, where: str) -> None:
+    """Refuse an element type that the installed onnx_ir does not know.
+
+    Raises:
+        ModelError: It does not.
+    """
+    if number not in _KNOWN_TYPES:
         raise ModelError(
-            f"{where} has element type {tensor.data_type}, which is unknown",
+            f"{where} has element type {number}, which is unknown",
             remedy="install newer onnx and onnx-ir, or export it again",
         )
-    return dtype
 
 
 def _number(text: str | None, where: str) -> int | None:

@@ -13,7 +13,12 @@ import onnx
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.load.calls import vet_calls
-from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, vet_extents
+from vlmpass.ir_tools.load.tensors import (
+    TensorVet,
+    refuse_repeated,
+    refuse_unknown_type,
+    vet_extents,
+)
 
 __all__ = ["vet"]
 
@@ -132,7 +137,8 @@ class _Walk:
         self._nodes(function.node, names, [], where)
         for name in function.output:
             if name not in names:
-                raise ModelError(f"output {name} of {where} is made by nothing in it")
+                named = name or "(no name)"
+                raise ModelError(f"output {named} of {where} is made by nothing in it")
 
     def _nodes(
         self,
@@ -181,9 +187,10 @@ class _Walk:
                 raise ModelError(f"{_title(node)} has attribute {attribute.name} twice")
             seen.add(attribute.name)
             kind = attribute.type
+            fields = attribute.ListFields()
             if kind not in _PLAIN or attribute.ref_attr_name:
                 self._attribute(attribute, scopes, _title(node))
-            elif kind in _STRINGS or len(attribute.ListFields()) > _PLAIN_FIELDS:
+            elif kind in _STRINGS or [each[0].name for each in fields] != _PLAIN[kind]:
                 title = f"attribute {attribute.name} of {_title(node)}"
                 _vet_fields(attribute, title)
                 # Operators of others keep what they like in one string; onnx_ir holds it.
@@ -193,7 +200,7 @@ class _Walk:
     def _attribute(
         self, attribute: onnx.AttributeProto, scopes: list[set[str]], where: str
     ) -> None:
-        title = f"attribute {attribute.name} of {where}"
+        title = f"attribute {attribute.name or '(no name)'} of {where}"
         kind = attribute.type
         _vet_fields(attribute, title)
         if attribute.ref_attr_name:
@@ -201,8 +208,9 @@ class _Walk:
         if kind in _HELD:
             self._held(attribute, scopes, title)
         elif kind in (_Attribute.TYPE_PROTO, _Attribute.TYPE_PROTOS):
-            for type_ in (attribute.tp, *attribute.type_protos):
-                _vet_type(type_, title)
+            single = [attribute.tp] if attribute.HasField("tp") else []
+            for type_ in (*single, *attribute.type_protos):
+                _vet_type(type_, title, known=type_.WhichOneof("value") is not None)
         elif kind in _SPARSE:
             raise ModelError(f"{title} is sparse, which cannot be kept", remedy="make it dense")
         elif kind in _STRINGS:
@@ -228,7 +236,6 @@ _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _WIDEST = 128  # bits of an element
 _HELD = (_Attribute.TENSOR, _Attribute.TENSORS, _Attribute.GRAPH, _Attribute.GRAPHS)
 _STRINGS = (_Attribute.STRING, _Attribute.STRINGS)
-_PLAIN_FIELDS = 3  # name, type and the value
 _FIELD_OF_KIND = {
     _Attribute.FLOAT: "f",
     _Attribute.INT: "i",
@@ -245,8 +252,9 @@ _FIELD_OF_KIND = {
     _Attribute.SPARSE_TENSORS: "sparse_tensors",
     _Attribute.TYPE_PROTOS: "type_protos",
 }
-_PLAIN: Mapping[int, None] = dict.fromkeys(
-    (
+_PLAIN: Mapping[int, list[str]] = {
+    kind: ["name", _FIELD_OF_KIND[kind], "type"]
+    for kind in (
         _Attribute.FLOAT,
         _Attribute.INT,
         _Attribute.STRING,
@@ -254,7 +262,8 @@ _PLAIN: Mapping[int, None] = dict.fromkeys(
         _Attribute.INTS,
         _Attribute.STRINGS,
     )
-)
+}
+"""The fields of attributes that hold numbers or texts, in the order of their numbers."""
 
 
 def _title(node: onnx.NodeProto) -> str:
@@ -321,27 +330,32 @@ def _distinct(names: Iterable[str], what: str) -> set[str]:
     return seen
 
 
-def _vet_type(proto: onnx.TypeProto, where: str) -> None:
+def _vet_type(proto: onnx.TypeProto, where: str, *, known: bool = False) -> None:
+    """Refuse a type that would be lost; `known` demands that it says what its elements are."""
     kind = proto.WhichOneof("value")
+    known = known or bool(proto.denotation)
     if kind in ("map_type", "opaque_type"):
         raise ModelError(
-            f"{where} is a {kind.removesuffix('_type')}, which cannot be kept",
+            f"{where} is of {_ARTICLE[kind]}, which cannot be kept",
             remedy="cut the model before it",
         )
     if kind in ("sequence_type", "optional_type"):
-        element = getattr(proto, kind)
-        if not element.HasField("elem_type") or element.elem_type.WhichOneof("value") is None:
-            raise ModelError(f"{where} is a {kind.removesuffix('_type')} of unknown elements")
-        _vet_type(element.elem_type, where)
+        _vet_type(getattr(proto, kind).elem_type, f"the element of {where}", known=True)
     elif kind in ("tensor_type", "sparse_tensor_type"):
-        _vet_tensor_type(getattr(proto, kind), where)
+        known = known or kind == "sparse_tensor_type"
+        _vet_tensor_type(getattr(proto, kind), where, known=known)
+    elif known:
+        raise ModelError(f"{where} has no type", remedy="set its elem_type")
+
+
+_ARTICLE = {"map_type": "a map type", "opaque_type": "an opaque type"}
 
 
 def _vet_tensor_type(
-    proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor, where: str
+    proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor, where: str, *, known: bool
 ) -> None:
-    if not proto.HasField("shape"):
-        return
-    if not proto.HasField("elem_type"):
-        raise ModelError(f"{where} has a shape but no element type", remedy="set its elem_type")
+    if not proto.HasField("elem_type") and (known or proto.HasField("shape")):
+        has = "a shape but " if proto.HasField("shape") else ""
+        raise ModelError(f"{where} has {has}no element type", remedy="set its elem_type")
+    refuse_unknown_type(proto.elem_type, where)
     vet_extents([dim.dim_value for dim in proto.shape.dim], _WIDEST, where)

@@ -109,7 +109,7 @@ class _Builder:
         proto.external_data.add(key="offset", value=str(place.offset))
         proto.external_data.add(key="length", value=str(tensor.nbytes))
         kept = place.file < len(self.plan.kept)
-        if kept and isinstance(tensor, StoredWeight) and tensor.checksum:
+        if kept and isinstance(tensor, StoredWeight) and tensor.checksum is not None:
             proto.external_data.add(key="checksum", value=tensor.checksum)
         return _standing_in(tensor, proto)
 

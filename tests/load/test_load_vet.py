@@ -149,18 +149,21 @@ CASES = {
         with_attribute(type=AttributeProto.STRINGS, strings=[b"\xff"]),
         "attribute a of .* is no valid ONNX: .*ff' is not UTF-8",
     ),
-    "map": (model(inputs=[info("x"), MAP]), "value m is a map, which cannot be kept"),
-    "opaque": (model(inputs=[info("x"), OPAQUE]), "value m is a opaque, which cannot be kept"),
+    "map": (model(inputs=[info("x"), MAP]), "value m is of a map type, which cannot be kept"),
+    "opaque": (
+        model(inputs=[info("x"), OPAQUE]),
+        "value m is of an opaque type, which cannot be kept",
+    ),
     "sequence of nothing": (
         model(inputs=[info("x"), HOLLOW]),
-        "value m is a sequence of unknown elements",
+        "the element of value m has no type",
     ),
     "type attribute": (
         with_attribute(type=AttributeProto.TYPE_PROTO, tp=MAP.type),
-        "attribute a of .* is a map",
+        "attribute a of .* is of a map type",
     ),
     "unknown type": (with_tensor(data_type=77), "initializer w has element type 77, which is unk"),
-    "no type": (with_tensor(), "initializer w has element type 0"),
+    "no type": (with_tensor(), "initializer w has no element type"),
     "segment": (
         with_tensor(data_type=1, segment=TensorProto.Segment(begin=0, end=1)),
         "initializer w is a segment",
