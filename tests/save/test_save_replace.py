@@ -300,5 +300,5 @@ class TestRefusals:
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         folder.chmod(0o755)
-        assert out.stdout.startswith(f"SaveError the folder {folder} cannot be written: Permission")
+        assert out.stdout.startswith(f"SaveError the folder {folder} cannot be written;")
         assert names(folder) == []
