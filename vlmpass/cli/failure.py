@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -79,10 +80,11 @@ def tell(failure: Failure, code: int, text: str) -> int:
     Returns:
         The exit code.
     """
-    say(text)
+    # What belongs to a line above is indented; a break in a name is none of the message's.
+    say(re.sub(r"\n(?!  )", r"\\n", text.rstrip("\n")))
     if _state["json"] and failure.kind != StreamError.__name__:
         try:
             show_json({"error": asdict(failure), "exit_code": code})
         except StreamError as error:
-            say(f"vlmpass: error: {error}")
+            say(f"  {error.problem}")
     return code
