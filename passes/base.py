@@ -58,6 +58,11 @@ class Pass(ir.passes.InPlacePass):
     nothing: ClassVar[str] = ""
     """What is said where it was asked for and changed nothing; empty for one that tidies up."""
 
+    @property
+    def half(self) -> ir.DataType | None:
+        """The half precision that it brings a model to, which is then judged as hardware rounds."""
+        return None
+
     def __post_init__(self) -> None:
         """Check the options' types; a subclass that also checks values calls this first."""
         for option in options_of(type(self)):

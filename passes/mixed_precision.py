@@ -6,8 +6,10 @@ guess.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,15 +17,17 @@ from typing import ClassVar, Literal
 import ml_dtypes
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.run import generate_inputs, read_inputs
-from vlmpass.ir_tools.run.ranges import magnitudes
+from vlmpass.ir_tools.errors import Refusal, Refused, VerifyError
+from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, read_inputs
+from vlmpass.ir_tools.run.ranges import generated_magnitudes, magnitudes
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.islands import SENSITIVE, grow, seeds
-from vlmpass.ir_tools.types.masks import holds_masks, masks_of_islands
+from vlmpass.ir_tools.types.angles import angles
+from vlmpass.ir_tools.types.islands import SENSITIVE, divisors, grow, seeds
+from vlmpass.ir_tools.types.masks import masks_of_islands
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
+from vlmpass.ir_tools.types.settled import settled
 from vlmpass.ir_tools.walk import all_nodes, scopes
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.base import OptionError, Pass
@@ -35,6 +39,7 @@ _LOG = logging.getLogger(__name__)
 _FLOAT = ir.DataType.FLOAT
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 _SEEDS = 2
+_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,13 @@ class MixedPrecision(Pass):
     """Regular expressions; nodes whose name one of them finds stay in float32."""
 
     calibrate: str = "none"
-    """What to measure ranges with: `none`, `random` inputs, or an .npz file of inputs.
+    """What to measure ranges with: `none`, `random` inputs, an .npz file of inputs, or `auto`.
 
     The model runs in segments of bounded weights, so that it may be larger than memory. Subgraphs
-    are not measured and stay in float32; functions are refused, as inlining them helps.
+    are not measured and stay in float32; functions are refused, as inlining them helps. With
+    `auto`, random inputs are measured for two minutes, those with long sequences, masked rows and
+    large activations among them, if ONNX Runtime is here and runs the model; what is not measured
+    is narrow.
     """
 
     limit: float = 0.5
@@ -79,9 +87,15 @@ class MixedPrecision(Pass):
         if not 0 < self.limit <= 1:
             raise OptionError("limit", f"{self.limit} is not a share", remedy="give 0 < limit <= 1")
 
+    @property
+    def half(self) -> ir.DataType | None:
+        """The half precision."""
+        return _HALVES[self.to]
+
     def run(self, model: ir.Model) -> bool:
         """Convert in place."""
         half, request = _HALVES[self.to], f"{self.name} to {self.to}"
+        left = settled(model, solve(model), half, keep_io=self.keep_io)
         wide = {ir.DataType.DOUBLE, *_HALVES.values()}
         wide -= set() if self._narrow_seeds(model) else {half}
         widening = dict.fromkeys(sorted(wide, key=int), _FLOAT)
@@ -90,15 +104,20 @@ class MixedPrecision(Pass):
         self._tell_unmatched(model, request)
         changed = retype(model, widening, request=request, keep_io=self.keep_io)
         kept = self._chosen(model)
+        kept |= left
+        kept |= angles(model, solve(model), kept)
         kept |= self._measured(model, half, request)
         kept = grow(model, solve(model), kept)
-        if not holds_masks(half):
-            kept |= masks_of_islands(model, kept)
-        kept |= dict(_unfit(model, kept, half))
+        kept |= masks_of_islands(model, kept, half)
+        unfit = dict(_unfit(model, kept, half))
+        kept |= unfit
+        kept |= {node: why for node, why in divisors(unfit).items() if node not in kept}
         changed |= retype(model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io)
         changed |= _wide_softmax(model)
         if not changed:
-            _LOG.warning("%s: nothing to convert", request)
+            why = next(iter(kept.values()), "")
+            told = f"everything stays in float32: {why}" if why else "nothing to convert"
+            _LOG.warning("%s: %s", request, told)
         return changed
 
     def _tell_unmatched(self, model: ir.Model, request: str) -> None:
@@ -149,13 +168,15 @@ class MixedPrecision(Pass):
 
     def _measured(self, model: ir.Model, half: ir.DataType, request: str) -> dict[ir.Node, str]:
         """Keep what makes or takes values that come near the end of the range."""
-        feeds = self._feeds(model)
-        if not feeds:
+        if self.calibrate == "auto":
+            kept, tops = {}, _tops(model)
+        elif feeds := self._feeds(model):
+            kept, tops = _unmeasured(model, request), magnitudes(model, feeds)
+        else:
             return {}
-        kept = _unmeasured(model, request)
         end = self.limit * float(ml_dtypes.finfo(half.numpy()).max)  # type: ignore[no-untyped-call]
-        large = {name: top for name, top in magnitudes(model, feeds).items() if top > end}
-        if not large:
+        large = {name: top for name, top in tops.items() if top > end}
+        if not large and self.calibrate != "auto":
             _LOG.warning("%s: no value that was measured comes near the end of its range", request)
         for node in model.graph:
             for value in (*node.outputs, *node.inputs):
@@ -170,6 +191,25 @@ class MixedPrecision(Pass):
         if refusals:
             raise Refused(request, refusals)
         return kept
+
+
+def _tops(model: ir.Model) -> dict[str, float]:
+    """Return the magnitudes for random inputs, or say why there are none."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        _LOG.warning("ranges were not measured: ONNX Runtime is not installed")
+        return {}
+    if model.functions:
+        _LOG.warning("ranges were not measured: there are functions; put inline-functions before")
+        return {}
+    allowance = Allowance(default_memory(), time.monotonic() + _SECONDS)
+    try:
+        found, stopped = generated_magnitudes(model, allowance)
+    except VerifyError as error:
+        _LOG.warning("ranges were not measured: %s", error)
+        return {}
+    if stopped is not None:
+        _LOG.warning("ranges were measured on some inputs only: %s", stopped)
+    return found
 
 
 def _unmeasured(model: ir.Model, request: str) -> dict[ir.Node, str]:
@@ -190,16 +230,29 @@ def _unfit(
     model: ir.Model, kept: dict[ir.Node, str], half: ir.DataType
 ) -> Iterator[tuple[ir.Node, str]]:
     """Yield nodes with a constant that half precision cannot hold, with the reason."""
-    for node in all_nodes(model):
-        for value in node.inputs if node not in kept else ():
-            held = constant_tensor(value) if value is not None else None
-            if held is None or held.dtype != _FLOAT:
-                continue
-            trial = Narrowing()
-            assert value is not None
-            trial.cast(held, half, str(value.name), bound=bounds_only(value))
-            if trial.refusals:
-                yield node, f"constant {trial.refusals[0].node} {trial.refusals[0].reason}"
+    for node in (each for each in all_nodes(model) if each not in kept):
+        for attribute in node.attributes.values() if node.op_type != "Constant" else ():
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                problem = _problem(attribute.as_tensor(), half, f"attribute {attribute.name}")
+                if problem:
+                    yield node, problem
+        for value in filter(None, node.inputs):
+            problem = _problem(
+                constant_tensor(value), half, f"constant {value.name}", bound=bounds_only(value)
+            )
+            if problem:
+                yield node, problem
+
+
+def _problem(
+    held: ir.TensorProtocol | None, half: ir.DataType, where: str, *, bound: bool = False
+) -> str:
+    """Say why a tensor cannot be narrow; empty if it can."""
+    if held is None or held.dtype != _FLOAT:
+        return ""
+    trial = Narrowing()
+    trial.cast(held, half, where, bound=bound)
+    return f"{where} {trial.refusals[0].reason}" if trial.refusals else ""
 
 
 def _wide_softmax(model: ir.Model) -> bool:

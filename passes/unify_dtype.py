@@ -63,13 +63,7 @@ class UnifyDtype(Pass):
     def run(self, model: ir.Model) -> bool:
         """Convert in place."""
         mapping = self._mapping()
-        kept = {
-            node: "a bit pattern has a meaning in its own type only"
-            for node in all_nodes(model)
-            if (node.domain, node.op_type) == ("", "BitCast")
-        }
-        if self.keep_rounding:
-            kept |= _round_trips(model, solve(model), mapping)
+        kept = _round_trips(model, solve(model), mapping) if self.keep_rounding else {}
         request = f"{self.name} to {self.to}"
         if self.keep_io:
             tell_kept_io(model, request, mapping)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check import check
-from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.errors import VerifyError, VlmpassError
 from vlmpass.ir_tools.memory import hand_back
 from vlmpass.ir_tools.run import Allowance, Verification, default_memory, verify
+from vlmpass.ir_tools.run.sides import computed_in
 from vlmpass.loadable import LoadJudge
 from vlmpass.report import NOT_TRIED, Checked, Loaded
 from vlmpass.rewriter_rules.restore import restore
@@ -21,6 +22,15 @@ __all__ = ["VERIFY_SECONDS", "Judge"]
 
 VERIFY_SECONDS = 120.0
 """How long comparing numbers may take where nobody asked for it."""
+
+_WIDER = (
+    "show such inputs with --calibrate, or keep nodes in float32 with "
+    "mixed-precision{keep-nodes=...}; --no-verify writes it all the same"
+)
+_WIDER_CALLS = (
+    "what is inside functions is not measured: put inline-functions before, as with --passes "
+    "'inline-functions,mixed-precision{calibrate=auto}'"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Judge:
         seconds: How long comparing may take; None for no bound if `numbers`, else
             `VERIFY_SECONDS`.
         rounded_constants: Whether a pass may have rounded constants as the source does, running.
+        half: The half precision that the source was brought to, if it was: the result is also
+            judged with every value rounded to it, which ONNX Runtime's CPU does not do.
     """
 
     source: Callable[[], ir.Model]
@@ -45,6 +57,7 @@ class Judge:
     memory: int | None = None
     seconds: float | None = None
     rounded_constants: bool = False
+    half: ir.DataType | None = None
 
     def loads(self, result: ir.Model) -> Loaded:
         """Return whether ONNX Runtime loads a result; a target is held to it in any case.
@@ -76,8 +89,9 @@ class Judge:
         reason = self._why_not()
         if reason:
             return Checked(True, None, reason, loaded)
+        until = self._until()
         try:
-            found = self._compare(result)
+            found = self._compare(result, until)
         except VerifyError as error:
             if self.numbers:
                 raise
@@ -92,7 +106,8 @@ class Judge:
                 f"the result does not compute what the source computes: {_worst(found)}",
                 remedy="--no-verify writes it all the same",
             )
-        return Checked(True, found, "", loaded)
+        found, rounded = self._rounded(result, found, until)
+        return Checked(True, found, "", loaded, rounded)
 
     @property
     def _strict(self) -> bool:
@@ -102,19 +117,63 @@ class Judge:
     def _most(self) -> int:
         return default_memory() if self.memory is None else self.memory
 
-    def _compare(self, result: ir.Model) -> Verification:
+    def _until(self) -> float | None:
         seconds = self.seconds
         if seconds is None and not self.numbers:
             seconds = VERIFY_SECONDS
-        until = None if seconds is None else time.monotonic() + seconds
+        return None if seconds is None else time.monotonic() + seconds
+
+    def _compare(
+        self, result: ir.Model, until: float | None, emulated: ir.DataType | None = None
+    ) -> Verification:
         return verify(
             self.source(),
             result,
-            as_is=self._strict,
+            as_is=self._strict and emulated is None,
+            emulated=emulated,
+            hard=emulated is not None,
             restore=restore,
             rounded_constants=self.rounded_constants,
             allowance=Allowance(self._most, until),
         )
+
+    def _rounded(
+        self, result: ir.Model, found: Verification, until: float | None
+    ) -> tuple[Verification, Verification | None]:
+        """Compare once more with every value rounded, where the result is of half precision.
+
+        Returns:
+            The first comparison, with a note if the second could not be made, and the second.
+
+        Raises:
+            VerifyError: Rounded, it computes something else.
+        """
+        if self.half is None or self.half not in computed_in(result):
+            return found, None
+        name = self.half.name.lower()
+        try:
+            rounded = self._compare(result, until, self.half)
+        except VlmpassError as error:
+            if self.numbers:
+                raise
+            note = f"not compared with every value rounded to {name}, as hardware does: {error}"
+            return replace(found, notes=(*found.notes, note)), None
+        if rounded.ok:
+            return found, rounded
+        why = "; ".join((_worst(rounded), *rounded.notes))
+        told = f"hardware that computes in {name} gets something else than the source: {why}"
+        if self._strays(until):
+            note = f"{told}; so it does from the source, compared with itself in float32"
+            return replace(found, notes=(*found.notes, note)), None
+        raise VerifyError(told, remedy=_WIDER_CALLS if result.functions else _WIDER)
+
+    def _strays(self, until: float | None) -> bool:
+        """Whether the source was of that half precision, and hardware gets something else too."""
+        source, half = self.source(), self.half
+        if half is None or half not in computed_in(source):
+            return False
+        allowance = Allowance(self._most, until)
+        return not verify(source, source, emulated=half, hard=True, allowance=allowance).ok
 
     def _why_not(self) -> str:
         if self.numbers is False:

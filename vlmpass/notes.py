@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import onnx_ir as ir
@@ -81,12 +81,18 @@ def losses(saved: SaveReport) -> list[str]:
         for name, tally in saved.tallies.items()
         if tally.overflowed
     ]
-    flushed = {n: tally.underflowed for n, tally in saved.tallies.items() if tally.underflowed}
-    if flushed:
-        weights = f"{len(flushed)} weight{'s' if len(flushed) > 1 else ''}"
-        # Nearly every weight of a large model may have some: those that lose most are named.
-        worst = sorted(flushed, key=lambda name: -flushed[name])[:_NAMED]
-        names = ", ".join(worst) + (", ..." if len(flushed) > _NAMED else "")
-        total = sum(flushed.values())
-        notes.append(f"{total} values of {weights} are too small and become 0: {names}")
+    tallies = saved.tallies.items()
+    notes += _counted({n: t.underflowed for n, t in tallies}, "are too small and become 0")
+    notes += _counted({n: t.subnormal for n, t in tallies}, "become subnormal, with fewer digits")
     return notes
+
+
+def _counted(lost: Mapping[str, int], what: str) -> list[str]:
+    some = {name: number for name, number in lost.items() if number}
+    if not some:
+        return []
+    weights = f"{len(some)} weight{'s' if len(some) > 1 else ''}"
+    # Nearly every weight of a large model may have some: those that lose most are named.
+    worst = sorted(some, key=lambda name: -some[name])[:_NAMED]
+    names = ", ".join(worst) + (", ..." if len(some) > _NAMED else "")
+    return [f"{sum(some.values())} values of {weights} {what}: {names}"]

@@ -248,6 +248,7 @@ class _Run:
         self._notes: list[str] = []
         self._done: list[tuple[ir.passes.PassBase, PassReport]] = []
         self._rounds = False
+        self._half: ir.DataType | None = None
         self._mends: list[Pass] = []
 
     def transform(self) -> None:
@@ -268,6 +269,7 @@ class _Run:
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]
         self._rounds |= any(each.rounds_constants for each in ours)
+        self._half = next((each.half for each in ours if each.half is not None), self._half)
         self._mends += [each for each in ours if each.mends_source]
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
         with warnings_kept(self._notes):
@@ -301,6 +303,7 @@ class _Run:
             memory,
             seconds,
             rounded_constants=self._rounds,
+            half=self._half,
         )
 
     def _load_source(self) -> ir.Model:

@@ -88,8 +88,8 @@ def _quant_parts(intent: Intent, model: ir.Model) -> list[str]:
 
 def _dtype_part(intent: Intent, dtype: str) -> str:
     options = [f"to={dtype}", *(["keep-io=true"] if intent.keep_io else [])]
-    if intent.calibrate is not None:
-        options.append(f"calibrate={write_word(intent.calibrate)}")
+    if dtype != "float32":
+        options.append(f"calibrate={write_word(intent.calibrate or 'auto')}")
     name = "unify-dtype" if dtype == "float32" else "mixed-precision"
     return f"repair-types,{name}{{{' '.join(options)}}}"
 

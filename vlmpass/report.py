@@ -66,12 +66,15 @@ class Checked:
         numbers: The comparison with the source, if there was one.
         reason: Why there was none; empty if there was.
         loaded: Whether ONNX Runtime loads it.
+        rounded: The comparison with every value rounded as half-precision hardware does, if the
+            result computes in half precision and the source did not.
     """
 
     types: bool
     numbers: Verification | None
     reason: str
     loaded: Loaded = NOT_TRIED
+    rounded: Verification | None = None
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,21 @@ import onnx_ir as ir
 from vlmpass.ir_tools.run.roles import Place, Role, role_of, words
 from vlmpass.ir_tools.run.uses import Use
 
-__all__ = ["SIZES", "Dimensions", "grid_rows", "is_grid"]
+__all__ = ["LONG", "SIZES", "Dimensions", "grid_rows", "is_grid"]
 
-# Every dynamic dimension is tried at this many sizes.
 SIZES = 2
+"""Every dynamic dimension is tried at this many sizes."""
+LONG = SIZES
+"""One size more, at which sequences and caches are long."""
 _ATTEMPTS = 48
 _COMMON_SQUARES = (224, 336, 384, 448, 518, 512, 640)
-# Two sizes of each; what is prime to its neighbours shows up swapped axes.
+# Sizes of each, the last one long; what is prime to its neighbours shows up swapped axes.
 _PLANNED = {
-    Role.BATCH: (2, 1),
-    Role.SEQUENCE: (6, 9),
-    Role.PAST: (5, 3),
-    Role.PATCHES: (16, 24),
-    Role.CHANNELS: (3, 3),
+    Role.BATCH: (2, 1, 2),
+    Role.SEQUENCE: (6, 9, 131),
+    Role.PAST: (5, 3, 127),
+    Role.PATCHES: (16, 24, 16),
+    Role.CHANNELS: (3, 3, 3),
 }
 
 
@@ -87,6 +89,11 @@ class Dimensions:
         """The symbols, in order of appearance; an unnamed one is ``input[axis]``."""
         return tuple(symbol.name for symbol in self._symbols)
 
+    @property
+    def has_sequences(self) -> bool:
+        """Whether sequences may be as long as one wants."""
+        return any(self._named(role) for role in (Role.SEQUENCE, Role.PAST, Role.TOTAL))
+
     def size_of(self, role: Role, sizes: Mapping[str, int]) -> int | None:
         """Return the size of the first dimension with a role; None if there is none."""
         for symbol in self._symbols:
@@ -105,7 +112,7 @@ class Dimensions:
         """Yield assignments of sizes to symbols, the most plausible first.
 
         Args:
-            size: Which of the two sizes of every dimension, 0 or 1.
+            size: Which of the sizes of every dimension: 0, 1 or `LONG`.
             pinned: Sizes that are given.
         """
         base = self._base(size)
@@ -135,7 +142,7 @@ class Dimensions:
             if symbol.role in _PLANNED:
                 sizes[symbol.name] = _PLANNED[symbol.role][size]
             else:
-                sizes[symbol.name] = (7 + 4 * others, 4 + 6 * others)[size]
+                sizes[symbol.name] = (7 + 4 * others, 4 + 6 * others)[size % SIZES]
                 others += 1
             channels = next((p.use.channels for p in symbol.places if p.use.channels), None)
             if symbol.role is Role.CHANNELS and channels:
@@ -162,7 +169,7 @@ class Dimensions:
             knobs.append(_Knob([dict.fromkeys(batch, n) for n in (base[batch[0]], 1)]))
         loose = self._named(Role.OTHER) + self._named(Role.PATCHES) + self._named(Role.BATCH)[1:]
         for name in loose:
-            values = [base[name], sequence, past + sequence, 1, 4 * (size + 1), 16]
+            values = [base[name], sequence, past + sequence, 1, 4 * (size % SIZES + 1), 16]
             knobs.append(_Knob([{name: number} for number in values]))
         return knobs
 
@@ -173,7 +180,7 @@ class Dimensions:
             return []
         strides = [p.use.stride for s in symbols for p in s.places if p.use.stride is not None]
         patch_h, patch_w = strides[0] if strides and max(strides[0]) >= 4 else (32, 32)
-        sides = [(8, 4), (4, 12)] if size == 0 else [(4, 12), (8, 4)]
+        sides = [(8, 4), (4, 12)] if size != 1 else [(4, 12), (8, 4)]
         planned = [(h * patch_h, w * patch_w) for h, w in sides]
         tables = [(side * patch_h, side * patch_w) for side in self._squares]
         common = [(n, n) for n in _COMMON_SQUARES if n % patch_h == 0 and n % patch_w == 0]
@@ -206,14 +213,14 @@ def grid_rows(count: int, size: int, patches: int | None = None) -> list[tuple[i
 
     Args:
         count: Number of images.
-        size: Which of the two sizes.
+        size: Which of the sizes.
         patches: Patches of all images together, if the model fixes them.
     """
     if patches is not None and count == 1:
         for side in range(math.isqrt(patches), 0, -1):
             if patches % side == 0 and (side % 2 == 0 or patches % 2):
                 return [(1, side, patches // side)]
-    return [(1, 4 + 2 * (index % 2), (6, 8)[size]) for index in range(count)]
+    return [(1, 4 + 2 * (index % 2), (6, 8)[size % SIZES]) for index in range(count)]
 
 
 def _key(value: ir.Value, axis: int, dim: int | ir.SymbolicDim) -> int | str:

@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.paths import inputs_file
-from vlmpass.ir_tools.run.dims import SIZES, Dimensions
-from vlmpass.ir_tools.run.roles import Role
+from vlmpass.ir_tools.run.dims import LONG, SIZES, Dimensions
+from vlmpass.ir_tools.run.roles import Role, words
 from vlmpass.ir_tools.run.uses import Use, trace_use
-from vlmpass.ir_tools.run.values import Request, make_values
+from vlmpass.ir_tools.run.values import Hard, Request, make_values
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["Attempt", "InputPlan", "generate_inputs", "held_to", "read_inputs"]
@@ -73,9 +73,38 @@ class InputPlan:
 
         Each assignment is tried with padding in the masks first and then without.
         """
+        yield from self._attempts(size, seed, pinned, None)
+
+    def hard(
+        self, seed: int = 0, pinned: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[str, Iterator[Attempt]]]:
+        """Yield what is hard on narrow types, each kind in words and with its input sets.
+
+        Only what says something of this model is among them: long sequences where something is as
+        long as one wants, masked rows where there are masks, large numbers where there are floats.
+
+        Args:
+            seed: Same seed, same arrays.
+            pinned: Sizes by symbol that are given.
+        """
+        names = [value.name or "" for value in self._inputs]
+        floats = any(v.dtype is not None and v.dtype.is_floating_point() for v in self._inputs)
+        late = any(words(name) & {"position", "positions"} for name in names)
+        asked = {
+            Hard.LONG: late or self.dimensions.has_sequences,
+            Hard.MASKED: self._has_mask,
+            Hard.LARGE: floats,
+        }
+        for hard in (each for each, makes_sense in asked.items() if makes_sense):
+            size = LONG if hard is Hard.LONG else 0
+            yield hard.value, self._attempts(size, seed, pinned, hard)
+
+    def _attempts(
+        self, size: int, seed: int, pinned: Mapping[str, int] | None, hard: Hard | None
+    ) -> Iterator[Attempt]:
         for sizes in self.dimensions.attempts(size, pinned):
             for padded in (True, False):
-                inputs = self._fill(sizes, size, seed, padded)
+                inputs = self._fill(sizes, size, seed, padded, hard)
                 if inputs is None:
                     continue
                 yield Attempt(sizes, padded, inputs)
@@ -86,7 +115,14 @@ class InputPlan:
     def _has_mask(self) -> bool:
         return any("mask" in (value.name or "").lower() for value in self._inputs)
 
-    def _fill(self, sizes: Mapping[str, int], size: int, seed: int, padded: bool) -> Feed | None:
+    def _fill(
+        self,
+        sizes: Mapping[str, int],
+        size: int,
+        seed: int,
+        padded: bool,
+        hard: Hard | None = None,
+    ) -> Feed | None:
         by_role = {
             role: length
             for role in Role
@@ -98,7 +134,7 @@ class InputPlan:
             shape = self.dimensions.shape(name, sizes)
             if shape is None:
                 return None
-            request = Request(value, self._uses[name], shape, by_role, size, padded)
+            request = Request(value, self._uses[name], shape, by_role, size, padded, hard)
             rng = np.random.default_rng((seed, size, index))
             if isinstance(value.type, ir.SequenceType):
                 feed[name] = [make_values(request, rng), make_values(request, rng)]

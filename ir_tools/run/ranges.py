@@ -7,21 +7,27 @@ number each, so that measuring takes no more memory than running. It runs segmen
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.run.allowance import Allowance
+from vlmpass.ir_tools.run.attempts import Tried
+from vlmpass.ir_tools.run.inputs import InputPlan
+from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing, solve
-from vlmpass.ir_tools.worker.transport import Feed
+from vlmpass.ir_tools.walk import weight_bytes
+from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["magnitudes", "overflows"]
+__all__ = ["generated_magnitudes", "magnitudes", "overflows"]
 
 
 class _Gauge:
@@ -62,6 +68,12 @@ class _Gauge:
         for output, name in self._measures.items():
             self.note(name, float(np.asarray(results[output]).reshape(-1)[0]))
 
+    def see_inputs(self, feed: Feed) -> None:
+        """Take the magnitudes of what is fed."""
+        for name, given in feed.items():
+            if isinstance(given, np.ndarray) and given.dtype == np.float32 and given.size:
+                self.note(name, float(np.abs(given).max()))
+
     def note(self, name: str, largest: float) -> None:
         """Remember a magnitude; NaN counts as infinite."""
         largest = math.inf if math.isnan(largest) else abs(largest)
@@ -78,6 +90,81 @@ def _measure(segment: ir.Model, value: ir.Value, nothing: ir.Value, fresh: Names
     segment.graph.extend(tape.nodes)
     segment.graph.outputs.append(measure)
     return str(measure.name)
+
+
+class _Run:
+    """Runs a model, sees what a gauge measures and keeps it where that is wanted.
+
+    A model that fits in one session is loaded once.
+    """
+
+    def __init__(self, model: ir.Model, allowance: Allowance) -> None:
+        self._gauge = _Gauge(solve(model), model)
+        self._model = model
+        self._runner: AnyRunner
+        if weight_bytes(model) > SEGMENT_BYTES:
+            self._runner = SegmentRunner(model, allowance=allowance)
+        else:
+            whole = clone(model)
+            self._gauge.prepare(whole)
+            self._runner = Runner(whole, allowance=allowance)
+        self.found: dict[str, float] = {}
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
+
+    def run(self, feed: Feed) -> Feed:
+        """Return the model's outputs for one set of inputs."""
+        self._gauge.found = {}
+        self._gauge.see_inputs(feed)
+        if isinstance(self._runner, SegmentRunner):
+            return self._runner.run_all([feed], self._gauge)[0]
+        made = self._runner.run(feed)
+        self._gauge.see(made)
+        return {str(value.name): made[str(value.name)] for value in self._model.graph.outputs}
+
+    def keep(self) -> None:
+        """Remember what was measured last."""
+        for name, top in self._gauge.found.items():
+            self.found[name] = max(self.found.get(name, 0.0), top)
+
+
+def generated_magnitudes(
+    model: ir.Model, allowance: Allowance, seed: int = 0
+) -> tuple[dict[str, float], RunError | None]:
+    """Return the magnitudes for generated inputs, those among them that are hard on narrow types.
+
+    Args:
+        model: A model that ONNX Runtime's CPU runs; it is not changed.
+        allowance: What it may take.
+        seed: Of the inputs.
+
+    Returns:
+        The largest magnitudes by name, and what ended the measuring early, if anything.
+
+    Raises:
+        VerifyError: ONNX Runtime is missing, or does not load the model or run it on any inputs.
+    """
+    plan = InputPlan(model)
+    with _Run(model, allowance) as running:
+        tried = Tried(plan, running.run, _listed, seed)
+        try:
+            for _ in tried.plausible():
+                running.keep()
+            for _ in tried.hard():
+                running.keep()
+        except RunError as error:
+            if not error.is_stop or not running.found:
+                raise
+            return running.found, error
+        return running.found, None
+
+
+def _listed(feed: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+    return {n: v if v is None or isinstance(v, np.ndarray) else list(v) for n, v in feed.items()}
 
 
 def magnitudes(
@@ -97,9 +184,7 @@ def magnitudes(
     """
     gauge = _Gauge(solve(model), model)
     for feed in feeds:
-        for name, given in feed.items():
-            if isinstance(given, np.ndarray) and given.dtype == np.float32 and given.size:
-                gauge.note(name, float(np.abs(given).max()))
+        gauge.see_inputs(feed)
     with SegmentRunner(model, budget=budget) as runner:
         runner.run_all(feeds, gauge)
     return gauge.found

@@ -180,7 +180,7 @@ class Side:
             # Staged, a model also runs whose data files are links, as in the Hugging Face cache.
             yield how, lambda: start(self.model)
         if self.emulated is None:
-            yield "the reference evaluator", self._evaluator
+            yield f"the reference evaluator{self._arithmetic()}", self._evaluator
 
     def _loaded(self, start: Callable[[ir.Model], Runner]) -> Runner:
         """Return the evaluator's runner of a model, once ONNX Runtime has loaded it."""
@@ -188,7 +188,8 @@ class Side:
         return self._evaluator()
 
     def _evaluator(self) -> Runner:
-        return Runner(self.model, backend="reference", allowance=self.allowance)
+        model = self.twin if self.widened else self.model
+        return Runner(model, backend="reference", allowance=self.allowance)
 
     def _is_packed(self) -> bool:
         """Say whether values go in or out that ONNX Runtime's Python interface does not take."""

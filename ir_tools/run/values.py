@@ -5,21 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.run.dims import grid_rows, is_grid
+from vlmpass.ir_tools.run.dims import SIZES, grid_rows, is_grid
 from vlmpass.ir_tools.run.roles import Role, words
 from vlmpass.ir_tools.run.uses import Use
 from vlmpass.ir_tools.worker.transport import Array
 
-__all__ = ["Request", "make_values"]
+__all__ = ["Hard", "Request", "make_values"]
 
 # Additive masks in the wild hold -1e4, finfo.min or -inf; this one survives float16 sums.
 _MASKED = -10000.0
+_FAR = 5000
+_LARGE = 8.0
+
+
+class Hard(Enum):
+    """What is hard on a narrow type."""
+
+    LONG = "long sequences"
+    """Late positions, from 5 000 on."""
+
+    MASKED = "rows that are masked throughout"
+    LARGE = "large activations"
+    """Eight times a standard normal."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +45,9 @@ class Request:
         use: How the graph consumes it.
         shape: The shape to make.
         sizes: Sizes by role, as far as the model has such dimensions.
-        size: Which of the two sizes of every dimension this is, 0 or 1.
+        size: Which of the sizes of every dimension this is: 0, 1 or `LONG`.
         padded: Whether masks hide some padding.
+        hard: What is hard about it, if anything.
     """
 
     value: ir.Value
@@ -41,6 +56,7 @@ class Request:
     sizes: Mapping[Role, int]
     size: int
     padded: bool
+    hard: Hard | None = None
 
     @property
     def name(self) -> str:
@@ -98,7 +114,10 @@ def _causal(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 def _mask(request: Request) -> npt.NDArray[np.bool_]:
     # Two axes of different length are queries and keys only from rank 3 on.
-    return _causal(request.shape) if len(request.shape) >= 3 else _visible(request)
+    mask = _causal(request.shape) if len(request.shape) >= 3 else _visible(request)
+    if request.hard is Hard.MASKED and mask.ndim >= 2:
+        mask[:1] = False
+    return mask
 
 
 def _bools(request: Request, rng: np.random.Generator) -> Array:
@@ -120,7 +139,8 @@ def _integers(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int6
 
 def _positions(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     length = request.shape[-1] if request.shape else 1
-    row = np.arange(request.past, request.past + length)
+    first = request.past + (_FAR if request.hard is Hard.LONG else 0)
+    row = np.arange(first, first + length)
     if request.use.bound is not None:
         row = np.minimum(row, request.use.bound - 1)
     return np.array(np.broadcast_to(row if request.shape else row[0], request.shape))
@@ -153,7 +173,7 @@ def _cumulative(request: Request, rng: np.random.Generator) -> npt.NDArray[np.in
 
 
 def _sides(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    return np.array(np.broadcast_to(np.array([4, (6, 8)[request.size]]), request.shape))
+    return np.array(np.broadcast_to(np.array([4, (6, 8)[request.size % SIZES]]), request.shape))
 
 
 def _counts(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -205,4 +225,4 @@ def _floats(request: Request, rng: np.random.Generator) -> npt.NDArray[np.float6
         return np.full(request.shape, 64.0)
     if named & {"scale", "temperature", "alpha", "threshold"}:
         return rng.uniform(0.5, 1.0, request.shape)
-    return rng.standard_normal(request.shape)
+    return rng.standard_normal(request.shape) * (_LARGE if request.hard is Hard.LARGE else 1.0)

@@ -17,10 +17,12 @@ class Trial:
     Attributes:
         dims: Size by symbol of every dynamic dimension; empty for the user's own inputs.
         finite: Whether every output of the reference was finite.
+        hard: What about them is hard on narrow types, such as ``long sequences``; mostly empty.
     """
 
     dims: Mapping[str, int]
     finite: bool
+    hard: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.arguments import Inputs, Value, emulated_type, given_inputs, level
+from vlmpass.ir_tools.run.attempts import Ran, Tried
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
 from vlmpass.ir_tools.run.deviations import spell_standard
-from vlmpass.ir_tools.run.dims import SIZES
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.ranges import overflows
@@ -47,6 +47,7 @@ def verify(
     optimization: Optimization | None = None,
     as_is: bool = False,
     emulated: ir.DataType | str | None = None,
+    hard: bool = False,
     restore: Callable[[ir.Model], str] | None = None,
     allowance: Allowance | None = None,
     rounded_constants: bool = False,
@@ -76,6 +77,8 @@ def verify(
         emulated: FLOAT16 or BFLOAT16: every value of that type in the second model is rounded, as
             hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
             CPU hides overflow, because it rounds only where it must.
+        hard: Whether generated inputs include what is hard on narrow types: long sequences, rows
+            that are masked throughout, large activations.
         restore: Restores rounded numbers of a model that computes in float32, and tells which.
         allowance: What running each model may take; by default `default_memory`, and no bound of
             time.
@@ -104,7 +107,7 @@ def verify(
     ) -> _Comparison:
         sides = _side(expected, bounds), _side(actual, bounds)
         sides[1].emulated = rounded_type
-        return _Comparison(*sides, level, seed, tolerance, as_is, restore, rounds)
+        return _Comparison(*sides, level, seed, tolerance, as_is, restore, rounds, hard)
 
     def run(
         restore: Callable[[ir.Model], str] | None = None, rounds: bool = False
@@ -179,6 +182,7 @@ class _Comparison:
     as_is: bool
     restore: Callable[[ir.Model], str] | None = None
     rounds: bool = False
+    hard: bool = False
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -197,9 +201,9 @@ class _Comparison:
                     self.notes.append(f"the reference: {self.a.refused}")
                 ran = list(self._expected(a, given, pinned))
                 a.stop()
-                self._note_coverage([trial for trial, _, _ in ran], given is not None)
-                trials = [trial for trial, _, _ in ran]
-                outputs = self._compare(stack, [(fed, made) for _, fed, made in ran], bound)
+                trials = [each.trial for each in ran]
+                self._note_coverage(trials, given is not None)
+                outputs = self._compare(stack, ran, bound)
         ok = not self.findings and bool(outputs) and all(output.ok for output in outputs)
         return Verification(
             ok,
@@ -273,41 +277,16 @@ class _Comparison:
         runner: AnyRunner,
         given: Mapping[str, Value] | None,
         pinned: Mapping[str, int],
-    ) -> Iterator[tuple[Trial, Feed, Feed]]:
+    ) -> Iterator[Ran]:
         if given is not None:
             fed = self._adapt(given)
             made = runner.run(fed)
-            yield Trial({}, is_finite(made)), fed, made
+            yield Ran(Trial({}, is_finite(made)), fed, made)
             return
-        plan = InputPlan(self.a.model)
-        last: RunError | None = None
-        found = False
-        for size in range(SIZES if plan.dimensions.names else 1):
-            best: tuple[Trial, Feed, Feed] | None = None
-            for attempt in plan.attempts(size, self.seed, pinned):
-                if best is not None and (best[0].finite or best[0].dims != attempt.dims):
-                    break  # without padding, the same sizes may give finite values
-                fed = self._adapt(attempt.inputs)
-                try:
-                    made = runner.run(fed)
-                except RunError as error:
-                    if error.stage in ("load", "crash", "time"):
-                        raise
-                    last = error
-                    continue
-                if best is None or is_finite(made):
-                    best = Trial(attempt.dims, is_finite(made)), fed, made
-            if best is not None:
-                found = True
-                yield best
-        if not found:
-            if last is not None and last.is_stop:
-                raise last
-            raise VerifyError(
-                "the reference model accepts none of the generated inputs"
-                + (f"; last: {last}" if last is not None else ""),
-                remedy="give inputs with --inputs file.npz",
-            )
+        tried = Tried(InputPlan(self.a.model), runner.run, self._adapt, self.seed, pinned)
+        yield from tried.plausible()
+        if self.hard:
+            yield from tried.hard()
 
     def _adapt(self, feed: Mapping[str, Value]) -> Feed:
         """Round floating-point inputs to what both models' input types can hold."""
@@ -315,7 +294,7 @@ class _Comparison:
         return {name: rounded(value, types.get(name)) for name, value in feed.items()}
 
     def _compare(
-        self, stack: ExitStack, ran: Sequence[tuple[Feed, Feed]], bound: float
+        self, stack: ExitStack, ran: Sequence[Ran], bound: float
     ) -> tuple[OutputDifference, ...]:
         try:
             b = stack.enter_context(self.b.open(self.optimization))
@@ -332,8 +311,8 @@ class _Comparison:
             self.notes.append(f"the result: {refused}")
         types = self.b.takes()
         worst: dict[str, OutputDifference] = {}
-        for fed, made in ran:
-            feed = cast_all(fed, types)
+        for each in ran:
+            feed = cast_all(each.fed, types)
             try:
                 outputs = b.run(feed)
             except RunError as error:
@@ -341,11 +320,11 @@ class _Comparison:
                     raise
                 self.findings.append(f"{error} (the reference accepts the same inputs)")
                 break
-            for difference in compare(made, outputs, tolerance=self.tolerance, at_least=bound):
+            for difference in compare(each.made, outputs, tolerance=self.tolerance, at_least=bound):
                 held = worst.get(difference.name)
                 worst[difference.name] = worse(held, difference) if held else difference
         if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
-            self._note_overflow([cast_all(fed, types) for fed, _ in ran])
+            self._note_overflow([cast_all(each.fed, types) for each in ran])
         return tuple(worst.values())
 
     def _note_overflow(self, feeds: Sequence[Feed]) -> None:
@@ -359,7 +338,8 @@ class _Comparison:
         more = f"; so do {len(found) - 1} values after it" if len(found) > 1 else ""
         self.notes.append(f"'{name}' {size}, beyond {dtype.name.lower()}'s range{more}")
 
-    def _note_coverage(self, trials: Sequence[Trial], given: bool) -> None:
+    def _note_coverage(self, ran: Sequence[Trial], given: bool) -> None:
+        trials = [trial for trial in ran if not trial.hard]
         if any(not trial.finite for trial in trials):
             self.notes.append("the reference itself gives NaN or infinite values")
         if given:

@@ -6,6 +6,8 @@ its users.
 
 from __future__ import annotations
 
+import re
+
 import onnx_ir as ir
 
 from vlmpass.ir_tools.names import Names
@@ -14,13 +16,21 @@ from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.walk import scopes
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["REASON", "RESTORED", "Casts", "leave_well_typed"]
+__all__ = ["REASON", "RESTORED", "Casts", "is_made", "leave_well_typed"]
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
 
 RESTORED = "vlmpass.restored"
 """The metadata key of a model under which it says which rounded numbers are exact again."""
+
+
+_MADE = re.compile(r"/(float|float16|bfloat16)(_\d+)?/Cast(_\d+)?")
+
+
+def is_made(node: ir.Node) -> bool:
+    """Whether a Cast was put in by a conversion; below IR version 10 only its name says so."""
+    return REASON in node.metadata_props or _MADE.search(node.name or "") is not None
 
 
 class Casts:

@@ -15,7 +15,7 @@ from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 from vlmpass.ir_tools.walk import Scope, scopes
 
-__all__ = ["SENSITIVE", "grow", "seeds"]
+__all__ = ["SENSITIVE", "divisors", "grow", "seeds"]
 
 _NORM = "a normalisation sums squares"
 _SOFTMAX = "a softmax exponentiates and sums"
@@ -69,6 +69,13 @@ SENSITIVE: Mapping[tuple[str, str], str] = {
 }
 """Operators that compute in float32, with the reason."""
 
+_SCATTERS = frozenset({"ScatterElements", "ScatterND"})
+_SCATTER = "ONNX Runtime's CPU adds up what is scattered in float32 only"
+
+_CARRYING = frozenset({
+    "Expand", "Identity", "Pow", "Reciprocal", "Reshape", "Sqrt", "Squeeze", "Unsqueeze"
+})  # fmt: skip
+
 _TIES = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
 _BRIDGES = _TIES | {
     "Abs",
@@ -90,13 +97,20 @@ def seeds(
     found = {}
     for scope in scopes(model):
         for node in scope.graph:
-            reason = sensitive.get((node.domain, node.op_type))
+            reason = sensitive.get((node.domain, node.op_type), _scatters(node))
             if reason is not None and any(_is_float(v, typing) for v in node.outputs):
                 found[node] = f"{node.op_type} stays wide: {reason}"
     for node in list(found):
         for below in _below(node):
             found.setdefault(below, found[node])
     return found
+
+
+def _scatters(node: ir.Node) -> str | None:
+    if node.domain or node.op_type not in _SCATTERS:
+        return None
+    reduction = node.attributes.get("reduction")
+    return None if reduction is None or reduction.value == "none" else _SCATTER
 
 
 def _below(node: ir.Node) -> tuple[ir.Node, ...]:
@@ -126,6 +140,31 @@ def _is_constant(value: ir.Value) -> bool:
     return constant_tensor(value) is not None
 
 
+def divisors(guarded: Mapping[ir.Node, str]) -> dict[ir.Node, str]:
+    """Return what divides by a number that a tiny constant keeps from being zero, with the reason.
+
+    Args:
+        guarded: Nodes with a constant that half precision does not hold, such as ``x + 1e-12``.
+    """
+    found: dict[ir.Node, str] = {}
+    for start, reason in guarded.items():
+        waiting, passed = [start], {start: None}
+        while waiting:
+            node = waiting.pop()
+            for user, index in (use for value in node.outputs for use in value.uses()):
+                divides = user.op_type == "Log" or (user.op_type == "Div" and index == 1)
+                if user.op_type == "Mul":
+                    divides = any(each.op_type == "Reciprocal" for each in passed)
+                if user.domain or user in passed or not (divides or user.op_type in _CARRYING):
+                    continue
+                passed[user] = None
+                if divides:
+                    found.update(dict.fromkeys(passed, reason))
+                else:
+                    waiting.append(user)
+    return found
+
+
 class _Growth:
     """The island nodes of one graph."""
 
@@ -141,6 +180,7 @@ class _Growth:
         for node in self.nodes:
             if node not in self.kept and not node.domain and node.op_type in _TIES:
                 self._tie(node)
+                self._scale(node)
         self._bridge()
 
     def _varying(self, node: ir.Node) -> Iterator[ir.Value]:
@@ -180,6 +220,18 @@ class _Growth:
         for each in (node, *(one for _, passed in bases for one in passed)):
             self.kept.setdefault(each, self.kept[inside])
         self.entering.update(varying)
+
+    def _scale(self, node: ir.Node) -> None:
+        """Take in what scales a result by a number: a sum divided by how many there were."""
+        if node.op_type not in ("Mul", "Div") or None in node.inputs:
+            return
+        varying = list(self._varying(node))
+        numbers = [constant_tensor(value) for value in node.inputs if value is not None]
+        scalar = any(each is not None and each.size == 1 for each in numbers)
+        if scalar and len(varying) == 1 and self._is_inside(varying[0]):
+            inside = varying[0].producer()
+            assert inside is not None
+            self.kept.setdefault(node, self.kept[inside])
 
     def _bridge(self) -> None:
         """Take in what lies between nodes of the island and nowhere else."""

@@ -64,11 +64,14 @@ class Narrowing:
         refusals: Constants with quantities beyond the range, and numbers that would become zero.
         masks: Names of the constants whose masks were refitted.
         flushed: Names of the tensors some of whose elements become zero.
+        subnormal: How many elements of which small tensors keep fewer digits; those of lazy ones
+            are counted when they are written.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
     flushed: list[str] = field(default_factory=list)
+    subnormal: dict[str, int] = field(default_factory=dict)
 
     def cast(
         self, tensor: ir.TensorProtocol, dtype: ir.DataType, where: str, *, bound: bool = False
@@ -89,6 +92,8 @@ class Narrowing:
             if tensor.dtype == ir.DataType.DOUBLE
             else tensor.numpy().astype(np.float32, copy=False)
         )
+        if tensor.nbytes <= _SMALL_BYTES:
+            self._note_subnormal(array, dtype, where)
         if _fits(array, limit, tiny):
             return cast_tensor(tensor, dtype)
         finite = np.isfinite(array)
@@ -107,6 +112,13 @@ class Narrowing:
         fit = np.copysign(limit if bound else limit / 2, array)
         fitted = np.where(beyond, fit, array).astype(dtype.numpy())
         return ir.Tensor(fitted, dtype=dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+    def _note_subnormal(self, array: _Floats, dtype: ir.DataType, where: str) -> None:
+        info = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+        least, tiny = float(info.smallest_normal), float(info.smallest_subnormal)
+        sizes = np.abs(array)
+        if number := int(np.count_nonzero((sizes > tiny / 2) & (sizes < least))):
+            self.subnormal[where] = number
 
     def _note_zeros(
         self,
@@ -129,6 +141,10 @@ class Narrowing:
             _LOG.warning("masks refitted to the range of the new type: %s", _listed(self.masks))
         if self.flushed:
             _LOG.warning("some elements become zero in: %s", _listed(self.flushed))
+        if self.subnormal:
+            total = sum(self.subnormal.values())
+            names = _listed(list(self.subnormal))
+            _LOG.warning("%d elements become subnormal, with fewer digits, in: %s", total, names)
 
 
 def _listed(names: list[str]) -> str:

@@ -64,6 +64,21 @@ class _Retyping:
                 changed = True
         for identifier, names in parameters.items():
             changed |= self._defaults(self.model.functions[identifier], names)
+        for function in self.model.functions.values():
+            changed |= self._default_tensors(function)
+        return changed
+
+    def _default_tensors(self, function: ir.Function) -> bool:
+        changed = False
+        for name, attribute in function.attributes.items():
+            if attribute.type != ir.AttributeType.TENSOR or attribute.value is None:
+                continue
+            tensor: ir.TensorProtocol = attribute.value
+            if tensor.dtype in self.demand.mapping:
+                where = f"attribute {name} of function {function.name}"
+                made = self.narrowing.cast(tensor, self.demand.mapping[tensor.dtype], where)
+                function.attributes[name] = ir.AttrTensor(name, made)
+                changed = True
         return changed
 
     def _stays(self, node: ir.Node) -> bool:
@@ -220,13 +235,27 @@ class _Retyping:
 
 
 def _referring_constants(model: ir.Model) -> dict[ir.Node, str]:
-    """Return the Constants whose number is an attribute of the function they are in."""
+    """Return the Constants whose number is an attribute of the function they are in.
+
+    Not those of tensors: a tensor changes its type where the function is called.
+    """
     return {
         node: "the value is an attribute of the function"
         for node in all_nodes(model)
         if node.op_type == "Constant"
         and not node.domain
-        and any(attribute.is_ref() for attribute in node.attributes.values())
+        and any(
+            attribute.is_ref() and attribute.type != ir.AttributeType.TENSOR
+            for attribute in node.attributes.values()
+        )
+    }
+
+
+def _bit_patterns(model: ir.Model) -> dict[ir.Node, str]:
+    return {
+        node: "a bit pattern has a meaning in its own type only"
+        for node in all_nodes(model)
+        if (node.domain, node.op_type) == ("", "BitCast")
     }
 
 
@@ -242,7 +271,8 @@ def retype(
 
     Weights become lazy casts, attributes and declarations follow, and a Cast stands where a value
     crosses between nodes that change and nodes that do not. Casts that do nothing are removed.
-    Integer arithmetic that is done in floats keeps its types where others would be narrower.
+    Integer arithmetic that is done in floats keeps its types where others would be narrower, and
+    BitCast does in any case.
 
     Args:
         model: Any model; it may be ill typed in ways that the change cures.
@@ -260,7 +290,8 @@ def retype(
     typing = solve(model)
     narrowed = {old for old, new in mapping.items() if old != new and holds_all(old, new)}
     integral = integer_arithmetic(model, typing, narrowed)
-    reasons = {**_referring_constants(model), **integral, **(kept or {})}
+    fixed = _referring_constants(model) | _bit_patterns(model)
+    reasons = {**fixed, **integral, **(kept or {})}
     demand = Demand(model, typing, mapping, set(reasons), keep_io)
     retyping = _Retyping(demand, request, reasons)
     changed = retyping.run()

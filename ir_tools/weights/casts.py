@@ -39,7 +39,7 @@ _FLOATS_ABOVE: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.FLOAT8E8M0: (_BFLOAT16, _FLOAT, _DOUBLE),
     **dict.fromkeys(_SMALL, _WIDE_FLOATS),
 }
-_OVERFLOWED, _UNDERFLOWED, _UNDEFINED = 1, 2, 4
+_OVERFLOWED, _UNDERFLOWED, _UNDEFINED, _SUBNORMAL = 1, 2, 4, 8
 
 
 def why_not_cast(source: ir.DataType, to: ir.DataType) -> str | None:
@@ -141,21 +141,21 @@ def _convert_block(block: AnyArray, out: AnyArray, cast: _Cast, tally: Tally | N
         _look_up(_to_odd(block), out, cast._replace(source=_BFLOAT16), tally)
     elif source == _FLOAT and to == _BFLOAT16:
         _float_to_bfloat16(block.view(np.uint32), out.view(np.uint16))
-        _count_lost(block, out.view(np.uint16), 0x7F80, tally)
+        _count_lost(block, out.view(np.uint16), to, tally)
     elif to.is_floating_point():
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             np.copyto(out, block, casting="unsafe")
-        if source.is_floating_point() or to == _FLOAT16:
-            infinity = _INFINITY.get(to)
-            if infinity is not None:
-                _count_lost(block, out.view(f"u{out.itemsize}"), infinity, tally)
+        if (source.is_floating_point() or to == _FLOAT16) and to in _INFINITY:
+            _count_lost(block, out.view(f"u{out.itemsize}"), to, tally)
     else:
         out[...], undefined = _to_whole(block, to)
         if undefined.any():
             raise _undefined(block[undefined][0], cast)
 
 
-_INFINITY = {_FLOAT16: 0x7C00, _FLOAT: 0x7F800000}
+_INFINITY = {_FLOAT16: 0x7C00, _BFLOAT16: 0x7F80, _FLOAT: 0x7F800000}
+_NORMAL = 0x0400
+"""The least pattern of a float16 with all its digits; the other types reach as far as float32."""
 
 
 def _look_up(patterns: AnyArray, out: AnyArray, cast: _Cast, tally: Tally | None) -> None:
@@ -172,6 +172,7 @@ def _look_up(patterns: AnyArray, out: AnyArray, cast: _Cast, tally: Tally | None
     if tally is not None:
         tally.overflowed += int(np.count_nonzero(lost & _OVERFLOWED))
         tally.underflowed += int(np.count_nonzero(lost & _UNDERFLOWED))
+        tally.subnormal += int(np.count_nonzero(lost & _SUBNORMAL))
 
 
 @lru_cache(maxsize=64)
@@ -208,6 +209,10 @@ def _to_float(native: AnyArray, cast: _Cast) -> tuple[AnyArray, ByteArray]:
             values = np.clip(native, np.float32(to.min), np.float32(to.max)).astype(to.numpy())
     lost = np.where(over, np.uint8(_OVERFLOWED), np.uint8(0))
     lost |= np.where((native != 0) & (back == 0), np.uint8(_UNDERFLOWED), np.uint8(0))
+    if to == _FLOAT16:
+        least = np.float32(np.finfo(np.float16).smallest_normal)
+        small = (back != 0) & (np.abs(back) < least) & (back != native)
+        lost |= np.where(small, np.uint8(_SUBNORMAL), np.uint8(0))
     if to in _NO_INFINITY:
         lost = np.where(np.isnan(native), np.uint8(_UNDEFINED), lost)
     return values, lost
@@ -261,14 +266,16 @@ def _float_to_bfloat16(bits: AnyArray, out: AnyArray) -> None:
         out[nan] = ((bits[nan] >> 16) | 0x40).astype(np.uint16)
 
 
-def _count_lost(block: AnyArray, out: AnyArray, infinity: int, tally: Tally | None) -> None:
+def _count_lost(block: AnyArray, out: AnyArray, to: ir.DataType, tally: Tally | None) -> None:
     """Count by the difference in infinities and zeros between values and rounded patterns."""
     if tally is None:
         return
     magnitude = out & out.dtype.type((1 << (8 * out.itemsize - 1)) - 1)
-    if magnitude.max(initial=0) >= infinity:
-        infinite = np.count_nonzero(magnitude == infinity)
+    if magnitude.max(initial=0) >= _INFINITY[to]:
+        infinite = np.count_nonzero(magnitude == _INFINITY[to])
         tally.overflowed += int(infinite - np.count_nonzero(np.isinf(block)))
     zeros = magnitude.size - np.count_nonzero(magnitude)
     if zeros:
         tally.underflowed += int(zeros - (block.size - np.count_nonzero(block)))
+    if to == _FLOAT16:
+        tally.subnormal += int(np.count_nonzero(magnitude < _NORMAL) - zeros)

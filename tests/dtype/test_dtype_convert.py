@@ -87,7 +87,8 @@ def test_convert_reports_what_was_lost(capsys, tmp_path):
     model.graph.register_initializer(w)
     model.graph[-1].replace_input_with(1, w)
     ir.save(model, tmp_path / "in.onnx")
-    given = ["convert", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx"), "--dtype", "float16"]
+    given = ["convert", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx")]
+    given += ["--passes", "mixed-precision"]
     assert command(given) == 0
     shown = capsys.readouterr()
     assert shown.err == ""

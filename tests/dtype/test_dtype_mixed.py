@@ -204,9 +204,7 @@ def test_mixed_masks_before_a_softmax_are_part_of_its_island() -> None:
     ids=["used elsewhere", "no mask", "chosen, not added"],
 )
 def test_mixed_masks_stay_narrow(change: tuple[str, str]) -> None:
-    text = MASKED.replace(*change).replace(
-        "c = Con", "d = Constant<value = float {-3e4}>() c = Con"
-    )
+    text = MASKED.replace(*change).replace("c = Con", "d = Constant<value = float {-30}>() c = Con")
     model = parse(text.replace("y) {", "y, float[2,3] t) {") if "Tanh" in text else text)
     MixedPrecision().run(model)
     check(model)

@@ -12,7 +12,7 @@ from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.passes import PassReport
 from vlmpass.report import Checked, Report, Snapshot
 from vlmpass.screens.text import Grid, count, grid, megabytes, seconds, size, unbroken
-from vlmpass.screens.verification import numbers_line
+from vlmpass.screens.verification import numbers_line, rounded_line
 
 __all__ = ["report_screen"]
 
@@ -162,6 +162,8 @@ def _verified(checked: Checked) -> Text:
         head = what.get(loaded.ok, "not loaded by ONNX Runtime, not compared")
         return Text(f"{head}: {checked.reason}", style="yellow")
     line = numbers_line(numbers, exact=loaded.ok is not False)
+    if checked.rounded is not None:
+        line = Text.assemble(line, "; ", rounded_line(checked.rounded))
     if loaded.ok:
         return Text.assemble(("loaded, ", "green"), line)
     if loaded.ok is None:

@@ -8,7 +8,7 @@ from rich.text import Text
 from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
 from vlmpass.screens.text import count, grid, seconds, unbroken
 
-__all__ = ["numbers_line", "verification_screen"]
+__all__ = ["numbers_line", "rounded_line", "verification_screen"]
 
 _OUTPUTS = 40
 
@@ -34,8 +34,16 @@ def numbers_line(found: Verification, *, exact: bool = True) -> Text:
     return Text.assemble((f"{of} equal", "green"), f"{at}{error}{how}")
 
 
+def rounded_line(found: Verification) -> Text:
+    """Return the verdict of a comparison in which every value was rounded to half precision."""
+    rounding = found.actual_ran.partition(", ")[2]
+    bound = max(output.tolerance for output in found.outputs)
+    return Text(f"{rounding}: relative error {found.max_rel:.1e} ≤ {bound:.0e}")
+
+
 def _dims(trial: Trial) -> str:
-    return " ".join(f"{name}={size}" for name, size in trial.dims.items())
+    sizes = " ".join(f"{name}={size}" for name, size in trial.dims.items())
+    return ", ".join(filter(None, (sizes, trial.hard)))
 
 
 def verification_screen(found: Verification, expected: str, actual: str) -> RenderableType:
