@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import clone
-from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.errors import VerifyError, VlmpassError
 from vlmpass.ir_tools.opsets import default_opset
 from vlmpass.ir_tools.run import Allowance, RunError
-from vlmpass.ir_tools.run.culprit import culprit
+from vlmpass.ir_tools.run.culprit import told
 from vlmpass.ir_tools.run.loading import Loader
 from vlmpass.ir_tools.run.sides import computed_in
 from vlmpass.ir_tools.run.widen import widen
@@ -58,24 +57,23 @@ class LoadJudge:
             if error is None:
                 return Loaded(True)
             if self.target is not None:
-                where, why = _told(result, error, loader)
                 raise VerifyError(
-                    f"{self.target} does not load the result: {where}{why}",
+                    f"{self.target} does not load the result: {told(result, error, loader)}",
                     remedy=self._remedy(result, error, loader),
                 )
             return self._against_source(result, error, loader)
 
     def _against_source(self, result: ir.Model, error: RunError, loader: Loader) -> Loaded:
         source = self.source()
-        if error.is_stop or loader.why_not(source) is not None:
-            return Loaded(
-                False, f"nor is the source: {error.reason}" if not error.is_stop else str(error)
-            )
+        if error.is_stop:
+            return Loaded(False, str(error))
+        if loader.why_not(source) is not None:
+            return Loaded(False, f"nor is the source: {told(result, error, loader, always=False)}")
         if _asked_for(source, result, error, loader):
-            return Loaded(False, error.reason)
-        where, why = _told(result, error, loader)
+            return Loaded(False, told(result, error, loader, always=False))
         raise VerifyError(
-            f"ONNX Runtime loads the source and does not load the result: {where}{why}",
+            "ONNX Runtime loads the source and does not load the result: "
+            + told(result, error, loader),
             remedy=self._remedy(result, error, loader),
         )
 
@@ -107,14 +105,6 @@ def _changes(result: ir.Model, narrow: frozenset[ir.DataType]) -> Iterator[tuple
         except VlmpassError:
             return
         yield f"--opset {_KERNELS}", older
-
-
-def _told(result: ir.Model, error: RunError, loader: Loader) -> tuple[str, str]:
-    """Return the node at fault, with a colon, and the reason."""
-    found = None if error.is_stop else culprit(result, error, loader)
-    if found is None:
-        return "", error.reason
-    return f"{name_node(found[0])}: ", found[1].reason
 
 
 def _asked_for(source: ir.Model, result: ir.Model, error: RunError, loader: Loader) -> bool:

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.check.explain import explain
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.skeleton import graph_protos, inline, skeleton
-from vlmpass.ir_tools.walk import all_nodes, subgraphs
+from vlmpass.ir_tools.walk import all_nodes, scopes, subgraphs
 from vlmpass.ir_tools.worker.bounded import NativeError, check_model
 
 __all__ = ["check_types", "weightless"]
@@ -121,7 +121,7 @@ def _first_fault(model: ir.Model, *, doubt: bool) -> CheckError | None:
         try:
             check_model(path)
         except NativeError as error:
-            return _explained(error.said, nodes)
+            return _explained(error.said, nodes, model)
     return None
 
 
@@ -186,14 +186,16 @@ def _pairs(
             yield from _pairs(graph, graph_proto.node)
 
 
-def _explained(said: str, nodes: list[ir.Node]) -> CheckError:
+def _explained(said: str, nodes: list[ir.Node], model: ir.Model) -> CheckError:
     """Turn the checker's words into an error about the innermost node of its first line."""
     lines = [line.strip() for line in said.splitlines() if _MARK.search(line)]
     named = _MARK.sub(lambda match: nodes[int(match[1])].name or "", said).strip()
     if not lines:
         return CheckError(f"the onnx checker rejects the model: {named}")
     node = nodes[int(_MARK.findall(lines[0])[-1])]
-    reason, remedy = explain(node, lines[0] if "(op_type:" in lines[0] else named)
+    owners = (scope for scope in scopes(model) if any(each is node for each in scope.graph))
+    opset = next(owners).opsets.get(node.domain, 1)
+    reason, remedy = explain(node, lines[0] if "(op_type:" in lines[0] else named, opset)
     others = sum("(op_type:" in line for line in lines[1:])
     more = f" (and {others} more fault{'s' if others > 1 else ''})" if others else ""
     return fault(node, reason + more, remedy, named)

@@ -14,15 +14,17 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import captured
+from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.run.loading import Loader
 from vlmpass.ir_tools.run.runner import RunError
 from vlmpass.ir_tools.run.segments import Segment, extract
 from vlmpass.ir_tools.types.typing import Typing, solve
 from vlmpass.ir_tools.walk import all_nodes
 
-__all__ = ["culprit"]
+__all__ = ["culprit", "told"]
 
 _SECONDS = 10.0
+_OPERATOR = re.compile(r"(?:implementation for (?:[\w.]+[:.])?|Op \(|operator \()(\w+)")
 _NAMED = re.compile(r"(?:node with name '|Node \(|Node:|node:|Name:')\s*([^')\s]+)")
 
 
@@ -40,6 +42,23 @@ def culprit(model: ir.Model, error: RunError, loader: Loader) -> tuple[ir.Node, 
             return named[name], error
     search = _Search(model, loader, error)
     return search.alone() or search.shortest()
+
+
+def told(model: ir.Model, error: RunError, loader: Loader, *, always: bool = True) -> str:
+    """Return why a model does not load, beginning with the node of the model that is at fault.
+
+    Args:
+        model: A model that does not load.
+        error: Why not.
+        loader: As for `culprit`.
+        always: Whether the node is looked for also where the reason is about an operator that the
+            model has.
+    """
+    operators = {node.op_type for node in all_nodes(model)}
+    if error.is_stop or not (always or set(_OPERATOR.findall(error.reason)) - operators):
+        return error.reason
+    found = culprit(model, error, loader)
+    return error.reason if found is None else f"{name_node(found[0])}: {found[1].reason}"
 
 
 class _Search:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -15,6 +14,7 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.stage import Staged, stage
+from vlmpass.ir_tools.run.words import said as said_by
 from vlmpass.ir_tools.runtime import Optimization, require_onnxruntime
 from vlmpass.ir_tools.walk import weight_bytes
 from vlmpass.ir_tools.worker.child import Child, Died
@@ -233,13 +233,4 @@ def run_error(
         return RunError("memory", backend, more)
     if isinstance(said, Died):
         return RunError("crash", backend, said.how)
-    return RunError(stage, backend, _first_line(said["error"]))
-
-
-def _first_line(text: str) -> str:
-    """Return the first line of a runtime's message without codes, file names and C++ places."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[0] if lines else "no reason given"
-    line = re.sub(r"^.*? : \d+ : (\w+) : (Load model from .*? failed:)?", r"\1: ", line)
-    place = r"\S+\.(?:cc|h|cpp):\d+ (?:[\w ]*?[\w:~]+\(.*?\)(?: const)?|\w+) "
-    return re.sub(place, "", line)
+    return RunError(stage, backend, said_by(said["error"]))

@@ -18,7 +18,7 @@ BROKEN = [
     (
         H17 + "g (bfloat16[1,3,8,8] x, bfloat16[4,3,2,2] w) => (bfloat16[n,c,h,w] z) {"
         " ['c'] z = Conv(x, w) }",
-        "node 'c' (Conv): its X may not be bfloat16 at this opset; use a higher opset",
+        "node 'c' (Conv): its X may not be bfloat16 at this opset; convert to opset 22 or later",
     ),
     (
         H17 + "g (float[2] x) => (float16[2] z) { ['r'] z = Relu(x) }",
