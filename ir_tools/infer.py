@@ -10,7 +10,7 @@ from functools import cache
 import onnx_ir as ir
 import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
-from vlmpass.ir_tools.opsets import is_legacy
+from vlmpass.ir_tools.opsets import is_legacy, schema, since
 from vlmpass.ir_tools.symbols import without_symbols
 
 __all__ = ["infer_node"]
@@ -30,6 +30,9 @@ _REJECTIONS = (
     TypeError,  # an attribute of another type than the operator has
 )
 
+_WRONG = frozenset({"MelWeightMatrix"})
+"""Operators whose shape function gives another shape than the operator has."""
+
 
 def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     """Fill in the types and shapes of a node's outputs as far as its inputs allow.
@@ -43,6 +46,8 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     """
     if not node.domain and is_legacy(node.op_type, opsets.get("", 1)):
         return  # the shape functions are written for later versions
+    if not node.domain and node.op_type in _WRONG:
+        return
     infer = _registry().get(node.domain, node.op_type, version=opsets.get(node.domain, 1))
     if infer is None:
         return
@@ -53,6 +58,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
         suppress(*_REJECTIONS),
     ):
         infer(context, node)
+    _bind_types(node, opsets)
     for output in node.outputs:
         if output.shape is not None:
             output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
@@ -65,6 +71,26 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
                     for dim in output.shape
                 ]
             )
+
+
+def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """Give outputs the type of the inputs that they share a type parameter with.
+
+    The shape functions take the first input's for those of BatchNormalization and Attention.
+    """
+    version = None if node.domain else since(node.op_type, opsets.get("", 1))
+    if version is None or not node.inputs:
+        return
+    found = schema(node.op_type, version)
+    bound: dict[str, ir.TypeProtocol] = {}
+    for index, value in enumerate(node.inputs):
+        formal = found.input(index)
+        if value is not None and value.type is not None and not formal.variadic:
+            bound.setdefault(formal.parameter, value.type)
+    for index, output in enumerate(node.outputs):
+        kind = bound.get(found.output(index).parameter)
+        if isinstance(kind, ir.TensorType) and isinstance(output.type, ir.TensorType):
+            output.type = output.type if output.dtype == kind.dtype else ir.TensorType(kind.dtype)
 
 
 @contextmanager

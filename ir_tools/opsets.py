@@ -221,7 +221,8 @@ def function_body(node: ir.Node, version: int, opset: int) -> ir.Function | None
 def _with_all_outputs(node: ir.Node) -> onnx.NodeProto:
     """Return a node whose left-out outputs have names, as what writes bodies asks for them."""
     proto = ir.serde.serialize_node(node)
-    proto.output[:] = [name or f"left_out_{index}" for index, name in enumerate(proto.output)]
+    names = [value.name or f"left_out_{index}" for index, value in enumerate(node.outputs)]
+    proto.output[:] = names  # serialised, it ends at its last output with a name
     return proto
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -15,6 +16,7 @@ from vlmpass.ir_tools.load.deserialize import deserialized
 from vlmpass.ir_tools.load.lost import refuse_lost
 from vlmpass.ir_tools.load.parse import Parsed, parse_file
 from vlmpass.ir_tools.load.settle import IrPlaces, ProtoPlaces, settle
+from vlmpass.ir_tools.load.sparse import with_dense_constants
 from vlmpass.ir_tools.load.tensors import TensorVet
 from vlmpass.ir_tools.load.vet import vet
 from vlmpass.ir_tools.paths import model_file, path_text
@@ -74,6 +76,7 @@ def load(source: Source, *, base_dir: str | os.PathLike[str] | None = None) -> i
 def _from_proto(parsed: Parsed, folder: Path) -> ir.Model:
     tensors = TensorVet()
     refuse_lost(parsed.proto, owned=bool(parsed.path))
+    parsed = replace(parsed, proto=with_dense_constants(parsed.proto, owned=bool(parsed.path)))
     vet(parsed.proto, tensors)
     model = deserialized(parsed.proto)
     settle(model, ProtoPlaces(parsed, folder, tensors.checksums))

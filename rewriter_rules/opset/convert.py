@@ -21,7 +21,7 @@ from vlmpass.ir_tools.walk import subgraphs
 from vlmpass.rewriter_rules.opset.absent import refuse_absent
 from vlmpass.rewriter_rules.opset.bridge import bridge, misfits
 from vlmpass.rewriter_rules.opset.build import spell_constants
-from vlmpass.rewriter_rules.opset.facts import bind_types
+from vlmpass.rewriter_rules.opset.facts import WANTED, bind_types, used
 from vlmpass.rewriter_rules.opset.narrow import dequantized, reads_wide, round_to
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
@@ -306,6 +306,10 @@ class Conversion:
     ) -> Built:
         """Lead what an adapter built on to the target."""
         results, opset = list(outputs), tape.opsets[""]
+        made = {output for new in tape.nodes for output in new.outputs}
+        wanted = [v for i, v in enumerate(results) if v is not None and used(node, i)]
+        for each in made.intersection(wanted):
+            each.meta[WANTED] = True
         settled = self._tape(node, self.target)
         settled.constants.extend(tape.constants)
         for new in tape.nodes:
@@ -327,8 +331,10 @@ class Conversion:
             for old, value in zip(new.outputs, deeper.outputs, strict=False):
                 if value is not None:
                     _stand_in(old, value)
-                    results = [value if each is old else each for each in results]
+                    results = [value if result is old else result for result in results]
             detach([new], lambda graph: True)
+        for each in made:
+            each.meta.pop(WANTED, None)
         return Built(settled, results)
 
     def _settle_subgraphs(self, node: ir.Node, opset: int) -> None:

@@ -30,6 +30,7 @@ from vlmpass.rewriter_rules.opset.table import (
 __all__ = ["spell_gelu"]
 
 _D = ir.DataType
+_INTEGERS = (_D.INT32, _D.UINT32, _D.INT64, _D.UINT64)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -153,8 +154,16 @@ def remainder(op: Tape, node: ir.Node) -> Outputs:
     kind = dtype(x)
     if not kind.is_integer():
         refuse("no older operator computes a remainder of floats exactly", "choose opset 10")
+    if kind.bitwidth >= 32:
+        return _remainder(op, x, y, bool(integer(node, "fmod")))
+    x, y = (op.Cast(each, to=_D.INT32) for each in (x, y))  # runtimes divide nothing narrower
+    return op.Cast(_remainder(op, x, y, bool(integer(node, "fmod"))), to=kind)
+
+
+def _remainder(op: Tape, x: ir.Value, y: ir.Value, truncated: bool) -> ir.Value:
+    kind = dtype(x)
     rest = op.Sub(x, op.Mul(op.Div(x, y), y))
-    if integer(node, "fmod") or not kind.is_signed():
+    if truncated or not kind.is_signed():
         return rest
     zero = scalar(op, 0, kind)
     other = op.Xor(op.Less(rest, zero), op.Less(y, zero))
@@ -247,13 +256,28 @@ def less_or_equal(op: Tape, node: ir.Node) -> Outputs:
     return op.Or(op.Less(x, y), op.Equal(x, y))
 
 
+@adapter("PRelu", 16, 9)
+def slope_below_zero(op: Tape, node: ir.Node) -> Outputs:
+    """PRelu(x, s) -> Where(x < 0, s * x, x) in types of which runtimes have no older kernel."""
+    x, slope = operand(node, 0), operand(node, 1)
+    if dtype(x) not in (_D.DOUBLE, *_INTEGERS):
+        return UNCHANGED
+    if not dtype(x).is_signed():
+        return op.Identity(x)
+    return op.Where(op.Less(x, scalar(op, 0, dtype(x))), op.Mul(slope, x), x)
+
+
 @expansion("Celu", 12)
 def celu(op: Tape, node: ir.Node) -> Outputs:
-    """Celu(x) -> alpha * Elu(x / alpha)."""
+    """Celu(x) -> alpha * Elu(x / alpha), or max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
     x, alpha = operand(node, 0), real(node, "alpha", 1.0)
     if alpha == 1.0:
         return op.Elu(x, alpha=1.0)
     factor = scalar(op, alpha, dtype(x), "alpha")
+    if alpha < 0:  # x and x / alpha have different signs
+        zero, one = scalar(op, 0, dtype(x)), scalar(op, 1, dtype(x))
+        below = op.Mul(factor, op.Sub(op.Exp(op.Div(x, factor)), one))
+        return op.Add(op.Max(x, zero), op.Min(below, zero))
     return op.Mul(factor, op.Elu(op.Div(x, factor), alpha=1.0))
 
 

@@ -129,7 +129,7 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
 # Hand-written expansions stand in the files of their families; these need none.
 _BODIES = (
     "BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
-    " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss Range"
+    " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss"
     " SequenceMap Shrink SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
     " Bernoulli"
 )

@@ -16,6 +16,7 @@ from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
 
 __all__ = [
+    "WANTED",
     "again",
     "attribute",
     "bind_types",
@@ -89,11 +90,15 @@ def operand(node: ir.Node, index: int) -> ir.Value:
 
 
 def used(node: ir.Node, index: int) -> bool:
-    """Say whether an output exists and anything reads it."""
+    """Say whether an output exists and anything reads it, or what it stands for."""
     if index >= len(node.outputs):
         return False
     value = node.outputs[index]
-    return bool(value.uses()) or value.is_graph_output()
+    return bool(value.uses()) or value.is_graph_output() or WANTED in value.meta
+
+
+WANTED = "vlmpass.wanted"
+"""Marks an output of a node that is in no graph yet and stands for one that is read."""
 
 
 def bind_types(node: ir.Node, found: Schema) -> None:

@@ -92,11 +92,19 @@ def _top_k(op: Tape, node: ir.Node) -> Outputs:
     x = operand(node, 0)
     if integer(node, "largest", 1):
         return again(op, node, drop=("largest", "sorted"), axis=axis)
-    if dtype(x).name.startswith("UINT"):
-        refuse("the smallest of unsigned integers cannot be asked for below opset 11")
-    inputs = [op.Neg(x), *node.inputs[1:]]
+    turned = _turned(op, x)
+    inputs = [turned, *node.inputs[1:]]
     values, indices = again(op, node, inputs, drop=("largest", "sorted"), axis=axis)
-    return [op.Neg(values), indices]
+    return [_turned(op, values), indices]
+
+
+def _turned(op: Tape, x: ir.Value) -> ir.Value:
+    """Record x in the opposite order: -x, or its bits turned where the lowest has no negative."""
+    kind = dtype(x)
+    if kind.is_floating_point():
+        return op.Neg(x)
+    ones = np.array(-1 if kind.is_signed() else kind.max, kind.numpy())
+    return op.Sub(op.const(ones, kind), x)
 
 
 @adapter("TopK", 1, 10)
@@ -122,7 +130,8 @@ def squeezed_from_the_front(op: Tape, node: ir.Node) -> Outputs:
         return UNCHANGED
     x = operand(node, 0)
     count = rank(x) + (len(axes) if node.op_type == "Unsqueeze" else 0)
-    return again(op, node, axes=[normalized(axis, count) for axis in axes])
+    # In order: shape inference of these versions takes them to be.
+    return again(op, node, axes=sorted(normalized(axis, count) for axis in axes))
 
 
 @adapter("Unsqueeze", 13, 11)

@@ -127,18 +127,23 @@ def every_activation(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x, spatial=0) -> Reshape(BatchNormalization(Flatten(x)), Shape(x))."""
     if integer(node, "spatial", 1):
         return again(op, node, drop=("spatial",)) if "spatial" in node.attributes else UNCHANGED
-    if len(node.outputs) > 1:
+    if _trains(node):
         refuse("training statistics of every activation cannot be kept", "export for inference")
     x = operand(node, 0)
     flat = [op.Reshape(operand(node, index), vector(op, [-1])) for index in range(1, 5)]
-    (normal,) = again(op, node, [op.Flatten(x, axis=1), *flat], drop=("spatial",))
+    (normal,) = again(op, node, [op.Flatten(x, axis=1), *flat], drop=("spatial",), outputs=1)
     return op.Reshape(normal, op.Shape(x))
+
+
+def _trains(node: ir.Node) -> bool:
+    """Whether a BatchNormalization trains: before opset 14, its outputs for statistics say so."""
+    return any(output.name for output in node.outputs[1:])
 
 
 @adapter("BatchNormalization", 9, 7)
 def spatial_by_default(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x) stays, when it does not train."""
-    if len(node.outputs) > 1:
+    if _trains(node):
         refuse("training has no defined form before opset 9", "export for inference")
     return UNCHANGED
 
@@ -146,11 +151,17 @@ def spatial_by_default(op: Tape, node: ir.Node) -> Outputs:
 @adapter("BatchNormalization", 9, 14)
 def training_mode(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x) with statistics -> BatchNormalization(x, training_mode=1)."""
-    if len(node.outputs) == 1:
-        return UNCHANGED
+    if not _trains(node):
+        return UNCHANGED if len(node.outputs) == 1 else again(op, node, outputs=1)
     if used(node, 3) or used(node, 4):
         refuse("the saved statistics do not exist from opset 14 on", "export for inference")
     return again(op, node, outputs=min(len(node.outputs), 3), training_mode=1)
+
+
+@adapter("BatchNormalization", 14, 15)
+def both_statistics(op: Tape, node: ir.Node) -> Outputs:
+    """BatchNormalization(x) with one statistic -> the same with both."""
+    return again(op, node, outputs=3) if len(node.outputs) == 2 else UNCHANGED
 
 
 @adapter("BatchNormalization", 14, 9)

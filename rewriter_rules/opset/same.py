@@ -22,7 +22,6 @@ Asinh 9 22
 Atan 7 22
 Atanh 9 22
 AveragePool 10 11
-BatchNormalization 14 15
 Bernoulli 15 22
 Cast 6 9 13
 Cast 19 21 23
@@ -105,7 +104,7 @@ OneHot 11 28
 Optional 15 28
 OptionalGetElement 18 28
 OptionalHasElement 18 28
-PRelu 7 9 16
+PRelu 7 9
 Pad 11 13
 Pad 19 21 23 24 25
 Pow 12 13 15
@@ -247,3 +246,5 @@ Unsqueeze 1 11
 
 same(_BOTH_WAYS)
 same(_UPWARDS, down=False)
+same("PRelu 9 16", down=False)
+same("BatchNormalization 14 15", up=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.opsets import function_body
 from vlmpass.ir_tools.tape import Tape
 from vlmpass.rewriter_rules.opset.build import normalized, scalar, vector
+from vlmpass.rewriter_rules.opset.expand import inline
 from vlmpass.rewriter_rules.opset.facts import (
     again,
     dims,
@@ -37,10 +39,27 @@ def range_in_float(op: Tape, node: ir.Node) -> Outputs:
     return op.Cast(op.Range(*inputs), to=kind)
 
 
+@expansion("Range", 11, opset=11)
+def counted_range(op: Tape, node: ir.Node) -> Outputs:
+    """Range(a, b, d) -> its function body in ONNX, its count computed in double, not in float."""
+    inputs = [operand(node, index) for index in range(3)]
+    kind = dtype(inputs[0])
+    if kind in (_D.INT16, _D.INT32):  # the difference of the ends may not fit
+        return op.Cast(op.Range(*(op.Cast(each, to=_D.INT64) for each in inputs)), to=kind)
+    body = function_body(node, 11, 11)
+    assert body is not None
+    for inner in body:
+        if inner.op_type == "Cast" and inner.attributes["to"].as_int() == _D.FLOAT:
+            inner.attributes["to"] = ir.AttrInt64("to", _D.DOUBLE)
+    return inline(op, body, node)
+
+
 @expansion("CumProd", 26)
 def running_product(op: Tape, node: ir.Node) -> Outputs:
     """CumProd(x, a) -> Scan over axis a, each element times the product so far."""
     x, axis = operand(node, 0), operand(node, 1)
+    if 0 in (dims(x) or ()):
+        return op.Identity(x)
     shape = op.Shape(x)
     at = op.Reshape(op.Cast(axis, to=_D.INT64), vector(op, [1]))
     place = op.Mod(at, vector(op, [rank(x)]))

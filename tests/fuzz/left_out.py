@@ -28,7 +28,7 @@ from .models import PLACES, Array, Parts, make_node, versions, whole
 from .recipes import RECIPES, Dice, Spec
 from .trial import Finding, Trial, pipelines, report
 
-_Kind = defs.OpSchema.FormalParameterOption
+KIND = defs.OpSchema.FormalParameterOption
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def targets() -> list[tuple[str, int, int]]:
 def _leaves_out(found: defs.OpSchema) -> bool:
     """Whether an operator has something that may be left out; every such one has a recipe."""
     formals = [each.option for each in (*found.inputs, *found.outputs)]
-    several = any(each.option == _Kind.Variadic for each in found.outputs)
-    return several or _Kind.Optional in formals
+    several = any(each.option == KIND.Variadic for each in found.outputs)
+    return several or KIND.Optional in formals
 
 
 def schema(name: str, opset: int) -> defs.OpSchema:
@@ -91,9 +91,9 @@ def draw(rng: np.random.Generator, name: str, low: int, high: int) -> Case | Non
     del spec.inputs[found.max_input :]
     inputs = _inputs(spec, found, dice, parts, place)
     for twin in range(1 + dice.maybe()):
-        outputs = _outputs(spec, found, dice, twin)
+        outputs = outputs_of(spec, found, dice, twin)
         parts.nodes.append(make_node(spec, inputs, outputs, f"n{twin}" if dice.maybe() else ""))
-        _use(parts, [each for each in outputs if each], dice)
+        use(parts, [each for each in outputs if each], dice)
     feeds = {**parts.feeds, **({"cond": np.array(dice.maybe())} if place == "branch" else {})}
     model = whole(parts, opset, place, feeds)
     if model is None:
@@ -106,18 +106,19 @@ def _inputs(spec: Spec, found: defs.OpSchema, dice: Dice, parts: Parts, place: s
     names = []
     for index, array in enumerate(spec.inputs):
         formal = found.inputs[min(index, len(found.inputs) - 1)]
-        if formal.option == _Kind.Optional and dice.maybe(0.5):
+        if formal.option == KIND.Optional and dice.maybe(0.5):
             names.append("")
             continue
-        names.append(_given(f"x{index}", array, spec, index, dice, parts, place))
+        names.append(given(f"x{index}", array, spec, index, dice, parts, place))
     while names and names[-1] == "" and dice.maybe(0.7):
         names.pop()
     return names
 
 
-def _given(
+def given(
     name: str, array: Array, spec: Spec, index: int, dice: Dice, parts: Parts, place: str
 ) -> str:
+    """Make an input a constant of one kind or the other, or one of the model's, and name it."""
     if index in spec.constant or dice.maybe(0.3):
         if place == "function" or dice.maybe():
             tensor = onnx.numpy_helper.from_array(array)
@@ -132,18 +133,19 @@ def _given(
     return name
 
 
-def _outputs(spec: Spec, found: defs.OpSchema, dice: Dice, twin: int) -> list[str]:
+def outputs_of(spec: Spec, found: defs.OpSchema, dice: Dice, twin: int) -> list[str]:
+    """Name the outputs that stay; the others are "", or not there where they come last."""
     names = []
     for index in range(min(spec.outputs, found.max_output)):
         formal = found.outputs[min(index, len(found.outputs) - 1)]
-        gone = formal.option != _Kind.Single and dice.maybe(0.5)
+        gone = formal.option != KIND.Single and dice.maybe(0.5)
         names.append("" if gone else f"y{twin}{index}")
     while names and names[-1] == "" and dice.maybe(0.6):
         names.pop()
     return names if any(names) else [f"y{twin}0"]
 
 
-def _use(parts: Parts, outputs: Sequence[str], dice: Dice) -> None:
+def use(parts: Parts, outputs: Sequence[str], dice: Dice) -> None:
     """Give some outputs out as they are, some behind another node."""
     for name in outputs:
         if dice.maybe(0.6):

@@ -12,7 +12,7 @@ from onnx import defs, helper, numpy_helper
 from vlmpass.ir_tools.opsets import ir_version_of
 
 from .recipes import Spec
-from .runtime import RUNTIME
+from .runtime import RUNTIME, evaluated
 
 PLACES = ("main", "branch", "function")
 Array = np.ndarray
@@ -26,11 +26,15 @@ class Parts:
     feeds: dict[str, Array] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
+    dims: dict[str, Sequence[int | str | None]] = field(default_factory=dict)
+    """How the axes of an input are declared where it is not by their sizes."""
 
 
-def info(name: str, array: Array) -> onnx.ValueInfoProto:
+def info(
+    name: str, array: Array, dims: Sequence[int | str | None] | None = None
+) -> onnx.ValueInfoProto:
     kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return helper.make_tensor_value_info(name, kind, array.shape)
+    return helper.make_tensor_value_info(name, kind, array.shape if dims is None else dims)
 
 
 def make_node(
@@ -47,7 +51,7 @@ def whole(
     graph = helper.make_graph(
         parts.nodes,
         "g",
-        [info(name, array) for name, array in parts.feeds.items()],
+        [info(name, array, parts.dims.get(name)) for name, array in parts.feeds.items()],
         [onnx.ValueInfoProto(name=name) for name in parts.outputs],
         [numpy_helper.from_array(array, name) for name, array in parts.constants.items()],
     )
@@ -123,26 +127,35 @@ def _type_outputs(graph: onnx.GraphProto, inferred: onnx.GraphProto) -> None:
 
 
 def _give_ranks(model: onnx.ModelProto, feeds: Mapping[str, object]) -> None:
-    """Declare the rank of outputs of which inference knows the element type alone."""
+    """Declare what inference leaves out of outputs: their rank, before opset 7 their type too."""
     bare = [
         index
         for index, each in enumerate(model.graph.output)
-        if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape")
+        if each.type.WhichOneof("value") is None
+        or (each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape"))
     ]
-    results = RUNTIME.run(model, feeds) if bare else None
+    results = (RUNTIME.run(model, feeds) or evaluated(model, feeds)) if bare else None
     for index in bare if results is not None else ():
-        for _ in np.shape(results[index]):
-            model.graph.output[index].type.tensor_type.shape.dim.add()
+        output, found = model.graph.output[index], results[index]
+        if isinstance(found, list):
+            continue
+        found = np.asarray(found)
+        if output.type.WhichOneof("value") is None:
+            output.CopyFrom(info(output.name, found, [None] * found.ndim))
+        else:
+            for _ in found.shape:
+                output.type.tensor_type.shape.dim.add()
 
 
 def versions() -> Iterator[tuple[str, int, int]]:
     """Yield every operator version: name, since-version, and the opset before the next one."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, dict[int, bool]] = {}
     for each in defs.get_all_schemas_with_history():
-        if each.domain == "" and not each.deprecated:
-            found.setdefault(each.name, []).append(each.since_version)
+        if each.domain == "":
+            found.setdefault(each.name, {})[each.since_version] = each.deprecated
     for name, since in sorted(found.items()):
         ordered = sorted(since)
         ends = [*(each - 1 for each in ordered[1:]), defs.onnx_opset_version()]
         for version, end in zip(ordered, ends, strict=True):
-            yield name, version, end
+            if not since[version]:
+                yield name, version, end

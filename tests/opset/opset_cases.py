@@ -126,7 +126,7 @@ def differs(expected: Any, actual: Any, rtol: float, atol: float, values: bool) 
     if expected.dtype.kind in "biu":
         return "" if np.array_equal(actual, expected) else "other integers"
     if expected.dtype.kind == "c":
-        expected, actual = expected.view("f4"), actual.view("f4")
+        expected, actual = (np.stack([each.real, each.imag]) for each in (expected, actual))
     wide = [each.astype(np.float64) for each in (expected, actual)]
     # A transform's zeros are as noisy as its largest values are large.
     largest = np.max(np.abs(wide[0]), initial=0, where=np.isfinite(wide[0]))
