@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import SupportsFloat, SupportsIndex
+from collections.abc import Sequence
+from typing import SupportsFloat, SupportsIndex, TypeVar
 
 from vlmpass.ir_tools.errors import ArgumentError
 
-__all__ = ["callable_or_none", "flag", "number", "seconds", "word", "wrong"]
+__all__ = ["a_list", "callable_or_none", "flag", "number", "seconds", "shown", "word", "wrong"]
+
+_T = TypeVar("_T")
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: one that is no number or text by its type alone."""
+    kind = type(value).__name__
+    if not isinstance(value, (str, bytes, int, float)):
+        return f"a {kind}"
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return f"{text} ({kind})"
 
 
 def wrong(name: str, value: object, wanted: str) -> ArgumentError:
     """Return an error for an argument, with what it takes instead."""
-    kind = type(value).__name__
-    if not isinstance(value, (str, bytes, int, float)):
-        return ArgumentError(f"{name} takes {wanted}, not a {kind}")
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return ArgumentError(f"{name} takes {wanted}, not {shown} ({kind})")
+    return ArgumentError(f"{name} takes {wanted}, not {shown(value)}")
 
 
 def word(name: str, value: object) -> str | None:
@@ -89,3 +97,17 @@ def callable_or_none(name: str, value: object) -> None:
     """
     if value is not None and not callable(value):
         raise wrong(name, value, "a function")
+
+
+def a_list(name: str, value: object, kind: type[_T]) -> tuple[_T, ...]:
+    """Return the items of a list or tuple.
+
+    Raises:
+        ArgumentError: It is none, or one of them is of another type.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise wrong(name, value, f"a list of {name}")
+    for each in value:
+        if not isinstance(each, kind):
+            raise wrong(f"a list of {name}", each, f"{kind.__name__}s")
+    return tuple(value)

@@ -11,6 +11,7 @@ from typing import ClassVar, final
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.arguments import shown
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.passes.kinds import BadValueError
 from vlmpass.passes.options import options_of
@@ -73,7 +74,7 @@ class Pass(ir.passes.InPlacePass):
                 raise OptionError(
                     option.name,
                     f"{self.name} takes {option.kind.says} here, such as {option.kind.example}, "
-                    f"not {value!r}",
+                    f"not {shown(value)}",
                 ) from None
 
     @abc.abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import re
 import types
 import typing
@@ -78,9 +79,9 @@ class _Int(Kind):
         return int(word.text)
 
     def accept(self, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise BadValueError
-        return value
+        return int(value)
 
 
 class _Float(Kind):
@@ -95,9 +96,15 @@ class _Float(Kind):
             raise BadValueError from None
 
     def accept(self, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise BadValueError
-        return float(value)
+        try:
+            found = float(value)
+        except OverflowError:
+            raise BadValueError from None
+        if math.isnan(found):
+            raise BadValueError
+        return found
 
 
 class _Bool(Kind):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.arguments import a_list, wrong
 from vlmpass.ir_tools.clone import adopt, clone
 from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
 from vlmpass.ir_tools.shapes import drop_facts, keeping_facts
@@ -37,8 +38,8 @@ class PassManager:
         *,
         source: str | None = None,
     ) -> None:
-        self.passes = tuple(passes)
-        self.instruments = tuple(instruments)
+        self.passes = a_list("passes", passes, ir.passes.PassBase)  # type: ignore[type-abstract]
+        self.instruments = a_list("instruments", instruments, Instrument)
         self._source = "<model>" if source is None else shlex.quote(source)
 
     def run(self, model: ir.Model, *, in_place: bool = False) -> RunReport:
@@ -51,9 +52,12 @@ class PassManager:
                 changed, and a note on the error says so. For callers who drop the model then.
 
         Raises:
-            Refused: A pass refuses; the error says which one, too.
+            ArgumentError: It is no ir.Model.
+        Refused: A pass refuses; the error says which one, too.
             PassFailed: A pass, or an instrument after it, raised anything else.
         """
+        if not isinstance(model, ir.Model):
+            raise wrong("a pass manager", model, "an ir.Model, as `load` returns")
         start = time.perf_counter()
         measure = Measure()
         slots = () if in_place else tensor_slots(model)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.shapes import Dim, facts_of, visit_scope
 from vlmpass.ir_tools.shapes.debake import Debaker
 from vlmpass.ir_tools.shapes.declare import Axis, axes_of, find_axis, substitute, update_shapes
@@ -79,7 +80,7 @@ class NameDims(Pass):
         for place, name in self.dims:
             axis = find_axis(model, place)
             if axis is None:
-                places = ", ".join(f"{axis.value.name}:{axis.index}" for axis in axes_of(model))
+                places = listed(f"{axis.value.name}:{axis.index}" for axis in axes_of(model))
                 raise OptionError(place, "no such axis", remedy=f"places are {places}")
             size = axis.size
             if isinstance(size, int):

@@ -50,6 +50,8 @@ class Option:
         pairs = list(value.items()) if isinstance(value, Mapping) else value
         if not isinstance(pairs, (list, tuple)):
             raise BadValueError
+        if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+            raise BadValueError
         named = dict(pairs)
         if len(named) < len(pairs) or not all(isinstance(name, str) for name in named):
             raise BadValueError

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
 from vlmpass.ir_tools.shapes.agreement import needs
 from vlmpass.ir_tools.shapes.declare import axes_of, find_axis, substitute, update_shapes
@@ -112,7 +113,7 @@ def _check_name(model: ir.Model, name: str) -> None:
     problem = "no axis of an input has this name"
     if close:
         problem += f"; did you mean '{close[0]}'?"
-    known = ", ".join(free) if free else "none: all are fixed or nameless"
+    known = listed(free) if free else "none: all are fixed or nameless"
     raise OptionError(name, problem, remedy=f"names are {known}; or give a place as input:axis")
 
 

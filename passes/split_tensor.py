@@ -20,6 +20,7 @@ from vlmpass.ir_tools.edit import (
 )
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.limit import may_apply
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.save import format_size
 from vlmpass.ir_tools.tape import Tape, splice
@@ -259,7 +260,7 @@ class _Splitter:
     def _whole(self, tape: Tape, value: ir.Value, parts: Parts) -> ir.Value:
         whole = join(tape, parts)
         if whole is None:
-            users = ", ".join(node.name or node.op_type for node, _ in value.uses())
+            users = listed((node.name or node.op_type for node, _ in value.uses()), 3)
             reason = f"Concat does not take {parts.dtype}, and {users} cannot use it in parts"
             raise Refused(SplitTensor.name, [Refusal(self._where, reason, "raise the limit")])
         return whole

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from vlmpass.intent import Intent
-from vlmpass.ir_tools.arguments import flag, number, seconds, wrong
+from vlmpass.ir_tools.arguments import a_list, flag, number, seconds, wrong
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
 from vlmpass.ir_tools.inspecting import Facts
@@ -107,7 +107,7 @@ class Pipeline:
         self._passes: tuple[ir.passes.PassBase, ...] | None = None
         if passes is not None:
             self._passes = _passes(passes)
-        self._instruments = (Provenance(), *_instruments(instruments))
+        self._instruments = (Provenance(), *a_list("instruments", instruments, Instrument))
 
     def __call__(self, model: Source) -> Report:
         """Run the passes over a model in memory; what `run` does without options."""
@@ -210,15 +210,9 @@ def _passes(given: object) -> tuple[ir.passes.PassBase, ...]:
         return parse(given)
     if isinstance(given, ir.passes.PassBase):
         return (given,)
-    if not isinstance(given, Sequence) or not all(isinstance(p, ir.passes.PassBase) for p in given):
+    if not isinstance(given, Sequence):
         raise wrong("passes", given, "pipeline text or a list of passes")
-    return tuple(given)
-
-
-def _instruments(given: object) -> tuple[Instrument, ...]:
-    if not isinstance(given, Sequence) or not all(isinstance(i, Instrument) for i in given):
-        raise wrong("instruments", given, "a list of instruments")
-    return tuple(given)
+    return a_list("passes", given, ir.passes.PassBase)  # type: ignore[type-abstract]
 
 
 def _judging(verify: object, memory: object, verify_seconds: object) -> _Verify:

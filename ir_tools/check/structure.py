@@ -13,10 +13,11 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.describe import describe_type, name_node
 from vlmpass.ir_tools.errors import CheckError
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.order import circle
-from vlmpass.ir_tools.walk import subgraphs
+from vlmpass.ir_tools.walk import scopes, subgraphs
 
-__all__ = ["check_structure"]
+__all__ = ["check_structure", "refuse_cycles"]
 
 _RENAME = "run fix-names"
 _SORT = "run topological-sort"
@@ -45,6 +46,23 @@ def check_structure(model: ir.Model) -> None:
         if function.graph.initializers:
             raise CheckError(f"{where} holds initializers, which no file can store")
         _Names(function, where).scope(function.graph, where, top=True)
+
+
+def refuse_cycles(model: ir.Model) -> None:
+    """Refuse a model that no order of its nodes computes.
+
+    Raises:
+        CheckError: A graph or function has a cycle; its nodes are named.
+    """
+    for scope in scopes(model):
+        if nodes := circle(scope.graph):
+            raise _cycle(nodes)
+
+
+def _cycle(nodes: Sequence[ir.Node]) -> CheckError:
+    names = listed((name_node(each) for each in reversed(nodes)), _CIRCLE)
+    reason = f"the graph has a cycle through {names}"
+    return CheckError(reason, remedy="export it again: no order of its nodes computes it")
 
 
 class _Names:
@@ -118,10 +136,7 @@ class _Names:
         nodes = circle(self.owner if producer.graph is self.around[0] else self.around[-1])
         if not nodes:
             return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
-        names = [name_node(each) for each in reversed(nodes[-_CIRCLE:])]
-        more = [f"{len(nodes) - _CIRCLE} more"] if len(nodes) > _CIRCLE else []
-        reason = f"the graph has a cycle through {', '.join([*names, *more])}"
-        return CheckError(reason, remedy="export it again: no order of its nodes computes it")
+        return _cycle(nodes)
 
     def output(self, node: ir.Node, index: int, value: ir.Value, local: list[str]) -> None:
         if not value.name:

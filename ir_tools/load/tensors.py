@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.weights.packing import packed_size
 
 __all__ = ["Reference", "TensorVet", "refuse_repeated", "refuse_unknown_type", "vet_extents"]
@@ -134,7 +135,7 @@ class TensorVet:
             _number(entries.pop("length", None), f"length of {where}"),
         )
         if entries:
-            stated = ", ".join(key or "(no name)" for key in sorted(entries))
+            stated = listed(key or "(no name)" for key in sorted(entries))
             raise ModelError(
                 f"{where} states {stated} of its data, which cannot be kept",
                 remedy="export it again, for ONNX Runtime without prepacked weights",

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.limit import may_apply
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.names import Names
 from vlmpass.ir_tools.rewrite.constants import Constants
 from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
@@ -34,7 +35,7 @@ class NoFixpoint(VlmpassError):
 
     def __init__(self, counts: Mapping[str, int], node: ir.Node) -> None:
         self.counts = dict(counts)
-        rules = ", ".join(f"{name} x{count}" for name, count in counts.items())
+        rules = listed(f"{name} x{count}" for name, count in counts.items())
         super().__init__(
             f"rules keep firing on each other: {rules}; last at node '{node.name}'",
             remedy="run them apart, or let one of them refuse what the other makes",

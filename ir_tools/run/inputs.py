@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.paths import inputs_file
 from vlmpass.ir_tools.run.dims import LONG, SIZES, Dimensions
 from vlmpass.ir_tools.run.roles import Role, words
@@ -210,8 +211,8 @@ def held_to(arrays: Mapping[str, Array | list[Array] | None], model: ir.Model, w
     missing = [name for name in required if name not in arrays]
     extra = [name for name in arrays if name not in wanted]
     if missing or extra:
-        parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"has {', '.join(extra)}, which the model does not take"] if extra else []
+        parts = [f"lacks {listed(missing)}"] if missing else []
+        parts += [f"has {listed(extra)}, which the model does not take"] if extra else []
         raise VerifyError(f"{what} {' and '.join(parts)}")
     return {name: _declared(arrays[name], wanted[name]) for name in arrays}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from vlmpass.ir_tools.arguments import callable_or_none, flag, number, seconds, wrong
+from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load.source import Source, load
@@ -89,6 +90,7 @@ def verify(
     Raises:
         ArgumentError: An argument is of a wrong type.
         RunError: If a model takes more than it may.
+        CheckError: If the first model has a cycle.
         VerifyError: If the first model cannot be run here, or on no input set, or the second has
             nothing of the emulated type.
         Refused: If the second is to be emulated and not well typed.
@@ -198,6 +200,7 @@ class _Comparison:
             with ExitStack() as stack:
                 a = stack.enter_context(self.a.open(self.optimization))
                 if self.a.refused is not None:
+                    refuse_cycles(self.a.model)
                     self.notes.append(f"the reference: {self.a.refused}")
                 ran = list(self._expected(a, given, pinned))
                 a.stop()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.save.collect import Part
 from vlmpass.ir_tools.save.layout import Layout, Weights, names_agree
 from vlmpass.ir_tools.save.references import Folder
@@ -102,7 +103,7 @@ def _why_not_these(
         return f"layout {layout.value} does not mix files that are there with new ones"
     names = [file.name for file in kept.values()]
     if not names_agree(layout, output, names):
-        return f"layout {layout.value} wants other names than {', '.join(sorted(names))}"
+        return f"layout {layout.value} wants other names than {listed(sorted(names), 3)}"
     return None
 
 

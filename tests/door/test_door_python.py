@@ -15,7 +15,9 @@ from door_tools import listing, mlp_model
 import vlmpass
 from vlmpass.ir_tools.errors import ArgumentError, VlmpassError
 from vlmpass.ir_tools.save import parse_size
-from vlmpass.passes import parse
+from vlmpass.passes import PassManager, parse
+from vlmpass.passes.options import options_of
+from vlmpass.passes.registry import PASSES
 
 
 class Named(os.PathLike):
@@ -156,8 +158,11 @@ def test_only_our_errors(folder, monkeypatch, name, argument):
         (lambda: vlmpass.Pipeline(dtype=np.float32), "dtype takes a text, not a type"),
         (lambda: vlmpass.Pipeline(simplify="yes"), "simplify takes True or False, not 'yes'"),
         (lambda: vlmpass.Pipeline(7), "passes takes pipeline text or a list of passes, not 7"),
-        (lambda: vlmpass.Pipeline(["infer"]), "passes takes pipeline text or a list of passes"),
-        (lambda: vlmpass.Pipeline("infer", instruments=[1]), "instruments takes a list"),
+        (lambda: vlmpass.Pipeline(["infer"]), "a list of passes takes PassBases"),
+        (
+            lambda: vlmpass.Pipeline("infer", instruments=[1]),
+            "a list of instruments takes Instruments, not 1",
+        ),
         (lambda: vlmpass.Pipeline("infer").run("mlp.onnx", verify=2), "verify takes True or"),
         (lambda: vlmpass.Pipeline("infer").run("mlp.onnx", memory=-1), "integer of 1 or more"),
         (lambda: vlmpass.verify("mlp.onnx", "mlp.onnx", seed="a"), "seed takes an integer"),
@@ -174,6 +179,33 @@ def test_what_is_wrong_is_named(folder, monkeypatch, call, says):
     with pytest.raises(VlmpassError) as raised:
         call()
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_options_of_passes(name):
+    """Every option of every pass takes an odd value or refuses it."""
+    options = options_of(PASSES[name])
+    needed = {each.field: "os:path" for each in options if each.required}
+    pairs = {"pairs": (("n", np.int64(3)),), "numbers": [1], "words": ["a"], "huge": 1 << 80}
+    for option in options:
+        for odd in (*ODD.values(), *pairs.values()):
+            try:
+                made = PASSES[name](**{**needed, option.field: odd})
+            except VlmpassError:
+                continue
+            assert parse(str(made)) == (made,)
+
+
+def test_a_pass_manager_takes_passes_and_a_model():
+    for passes in (None, 3, "infer", [1], [None]):
+        with pytest.raises(ArgumentError, match="passes"):
+            PassManager(passes)
+    for model in (None, "mlp.onnx", b"x", 3, onnx.ModelProto(), object()):
+        with pytest.raises(ArgumentError, match="a pass manager takes an ir"):
+            PassManager(parse("infer")).run(model)
+    for opset in (18, np.int64(18), np.uint8(18)):
+        assert str(PASSES["convert-opset"](to=opset)) == "convert-opset{to=18}"
+    assert str(PASSES["set-dims"](dims={"n": np.int64(3)})) == "set-dims{n=3}"
 
 
 def sources(folder: Path):

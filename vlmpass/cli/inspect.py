@@ -82,6 +82,7 @@ def _check_names(sizes: dict[str, int], found: Inspection) -> None:
 
     from vlmpass.ir_tools.errors import PipelineError
     from vlmpass.ir_tools.inspecting.macs import free_symbols
+    from vlmpass.ir_tools.listed import listed
 
     inside = (free_symbols(ir.SymbolicDim(each)) for term in found.macs.terms for each in term)
     known = dict.fromkeys((*found.dynamic, *sorted(frozenset().union(*inside))))
@@ -89,5 +90,5 @@ def _check_names(sizes: dict[str, int], found: Inspection) -> None:
         if name not in known:
             raise PipelineError(
                 f"the model has no dynamic dimension '{name}'",
-                remedy=f"it has {', '.join(known)}" if known else "leave --at out",
+                remedy=f"it has {listed(known)}" if known else "leave --at out",
             )

@@ -58,13 +58,14 @@ def rules(
 def _judged(given: list[str], near: str | None) -> bool:
     """Refuse what can be told to be wrong at once; say whether a rule is to be explained."""
     from vlmpass.ir_tools.errors import PipelineError
+    from vlmpass.ir_tools.listed import listed
 
     if given[:1] == ["explain"]:
         if len(given) != 3:
             raise PipelineError("explain takes a rule and a model: rules explain NAME MODEL")
         return True
     if len(given) > 1:
-        raise PipelineError(f"one rule at a time, not {', '.join(given)}")
+        raise PipelineError(f"one rule at a time, not {listed(given)}")
     if near is not None:
         raise PipelineError("--near goes with explain: rules explain NAME MODEL --near NODE")
     return False

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Inspection, Macs, Module, Port, as_factor
+from vlmpass.ir_tools.listed import listed
 from vlmpass.screens.text import Grid, amount, count, grid, size, unbroken
 
 __all__ = ["inspection_screen"]
@@ -49,7 +50,7 @@ def inspection_screen(
 def _head(found: Inspection, sizes: Mapping[str, int]) -> Grid:
     facts = found.facts
     table = grid(*[""] * 2, whole=(0,))
-    table.line("opsets", ", ".join(f"{name} {v}" for name, v in facts.opsets.items()))
+    table.line("opsets", listed((f"{name} {v}" for name, v in facts.opsets.items()), 24))
     made = f", written by {facts.producer}" if facts.producer else ""
     table.line("IR version", f"{facts.ir_version}{made}")
     functions = f" in the graph and {facts.functions} functions" if facts.functions else ""
@@ -152,7 +153,7 @@ def _ties(found: Inspection) -> Grid:
     table = grid("shared weights", "bytes", "used by", right=(1,))
     for tie in found.ties[:10]:
         users = ", ".join(tie.users[:3]) + (" …" if len(tie.users) > 3 else "")
-        table.line(Text(", ".join(tie.names)), size(tie.nbytes), Text(users))
+        table.line(Text(listed(tie.names)), size(tie.nbytes), Text(users))
     return table
 
 
