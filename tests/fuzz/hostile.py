@@ -3,7 +3,7 @@
 Any exception but the library's own is a failure, and so are an invalid result, another value, and
 a second run that changes something. As a script:
 
-    python -m tests.fuzz.hostile --count 5000 [--seed N] [--only REGEX] [--seconds S]
+    python -m tests.fuzz.hostile --count 5000 [--seed N] [--only REGEX] [--case SEED-NUMBER]
 
 A nightly run takes 20 000.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from rules.catalogue import FIRES, HINTS, REFUSES, RULES
 from rules.trials import draw as draw_instance
 
 from vlmpass.ir_tools.opsets import newest_opset
+from vlmpass.ir_tools.rewrite import Rule
 
 from . import left_out
 from .models import PLACES, placed, typed
@@ -36,17 +38,23 @@ IMPORTS = '"com.microsoft": 1'
 
 
 @functools.cache
-def texts() -> tuple[str, ...]:
-    """Return every rule's cases as graphs in ONNX text."""
-    cases = [*FIRES.values(), *REFUSES.values()]
-    return tuple(f"g {case[0]} {{ {case[1]} }}" for each in cases for case in each)
+def texts(only: str) -> tuple[str, ...]:
+    """Return the cases of rules as graphs in ONNX text."""
+    cases = [*FIRES.items(), *REFUSES.items()]
+    found = [case for name, each in cases if re.search(only, name) for case in each]
+    return tuple(f"g {case[0]} {{ {case[1]} }}" for case in found)
 
 
-def seeds(rng: np.random.Generator) -> onnx.ModelProto | None:
+@functools.cache
+def rules(only: str) -> tuple[Rule, ...]:
+    return tuple(each for each in RULES if re.search(only, each.name))
+
+
+def seeds(rng: np.random.Generator, only: str = "") -> onnx.ModelProto | None:
     """Return a graph to start from: a rule's case, one around its pattern, or one operator."""
-    way = rng.random()
+    way = rng.random() * (0.75 if only else 1)
     if way < 0.45:
-        text = texts()[int(rng.integers(len(texts())))]
+        text = texts(only)[int(rng.integers(len(texts(only))))]
         opset = int(rng.choice([13, 17, 18, 20, 21, 24]))
         header = f'<ir_version: 10, opset_import: ["": {opset}, {IMPORTS}]>'
         try:
@@ -54,7 +62,7 @@ def seeds(rng: np.random.Generator) -> onnx.ModelProto | None:
         except onnx.parser.ParseError:
             return None
     if way < 0.75:
-        rule = RULES[int(rng.integers(len(RULES)))]
+        rule = rules(only)[int(rng.integers(len(rules(only))))]
         try:
             return ir.to_proto(draw_instance(rule, HINTS.get(rule.name, {}), rng))
         except (AssertionError, ValueError, TypeError):
@@ -64,20 +72,27 @@ def seeds(rng: np.random.Generator) -> onnx.ModelProto | None:
     return None if case is None else case.model
 
 
-def cases(seed: int, count: int, *, valid: float = 0.8) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Yield mutated models by name; a share of them has to be valid."""
+def cases(
+    seed: int, count: int, *, valid: float = 0.8, only: str = ""
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield mutated models by name; a share of them has to be valid.
+
+    With `only`, they start from the rules whose names it finds.
+    """
     made, number = 0, 0
     while made < count:
         number += 1
         rng = np.random.default_rng([seed, number])
-        model = case(rng, must_be_valid=bool(rng.random() < valid))
+        model = case(rng, must_be_valid=bool(rng.random() < valid), only=only)
         if model is not None:
             made += 1
             yield f"{seed}-{number}", model
 
 
-def case(rng: np.random.Generator, *, must_be_valid: bool) -> onnx.ModelProto | None:
-    model = seeds(rng)
+def case(
+    rng: np.random.Generator, *, must_be_valid: bool, only: str = ""
+) -> onnx.ModelProto | None:
+    model = seeds(rng, only)
     if model is None:
         return None
     dice = Dice(rng)
@@ -138,6 +153,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case", help="one model by name, such as 0-17, through every pipeline")
     parser.add_argument("--valid", type=float, default=0.8, help="share that must be valid")
+    parser.add_argument("--only", default="", help="start from rules of these names")
     parser.add_argument("--seconds", type=float, default=1e9)
     arguments = parser.parse_args()
     if arguments.case:
@@ -148,7 +164,9 @@ def main() -> int:
     until = time.monotonic() + arguments.seconds
     found = (
         (name, judge(name, model))
-        for name, model in cases(arguments.seed, arguments.count, valid=arguments.valid)
+        for name, model in cases(
+            arguments.seed, arguments.count, valid=arguments.valid, only=arguments.only
+        )
         if time.monotonic() < until
     )
     return report(found)

@@ -28,6 +28,8 @@ class Parts:
     outputs: list[str] = field(default_factory=list)
     dims: dict[str, Sequence[int | str | None]] = field(default_factory=dict)
     """How the axes of an input are declared where it is not by their sizes."""
+    absent: list[str] = field(default_factory=list)
+    """Inputs of a function that its call leaves out."""
 
 
 def info(
@@ -58,16 +60,24 @@ def whole(
     imports = [helper.make_opsetid("", opset)]
     version = max(ir_version_of(opset), 4)
     model = helper.make_model(graph, opset_imports=imports, ir_version=version)
-    return typed(placed(model, place), feeds)
+    return typed(placed(model, place, parts.absent), feeds)
 
 
-def placed(model: onnx.ModelProto, place: str) -> onnx.ModelProto:
-    """Put the nodes of a model's graph into both branches of an If, or into a function."""
+def placed(model: onnx.ModelProto, place: str, absent: Sequence[str] = ()) -> onnx.ModelProto:
+    """Put the nodes of a model's graph into both branches of an If, or into a function.
+
+    Args:
+        model: It is changed in place.
+        place: ``main``, ``branch`` or ``function``.
+        absent: Inputs of the function that the call leaves out.
+    """
     graph, names = model.graph, [each.name for each in model.graph.output]
     if place == "function" and not model.functions:
         inputs = [each.name for each in graph.input]
         inputs += [each.name for each in graph.initializer if each.name not in inputs]
-        call = helper.make_node("F", inputs, names, domain="local")
+        inputs = sorted([*inputs, *absent]) if absent else inputs
+        given = ["" if each in absent else each for each in inputs]
+        call = helper.make_node("F", given, names, domain="local")
         own = list(model.opset_import)
         model.functions.append(helper.make_function("local", "F", inputs, names, graph.node, own))
         model.opset_import.append(helper.make_opsetid("local", 1))

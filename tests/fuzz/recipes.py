@@ -375,7 +375,8 @@ def split_to_sequence(d: Dice, v: int, name: str) -> Spec:
 def loop(d: Dice, v: int, name: str) -> Spec:
     text = (
         "b (int64 i, bool c, float[2,3] s) => (bool d, float[2,3] t, float[2,3] u)"
-        " { d = Identity(c) t = Add(s, s) u = Mul(s, t) }"
+        " { f = Cast<to = 1>(i) k = Constant<value = float {1.5}>() d = Less(f, k)"
+        " t = Add(s, s) u = Mul(s, t) }"
     )
     inputs = [np.array(3, np.int64), np.array(True), d(2, 3)]
     return Spec(name, v, inputs, {"body": onnx.parser.parse_graph(text)}, 2)
