@@ -19,6 +19,7 @@ __all__ = [
     "SaveError",
     "VerifyError",
     "VlmpassError",
+    "cut",
 ]
 
 
@@ -53,7 +54,27 @@ class ArgumentError(VlmpassError):
 
 
 class ModelError(VlmpassError):
-    """The input is not a model that can be opened whole and safely."""
+    """The input is not a model that can be opened whole and safely; told in one line."""
+
+    def __init__(self, problem: str, *, remedy: str = "") -> None:
+        # Names are quoted as the file has them, and a file may have them in many lines.
+        super().__init__(_one_line(problem), remedy=_one_line(remedy))
+
+
+_LONGEST = 1000
+_LONG = re.compile(rf"\S{{{_LONGEST + 1},}}")
+
+
+def cut(text: str) -> str:
+    """Return a text without the ends of words of more than 1000 characters, as names can be."""
+    return _LONG.sub(lambda match: f"{match[0][:_LONGEST]}…", text)
+
+
+def _one_line(text: str) -> str:
+    text = cut(text)
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class PipelineError(VlmpassError):
@@ -62,6 +83,9 @@ class PipelineError(VlmpassError):
 
 class CheckError(VlmpassError):
     """A model does not pass the full type check."""
+
+    def __init__(self, problem: str, *, remedy: str = "") -> None:
+        super().__init__(cut(problem), remedy=remedy)
 
 
 class SaveError(VlmpassError):

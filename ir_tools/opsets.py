@@ -27,6 +27,7 @@ __all__ = [
     "is_legacy",
     "named_type",
     "newest_opset",
+    "numbered_type",
     "operators",
     "schema",
     "since",
@@ -259,8 +260,15 @@ def named_type(given: ir.Attr) -> ir.DataType | None:
     """
     if given.type == ir.AttributeType.STRING:
         return ir.DataType.__members__.get(given.as_string().upper())
-    number = given.as_int() if given.type == ir.AttributeType.INT else None
-    return ir.DataType(number) if number in {each.value for each in ir.DataType} else None
+    return numbered_type(given.as_int()) if given.type == ir.AttributeType.INT else None
+
+
+def numbered_type(number: int) -> ir.DataType | None:
+    """Return the element type of a number; None for one that is no type's."""
+    return ir.DataType(number) if number in _TYPE_NUMBERS else None
+
+
+_TYPE_NUMBERS = frozenset(each.value for each in ir.DataType)
 
 
 def newest_opset() -> int:

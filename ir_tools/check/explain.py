@@ -10,6 +10,7 @@ import onnx.defs
 import onnx_ir as ir
 
 from vlmpass.ir_tools.describe import describe_type
+from vlmpass.ir_tools.errors import cut
 
 __all__ = ["explain"]
 
@@ -21,6 +22,7 @@ def explain(node: ir.Node, said: str, opset: int) -> _Explained:
 
     Words that are not known here are returned as they are, without the prefixes.
     """
+    said = cut(said)  # a pattern may take the square of a word's length
     for pattern, explained in _KNOWN:
         match = re.search(pattern, said)
         if match:

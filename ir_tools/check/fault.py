@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.describe import name_node, neighbourhood
-from vlmpass.ir_tools.errors import CheckError
+from vlmpass.ir_tools.errors import CheckError, cut
 
 __all__ = ["fault"]
 
@@ -22,7 +22,7 @@ def fault(node: ir.Node, reason: str, remedy: str = "", said: str = "") -> Check
         said: The words of the checker that found it, if that was not vlmpass.
     """
     error = CheckError(f"{name_node(node)}: {reason}", remedy=remedy)
-    words = [line.strip() for line in said.splitlines() if line.strip()]
+    words = [cut(line.strip()) for line in said.splitlines() if line.strip()]
     more = [f"… and {len(words) - _LINES} more lines"] if len(words) > _LINES else []
     said_lines = (f"onnx says: {line}" for line in [*words[:_LINES], *more])
     error.context = (*neighbourhood(node), *said_lines)

@@ -11,12 +11,12 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.listed import listed
+from vlmpass.ir_tools.opsets import numbered_type
 from vlmpass.ir_tools.weights.packing import packed_size
 
 __all__ = ["Reference", "TensorVet", "refuse_repeated", "refuse_unknown_type", "vet_extents"]
 
 _Type = ir.DataType
-_KNOWN_TYPES = frozenset(each.value for each in _Type)
 _FIELDS = (
     "raw_data",
     "float_data",
@@ -167,7 +167,7 @@ def refuse_unknown_type(number: int, where: str) -> None:
     Raises:
         ModelError: It does not.
     """
-    if number not in _KNOWN_TYPES:
+    if numbered_type(number) is None:
         raise ModelError(
             f"{where} has element type {number}, which is unknown",
             remedy="install newer onnx and onnx-ir, or export it again",

@@ -13,12 +13,8 @@ import onnx
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.load.calls import vet_calls
-from vlmpass.ir_tools.load.tensors import (
-    TensorVet,
-    refuse_repeated,
-    refuse_unknown_type,
-    vet_extents,
-)
+from vlmpass.ir_tools.load.infos import vet_annotations, vet_infos, vet_passed_on, vet_type
+from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, refuse_unknown_type
 
 __all__ = ["vet"]
 
@@ -81,6 +77,12 @@ def _too_old(what: str, proto: onnx.ModelProto) -> ModelError:
 def _vet_opsets(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
     versions: dict[str, int] = {}
     for opset in imports:
+        if not 0 <= opset.version < _OPSETS_END:
+            raise ModelError(
+                f"{where} imports opset {opset.version} of domain {opset.domain or 'ai.onnx'}, "
+                "and no such opset can be",
+                remedy="export the model again",
+            )
         domain = "" if opset.domain == "ai.onnx" else opset.domain
         if versions.setdefault(domain, opset.version) != opset.version:
             raise ModelError(
@@ -113,9 +115,10 @@ class _Walk:
         for tensor in graph.initializer:
             self._tensors.check(tensor, f"initializer {tensor.name}")
         refuse_repeated(graph.metadata_props, where)
-        _vet_annotations(graph.quantization_annotation, where)
+        vet_annotations(graph.quantization_annotation, where)
         for infos in (graph.input, graph.output, graph.value_info):
-            _vet_infos(infos, where)
+            vet_infos(infos, where)
+        vet_passed_on(graph, where)
         self._nodes(graph.node, names, outer, where)
         for info in graph.output:
             if info.name not in names:
@@ -129,7 +132,7 @@ class _Walk:
         _vet_opsets(function.opset_import, where)
         names = _distinct(function.input, f"an input of {where}")
         refuse_repeated(function.metadata_props, where)
-        _vet_infos(function.value_info, where)
+        vet_infos(function.value_info, where)
         attributes = [*function.attribute, *(each.name for each in function.attribute_proto)]
         _distinct(attributes, f"an attribute of {where}")
         for attribute in function.attribute_proto:
@@ -186,6 +189,8 @@ class _Walk:
             if attribute.name in seen:
                 raise ModelError(f"{_title(node)} has attribute {attribute.name} twice")
             seen.add(attribute.name)
+            if attribute.name in _TYPE_ATTRIBUTES and node.domain in _ONNX_DOMAINS:
+                refuse_unknown_type(attribute.i, f"attribute {attribute.name} of {_title(node)}")
             kind = attribute.type
             fields = attribute.ListFields()
             if kind not in _PLAIN or attribute.ref_attr_name:
@@ -205,12 +210,14 @@ class _Walk:
         _vet_fields(attribute, title)
         if attribute.ref_attr_name:
             return
+        if kind in _HELD_ALONE and not attribute.HasField(_FIELD_OF_KIND[kind]):
+            raise ModelError(f"{title} has no value", remedy="export the model again")
         if kind in _HELD:
             self._held(attribute, scopes, title)
         elif kind in (_Attribute.TYPE_PROTO, _Attribute.TYPE_PROTOS):
             single = [attribute.tp] if attribute.HasField("tp") else []
             for type_ in (*single, *attribute.type_protos):
-                _vet_type(type_, title, known=type_.WhichOneof("value") is not None)
+                vet_type(type_, title, known=True)
         elif kind in _SPARSE:
             raise ModelError(f"{title} is sparse, which cannot be kept", remedy="make it dense")
         elif kind in _STRINGS:
@@ -232,9 +239,14 @@ class _Walk:
                 self.graph(graph, scopes, f"{title}[{index}]")
 
 
+_OPSETS_END = 1 << 31
+_TYPE_ATTRIBUTES = frozenset(
+    {"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"}
+)
+"""What ONNX calls the attributes of its operators that name element types."""
 _ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-_WIDEST = 128  # bits of an element
 _HELD = (_Attribute.TENSOR, _Attribute.TENSORS, _Attribute.GRAPH, _Attribute.GRAPHS)
+_HELD_ALONE = (_Attribute.TENSOR, _Attribute.GRAPH, _Attribute.TYPE_PROTO)
 _STRINGS = (_Attribute.STRING, _Attribute.STRINGS)
 _FIELD_OF_KIND = {
     _Attribute.FLOAT: "f",
@@ -296,29 +308,6 @@ def _vet_text(attribute: onnx.AttributeProto, title: str) -> None:
             ) from None
 
 
-def _vet_annotations(annotations: Iterable[onnx.TensorAnnotation], where: str) -> None:
-    seen: dict[str, onnx.TensorAnnotation] = {}
-    for each in annotations:
-        refuse_repeated(each.quant_parameter_tensor_names, f"the annotation of {each.tensor_name}")
-        if seen.setdefault(each.tensor_name, each) != each:
-            raise ModelError(
-                f"{where} has two quantization annotations of {each.tensor_name}",
-                remedy="remove one of them",
-            )
-
-
-def _vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
-    seen: dict[str, onnx.ValueInfoProto] = {}
-    for info in infos:
-        _vet_type(info.type, f"value {info.name}")
-        if info.metadata_props:
-            refuse_repeated(info.metadata_props, f"value {info.name}")
-        if seen.setdefault(info.name, info) is not info and seen[info.name] != info:
-            raise ModelError(
-                f"{where} says two things of value {info.name}", remedy="remove one of them"
-            )
-
-
 def _distinct(names: Iterable[str], what: str) -> set[str]:
     seen: set[str] = set()
     for name in names:
@@ -328,34 +317,3 @@ def _distinct(names: Iterable[str], what: str) -> set[str]:
             raise ModelError(f"{name} is twice {what}", remedy="remove one of them")
         seen.add(name)
     return seen
-
-
-def _vet_type(proto: onnx.TypeProto, where: str, *, known: bool = False) -> None:
-    """Refuse a type that would be lost; `known` demands that it says what its elements are."""
-    kind = proto.WhichOneof("value")
-    known = known or bool(proto.denotation)
-    if kind in ("map_type", "opaque_type"):
-        raise ModelError(
-            f"{where} is of {_ARTICLE[kind]}, which cannot be kept",
-            remedy="cut the model before it",
-        )
-    if kind in ("sequence_type", "optional_type"):
-        _vet_type(getattr(proto, kind).elem_type, f"the element of {where}", known=True)
-    elif kind in ("tensor_type", "sparse_tensor_type"):
-        known = known or kind == "sparse_tensor_type"
-        _vet_tensor_type(getattr(proto, kind), where, known=known)
-    elif known:
-        raise ModelError(f"{where} has no type", remedy="set its elem_type")
-
-
-_ARTICLE = {"map_type": "a map type", "opaque_type": "an opaque type"}
-
-
-def _vet_tensor_type(
-    proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor, where: str, *, known: bool
-) -> None:
-    if not proto.HasField("elem_type") and (known or proto.HasField("shape")):
-        has = "a shape but " if proto.HasField("shape") else ""
-        raise ModelError(f"{where} has {has}no element type", remedy="set its elem_type")
-    refuse_unknown_type(proto.elem_type, where)
-    vet_extents([dim.dim_value for dim in proto.shape.dim], _WIDEST, where)

@@ -10,6 +10,7 @@ model file. Each switch is one rename.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,12 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.copying import copy_range
 from vlmpass.ir_tools.save.references import Folder
 
-__all__ = ["Prepared", "UnfinishedError", "put_in_place", "stale_files"]
+if sys.platform == "linux":
+    import fcntl
+else:
+    fcntl = None
+
+__all__ = ["Prepared", "UnfinishedError", "copied", "put_in_place", "stale_files"]
 
 
 class UnfinishedError(SaveError):
@@ -33,10 +39,12 @@ class Prepared:
     Attributes:
         path: Where it was prepared.
         final: Where it goes.
+        copy: What goes there instead while the model refers to `path`; None for a second name.
     """
 
     path: Path
     final: Path
+    copy: Path | None = None
 
 
 def _sync_folder(folder: Path) -> None:
@@ -49,36 +57,64 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _copied(path: Path) -> Path | None:
-    """Return a copy of a file if it cannot have a second name, made now that failing is safe."""
+def copied(path: Path) -> Path | None:
+    """Return a copy of a file, made now that failing is safe; None where a second name must do.
+
+    A copy costs nothing where the file system shares blocks, and little where the file is small;
+    else it is made only where a file cannot have two names.
+    """
     probe = path.with_name(f"{path.name}.second")
+    if _shares_blocks(path, probe):
+        return probe
     try:
         os.link(path, probe)
+        probe.unlink()
+        if path.stat().st_size > _SMALL:
+            return None
     except OSError:
-        with path.open("rb") as source, probe.open("xb") as target:
-            copy_range(source.fileno(), 0, target.fileno(), 0, path.stat().st_size)
+        pass
+    with path.open("rb") as source, probe.open("xb") as target:
+        copy_range(source.fileno(), 0, target.fileno(), 0, path.stat().st_size)
+        os.fsync(target.fileno())
+    return probe
+
+
+_SMALL = 16 << 20
+"""Bytes up to which a file is copied rather than given a second name."""
+_FICLONE = 0x40049409
+"""Linux: let a file be a copy of another on blocks that both share, until one of them changes."""
+
+
+def _shares_blocks(path: Path, copy: Path) -> bool:
+    """Copy a file without its bytes, where the file system can (Btrfs, XFS, bcachefs)."""
+    if fcntl is None:
+        return False
+    with path.open("rb") as source, copy.open("xb") as target:
+        try:
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
             os.fsync(target.fileno())
-        return probe
-    probe.unlink()
-    return None
+        except OSError:
+            copy.unlink()
+            return False
+    return True
 
 
 def _switch_through(clashing: Sequence[Prepared], interim: Path, model: Prepared) -> None:
     """Replace a model whose data files have the names that the new ones want."""
-    copies = [_copied(data.path) for data in clashing]
     _sync_folder(interim.parent)
     interim.replace(model.final)
     _sync_folder(model.final.parent)
     try:
         for data in clashing:
             data.final.rename(data.path.with_name(f"{data.path.name}.old"))
-        # Some tools refuse files with two names, so these are not for long: nothing is waited for
-        # or freed in between. Should the power fail, journaling file systems keep the order.
-        for data, copy in zip(clashing, copies, strict=True):
-            if copy is None:
+        # Some tools refuse files with two names, so where these must be they are not for long:
+        # nothing is waited for or freed in between. Should the power fail, journaling file systems
+        # keep the order.
+        for data in clashing:
+            if data.copy is None:
                 os.link(data.path, data.final)
             else:
-                copy.rename(data.final)
+                data.copy.rename(data.final)
         model.path.replace(model.final)
     except OSError as error:
         raise UnfinishedError(

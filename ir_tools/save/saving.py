@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,7 +15,13 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.paths import output_file
-from vlmpass.ir_tools.save.commit import Prepared, UnfinishedError, put_in_place, stale_files
+from vlmpass.ir_tools.save.commit import (
+    Prepared,
+    UnfinishedError,
+    copied,
+    put_in_place,
+    stale_files,
+)
 from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.save.forms import parsed
 from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, way_of
@@ -105,6 +111,8 @@ def _commit(staged: _Staged) -> _Committed:
         data = staged.data(names)
         clashing = [file for file in data if os.path.lexists(file.final)]
         free = [file for file in data if file not in clashing]
+        with naming(output.path.name):
+            clashing = [replace(file, copy=copied(file.path)) for file in clashing]
         note = None
         if output.whole is None:
             note = staged.write_model(staged.model.path, names)
@@ -115,7 +123,7 @@ def _commit(staged: _Staged) -> _Committed:
         stale = stale_files(owners, [output.path.parent / name for name in names])
         record_litter(
             staged.folder,
-            [(file.path, file.final) for file in data],
+            [(file.copy or file.path, file.final) for file in (*free, *clashing)],
             [*stale, *(file.final for file in clashing)],
             staged.interim if clashing else staged.model.path,
         )

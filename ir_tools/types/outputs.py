@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.opsets import numbered_type
 from vlmpass.ir_tools.types.frame import Frame
 from vlmpass.ir_tools.types.texts import element, sequence_of, spell, tensor
 
@@ -23,13 +24,18 @@ def _input(frame: Frame, node: ir.Node, index: int = 0) -> str | None:
     return frame.types.get(value) if value is not None else None
 
 
+def _named(frame: Frame, node: ir.Node, name: str) -> str | None:
+    """Return the type that an integer attribute names; None for a number that is no type's."""
+    dtype = numbered_type(frame.integer(node, name) or 0)
+    return tensor(dtype) if dtype else None
+
+
 def _by(name: str, default: ir.DataType | None = None) -> Decide:
     """Decide by an integer attribute; without it by the default, and without that by input 0."""
 
     def decide(frame: Frame, node: ir.Node) -> str | None:
-        dtype = frame.integer(node, name)
-        if dtype:
-            return tensor(dtype)
+        if frame.integer(node, name):
+            return _named(frame, node, name)
         return tensor(default) if default is not None else _input(frame, node)
 
     return decide
@@ -39,16 +45,14 @@ def _or_input(name: str, index: int) -> Decide:
     """Decide by an integer attribute; without it, by an input."""
 
     def decide(frame: Frame, node: ir.Node) -> str | None:
-        dtype = frame.integer(node, name)
-        return tensor(dtype) if dtype else _input(frame, node, index)
+        named = bool(frame.integer(node, name))
+        return _named(frame, node, name) if named else _input(frame, node, index)
 
     return decide
 
 
 def _quantized(frame: Frame, node: ir.Node) -> str | None:
-    return _input(frame, node, 2) or tensor(
-        frame.integer(node, "output_dtype") or ir.DataType.UINT8
-    )
+    return _input(frame, node, 2) or _by("output_dtype", ir.DataType.UINT8)(frame, node)
 
 
 _SCALAR_FORMS = {
@@ -84,7 +88,8 @@ def _constant_of_shape(frame: Frame, node: ir.Node) -> str | None:
 
 
 def _sequence_empty(frame: Frame, node: ir.Node) -> str | None:
-    return sequence_of(tensor(frame.integer(node, "dtype") or ir.DataType.FLOAT))
+    held = _by("dtype", ir.DataType.FLOAT)(frame, node)
+    return sequence_of(held) if held is not None else None
 
 
 def _sequence(frame: Frame, node: ir.Node) -> str | None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.full import check_types
 from vlmpass.ir_tools.errors import CheckError, Refusal, Refused
-from vlmpass.ir_tools.opsets import FIRST_OPSET, default_opset, history, newest_opset
+from vlmpass.ir_tools.opsets import FIRST_OPSET, OLDEST_OPSET, default_opset, history, newest_opset
 from vlmpass.ir_tools.walk import scopes
 from vlmpass.rewriter_rules.opset.convert import ill_formed
 from vlmpass.rewriter_rules.opset.dry import Dry, label
@@ -37,7 +37,7 @@ def nearest_valid(model: ir.Model) -> int:
     """
     uses = list(_uses(model))
     stamped = _stamped(model)
-    order = [*range(stamped, newest_opset() + 1), *range(stamped - 1, FIRST_OPSET - 1, -1)]
+    order = [*range(stamped, newest_opset() + 1), *range(stamped - 1, OLDEST_OPSET - 1, -1)]
     formed: list[int] = [
         opset for opset in order if not any(ill_formed(node, opset) for node, _ in uses)
     ]
@@ -104,7 +104,7 @@ def remedy(model: ir.Model) -> str:
 
 def _stamped(model: ir.Model) -> int:
     stamped = default_opset(model.opset_imports)
-    return newest_opset() if stamped is None else min(stamped, newest_opset())
+    return newest_opset() if stamped is None else max(FIRST_OPSET, min(stamped, newest_opset()))
 
 
 def _uses(model: ir.Model) -> Iterator[_Use]:

@@ -52,9 +52,25 @@ def _lines(model: onnx.ModelProto) -> list[str]:
 def canonical(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     """Return a copy that says the same in one way."""
     made = copy.deepcopy(model)
+    _move_inside(made)
     for message in list(_messages(made)):
         _plain(message, folder)
     return made
+
+
+def _move_inside(model: onnx.ModelProto) -> None:
+    """Say of values in functions there what files below IR version 10 say in the main graph."""
+    functions = {f"{each.domain}::{each.name}": each for each in model.functions}
+    outside = []
+    for info in model.graph.value_info:
+        owner, _, name = info.name.rpartition("/")
+        if owner in functions:
+            functions[owner].value_info.add().CopyFrom(info)
+            functions[owner].value_info[-1].name = name
+        else:
+            outside.append(copy.deepcopy(info))
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(outside)
 
 
 def _messages(message: Message) -> Iterator[Message]:
@@ -71,9 +87,12 @@ def _plain(message: Message, folder: Path) -> None:
             message.ClearField(field.name)
     if isinstance(message, TensorProto):
         _gather(message, folder)
+    if isinstance(message, onnx.TensorShapeProto.Dimension) and message.dim_value < 0:
+        message.ClearField("dim_value")  # what exporters write for an unknown one
     if isinstance(message, onnx.GraphProto):
         message.name = message.name or "graph"
         _merge_infos(message)
+        _pass_on(message)
     if isinstance(message, (onnx.GraphProto, onnx.FunctionProto)):
         _forget_known(message)
     if getattr(message, "domain", "") == "ai.onnx":
@@ -121,6 +140,20 @@ def _merge_infos(graph: onnx.GraphProto) -> None:
         inside += [] if said else [copy.deepcopy(info)]
     del graph.value_info[:]
     graph.value_info.extend(inside)
+
+
+def _pass_on(graph: onnx.GraphProto) -> None:
+    """Say of an output that is an input what is said of the input."""
+    inputs = {each.name: each for each in graph.input}
+    for value in graph.output:
+        if value.name in inputs:
+            taken = inputs[value.name]
+            _merge(taken, value)
+            if value.type.tensor_type.HasField("shape") and not taken.type.tensor_type.HasField(
+                "shape"
+            ):
+                taken.type.tensor_type.shape.CopyFrom(value.type.tensor_type.shape)
+            value.CopyFrom(taken)
 
 
 def _merge(value: onnx.ValueInfoProto, info: onnx.ValueInfoProto) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import onnx
-import onnx_ir as ir
 import pytest
 
 from vlmpass.ir_tools import clone, skeleton
-from vlmpass.ir_tools.load import deserialize, source, tensors, vet
+from vlmpass.ir_tools.load import deserialize, infos, source, tensors, vet
 from vlmpass.ir_tools.load.settle import ProtoPlaces
 from vlmpass.ir_tools.save import proto
 
 from .losses import cases, findings, word_of
+from .plants import Plant, patch, without
 
 
 def test_every_field_of_every_message_is_kept_or_refused() -> None:
@@ -51,44 +50,6 @@ def _kind_at(place: str) -> str:
     return str(descriptor.full_name.removeprefix("onnx."))
 
 
-def _nothing(*_: object, **__: object) -> None:
-    return None
-
-
-def _without(name: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """Let serialising forget a field that onnx_ir writes."""
-    real = ir.serde.serialize_model
-
-    def forgetful(model: ir.Model) -> onnx.ModelProto:
-        made = real(model)
-        for message in _all(made):
-            if any(field.name == name for field in message.DESCRIPTOR.fields):
-                message.ClearField(name)
-        return made
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(ir.serde, "serialize_model", forgetful)
-        patch.setattr(ir, "to_proto", forgetful)
-
-    return plant
-
-
-def _all(message: onnx.ModelProto) -> list[object]:
-    found, pending = [], [message]
-    while pending:
-        found.append(pending.pop())
-        for field, value in found[-1].ListFields():
-            if field.message_type:
-                pending += value if field.is_repeated else [value]
-    return found
-
-
-def _patch(
-    owner: object, name: str, new: object = _nothing
-) -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patch: patch.setattr(owner, name, new)
-
-
 class _Anything(dict[int, object]):
     """A table whose every entry equals whatever it is compared with."""
 
@@ -106,46 +67,46 @@ class _Equal:
     __hash__ = object.__hash__
 
 
-def _devices_ever(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(vet, "DEVICES_SINCE", 0)
-    patch.setattr(proto, "DEVICES_SINCE", 0)
+def _devices_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vet, "DEVICES_SINCE", 0)
+    monkeypatch.setattr(proto, "DEVICES_SINCE", 0)
 
 
-PLANTED: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
-    "values that nothing defines": (_patch(deserialize, "_note_unknown"), "described: graph.name"),
-    "inputs of functions": (_patch(deserialize, "_restore_function_inputs"), "functions.name"),
-    "what is said elsewhere": (_patch(deserialize, "_restore_interface"), "described: graph.name"),
-    "empty outputs at the end": (_patch(skeleton, "_complete"), r"node\.output blank"),
-    "fields beside an attribute's own": (_patch(vet, "_vet_fields"), r"attribute\.(f|s|ints) "),
+PLANTED: dict[str, tuple[Plant, str]] = {
+    "values that nothing defines": (patch(deserialize, "_note_unknown"), "described: graph.name"),
+    "inputs of functions": (patch(deserialize, "_restore_function_inputs"), "functions.name"),
+    "what is said elsewhere": (patch(deserialize, "_restore_interface"), "described: graph.name"),
+    "empty outputs at the end": (patch(skeleton, "_complete"), r"node\.output blank"),
+    "fields beside an attribute's own": (patch(vet, "_vet_fields"), r"attribute\.(f|s|ints) "),
     "plain attributes are not looked at": (
-        _patch(vet, "_PLAIN", _Anything(vet._PLAIN)), r"attribute\.type FLOAT"),
-    "two annotations of one value": (_patch(vet, "_vet_annotations"), "annotation|tensor_names"),
-    "keys that are there twice": (_patch(vet, "refuse_repeated"), "metadata_props again"),
-    "keys of tensors": (_patch(tensors, "refuse_repeated"), r"initializer\.metadata_props again"),
-    "training": (_patch(vet, "_vet_model"), "training_info"),
+        patch(vet, "_PLAIN", _Anything(vet._PLAIN)), r"attribute\.type FLOAT"),
+    "two annotations of one value": (patch(vet, "vet_annotations"), "annotation|tensor_names"),
+    "keys that are there twice": (patch(vet, "refuse_repeated"), "metadata_props again"),
+    "keys of tensors": (patch(tensors, "refuse_repeated"), r"initializer\.metadata_props again"),
+    "training": (patch(vet, "_vet_model"), "training_info"),
     "devices of old files": (_devices_ever, "inline: configuration"),
-    "devices without a name": (_patch(vet._Walk, "_devices"), "device_configurations"),
-    "two infos of one value": (_patch(vet, "_vet_infos"), "value_info again"),
-    "types that cannot be kept": (_patch(vet, "_vet_type"), "map_type|sparse_tensor_type"),
+    "devices without a name": (patch(vet._Walk, "_devices"), "device_configurations"),
+    "two infos of one value": (patch(vet, "vet_infos"), "value_info again"),
+    "types that cannot be kept": (patch(infos, "vet_type"), "map_type|sparse_tensor_type"),
     "names that are there twice": (
-        _patch(vet, "_distinct", lambda names, what: set(names)), "initializer twice"),
+        patch(vet, "_distinct", lambda names, what: set(names)), "initializer twice"),
     "tensors are not looked at": (
-        _patch(tensors.TensorVet, "check"), r"external_data (filled|empty)"),
-    "fields that nobody knows": (_patch(source, "refuse_lost"), "unknown"),
+        patch(tensors.TensorVet, "check"), r"external_data (filled|empty)"),
+    "fields that nobody knows": (patch(source, "refuse_lost"), "unknown"),
     "checksums": (
-        _patch(source, "ProtoPlaces", lambda parsed, folder, sums: ProtoPlaces(parsed, folder, {})),
+        patch(source, "ProtoPlaces", lambda parsed, folder, sums: ProtoPlaces(parsed, folder, {})),
         "external: graph.initializer"),
-    "two opsets of one domain": (_patch(vet, "_vet_opsets"), "opset_import again"),
-    "doc strings": (_without("doc_string"), "doc_string"),
-    "metadata": (_without("metadata_props"), r"graph\.metadata_props"),
-    "annotations": (_without("quantization_annotation"), "quantised: graph.name"),
-    "denotations": (_without("denotation"), "denotation"),
-    "overloads": (_without("overload"), r"(functions|node)\.overload"),
-    "devices": (_without("configuration"), "described: configuration"),
-    "sharding": (_without("device_configurations"), "described: graph.node"),
-    "defaults of functions": (_without("attribute_proto"), r"functions\.attribute_proto"),
-    "versions": (_without("model_version"), "model_version"),
-    "metadata of a clone": (_patch(clone, "_copy_meta"), "described: graph.name"),
+    "two opsets of one domain": (patch(vet, "_vet_opsets"), "opset_import again"),
+    "doc strings": (without("doc_string"), "doc_string"),
+    "metadata": (without("metadata_props"), r"graph\.metadata_props"),
+    "annotations": (without("quantization_annotation"), "quantised: graph.name"),
+    "denotations": (without("denotation"), "denotation"),
+    "overloads": (without("overload"), r"(functions|node)\.overload"),
+    "devices": (without("configuration"), "described: configuration"),
+    "sharding": (without("device_configurations"), "described: graph.node"),
+    "defaults of functions": (without("attribute_proto"), r"functions\.attribute_proto"),
+    "versions": (without("model_version"), "model_version"),
+    "metadata of a clone": (patch(clone, "_copy_meta"), "described: graph.name"),
 }  # fmt: skip
 
 

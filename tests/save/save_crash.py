@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from save_models import WIDTH, names
 
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.save import save
+from vlmpass.ir_tools.save import commit, save
 from vlmpass.ir_tools.weights import as_weight, scale
 
 CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -61,6 +62,17 @@ def value_of(path: Path) -> float:
     return factor
 
 
+def read_by_onnx(path: Path) -> bool:
+    """Return whether onnx reads a model with its data, which it does not where these have links."""
+    try:
+        onnx.load(path)
+    except onnx.checker.ValidationError as error:
+        if "hard link" not in str(error):
+            raise
+        return False
+    return True
+
+
 def attempt(source: Path, output: Path, options: dict[str, object], kill: object) -> bool:
     """Fork a save and kill it; return whether it ended by itself."""
     child = os.fork()
@@ -81,6 +93,7 @@ def look(folder: Path, output: Path, kill: object, ended: bool) -> dict[str, obj
         "kill": kill,
         "ended": ended,
         "value": value_of(output) if output.exists() else None,
+        "onnx": not output.exists() or read_by_onnx(output),
         "names": names(folder),
     }
 
@@ -90,6 +103,9 @@ def main(job: dict[str, object]) -> list[dict[str, object]]:
     start, folder = Path(job["start"]), Path(job["folder"])
     source, output = folder / job["source"], folder / job["output"]
     options = job["options"]
+    if job["links"]:
+        commit._SMALL = -1
+        commit._shares_blocks = lambda path, copy: False
     found = []
     rng = random.Random(job["seed"])
     took = 0.0

@@ -17,7 +17,7 @@ from save_scaled import LIMIT, needs_fork, scaled
 
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.save import save
+from vlmpass.ir_tools.save import commit, save
 
 
 def test_concurrent_saves_to_one_output_leave_one_of_them(source, tmp_path):
@@ -119,6 +119,8 @@ def test_a_switch_that_fails_half_way_leaves_the_new_output_whole(tmp_path, monk
         real(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "link", fail_second)
+    monkeypatch.setattr(commit, "_SMALL", -1)
+    monkeypatch.setattr(commit, "_shares_blocks", lambda path, copy: False)
     with pytest.raises(VlmpassError, match=r"m\.onnx is complete, but .*; save it once more"):
         save(scaled(path), path)
     np.testing.assert_array_equal(compute(path), 16 * expected)

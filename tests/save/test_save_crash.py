@@ -42,7 +42,7 @@ def write_constant_chain(path: Path, factor: float = 1.0, layers: int = 3) -> Pa
     return path
 
 
-def crash(tmp_path, *, in_place, old, options, moments=0, seed=0):
+def crash(tmp_path, *, in_place, old, options, moments=0, seed=0, links=False):
     """Run `save_crash` on a folder that holds a source and perhaps an old output."""
     start = tmp_path / "start"
     start.mkdir()
@@ -60,6 +60,7 @@ def crash(tmp_path, *, in_place, old, options, moments=0, seed=0):
     job = {
         "start": str(start), "folder": str(tmp_path / "work"), "source": source.name,
         "output": output.name, "options": options, "moments": moments, "seed": seed,
+        "links": links,
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, str(HERE / "save_crash.py"), json.dumps(job)],
@@ -106,7 +107,22 @@ def test_killed_before_every_change_it_makes(tmp_path, in_place, old, new):
     assert len(found) > 8
     assert found[-1]["ended"]
     assert {state["value"] for state in found} >= {2.0}
+    assert all(state["onnx"] for state in found)
     check_states(before, found, in_place, old)
+
+
+@needs_fork
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["default", "hf"])
+def test_killed_where_large_data_have_two_names_for_a_moment(tmp_path, layout):
+    options = {"weights": "copy", "jobs": 1, "layout": layout}
+    before, found = crash(
+        tmp_path, in_place=True, old={"layout": layout}, options=options, links=True
+    )
+    check_states(before, found, True, {"layout": layout})
+    refused = [state for state in found if not state["onnx"]]
+    assert refused
+    assert all(state["value"] == 2.0 and state["next"]["onnx"] for state in refused)
 
 
 @needs_fork

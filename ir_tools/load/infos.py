@@ -1,0 +1,97 @@
+"""What is checked of that which a graph says of its values: types, shapes, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.load.tensors import refuse_repeated, refuse_unknown_type, vet_extents
+
+__all__ = ["vet_annotations", "vet_infos", "vet_passed_on", "vet_type"]
+
+_WIDEST = 128  # bits of an element
+
+
+def vet_annotations(annotations: Iterable[onnx.TensorAnnotation], where: str) -> None:
+    """Refuse two quantization annotations of one value that differ."""
+    seen: dict[str, onnx.TensorAnnotation] = {}
+    for each in annotations:
+        refuse_repeated(each.quant_parameter_tensor_names, f"the annotation of {each.tensor_name}")
+        if seen.setdefault(each.tensor_name, each) != each:
+            raise ModelError(
+                f"{where} has two quantization annotations of {each.tensor_name}",
+                remedy="remove one of them",
+            )
+
+
+def vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
+    """Refuse types that would be lost, and two infos of one value that differ."""
+    seen: dict[str, onnx.ValueInfoProto] = {}
+    for info in infos:
+        vet_type(info.type, f"value {info.name}")
+        if info.metadata_props:
+            refuse_repeated(info.metadata_props, f"value {info.name}")
+        if seen.setdefault(info.name, info) is not info and seen[info.name] != info:
+            raise ModelError(
+                f"{where} says two things of value {info.name}", remedy="remove one of them"
+            )
+
+
+def vet_passed_on(graph: onnx.GraphProto, where: str) -> None:
+    """Refuse an input that is an output too, and of another type as such."""
+    inputs = {info.name: info.type.tensor_type for info in graph.input}
+    for info in graph.output:
+        taken, given = inputs.get(info.name), info.type.tensor_type
+        if taken is None:
+            continue
+        dims = taken.shape.dim, given.shape.dim
+        stated = taken.HasField("shape") and given.HasField("shape")
+        differ = taken.elem_type and given.elem_type and taken.elem_type != given.elem_type
+        differ = differ or (stated and len(dims[0]) != len(dims[1]))
+        differ = differ or any(map(_contradict, *dims))
+        if differ:
+            raise ModelError(
+                f"{where} says two things of value {info.name}, as an input and as an output",
+                remedy="export the model again",
+            )
+
+
+def _contradict(
+    one: onnx.TensorShapeProto.Dimension, other: onnx.TensorShapeProto.Dimension
+) -> bool:
+    if one.WhichOneof("value") is None or other.WhichOneof("value") is None:
+        return False
+    return (one.dim_value, one.dim_param) != (other.dim_value, other.dim_param)
+
+
+def vet_type(proto: onnx.TypeProto, where: str, *, known: bool = False) -> None:
+    """Refuse a type that would be lost; `known` demands that it says what its elements are."""
+    kind = proto.WhichOneof("value")
+    known = known or bool(proto.denotation)
+    if kind in ("map_type", "opaque_type"):
+        raise ModelError(
+            f"{where} is of {_ARTICLE[kind]}, which cannot be kept",
+            remedy="cut the model before it",
+        )
+    if kind in ("sequence_type", "optional_type"):
+        vet_type(getattr(proto, kind).elem_type, f"the element of {where}", known=True)
+    elif kind in ("tensor_type", "sparse_tensor_type"):
+        known = known or kind == "sparse_tensor_type"
+        _vet_tensor_type(getattr(proto, kind), where, known=known)
+    elif known:
+        raise ModelError(f"{where} has no type", remedy="set its elem_type")
+
+
+_ARTICLE = {"map_type": "a map type", "opaque_type": "an opaque type"}
+
+
+def _vet_tensor_type(
+    proto: onnx.TypeProto.Tensor | onnx.TypeProto.SparseTensor, where: str, *, known: bool
+) -> None:
+    if not proto.HasField("elem_type") and (known or proto.HasField("shape")):
+        has = "a shape but " if proto.HasField("shape") else ""
+        raise ModelError(f"{where} has {has}no element type", remedy="set its elem_type")
+    refuse_unknown_type(proto.elem_type, where)
+    vet_extents([dim.dim_value for dim in proto.shape.dim], _WIDEST, where)

@@ -1,0 +1,61 @@
+"""Faults to plant in the product, so that a generator can be seen to catch them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import onnx_ir as ir
+import pytest
+from google.protobuf.message import Message
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def patch(owner: object, name: str, new: object = nothing) -> Plant:
+    """Put something else in the place of a function; by default, one that does nothing."""
+    return lambda monkeypatch: monkeypatch.setattr(owner, name, new)
+
+
+def then(owner: object, name: str, more: Callable[[object], object]) -> Plant:
+    """Let a function do something more with what it returns, or with its first argument."""
+    real = getattr(owner, name)
+
+    def changed(*args: object, **options: object) -> object:
+        result = real(*args, **options)
+        more(result if result is not None else args[0])
+        return result
+
+    return patch(owner, name, changed)
+
+
+def without(name: str) -> Plant:
+    """Let serialising forget a field that onnx_ir writes."""
+    real = ir.serde.serialize_model
+
+    def forgetful(model: ir.Model) -> onnx.ModelProto:
+        made = real(model)
+        for message in _all(made):
+            if any(field.name == name for field in message.DESCRIPTOR.fields):
+                message.ClearField(name)
+        return made
+
+    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ir.serde, "serialize_model", forgetful)
+        monkeypatch.setattr(ir, "to_proto", forgetful)
+
+    return plant
+
+
+def _all(message: Message) -> list[Message]:
+    found, pending = [], [message]
+    while pending:
+        found.append(pending.pop())
+        for field, value in found[-1].ListFields():
+            if field.message_type:
+                pending += value if field.is_repeated else [value]
+    return found
