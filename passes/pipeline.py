@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
-from vlmpass.ir_tools.arguments import wrong
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.passes.base import OptionError, Pass
 from vlmpass.passes.kinds import BadValueError, Text
+from vlmpass.passes.named import nearest, read_named
 from vlmpass.passes.options import Option, options_of
 from vlmpass.passes.registry import PASSES
-from vlmpass.passes.syntax import OptionText, PassText, Span, point, read_pipeline
+from vlmpass.passes.syntax import OptionText, PassText, Span, point
 
 __all__ = ["parse", "render"]
 
@@ -33,15 +32,10 @@ def parse(text: str, registry: Mapping[str, type[Pass]] = PASSES) -> tuple[Pass,
         PipelineError: Wrong grammar, unknown pass or option, wrong or missing value; the message
             shows the place and, where there is one, the nearest right word.
     """
-    if not isinstance(text, str):
-        raise wrong("a pipeline", text, "a text")
-    return tuple(_build(text, written, registry) for written in read_pipeline(text))
+    return tuple(_build(text, written, registry) for written in read_named(text, registry))
 
 
 def _build(text: str, written: PassText, registry: Mapping[str, type[Pass]]) -> Pass:
-    if written.name not in registry:
-        hint = _nearest(written.name, registry) or "`vlmpass passes` lists them all"
-        raise point(text, written.span, f"no pass named '{written.name}'; {hint}")
     try:
         cls = registry[written.name]
     except PipelineError as error:
@@ -80,7 +74,7 @@ def _find(text: str, each: OptionText, pass_name: str, options: Sequence[Option]
     if each.name.text in declared:
         return declared[each.name.text]
     takes = f"it takes {', '.join(declared)}" if declared else "it takes no options"
-    hint = _nearest(each.name.text, declared) or takes
+    hint = nearest(each.name.text, declared) or takes
     raise point(text, _word(each.name), f"{pass_name} has no option '{each.name.text}'; {hint}")
 
 
@@ -91,7 +85,7 @@ def _value(text: str, each: OptionText, pass_name: str, option: Option) -> objec
         words = [each.value] if isinstance(each.value, Text) else each.value
         bad = next((word for word in words if not _reads(option, word)), None)
         span = each.span if bad is None else _word(bad)
-        hint = _nearest(bad.text, option.kind.choices) if bad is not None else None
+        hint = nearest(bad.text, option.kind.choices) if bad is not None else None
         raise point(
             text,
             span,
@@ -117,9 +111,3 @@ def _needs(pass_name: str, missing: Sequence[Option]) -> str:
 
 def _word(word: Text) -> Span:
     return Span(word.start, word.stop)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return "did you mean …?" for a word close to a known one; case and underscores are free."""
-    found = difflib.get_close_matches(word.lower().replace("_", "-"), list(known), 1, 0.6)
-    return f"did you mean '{found[0]}'?" if found else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import onnx_ir as ir
@@ -49,7 +49,7 @@ def warnings_kept(notes: list[str]) -> Iterator[None]:
         _LOGGER.removeHandler(keeper)
 
 
-def unmatched(ran: Iterable[tuple[ir.passes.PassBase, PassReport]], asked: Intent) -> list[str]:
+def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Intent) -> list[str]:
     """Say what was asked for and found nothing to do.
 
     Args:
@@ -69,6 +69,8 @@ def unmatched(ran: Iterable[tuple[ir.passes.PassBase, PassReport]], asked: Inten
         elif not report.skipped and (wanted is None or each.name in wanted):
             found.setdefault(each.name, f"{report.text}: {each.nothing}")
     told = [text for name, text in found.items() if name not in done]
+    if asked.widen_io and not any(report.text.startswith("convert-opset") for _, report in ran):
+        told.append("widen-io: the opset stays, so that inputs and outputs keep their types")
     if asked.simplify and not simplified:
         told.append("simplify: nothing to simplify")
     return told

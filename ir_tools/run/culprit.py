@@ -15,13 +15,14 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.clone import captured
 from vlmpass.ir_tools.describe import name_node
+from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.loading import Loader
 from vlmpass.ir_tools.run.runner import RunError
 from vlmpass.ir_tools.run.segments import Segment, extract
 from vlmpass.ir_tools.types.typing import Typing, solve
 from vlmpass.ir_tools.walk import all_nodes
 
-__all__ = ["culprit", "told"]
+__all__ = ["culprit", "retold", "told"]
 
 _SECONDS = 10.0
 _OPERATOR = re.compile(r"(?:implementation for (?:[\w.]+[:.])?|Op \(|operator \()(\w+)")
@@ -44,6 +45,19 @@ def culprit(model: ir.Model, error: RunError, loader: Loader) -> tuple[ir.Node, 
     return search.alone() or search.shortest()
 
 
+def retold(model: ir.Model, error: RunError, allowance: Allowance) -> RunError:
+    """Return why a model was not loaded, of a node of the model where a stranger was named."""
+    if error.is_stop or not _strangers(model, error):
+        return error
+    with Loader(allowance) as loader:
+        return RunError(error.stage, error.backend, told(model, error, loader))
+
+
+def _strangers(model: ir.Model, error: RunError) -> set[str]:
+    """Return the operators that a reason is about and that the model has not."""
+    return set(_OPERATOR.findall(error.reason)) - {node.op_type for node in all_nodes(model)}
+
+
 def told(model: ir.Model, error: RunError, loader: Loader, *, always: bool = True) -> str:
     """Return why a model does not load, beginning with the node of the model that is at fault.
 
@@ -54,8 +68,7 @@ def told(model: ir.Model, error: RunError, loader: Loader, *, always: bool = Tru
         always: Whether the node is looked for also where the reason is about an operator that the
             model has.
     """
-    operators = {node.op_type for node in all_nodes(model)}
-    if error.is_stop or not (always or set(_OPERATOR.findall(error.reason)) - operators):
+    if error.is_stop or not (always or _strangers(model, error)):
         return error.reason
     found = culprit(model, error, loader)
     return error.reason if found is None else f"{name_node(found[0])}: {found[1].reason}"

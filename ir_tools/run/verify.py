@@ -20,6 +20,7 @@ from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.arguments import Inputs, Value, emulated_type, given_inputs, level
 from vlmpass.ir_tools.run.attempts import Ran, Tried
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
+from vlmpass.ir_tools.run.culprit import retold
 from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
@@ -174,6 +175,11 @@ def _side(source: Source, allowance: Allowance) -> Side:
     return Side(load(source), path, allowance=allowance)
 
 
+def _retold(side: Side, refused: RunError) -> RunError:
+    changed = side.widened or side.emulated is not None
+    return retold(side.twin if changed else side.model, refused, side.allowance)
+
+
 @dataclass
 class _Comparison:
     a: Side
@@ -201,7 +207,7 @@ class _Comparison:
                 a = stack.enter_context(self.a.open(self.optimization))
                 if self.a.refused is not None:
                     refuse_cycles(self.a.model)
-                    self.notes.append(f"the reference: {self.a.refused}")
+                    self.notes.append(f"the reference: {_retold(self.a, self.a.refused)}")
                 ran = list(self._expected(a, given, pinned))
                 a.stop()
                 trials = [each.trial for each in ran]
@@ -309,9 +315,9 @@ class _Comparison:
         refused = self.b.refused
         lost = self.a.refused is None and refused is not None and not refused.is_limit
         if refused is not None and (self.as_is or lost):
-            self.findings.append(str(refused))
+            self.findings.append(str(_retold(self.b, refused)))
         elif refused is not None:
-            self.notes.append(f"the result: {refused}")
+            self.notes.append(f"the result: {_retold(self.b, refused)}")
         types = self.b.takes()
         worst: dict[str, OutputDifference] = {}
         for each in ran:

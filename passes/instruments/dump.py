@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.paths import folder_for
+from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.text import Digests, model_text
 from vlmpass.passes.instruments.base import Instrument, Step
 
@@ -43,3 +44,4 @@ class Dump(Instrument):
                 raise SaveError(
                     f"{path} cannot be written: {error.strerror}", remedy="name another folder"
                 ) from error
+            note_commit(path)

@@ -384,9 +384,7 @@ class _Told:
         if litter:
             yield f"left behind: {sorted(litter)}"
         if self.code != 0 and changed and "stands" not in self.err:
-            dumped = {name for name in changed if name.endswith(".onnxtxt") and "-" in name}
-            if changed - dumped:
-                yield f"written by a refusal: {sorted(changed)[:3]}"
+            yield f"written by a refusal: {sorted(changed)[:3]}"
         if "stands" in self.err and not changed and not outs & self.after.keys():
             yield "nothing stands"
         if self.code != 0 and gone:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from door_tools import mlp_model
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -22,3 +23,13 @@ def test_an_example_runs(name, tmp_path):
     assert "full type check passed" in result.stdout
     assert "5 outputs equal" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_python_of_the_readme(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    block = text.partition("## From Python")[2].partition("```python\n")[2].partition("```")[0]
+    mlp_model(tmp_path, "in.onnx")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, object] = {}
+    exec(block, found)
+    assert found["proto"].opset_import[0].version == 18

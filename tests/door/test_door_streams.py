@@ -197,6 +197,9 @@ def test_what_an_interrupted_process_says_is_true(tmp_path):
         time.sleep(draw.uniform(0.15, 1.6))
         process.send_signal(number)
         err = process.communicate()[1]
+        if process.returncode == -number:  # the interpreter was still on its way to our code
+            assert listing(tmp_path) == before
+            continue
         assert "Traceback" not in err
         if process.returncode == 0:
             assert err == ""
@@ -223,3 +226,46 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_a_dump_that_stands_is_named(door, tmp_path, monkeypatch):
+    """A refusal or an interruption says which dumps there are; nothing else was written."""
+    path = demo_model(tmp_path)
+    passes = "unify-dtype,convert-opset{to=18},set-dims{nowhere=1}"
+    asked = ("convert", path, tmp_path / "o.onnx", "--passes", passes, "--dump", tmp_path / "d")
+    code, _, err = door(*asked)
+    assert code == 2
+    first, second = sorted((tmp_path / "d").iterdir())
+    assert err.endswith(f"\n  {first} and {second} are complete and stand\n")
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vlmpass.passes.set_dims.SetDims.run", interrupt)
+    code, _, err = door(*asked)
+    assert code == 130
+    assert "nothing was written" not in err
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_many_refusals_are_grouped_and_debug_lists_them_all(door, tmp_path):
+    nodes = "\n".join(f'["c{i}"] y{i} = mine.Op(x)' for i in range(30))
+    outputs = ", ".join(f"float[n] y{i}" for i in range(30))
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17, "mine": 1]>
+        g (float[n] x) => ({outputs}) {{ {nodes} }}"""
+    )
+    for node in model.graph.node:
+        node.domain, node.op_type = "org.pytorch.aten", "ATen"
+        node.attribute.append(onnx.helper.make_attribute("operator", "_upsample_bicubic2d_aa"))
+    model.opset_import.append(onnx.helper.make_opsetid("org.pytorch.aten", 1))
+    onnx.save(model, tmp_path / "m.onnx")
+    asked = ("convert", tmp_path / "m.onnx", "--passes", "substitute", "--no-verify")
+    code, _, err = door(*asked)
+    assert code == 2
+    assert "refused for 30 nodes" in err
+    assert "more" in err
+    assert "  vlmpass --debug lists every node\n" in err
+    assert len(err.splitlines()) < 8
+    full = door("--debug", *asked)[2]
+    assert all(f"c{i}" in full for i in range(30))

@@ -133,6 +133,11 @@ def test_what_matched_says_nothing(tmp_path):
         assert not any("simplify" in note or "opset" in note for note in notes), notes
 
 
+def test_a_target_that_changes_no_opset_widens_nothing(plain):
+    notes = vlmpass.Pipeline(target="ort-cpu", widen_io=True).run(plain).notes
+    assert any("widen-io: the opset stays" in note for note in notes), notes
+
+
 def test_types_of_inputs_and_outputs_that_are_kept_anyway(tmp_path):
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["": 17]>

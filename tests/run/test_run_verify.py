@@ -346,3 +346,16 @@ def test_a_difference_is_one_with_optimisations_off_too():
     found = verify(ranked("m = Identity(c)"), ranked("m = Max(c, low)", factor=1.001))
     assert not found.ok
     assert not found.notes or "optimisations off" not in found.notes[-1]
+
+
+def test_what_is_not_loaded_is_a_node_of_the_model():
+    """ONNX Runtime has no Gelu in float64, takes it apart, and speaks of the Erf in it."""
+    model = ir.from_onnx_text(
+        """<ir_version: 9, opset_import: ["": 20]>
+        g (double[n, 2] x) => (double[n, 2] y) { ["act"] y = Gelu(x) }"""
+    )
+    found = verify(model, model)
+    assert found.ok
+    for who, note in zip(("reference", "result"), found.notes, strict=True):
+        said = f"the {who}: ONNX Runtime does not load the model: node 'act' (Gelu): "
+        assert note.startswith(said)

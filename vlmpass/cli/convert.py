@@ -13,7 +13,7 @@ from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.naming import output_beside
 from vlmpass.cli.piped import PIPED, OutputPipe, model_given, no_pipe, whole
 from vlmpass.cli.verb import DONE, verb
-from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.errors import PipelineError, SaveError
 from vlmpass.ir_tools.save.commits import unwatched
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ def convert(
     from vlmpass.ir_tools.paths import folder_for, output_file
     from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.save.layout import layout_of, way_of
+    from vlmpass.passes.named import read_named
 
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
     _refuse_pipes(source, output, dump, calibrate, json)
@@ -214,6 +215,7 @@ def convert(
         )
         if passes is not None:
             intent.refuse_beside_passes()
+            read_named(passes)
         kind, way = layout_of(layout), way_of(weights)
         pipe = None
         if output == PIPED:
@@ -225,6 +227,11 @@ def convert(
         output_file(path)
         if dump is not None:
             folder_for(dump, "to dump the graphs into")
+        if verify is False and verify_time is not None:
+            raise PipelineError(
+                "--verify-time is about comparing, and --no-verify was given",
+                remedy="leave one of them out",
+            )
         shard_bytes = parse_size(shard_size)
         most = None if memory is None else parse_size(memory)
         from vlmpass.cli.announce import announce

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from vlmpass.cli.console import StreamError, say, show_json
+from vlmpass.ir_tools.listed import listed
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.errors import Refusal, VlmpassError
 
 __all__ = ["Failure", "set_begun", "set_json", "standing", "tell"]
 
-_LIST_ALL = "  vlmpass --debug lists every node"
+_FEW = 3
 _state = {"json": False, "begun": False}
 
 
@@ -38,7 +39,7 @@ class Failure:
         remedy: What can be done about it; may be empty.
         context: Where in a pipeline it happened.
         refusals: Every node that a pass refuses.
-        stands: Model files that were complete and in place by then, with all their data.
+        stands: Files that were complete and in place by then, models with all their data.
     """
 
     kind: str
@@ -66,7 +67,7 @@ def standing(stands: Sequence[str]) -> str:
     if not stands:
         return "nothing was written"
     verb = "is complete and stands" if len(stands) == 1 else "are complete and stand"
-    return f"{' and '.join(stands)} {verb}"
+    return f"{' and '.join(stands) if len(stands) < _FEW else listed(stands, _FEW)} {verb}"
 
 
 def tell(failure: Failure, code: int, text: str) -> int:

@@ -28,10 +28,11 @@ def opset(
     """
     from vlmpass.intent import nearest
     from vlmpass.ir_tools.opsets import operators
-    from vlmpass.rewriter_rules.opset import tell
 
     if operator not in operators():
         raise nearest(operator, operators(), "operator")
+    from vlmpass.rewriter_rules.opset import tell
+
     versions = tell(operator)
     if json:
         told = [asdict(version) for version in versions]

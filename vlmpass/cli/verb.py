@@ -70,6 +70,8 @@ def _told(error: BaseException, stands: Sequence[str]) -> int:
         say(traceback.format_exc())
     if isinstance(error, VlmpassError):
         text = f"vlmpass: error: {error.full() if _state['debug'] else error}"
+        if not _state["debug"] and len(error.full()) > len(str(error)):
+            text += "\n  vlmpass --debug lists every node"
         tail = f"\n  {standing(stands)}" if stands else ""
         return tell(Failure.of(error, stands), REFUSED, text + tail)
     what = f"{type(error).__name__}: {error}"
