@@ -26,6 +26,7 @@ __all__ = [
     "ir_version_of",
     "is_legacy",
     "named_type",
+    "needed_graphs",
     "newest_opset",
     "numbered_type",
     "operators",
@@ -148,6 +149,15 @@ def _formal(formal: defs.OpSchema.FormalParameter) -> Formal:
 def schema(operator: str, version: int) -> Schema:
     """Return an operator of the default domain at one of its since-versions."""
     return _read(_histories()[operator][version])
+
+
+@cache
+def needed_graphs(operator: str) -> tuple[str, ...]:
+    """Return the attributes with graphs that an operator has at every version, such as `body`."""
+    graph = ir.AttributeType.GRAPH
+    versions = [schema(operator, version) for version in history(operator)]
+    needed = [{n for n in each.required if each.attributes[n] == graph} for each in versions]
+    return tuple(sorted(set.intersection(*needed))) if needed else ()
 
 
 @cache

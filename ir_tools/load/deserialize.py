@@ -100,6 +100,8 @@ def _restore_interface(graph: ir.Graph, proto: onnx.GraphProto) -> None:
             value.type = other.type
         elif other.type is not None:
             value.type.denotation = value.type.denotation or other.type.denotation
+        if value.is_graph_input() and value.is_graph_output():
+            value.shape = _known_too(value.shape, other.shape)
         value.shape = _fuller(value.shape, other.shape)
 
 
@@ -142,6 +144,15 @@ def _note_unknown(
         unknown += [each for each in annotations if each.tensor_name not in known]
     if unknown:
         graph.meta[UNKNOWN] = unknown
+
+
+def _known_too(shape: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:
+    """Return a shape with the sizes that only the other one states: an output of an input's."""
+    if shape is None or other is None or len(shape) != len(other):
+        return shape
+    unknown = [isinstance(dim, ir.SymbolicDim) and dim.value is None for dim in shape]
+    dims = [b if open_ else a for a, b, open_ in zip(shape, other, unknown, strict=True)]
+    return ir.Shape(dims, [shape.get_denotation(axis) for axis in range(len(shape))])
 
 
 def _fuller(shape: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:

@@ -15,6 +15,7 @@ from vlmpass.ir_tools.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.load.calls import vet_calls
 from vlmpass.ir_tools.load.infos import vet_annotations, vet_infos, vet_passed_on, vet_type
 from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, refuse_unknown_type
+from vlmpass.ir_tools.opsets import needed_graphs
 
 __all__ = ["vet"]
 
@@ -173,6 +174,7 @@ class _Walk:
                 self._devices(node)
             if node.attribute:
                 self._attributes(node, scopes)
+            self._graphs(node)
 
     def _devices(self, node: onnx.NodeProto) -> None:
         if self._model.ir_version < DEVICES_SINCE:
@@ -182,6 +184,21 @@ class _Walk:
                 raise ModelError(f"{_title(node)} has a configuration of devices without a name")
             if not all(spec.tensor_name for spec in each.sharding_spec):
                 raise ModelError(f"{_title(node)} has a sharding of no tensor")
+
+    def _graphs(self, node: onnx.NodeProto) -> None:
+        """Refuse an If, Loop or Scan without a graph that it runs: all that follows looks there."""
+        for name in needed_graphs(node.op_type) if node.domain in ("", "ai.onnx") else ():
+            held = [each for each in node.attribute if each.name == name]
+            if [each.type for each in held] != [_Attribute.GRAPH]:
+                raise ModelError(
+                    f"{_title(node)} has no graph as its {name}", remedy="export the model again"
+                )
+            if held[0].ref_attr_name:
+                raise ModelError(
+                    f"{_title(node)} runs a graph that the call of a function gives, {name}, which "
+                    "is not followed",
+                    remedy="export the model without functions that take graphs",
+                )
 
     def _attributes(self, node: onnx.NodeProto, scopes: list[set[str]]) -> None:
         seen = set()

@@ -121,7 +121,8 @@ def _bind(value: ir.Value) -> None:
     if value.type is not None or producer is None or producer.domain != "":
         return
     if producer.op_type == "Cast":
-        named = named_type(producer.attributes["to"])
+        to = producer.attributes.get("to")
+        named = None if to is None else named_type(to)
         value.type = None if named is None else ir.TensorType(named)
         return
     versions = history(producer.op_type)

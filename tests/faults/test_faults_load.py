@@ -265,8 +265,9 @@ def nested(depth):
     for _ in range(depth):
         attribute = onnx.AttributeProto(name="then_branch", type=onnx.AttributeProto.GRAPH)
         around = attribute.SerializeToString() + field(onnx.AttributeProto, "g", graph)
-        node = onnx.NodeProto(op_type="If", input=["c"], output=["y"]).SerializeToString()
-        node += field(onnx.NodeProto, "attribute", around)
+        other = helper.make_attribute("else_branch", inner)
+        node = onnx.NodeProto(op_type="If", input=["c"], output=["y"], attribute=[other])
+        node = node.SerializeToString() + field(onnx.NodeProto, "attribute", around)
         empty = helper.make_graph([], "g", [], [Y]).SerializeToString()
         graph = empty + field(onnx.GraphProto, "node", node)
     graph += field(onnx.GraphProto, "input", X.SerializeToString())
@@ -350,6 +351,67 @@ def test_parts_that_are_left_out_count_through_passes(body, intent):
     x = np.random.default_rng(7).standard_normal((6, 2)).astype(np.float32)
     expected, found = (ReferenceEvaluator(each).run(None, {"x": x})[0] for each in (source, result))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_loop_without_a_body(tmp_path):
+    nodes = [helper.make_node("Loop", ["", "", "x"], ["y"], name="loop")]
+    refused(model(nodes), tmp_path, r"node loop \(Loop\) has no graph as its body")
+    nodes[0].attribute.append(helper.make_attribute("body", 3))
+    refused(model(nodes), tmp_path, r"node loop \(Loop\) has no graph as its body")
+    ref = onnx.AttributeProto(name="body", type=onnx.AttributeProto.GRAPH, ref_attr_name="b")
+    loop = onnx.NodeProto(op_type="Loop", input=["", "", "t"], output=["u"], attribute=[ref])
+    imports = [helper.make_opsetid("", 18)]
+    function = helper.make_function("local", "F", ["t"], ["u"], [loop], imports, ["b"])
+    refused(
+        model(functions=[function]), tmp_path, "a graph that the call of a function gives, body"
+    )
+
+
+@pytest.mark.parametrize("number", [77, 2**32, -5])
+def test_an_element_type_that_nobody_knows(tmp_path, number):
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=number)]
+    refused(
+        model(nodes), tmp_path, rf"attribute to of node of y .* element type {number}, which is"
+    )
+
+
+@pytest.mark.parametrize("version", [-1, 2**31, 2**62])
+def test_an_opset_that_cannot_be(tmp_path, version):
+    proto = model()
+    proto.opset_import[0].version = version
+    refused(proto, tmp_path, f"imports opset {version} of domain ai.onnx, and no such opset can be")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a" * 100_000])
+def test_names_in_many_lines_or_without_end(tmp_path, name):
+    proto = model([helper.make_node("Relu", [name], ["y"])])
+    refused(proto, tmp_path, "reads a.*which nothing defines")
+    with pytest.raises(ModelError) as caught:
+        load(proto)
+    assert len(str(caught.value)) < 2000
+
+
+def test_an_input_that_is_an_output_of_another_type(tmp_path):
+    other = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])
+    refused(model(outputs=(Y, other)), tmp_path, "says two things of value x, as an input and as")
+    same = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, None])
+    assert save_and_read(model(outputs=(Y, same)), tmp_path).graph.input[0] == X
+
+
+def test_annotations_of_what_nothing_defines_are_kept(tmp_path):
+    proto = model()
+    annotation = proto.graph.quantization_annotation.add(tensor_name="gone")
+    annotation.quant_parameter_tensor_names.add(key="SCALE_TENSOR", value="s")
+    written = save_and_read(proto, tmp_path)
+    assert written.graph.quantization_annotation == proto.graph.quantization_annotation
+
+
+def test_a_long_name_that_onnx_complains_of():
+    """Explaining what the checker said once took the square of the length of a name."""
+    node = helper.make_node("Relu", ["x"], ["y"], **{"a" * 70_000: 1})
+    with pytest.raises(CheckError, match="Unrecognized attribute") as caught:
+        check(load(model([node])))
+    assert len(str(caught.value)) < 10_000
 
 
 def test_what_is_said_of_unknown_values_is_kept(tmp_path):

@@ -91,6 +91,10 @@ def _plain(message: Message, folder: Path) -> None:
         message.ClearField("dim_value")  # what exporters write for an unknown one
     if isinstance(message, onnx.GraphProto):
         message.name = message.name or "graph"
+        annotations = message.quantization_annotation
+        said = [copy.deepcopy(each) for each in annotations if each.quant_parameter_tensor_names]
+        del message.quantization_annotation[:]
+        message.quantization_annotation.extend(said)
         _merge_infos(message)
         _pass_on(message)
     if isinstance(message, (onnx.GraphProto, onnx.FunctionProto)):
