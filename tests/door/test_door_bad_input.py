@@ -136,6 +136,7 @@ def test_an_unknown_option_of_a_pass_is_pointed_at(door, folder):
         (("--opset", "18", "--jobs", "two"), "invalid value for '--jobs'"),
         (("--opst", "18"), "no option --opst; did you mean --opset?"),
         (("--opset",), "'--opset' requires an argument"),
+        (("--dump", "--force"), "'--dump' requires an argument, and --force is an option; write"),
         (("--passes", "infer", "--opset", "18"), "passes say everything"),
         (("--passes", "infer", "--simplify"), "passes say everything"),
         (("--opset", "18", "--keep-io"), "keep-io is about a change of types"),

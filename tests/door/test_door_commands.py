@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from door_commands import Commands, furnish, trials
+from door_commands import Commands, trials
+from door_furnish import furnish
 
 import vlmpass.cli.app
 import vlmpass.cli.console

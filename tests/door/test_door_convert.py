@@ -386,17 +386,3 @@ def test_types_that_belong_together_change_together(door, tmp_path, text):
     code, out, err = door("convert", source, "--dtype", "float16", "--keep-io", "--verify")
     assert (code, err) == (0, "")
     assert "1 output equal" in out
-
-
-def test_what_is_not_loaded_is_a_node_of_the_model(door, tmp_path):
-    """ONNX Runtime takes functions of operators apart, and speaks of what it finds in them."""
-    model = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17]>
-        g (bfloat16[n, 2] x) => (bfloat16[n, 2] y) { ["soft"] y = Softmax(x) }"""
-    )
-    onnx.save(model, tmp_path / "m.onnx")
-    code, out, _ = door("convert", tmp_path / "m.onnx", tmp_path / "o.onnx", "--opset", 18)
-    assert code == 0
-    line = " ".join(out.split())
-    assert "not loaded by ONNX Runtime, nor is the source: node 'soft' (Softmax): " in line
-    assert "onnxruntime" not in line

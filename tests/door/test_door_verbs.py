@@ -175,3 +175,17 @@ def test_rules_lists_shows_and_explains(door, tmp_path):
     attempts = json.loads(door("rules", "explain", name, demo_model(tmp_path), "--json")[1])
     assert attempts["rule"] == name
     assert door("rules", name, "--near", "x")[0] == 2
+
+
+def test_what_is_not_loaded_is_a_node_of_the_model(door, tmp_path):
+    """ONNX Runtime takes functions of operators apart, and speaks of what it finds in them."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (bfloat16[n, 2] x) => (bfloat16[n, 2] y) { ["soft"] y = Softmax(x) }"""
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    code, out, _ = door("convert", tmp_path / "m.onnx", tmp_path / "o.onnx", "--opset", 18)
+    assert code == 0
+    line = " ".join(out.split())
+    assert "not loaded by ONNX Runtime, nor is the source: node 'soft' (Softmax): " in line
+    assert "onnxruntime" not in line

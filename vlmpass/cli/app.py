@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from itertools import pairwise
 from typing import Annotated, Protocol, cast
 
 import typer
@@ -94,6 +95,15 @@ def _written(text: str, code: int) -> int:
 
 def _called(given: list[str]) -> int:
     command = typer.main.get_command(app)
+    if (swallowed := _swallowed(command, given)) is not None:
+        option, value = swallowed
+        problem = f"'{option}' requires an argument, and {value} is an option"
+        remedy = f"write {option}={value} if it is meant"
+        return tell(
+            Failure("UsageError", problem, remedy),
+            REFUSED,
+            f"vlmpass: error: {problem}; {remedy}",
+        )
     try:  # without click's `main`, which takes a signal for an exit code
         with command.make_context("vlmpass", given) as context:
             command.invoke(context)
@@ -104,6 +114,21 @@ def _called(given: list[str]) -> int:
         failure = Failure("UsageError", problem, remedy)
         return tell(failure, REFUSED, f"vlmpass: error: {problem}; {remedy}")
     return DONE
+
+
+def _swallowed(command: object, given: list[str]) -> tuple[str, str] | None:
+    """Return an option of a verb, and another one where its value should be."""
+    verbs = getattr(command, "commands", {})
+    verb = next((verbs[word] for word in given if word in verbs), None)
+    params = verb.params if verb is not None else ()
+    takes = {
+        name: not getattr(param, "is_flag", True)
+        for param in params
+        if param.param_type_name == "option"
+        for name in (*param.opts, *param.secondary_opts)
+    }
+    words = given[: given.index("--")] if "--" in given else given
+    return next(((a, b) for a, b in pairwise(words) if takes.get(a) and b in takes), None)
 
 
 def _explained(error: Exception) -> tuple[str, str]:
