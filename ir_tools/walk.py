@@ -13,6 +13,7 @@ __all__ = [
     "all_nodes",
     "all_values",
     "holds_graphs",
+    "left_out_at_calls",
     "needed_among",
     "operands_first",
     "scopes",
@@ -107,6 +108,17 @@ def all_values(model: ir.Model) -> Iterator[ir.Value]:
                 yield value
         for node in scope.graph:
             yield from node.outputs
+
+
+def left_out_at_calls(model: ir.Model) -> set[ir.Value]:
+    """Return the inputs of functions that some call leaves out: there, they are not to be read."""
+    found: set[ir.Value] = set()
+    for node in all_nodes(model) if model.functions else ():
+        function = model.functions.get(node.op_identifier())
+        for index, value in enumerate(function.inputs if function is not None else ()):
+            if index >= len(node.inputs) or node.inputs[index] is None:
+                found.add(value)
+    return found
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,13 @@ class PassManager:
 
         Raises:
             ArgumentError: It is no ir.Model.
+            CheckError: It has a cycle.
         Refused: A pass refuses; the error says which one, too.
             PassFailed: A pass, or an instrument after it, raised anything else.
         """
         if not isinstance(model, ir.Model):
             raise wrong("a pass manager", model, "an ir.Model, as `load` returns")
+        refuse_cycles(model)  # passes follow values back to where they come from
         start = time.perf_counter()
         measure = Measure()
         slots = () if in_place else tensor_slots(model)

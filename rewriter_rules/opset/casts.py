@@ -44,6 +44,8 @@ def cast(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Constant", 12, 11)
 def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
     """Constant(value_ints=v) -> Constant(value=v)."""
+    if len(node.attributes) != 1:
+        refuse("it has not one value", "correct the model")
     (given,) = node.attributes.values()
     if given.name in ("value", "sparse_value"):
         return UNCHANGED

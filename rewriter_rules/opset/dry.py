@@ -18,7 +18,7 @@ from vlmpass.ir_tools.opsets import (
     since,
 )
 from vlmpass.ir_tools.tape import splice
-from vlmpass.ir_tools.walk import Scope, scopes
+from vlmpass.ir_tools.walk import Scope, left_out_at_calls, scopes
 from vlmpass.rewriter_rules.opset.convert import Built, Conversion, ill_formed
 from vlmpass.rewriter_rules.opset.proven import Proven
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
@@ -65,6 +65,7 @@ class Dry:
         self._passed_over = passed_over
         self._scopes = list(scopes(model))
         self._own = {id(scope.graph) for scope in self._scopes}
+        self._left_out = left_out_at_calls(model)
         self._names = Names.of(model)
         self._refusals: list[Refusal] = []
         self._proven: Proven | None = None
@@ -176,6 +177,12 @@ class Dry:
             self._refuse(node, conversion.source, error.reason, error.remedy)
             return []
         if built is None:
+            return []
+        gone = [v for v in node.inputs if v is not None and v in self._left_out]
+        if gone:
+            reason = f"its input '{gone[0].name}' is left out by a call of the function"
+            conversion.discard(built)
+            self._refuse(node, conversion.source, reason, "run inline-functions first")
             return []
         operands = tuple(value for value in node.inputs if value is not None)
         return [Edit(scope, node, built, conversion, operands)]

@@ -245,3 +245,31 @@ def test_a_body_that_is_expanded_takes_no_name_that_is_taken() -> None:
     }"""
     feeds = {"x": normal(3, 4), "cond": np.array(True)}
     converted(model_of(text, 23), feeds, opset=9)
+
+
+@pytest.mark.parametrize("intent", [{"simplify": True}, {"dtype": "bfloat16"}, {"opset": 18}])
+def test_a_cycle_is_told_before_any_pass(intent: dict[str, object]) -> None:
+    source = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
+        g (float16[n] x) => (float16[n] y) {
+            c = Cast <to = 1> (c)
+            y = Cast <to = 10> (c)
+        }""")
+    with pytest.raises(VlmpassError, match="cycle through the unnamed Cast"):
+        Pipeline(**intent).run(source)
+
+
+def test_what_a_call_leaves_out_is_not_built_upon() -> None:
+    source = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 18, "local": 1]>
+        g (float[2,3] x) => (float[2,3] y) { y = local.F (x, "") }
+        <domain: "local", opset_import: ["": 18]> F (x, low) => (y) { y = Clip (x, low) }""")
+    with pytest.raises(Refused, match=r"its input 'low' is left out by a call.*inline-functions"):
+        Pipeline(opset=9).run(source)
+    inlined = Pipeline("inline-functions,infer,convert-opset{to=9},infer").run(source)
+    onnx.checker.check_model(ir.to_proto(inlined.model), full_check=True)
+
+
+def test_a_constant_of_nothing_is_refused() -> None:
+    source = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 13]>
+        g (float[2] x) => (float[2] y) { c = Constant () y = Add (x, c) }""")
+    with pytest.raises(VlmpassError):
+        Pipeline(opset=8).run(source)

@@ -173,7 +173,7 @@ def share(model: onnx.ModelProto, dice: Dice) -> None:
     name = str(dice.one(*made))
     if dice.maybe() and name not in {each.name for each in model.graph.output}:
         model.graph.output.append(onnx.ValueInfoProto(name=name))
-    else:
+    elif f"{name}.shared" not in made:
         model.graph.node.append(helper.make_node("Identity", [name], [f"{name}.shared"]))
         model.graph.output.append(onnx.ValueInfoProto(name=f"{name}.shared"))
 

@@ -130,19 +130,31 @@ class Trial:
         return RUNTIME.fails(self.source, self.feeds) or self._misdeclared()
 
     def _misdeclared(self) -> bool:
-        results = self.expected or ()
+        results, symbols = self.expected or (), self._symbols()
         for each, result in zip(self.source.graph.output, results, strict=False):
             if isinstance(result, np.ndarray) and each.type.tensor_type.HasField("shape"):
                 dims = each.type.tensor_type.shape.dim
-                known = [dim.dim_value for dim in dims if dim.HasField("dim_value")]
-                sizes = [
-                    n
-                    for n, dim in zip(result.shape, dims, strict=False)
-                    if dim.HasField("dim_value")
+                known = [
+                    dim.dim_value if dim.HasField("dim_value") else symbols.get(dim.dim_param)
+                    for dim in dims
                 ]
-                if len(dims) != result.ndim or sizes != known:
+                if len(known) != result.ndim or any(
+                    one not in (None, other) for one, other in zip(known, result.shape, strict=True)
+                ):
                     return True
         return False
+
+    def _symbols(self) -> dict[str, int]:
+        """Return the sizes that the inputs give to names."""
+        feeds = self.feeds or {}
+        return {
+            dim.dim_param: size
+            for each in self.source.graph.input
+            for dim, size in zip(
+                each.type.tensor_type.shape.dim, np.shape(feeds.get(each.name)), strict=False
+            )
+            if dim.dim_param
+        }
 
     @functools.cached_property
     def expected(self) -> list[object] | None:
@@ -198,7 +210,7 @@ class Trial:
             kind = "empty" if "no name" in str(error) or "empty string" in str(error) else "invalid"
             yield Finding(kind, text, str(error), self.source)
             return
-        if self.expected is None:
+        if self.expected is None or self.doomed:
             return
         found = RUNTIME.run(result, self.feeds or {})
         if found is not None and (why := unlike(self.expected, found, exact(text))):
