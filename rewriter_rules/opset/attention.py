@@ -22,7 +22,7 @@ from vlmpass.rewriter_rules.opset.facts import (
     real,
     used,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
 
 __all__: list[str] = []
 
@@ -249,6 +249,10 @@ def rotary_embedding(op: Tape, node: ir.Node) -> Outputs:
     flat = rank(x) == 3
     value = op.Reshape(x, vector(op, [0, 0, integer(node, "num_heads"), -1])) if flat else x
     caches = [operand(node, 1), operand(node, 2)]
+    wanted = 3 if places is None else 2
+    if any(len(dims(cache) or range(wanted)) != wanted for cache in caches):
+        given = "without" if places is None else "with"
+        refuse(f"its caches do not have {wanted} axes, as they do {given} position_ids")
     if places is not None:
         caches = [op.Gather(cache, places, axis=0) for cache in caches]
     cos, sin = (op.Unsqueeze(cache, vector(op, [2 if flat else 1])) for cache in caches)

@@ -268,6 +268,14 @@ def test_what_a_call_leaves_out_is_not_built_upon() -> None:
     onnx.checker.check_model(ir.to_proto(inlined.model), full_check=True)
 
 
+def test_caches_of_rows_that_nothing_picks_are_refused() -> None:
+    text = """g (float[1,2,5,8] x, float[9,4] c, float[9,4] s) => (float[1,2,5,8] y) {
+        y = RotaryEmbedding (x, c, s)
+    }"""
+    with pytest.raises(Refused, match="its caches do not have 3 axes"):
+        Pipeline(opset=18).run(model_of(text, 23))
+
+
 def test_a_constant_of_nothing_is_refused() -> None:
     source = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 13]>
         g (float[2] x) => (float[2] y) { c = Constant () y = Add (x, c) }""")
