@@ -12,7 +12,15 @@ from typing import Literal, cast, get_args
 from vlmpass.ir_tools.arguments import word
 from vlmpass.ir_tools.errors import SaveError
 
-__all__ = ["Layout", "Weights", "data_names", "layout_of", "names_agree", "way_of"]
+__all__ = [
+    "Layout",
+    "Weights",
+    "data_names",
+    "layout_of",
+    "names_agree",
+    "refuse_contradiction",
+    "way_of",
+]
 
 Weights = Literal["auto", "keep", "copy"]
 """What happens to data files that need no change, see `save`."""
@@ -68,6 +76,19 @@ def way_of(name: str) -> Weights:
             f"there is no way with weights '{name}'", remedy=_choice(name, get_args(Weights))
         )
     return cast(Weights, found)
+
+
+def refuse_contradiction(layout: Layout, weights: Weights) -> None:
+    """Refuse to keep data files beside a model that has everything in itself.
+
+    Raises:
+        SaveError: Both were asked for.
+    """
+    if layout is Layout.INLINE and weights == "keep":
+        raise SaveError(
+            "layout inline keeps no data file beside the model",
+            remedy="use --weights auto, or another layout",
+        )
 
 
 def _choice(name: object, known: Sequence[str]) -> str:

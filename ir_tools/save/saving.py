@@ -24,7 +24,7 @@ from vlmpass.ir_tools.save.commit import (
 )
 from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.save.forms import parsed
-from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, way_of
+from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
 from vlmpass.ir_tools.save.litter import record_litter
 from vlmpass.ir_tools.save.prepare import Output, plan_output
 from vlmpass.ir_tools.save.references import Folder
@@ -206,6 +206,7 @@ def save(
         raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
     target = output_file(path)
     limit, profile = parse_size(shard_size), layout_of(layout)
+    refuse_contradiction(profile, way)
     opened = model if isinstance(model, ir.Model) else load(model)
     remove_dead(target)
     output = plan_output(opened, target, profile, limit, way)

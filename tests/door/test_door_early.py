@@ -56,6 +56,7 @@ CALLS = (
     (f"convert {IN} out.safetensors --simplify", "name it out.onnx"),
     (f"convert {IN} out.gguf --simplify", "as if it is a GGUF file; name it out.onnx"),
     (f"convert {IN} --simplify --layout hff", "did you mean 'hf'?"),
+    (f"convert {IN} --simplify --weights keep --layout inline", "keeps no data file"),
     (f"convert {IN} --simplify --weights kopy", "did you mean 'copy'?"),
     (f"convert {IN} --simplify --shard-size 2XB", "'2XB' is not a size"),
     (f"convert {IN} --simplify --memory 0", "not a whole number of bytes above zero"),

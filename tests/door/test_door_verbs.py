@@ -175,6 +175,11 @@ def test_rules_lists_shows_and_explains(door, tmp_path):
     attempts = json.loads(door("rules", "explain", name, demo_model(tmp_path), "--json")[1])
     assert attempts["rule"] == name
     assert door("rules", name, "--near", "x")[0] == 2
+    asked = ("rules", "explain", name, demo_model(tmp_path), "--near")
+    assert door(*asked, "logits")[0] == 0
+    code, _, err = door(*asked, "lgits")
+    assert code == 2
+    assert "there is no node or value 'lgits'; did you mean 'logits'?" in err
 
 
 def test_what_is_not_loaded_is_a_node_of_the_model(door, tmp_path):

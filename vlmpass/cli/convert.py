@@ -193,7 +193,7 @@ def convert(
     from vlmpass.intent import Intent
     from vlmpass.ir_tools.paths import folder_for, output_file
     from vlmpass.ir_tools.save import parse_size
-    from vlmpass.ir_tools.save.layout import layout_of, way_of
+    from vlmpass.ir_tools.save.layout import layout_of, refuse_contradiction, way_of
     from vlmpass.passes.named import read_named
 
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
@@ -217,6 +217,7 @@ def convert(
             intent.refuse_beside_passes()
             read_named(passes)
         kind, way = layout_of(layout), way_of(weights)
+        refuse_contradiction(kind, way)
         pipe = None
         if output == PIPED:
             pipe = stack.enter_context(OutputPipe())

@@ -13,6 +13,8 @@ from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from vlmpass.ir_tools.rewrite import Attempt, Rule
 
 __all__ = ["rules"]
@@ -123,12 +125,26 @@ def _explain(name: str, file: Path, shown: str, near: str | None, json: bool) ->
     from vlmpass.report import to_data
 
     rule = rule_named(name)
-    attempts = explain(rule, shaped(load(file), "infer"), near)
+    model = load(file)
+    if near is not None:
+        _refuse_unknown(near, model)
+    attempts = explain(rule, shaped(model, "infer"), near)
     if json:
         show_json({"rule": rule.name, "model": shown, "attempts": to_data(attempts)})
     else:
         _show_attempts(rule, shown, attempts)
     return DONE
+
+
+def _refuse_unknown(near: str, model: ir.Model) -> None:
+    """Refuse a name that no node and no value has."""
+    from vlmpass.intent import nearest
+    from vlmpass.ir_tools.walk import all_nodes, all_values
+
+    names = dict.fromkeys(node.name for node in all_nodes(model) if node.name)
+    names |= dict.fromkeys(value.name for value in all_values(model) if value.name)
+    if near not in names:
+        raise nearest(near, names, "node or value")
 
 
 def _show_attempts(rule: Rule, path: str, attempts: list[Attempt]) -> None:
