@@ -4,9 +4,21 @@ from vlmpass.rewriter_rules.simplify.chains import CHAINS
 from vlmpass.rewriter_rules.simplify.fast import FAST
 from vlmpass.rewriter_rules.simplify.nothing import NOTHING
 from vlmpass.rewriter_rules.simplify.products import PRODUCTS
+from vlmpass.rewriter_rules.simplify.sequences import SEQUENCES
 from vlmpass.rewriter_rules.simplify.shapes import SHAPES
+from vlmpass.rewriter_rules.simplify.turned import TURNED
 from vlmpass.rewriter_rules.simplify.weights import WEIGHTS
 
-__all__ = ["CHAINS", "FAST", "NOTHING", "PRODUCTS", "SHAPES", "SIMPLIFY", "WEIGHTS"]
+__all__ = [
+    "CHAINS",
+    "FAST",
+    "NOTHING",
+    "PRODUCTS",
+    "SEQUENCES",
+    "SHAPES",
+    "SIMPLIFY",
+    "TURNED",
+    "WEIGHTS",
+]
 
-SIMPLIFY = NOTHING + CHAINS + SHAPES + PRODUCTS + WEIGHTS + FAST
+SIMPLIFY = NOTHING + CHAINS + SHAPES + SEQUENCES + TURNED + PRODUCTS + WEIGHTS + FAST

@@ -157,7 +157,9 @@ def run(model: ir.Model, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return list(session.run(None, dict(feed)))
+    found = session.run(None, dict(feed))
+    # A sequence counts as its tensors.
+    return [each for some in found for each in (some if isinstance(some, list) else [some])]
 
 
 def difference(expected: list[np.ndarray], actual: list[np.ndarray], rounding: float = 0.0) -> str:

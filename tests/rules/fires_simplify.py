@@ -252,6 +252,92 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "a = Relu(x) y = Exp(a)",
         )
     ],
+    "insert-into-empty": [
+        (
+            "(float[a] x) => (float[b] y)",
+            """e = SequenceEmpty<dtype=1>() s = SequenceInsert(e, x)
+               y = ConcatFromSequence<axis=0>(s)""",
+            "s = SequenceConstruct(x) y = ConcatFromSequence<axis=0>(s)",
+        ),
+    ],
+    "insert-at-the-end": [
+        (
+            "(float[a] x, float[b] z) => (float[c] y)",
+            """e = SequenceConstruct(x) s = SequenceInsert(e, z)
+               y = ConcatFromSequence<axis=0>(s)""",
+            "s = SequenceConstruct(x, z) y = ConcatFromSequence<axis=0>(s)",
+        ),
+    ],
+    "at-of-construct": [
+        (
+            "(float[a] x, float[b] z) => (float[b] y)",
+            """i = Constant<value_int=-1>() e = SequenceConstruct(x, z) s = SequenceAt(e, i)
+               y = Neg(s)""",
+            "y = Neg(z)",
+        ),
+    ],
+    "concat-of-construct": [
+        (
+            "(float[a] x, float[b] z) => (float[c] y)",
+            "s = SequenceConstruct(x, z) y = ConcatFromSequence<axis=-1>(s)",
+            "y = Concat<axis=-1>(x, z)",
+        ),
+        (
+            "(float[a] x, float[a] z) => (float[a,2] y)",
+            "s = SequenceConstruct(x, z) y = ConcatFromSequence<axis=-1,new_axis=1>(s)",
+            "",
+        ),
+    ],
+    "at-of-indices": [
+        (
+            "(float[a,b] x) => (float[a] y)",
+            """i = Constant<value_int=-1>() s = SplitToSequence<axis=1,keepdims=0>(x)
+               y = SequenceAt(s, i)""",
+            "i = Constant<value_int=-1>() y = Gather<axis=1>(x, i)",
+        ),
+        (
+            "(float[a,b] x) => (float[a,1] y)",
+            "i = Constant<value_int=0>() s = SplitToSequence<axis=1>(x) y = SequenceAt(s, i)",
+            "",
+        ),
+    ],
+    "at-of-parts": [
+        (
+            "(float[a,5] x) => (float[a,2] y)",
+            """k = Constant<value_ints=[1,2,2]>() i = Constant<value_int=-2>()
+               s = SplitToSequence<axis=-1,keepdims=0>(x, k) y = SequenceAt(s, i)""",
+            "",
+        ),
+    ],
+    "transpose-of-turned": [
+        (
+            "(float[a,b,c] x) => (float[b,a,c] y)",
+            """t = Transpose<perm=[0,2,1]>(x) r = Relu(t) e = LeakyRelu<alpha=0.3>(r)
+               y = Transpose<perm=[2,0,1]>(e)""",
+            "t = Transpose<perm=[1,0,2]>(x) r = Relu(t) y = LeakyRelu<alpha=0.3>(r)",
+        ),
+        (
+            "(float[a,b,c] x) => (float[a,b,c] y)",
+            """t = Transpose<perm=[1,2,0]>(x) r = Cast<to=7>(t) e = Cast<to=1>(r)
+               u = Transpose<perm=[2,0,1]>(e) y = Neg(u)""",
+            "r = Cast<to=7>(x) e = Cast<to=1>(r) y = Neg(e)",
+        ),
+    ],
+    "operator-of-transposes": [
+        (
+            "(float[a,b] x, float[1,b] z) => (float[b,a] y)",
+            "t = Transpose<perm=[1,0]>(x) u = Transpose<perm=[1,0]>(z) y = Sub(t, u)",
+            "d = Sub(x, z) y = Transpose<perm=[1,0]>(d)",
+        ),
+    ],
+    "concat-of-transposes": [
+        (
+            "(float[a,b,c] x, float[a,k,c] z) => (float[a,c,m] y)",
+            """t = Transpose<perm=[0,2,1]>(x) u = Transpose<perm=[0,2,1]>(z)
+               y = Concat<axis=-1>(t, u)""",
+            "d = Concat<axis=1>(x, z) y = Transpose<perm=[0,2,1]>(d)",
+        ),
+    ],
     "reshape-of-thin-transpose": [
         (
             "(float[n,1,m,4] x) => (float[n,k] y)",

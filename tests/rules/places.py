@@ -88,10 +88,18 @@ def in_function(model: ir.Model) -> ir.Model:
 def with_user(model: ir.Model, value: ir.Value) -> ir.Model:
     """Return a copy in which one more node uses a value, to be an output of the graph."""
     proto = ir.to_proto(model)
-    proto.graph.node.add(
-        op_type="Identity", name="witness", input=[value.name or ""], output=["witness"]
-    )
     known = {info.name: info for info in [*proto.graph.value_info, *proto.graph.output]}
+    kind = known[value.name or ""].type
+    several = kind.HasField("sequence_type")
+    proto.graph.node.add(
+        op_type="SequenceLength" if several else "Identity",
+        name="witness",
+        input=[value.name or ""],
+        output=["witness"],
+    )
     info = proto.graph.output.add(name="witness")
-    info.type.CopyFrom(known[value.name or ""].type)
+    if several:
+        info.CopyFrom(onnx.helper.make_tensor_value_info("witness", onnx.TensorProto.INT64, []))
+    else:
+        info.type.CopyFrom(kind)
     return ir.serde.from_proto(proto)

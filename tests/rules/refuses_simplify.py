@@ -259,6 +259,76 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     "done-twice": [
         ("(float[n] x) => (float[n] y)", "a = Abs(x) y = Relu(a)", "expected Relu, found Abs")
     ],
+    "insert-into-empty": [
+        (
+            "(float[a] x, seq(float[a]) e) => (float[b] y)",
+            "s = SequenceInsert(e, x) y = ConcatFromSequence<axis=0>(s)",
+            "expected SequenceEmpty",
+        ),
+    ],
+    "insert-at-the-end": [
+        (
+            "(float[a] x, float[b] z) => (float[c] y)",
+            """i = Constant<value_int=0>() e = SequenceConstruct(x) s = SequenceInsert(e, z, i)
+               y = ConcatFromSequence<axis=0>(s)""",
+            "input",
+        ),
+    ],
+    "concat-of-construct": [
+        (
+            "(seq(float[a]) s) => (float[c] y)",
+            "y = ConcatFromSequence<axis=-1>(s)",
+            "expected SequenceConstruct",
+        ),
+    ],
+    "at-of-indices": [
+        (
+            "(float[a,b] x, int64 i) => (float[a] y)",
+            "s = SplitToSequence<axis=1,keepdims=0>(x) y = SequenceAt(s, i)",
+            "not a constant int",
+        ),
+    ],
+    "at-of-construct": [
+        (
+            "(float[a] x) => (float[a] y)",
+            "i = Constant<value_int=1>() e = SequenceConstruct(x) y = SequenceAt(e, i)",
+            "there is no element 1",
+        ),
+    ],
+    "at-of-parts": [
+        (
+            "(float[a] x) => (float[b] y)",
+            """k = Constant<value_ints=[2,3]>() i = Constant<value_int=2>()
+               s = SplitToSequence(x, k) y = SequenceAt(s, i)""",
+            "there is no part 2",
+        ),
+    ],
+    "transpose-of-turned": [
+        (
+            "(float[a,b] x) => (float[a,b] y, float[b,a] r)",
+            "t = Transpose<perm=[1,0]>(x) r = Relu(t) y = Transpose<perm=[1,0]>(r)",
+            "is an output of the graph",
+        ),
+        (
+            "(float[a,b] x) => (float[a,b] y)",
+            "t = Transpose<perm=[1,0]>(x) y = Transpose<perm=[1,0]>(t)",
+            "nothing stands between",
+        ),
+    ],
+    "operator-of-transposes": [
+        (
+            "(float[a,a,a] x, float[a,a,a] z) => (float[a,a,a] y)",
+            "t = Transpose<perm=[0,2,1]>(x) u = Transpose<perm=[1,0,2]>(z) y = Sub(t, u)",
+            "not two of a kind",
+        ),
+    ],
+    "concat-of-transposes": [
+        (
+            "(float[a,b] x, float[b,c] z) => (float[b,m] y)",
+            "t = Transpose<perm=[1,0]>(x) y = Concat<axis=1>(t, z)",
+            "not all turned alike",
+        ),
+    ],
     "reshape-of-thin-transpose": [
         (
             "(float[n,2,m] x) => (float[k] y)",
