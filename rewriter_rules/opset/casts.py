@@ -139,8 +139,14 @@ def same_sequence(op: Tape, node: ir.Node) -> Outputs:
         return UNCHANGED
     kind = x.type.elem_type.dtype
     if kind == _D.STRING:
-        return op.SequenceErase(op.SequenceInsert(x, op.const(ir.StringTensor([b""]))))
+        return op.SequenceErase(
+            op.SequenceInsert(x, op.const(ir.StringTensor([b""], shape=ir.Shape([1]))))
+        )
     return op.SequenceErase(op.SequenceInsert(x, scalar(op, 0, kind)))
+
+
+def _size(dim: int | ir.SymbolicDim) -> int | str | None:
+    return dim if isinstance(dim, int) else dim.value
 
 
 @adapter("If", 11, 1)
@@ -150,10 +156,8 @@ def branches_alike(op: Tape, node: ir.Node) -> Outputs:
     for first, second in zip(*(branch.outputs for branch in branches), strict=True):
         if first.shape is None or second.shape is None:
             continue
-        if len(first.shape) != len(second.shape) or any(
-            isinstance(a, int) and isinstance(b, int) and a != b
-            for a, b in zip(first.shape, second.shape, strict=True)
-        ):
+        sizes = [[_size(dim) for dim in shape] for shape in (first.shape, second.shape)]
+        if sizes[0] != sizes[1]:
             refuse(
                 "its branches give different shapes, which opset 11 brought",
                 "choose opset 11 or higher",

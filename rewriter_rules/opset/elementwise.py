@@ -267,6 +267,23 @@ def slope_below_zero(op: Tape, node: ir.Node) -> Outputs:
     return op.Where(op.Less(x, scalar(op, 0, dtype(x))), op.Mul(slope, x), x)
 
 
+@expansion("Shrink", 9, opset=9)
+def shrink(op: Tape, node: ir.Node) -> Outputs:
+    """Shrink(x) -> x + bias below -lambd, x - bias above lambd, 0 between; integers in double."""
+    x, kind = operand(node, 0), dtype(operand(node, 0))
+    wide = kind if kind.is_floating_point() else _D.DOUBLE
+    inner = x if wide == kind else op.Cast(x, to=wide)
+    offset, edge = scalar(op, real(node, "bias"), wide, "bias"), real(node, "lambd", 0.5)
+    below = op.Less(inner, scalar(op, -edge, wide, "lambd"))
+    above = op.Greater(inner, scalar(op, edge, wide, "lambd"))
+    more, less = op.Add(inner, offset), op.Sub(inner, offset)
+    if wide == kind:
+        return op.Where(below, more, op.Where(above, less, scalar(op, 0, kind)))
+    above = op.And(above, op.Not(below))
+    parts = [op.Mul(op.Cast(flag, to=wide), x) for flag, x in ((below, more), (above, less))]
+    return op.Cast(op.Add(*parts), to=kind)
+
+
 @expansion("Celu", 12)
 def celu(op: Tape, node: ir.Node) -> Outputs:
     """Celu(x) -> alpha * Elu(x / alpha), or max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""

@@ -130,7 +130,7 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
 _BODIES = (
     "BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
     " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss"
-    " SequenceMap Shrink SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
+    " SequenceMap SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
     " Bernoulli"
 )
 

@@ -117,8 +117,10 @@ def k_becomes_input(op: Tape, node: ir.Node) -> Outputs:
 @adapter("TopK", 10, 1)
 def k_becomes_attribute(op: Tape, node: ir.Node) -> Outputs:
     """TopK(x, [n]) -> TopK(x, k=n)."""
-    count = operand(node, 1)
-    return again(op, node, [node.inputs[0]], k=int(known(count, "K").reshape(-1)[0]))
+    count = int(known(operand(node, 1), "K").reshape(-1)[0])
+    if count < 1:
+        refuse("it asks for no element, which came with opset 10", "choose opset 10 or higher")
+    return again(op, node, [node.inputs[0]], k=count)
 
 
 @adapter("Squeeze", 11, 1)

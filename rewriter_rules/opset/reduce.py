@@ -107,22 +107,31 @@ def conditional(
     """
     narrow = isinstance(kind, ir.TensorType) and kind.dtype == ir.DataType.BFLOAT16
     branches: dict[str, object] = {}
+    shapes: list[ir.Shape | None] = []
     for name, build in (("then_branch", yes), ("else_branch", no)):
         inner = Tape(op.names, op.opsets, f"{op.hint}/{name}")
         output = build(inner)
         output.type = output.type or kind
         if narrow:
             output = inner.Cast(output, to=ir.DataType.FLOAT)
+        shapes.append(output.shape)
         label = op.names.value(f"{op.hint}/{name}")
         branches[name] = ir.Graph([], [output], nodes=inner.nodes, name=label)
         op.constants.extend(inner.constants)
     (value,) = op.node("If", [flag], branches)
-    value.type, value.shape = kind, None
+    value.type, value.shape = kind, _common(*shapes)
     if narrow:
         value.type = ir.TensorType(ir.DataType.FLOAT)
-        value = op.Cast(value, to=ir.DataType.BFLOAT16)
-        value.shape = None
+        return op.Cast(value, to=ir.DataType.BFLOAT16)
     return value
+
+
+def _common(one: ir.Shape | None, other: ir.Shape | None) -> ir.Shape | None:
+    """Return what two shapes say alike; None where one is unknown or the ranks differ."""
+    if one is None or other is None or len(one) != len(other):
+        return None
+    pairs = zip(one, other, strict=True)
+    return ir.Shape([a if isinstance(a, int) and a == b else None for a, b in pairs])
 
 
 def _reduce_at(op: Tape, node: ir.Node, x: ir.Value, axes: ir.Value, bare: bool) -> Outputs:
@@ -171,7 +180,8 @@ def _reduce_if(op: Tape, operator: str, x: ir.Value, flag: ir.Value, axis: int) 
         return inner.node(operator, [x], {"axes": [axis], "keepdims": 1})[0]
 
     value = conditional(op, flag, reduced, lambda inner: inner.Identity(x), x.type)
-    value.shape = ir.Shape([None] * rank(x))
+    if value.shape is None:
+        value.shape = ir.Shape([None] * rank(x))
     return value
 
 

@@ -11,7 +11,7 @@ from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load import load
 from vlmpass.passes.convert_opset import ConvertOpset
 
-from .test_faults_opset import converted, run
+from .test_faults_opset import converted, refusal, run
 
 
 @pytest.mark.parametrize("alpha", [-0.25, 0.5, 1.0])
@@ -138,6 +138,50 @@ def test_axes_that_count_from_the_end_are_put_in_order():
     text = "g (float[1,3,1] x) => (float[3] y) { y = Squeeze<axes = [-1, 0]>(x) }"
     (y,) = run(converted(text, 11, 9), x=np.ones((1, 3, 1), np.float32))
     assert y.shape == (3,)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int32", "int64"])
+def test_shrinking_by_a_fraction(kind):
+    text = f"g ({kind}[4] x) => ({kind}[4] y) {{ y = Shrink<bias = 0.5, lambd = 1.5>(x) }}"
+    x = np.array([0, 2, 5, 7]).astype(kind)
+    found, wanted = (run(converted(text, 9, opset), x=x)[0] for opset in (8, 9))
+    np.testing.assert_array_equal(found, wanted, strict=True)
+
+
+def test_a_sequence_of_strings_passes_an_identity():
+    text = """g (string[2] x) => (string[2] y) <int64 i = {0}> {
+        s = SequenceConstruct(x, x) t = Identity(s) y = SequenceAt(t, i) }"""
+    (y,) = run(converted(text, 14, 13), x=np.array(["a", "é"], object))
+    assert list(y) == ["a", "é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "opset", "to", "said"),
+    [
+        (
+            """g (float[2,3,5,8] x, float[9,4] c) => (float[2,3,5,8] y) {
+            y = RotaryEmbedding(x, c, c) }""",
+            23,
+            20,
+            "as they do without position_ids",
+        ),
+        (
+            """g (float[4] x) => (float[0] y, int64[0] i) <int64[1] k = {0}> {
+            y, i = TopK(x, k) }""",
+            11,
+            9,
+            "asks for no element",
+        ),
+        (
+            "g (float[n,3] x, int64[1] a) => (float[?,?] y) { y = ReduceSum(x, a) }",
+            13,
+            10,
+            "branches give different shapes",
+        ),
+    ],
+)
+def test_what_the_lower_opset_cannot_hold_is_refused(text, opset, to, said):
+    assert said in refusal(text, opset, to)
 
 
 def sparse(dims, values, places) -> onnx.SparseTensorProto:

@@ -33,9 +33,6 @@ from vlmpass.presets import pipeline_text
 
 from .runtime import RUNTIME
 
-for noisy in ("vlmpass", "onnx_ir"):
-    logging.getLogger(noisy).setLevel(logging.ERROR)
-
 DEFECTS = (NoFixpoint, RuleError, CheckError)
 """Errors of the library that speak of a fault in the library, if a pass raises them."""
 
@@ -297,8 +294,15 @@ def difference(first: onnx.ModelProto, second: onnx.ModelProto) -> str:
     return f"second run: {' '.join(lines[2:40])[:500]}"
 
 
+def quiet() -> None:
+    """Let a script print findings alone, and not what passes warn of."""
+    for noisy in ("vlmpass", "onnx_ir"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
 def report(trials: Iterable[tuple[str, Iterable[Finding]]]) -> int:
     """Print what was found, each kind of place once, and how many models there were."""
+    quiet()
     seen: Counter[str] = Counter()
     count = 0
     for name, findings in trials:

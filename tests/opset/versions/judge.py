@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from tests.fuzz.runtime import NEWEST_OPSET, RUNTIME, evaluated
-from tests.fuzz.trial import copy, place_of, proto_of
+from tests.fuzz.trial import copy, place_of, proto_of, quiet
 from tests.opset.opset_cases import RANDOM, differs
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, Refused, VlmpassError
@@ -237,6 +237,7 @@ def main() -> int:
     parser.add_argument("--refusals", action="store_true", help="print why cases are refused")
     parser.add_argument("--shown", type=int, default=1, help="models to print of each kind")
     arguments = parser.parse_args()
+    quiet()
     chosen = [each for each in targets() if re.fullmatch(arguments.only or ".*", each[0])]
     counts: Counter[str] = Counter()
     seen: Counter[str] = Counter()
