@@ -27,6 +27,7 @@ __all__ = [
     "is_legacy",
     "named_type",
     "needed_graphs",
+    "needed_inputs",
     "newest_opset",
     "numbered_type",
     "operators",
@@ -149,6 +150,17 @@ def _formal(formal: defs.OpSchema.FormalParameter) -> Formal:
 def schema(operator: str, version: int) -> Schema:
     """Return an operator of the default domain at one of its since-versions."""
     return _read(_histories()[operator][version])
+
+
+@cache
+def needed_inputs(operator: str) -> int:
+    """Return how many inputs an operator takes at every version without leaving one out."""
+    counts = []
+    for version in history(operator):
+        formals = schema(operator, version).inputs
+        open_ = (i for i, each in enumerate(formals) if each.optional or each.variadic)
+        counts.append(next(open_, len(formals)))
+    return min(counts, default=0)
 
 
 @cache

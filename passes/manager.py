@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from vlmpass.ir_tools.arguments import a_list, wrong
-from vlmpass.ir_tools.check.structure import refuse_cycles
+from vlmpass.ir_tools.check.structure import refuse_cycles, refuse_lacking
 from vlmpass.ir_tools.clone import adopt, clone
 from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
 from vlmpass.ir_tools.shapes import drop_facts, keeping_facts
@@ -85,7 +85,8 @@ class PassManager:
         instruments = (*self.instruments, measure)
         settled: set[str] = set()
         inferred = False
-        refuse_cycles(model)  # passes follow values to their ends
+        refuse_cycles(model)  # passes follow values to their ends,
+        refuse_lacking(model)  # and look at the inputs that an operator always has
         with keeping_facts(model):
             for step, each in self._steps():
                 if step.text in settled:

@@ -14,10 +14,11 @@ from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.describe import describe_type, name_node
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.listed import listed
+from vlmpass.ir_tools.opsets import needed_inputs
 from vlmpass.ir_tools.order import circle
-from vlmpass.ir_tools.walk import scopes, subgraphs
+from vlmpass.ir_tools.walk import all_nodes, scopes, subgraphs
 
-__all__ = ["check_structure", "refuse_cycles"]
+__all__ = ["check_structure", "refuse_cycles", "refuse_lacking"]
 
 _RENAME = "run fix-names"
 _SORT = "run topological-sort"
@@ -57,6 +58,33 @@ def refuse_cycles(model: ir.Model) -> None:
     for scope in scopes(model):
         if nodes := circle(scope.graph):
             raise _cycle(nodes)
+
+
+def refuse_lacking(model: ir.Model) -> None:
+    """Refuse nodes that lack inputs of every version of their operator, or outputs of their graphs.
+
+    Raises:
+        CheckError: A node lacks something.
+    """
+    for node in all_nodes(model):
+        needed = needed_inputs(node.op_type) if node.domain == "" else 0
+        given = [value is not None for value in node.inputs[:needed]]
+        if given.count(True) < needed and node.op_identifier() not in model.functions:
+            lacking = "input" if needed == 1 else "inputs"
+            raise fault(node, f"{node.op_type} takes {needed} {lacking}, none of them left out")
+        if _bodies_lack(node):
+            raise fault(node, "its inputs and outputs are not as many as its graphs have")
+
+
+def _bodies_lack(node: ir.Node) -> bool:
+    """Whether a graph that a node runs takes or gives less than the node hands in and out."""
+    if (node.domain, node.op_type) == ("", "If"):
+        return any(len(graph.outputs) < len(node.outputs) for graph in subgraphs(node))
+    if (node.domain, node.op_type) != ("", "Loop"):
+        return False
+    body = next(subgraphs(node), None)
+    taken, given = (0, 0) if body is None else (len(body.inputs), len(body.outputs))
+    return taken < len(node.inputs) or given < max(len(node.inputs) - 1, len(node.outputs) + 1)
 
 
 def _cycle(nodes: Sequence[ir.Node]) -> CheckError:

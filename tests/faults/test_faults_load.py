@@ -367,6 +367,33 @@ def test_a_loop_without_a_body(tmp_path):
     )
 
 
+@pytest.mark.parametrize("inputs", [["x"], ["x", ""], []])
+def test_a_node_that_lacks_an_input_is_refused_before_the_passes(inputs):
+    nodes = [helper.make_node("Mul", inputs, ["a"]), helper.make_node("Softmax", ["a"], ["y"])]
+    with pytest.raises(VlmpassError, match="Mul takes 2 inputs, none of them left out"):
+        Pipeline(dtype="float16").run(model(nodes))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y, z = If (c) <then_branch = t () => (float[2,3] p) { p = Neg (x) },"
+        " else_branch = e () => (float[2,3] q) { q = Abs (x) }>",
+        'y = Loop ("", c, x, x) <body = l (int64 i, bool k, float[2,3] u) => (bool o, float[2,3] v)'
+        " { o = Identity (k) v = Neg (u) }>",
+        'y, z = Loop ("", c, x) <body = l (int64 i, bool k, float[2,3] u)'
+        " => (bool o, float[2,3] v) { o = Identity (k) v = Neg (u) }>",
+    ],
+)
+def test_graphs_that_give_less_than_their_node_are_refused_before_the_passes(body):
+    source = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (bool c, float[2,3] x) => (float[2,3] y) '
+        f"{{ {body} }}"
+    )
+    with pytest.raises(VlmpassError, match="not as many as its graphs have"):
+        Pipeline(simplify=True).run(source)
+
+
 @pytest.mark.parametrize("number", [77, 2**32, -5])
 def test_an_element_type_that_nobody_knows(tmp_path, number):
     nodes = [helper.make_node("Cast", ["x"], ["y"], to=number)]

@@ -151,18 +151,15 @@ def _pass_on(graph: onnx.GraphProto) -> None:
     inputs = {each.name: each for each in graph.input}
     for value in graph.output:
         if value.name in inputs:
-            taken = inputs[value.name]
-            _merge(taken, value)
-            if value.type.tensor_type.HasField("shape") and not taken.type.tensor_type.HasField(
-                "shape"
-            ):
-                taken.type.tensor_type.shape.CopyFrom(value.type.tensor_type.shape)
-            value.CopyFrom(taken)
+            _merge(inputs[value.name], value)
+            value.CopyFrom(inputs[value.name])
 
 
 def _merge(value: onnx.ValueInfoProto, info: onnx.ValueInfoProto) -> None:
     if not value.HasField("type"):
         value.type.CopyFrom(info.type)
+    if info.type.tensor_type.HasField("shape") and not value.type.tensor_type.HasField("shape"):
+        value.type.tensor_type.shape.CopyFrom(info.type.tensor_type.shape)
     _fill(value, info, "doc_string")
     _fill(value.type, info.type, "denotation")
     said = {each.key for each in value.metadata_props}
@@ -185,6 +182,10 @@ def _gather(tensor: TensorProto, folder: Path) -> None:
     loaded = TensorProto()
     loaded.CopyFrom(tensor)
     if tensor.data_location == TensorProto.EXTERNAL:
+        for each in loaded.external_data:
+            if each.key == "length" and each.value == "0":
+                loaded.external_data.remove(each)  # ONNX Runtime reads the rest of the file
+                break
         onnx.external_data_helper.load_external_data_for_tensor(loaded, str(folder))
         kept = [each for each in tensor.external_data if each.key not in _PLACES]
         del tensor.external_data[:]

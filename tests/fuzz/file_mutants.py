@@ -176,7 +176,7 @@ def _other_wire(rng: Rng, descriptor: Any, fields: Fields) -> Fields:
 def _text_of_another(rng: Rng, descriptor: Any, fields: Fields) -> Fields:
     """Put a text of this message in the place of another, so that names clash or dangle."""
     texts = {each.number for each in descriptor.fields if each.type == each.TYPE_STRING}
-    there = [field for field in fields if field.number in texts]
+    there = [field for field in fields if field.number in texts and field.wire == BYTES]
     if len(there) > 1:
         first, second = (there[int(index)] for index in rng.integers(len(there), size=2))
         first.value = second.value
