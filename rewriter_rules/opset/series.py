@@ -212,8 +212,13 @@ def expanded(op: Tape, node: ir.Node) -> Outputs:
 
 @expansion("Sign", 9)
 def sign(op: Tape, node: ir.Node) -> Outputs:
-    """Sign(x) -> Cast(x > 0) - Cast(x < 0)."""
+    """Sign(x) -> Cast(x > 0) - Cast(x < 0), and NaN of NaN, which Atan(x) * 0 is."""
     x = operand(node, 0)
-    zero = scalar(op, 0, dtype(x))
-    above = op.Cast(op.Greater(x, zero), to=dtype(x))
-    return op.Sub(above, op.Cast(op.Less(x, zero), to=dtype(x)))
+    kind, zero = dtype(x), scalar(op, 0, dtype(x))
+    above = op.Cast(op.Greater(x, zero), to=kind)
+    found = op.Sub(above, op.Cast(op.Less(x, zero), to=kind))
+    if not kind.is_floating_point():
+        return found
+    narrow = x if kind == _D.FLOAT else op.Cast(x, to=_D.FLOAT)  # runtimes have Atan of floats
+    nothing = op.Mul(op.Atan(narrow), scalar(op, 0, _D.FLOAT))
+    return op.Add(found, nothing if kind == _D.FLOAT else op.Cast(nothing, to=kind))

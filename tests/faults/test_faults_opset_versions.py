@@ -148,6 +148,16 @@ def test_shrinking_by_a_fraction(kind):
     np.testing.assert_array_equal(found, wanted, strict=True)
 
 
+@pytest.mark.parametrize("kind", ["float", "double"])
+def test_the_sign_of_what_is_not_finite(kind):
+    text = f"g ({kind}[6] x) => ({kind}[6] y) {{ y = Sign(x) }}"
+    dtype = {"float": np.float32, "double": np.float64}[kind]
+    x = np.array([np.nan, np.inf, -np.inf, -0.0, 3, -1e-30], dtype)
+    found, wanted = (run(converted(text, 9, opset), x=x)[0] for opset in (8, 9))
+    np.testing.assert_array_equal(found, wanted, strict=True)
+    np.testing.assert_array_equal(found, [np.nan, 1, -1, 0, 1, -1])
+
+
 def test_a_sequence_of_strings_passes_an_identity():
     text = """g (string[2] x) => (string[2] y) <int64 i = {0}> {
         s = SequenceConstruct(x, x) t = Identity(s) y = SequenceAt(t, i) }"""
