@@ -60,7 +60,9 @@ def add_constant(
         value = constant_value(tensor, name)
         graph.register_initializer(value)
         return value
-    node = constant_node(tensor, name, anchor.name)
+    whole = [value.name for value in anchor.outputs] == [name]  # it stands for all of the anchor
+    label = anchor.name if whole or not anchor.name else f"{name}/Constant"
+    node = constant_node(tensor, name, label)
     node.metadata_props.update(anchor.metadata_props)
     graph.insert_before(anchor, node)
     return node.outputs[0]

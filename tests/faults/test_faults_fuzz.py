@@ -281,3 +281,13 @@ def test_a_constant_of_nothing_is_refused() -> None:
         g (float[2] x) => (float[2] y) { c = Constant () y = Add (x, c) }""")
     with pytest.raises(VlmpassError):
         Pipeline(opset=8).run(source)
+
+
+def test_parts_that_are_folded_have_names_of_their_own() -> None:
+    text = """g (float[2] x) => (float[3,2] p, float[3,2] q) {
+        c = Constant <value = float[3,4] {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3}> ()
+        p, q = Split <axis = 1> (c)
+    }"""
+    source = model_of(text, 11)
+    source.graph.node[1].name = "n0"
+    converted(source, {"x": normal(2)}, simplify=True)

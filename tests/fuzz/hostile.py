@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import random
 import re
 import sys
@@ -169,13 +170,9 @@ def main() -> int:
         model = case(rng, must_be_valid=bool(rng.random() < arguments.valid))
         return report([(arguments.case, judge(arguments.case, model, 10**6))])
     until = time.monotonic() + arguments.seconds
-    found = (
-        (name, judge(name, model))
-        for name, model in cases(
-            arguments.seed, arguments.count, valid=arguments.valid, only=arguments.only
-        )
-        if time.monotonic() < until
-    )
+    drawn = cases(arguments.seed, arguments.count, valid=arguments.valid, only=arguments.only)
+    in_time = itertools.takewhile(lambda _: time.monotonic() < until, drawn)
+    found = ((name, judge(name, model)) for name, model in in_time)
     return report(found)
 
 
