@@ -8,6 +8,7 @@ spelling of the default domain; the name of a graph that has none.
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,11 +183,14 @@ def _gather(tensor: TensorProto, folder: Path) -> None:
     loaded = TensorProto()
     loaded.CopyFrom(tensor)
     if tensor.data_location == TensorProto.EXTERNAL:
-        for each in loaded.external_data:
-            if each.key == "length" and each.value == "0":
-                loaded.external_data.remove(each)  # ONNX Runtime reads the rest of the file
-                break
+        open_ = [each for each in loaded.external_data if (each.key, each.value) == ("length", "0")]
+        for each in open_:
+            loaded.external_data.remove(each)
         onnx.external_data_helper.load_external_data_for_tensor(loaded, str(folder))
+        if not any(each.key == "length" for each in loaded.external_data):
+            # As many bytes as it needs are read, as ONNX Runtime does; onnx reads the whole rest.
+            width = helper.tensor_dtype_to_np_dtype(loaded.data_type).itemsize
+            loaded.raw_data = loaded.raw_data[: math.prod(loaded.dims) * width]
         kept = [each for each in tensor.external_data if each.key not in _PLACES]
         del tensor.external_data[:]
         tensor.external_data.extend(kept)
