@@ -24,9 +24,13 @@ class Terminated(KeyboardInterrupt):
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    for each in _ending():
-        signal.signal(each, signal.SIG_IGN)  # what was begun is cleaned up, undisturbed
+    _ignore()  # what was begun is cleaned up, undisturbed
     raise Terminated(number)
+
+
+def _ignore() -> None:
+    for each in _ending():
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _ending() -> list[signal.Signals]:
@@ -60,13 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Without the program's name; those of the process by default.
     """
+    stands: list[str] = []
     try:
         _hold_descriptors()
         _listen()
         from vlmpass.cli.app import run
+        from vlmpass.ir_tools.save.commits import watch_commits
 
-        code = run(arguments)
+        with watch_commits() as stands:
+            code = run(arguments)
+        _ignore()  # all is done, and the interpreter's end is nobody's to interrupt
     except Terminated as error:
-        sys.stderr.write("vlmpass: interrupted; nothing was written\n")
+        from vlmpass.cli.failure import standing
+
+        sys.stderr.write(f"vlmpass: interrupted; {standing(stands)}\n")
         code = error.code
     raise SystemExit(code)
