@@ -28,6 +28,7 @@ _REJECTIONS = (
     ValueError,
     OverflowError,
     TypeError,  # an attribute of another type than the operator has
+    IndexError,  # an operand of fewer axes than the operator takes
 )
 
 _WRONG = frozenset({"MelWeightMatrix"})
