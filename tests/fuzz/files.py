@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import logging
 import random
 import resource
 import signal
@@ -39,9 +38,7 @@ from vlmpass.ir_tools.worker.bounded import NativeError, check_model
 
 from .canonical import lost
 from .file_mutants import mutant
-
-for noisy in ("vlmpass", "onnx_ir"):
-    logging.getLogger(noisy).setLevel(logging.ERROR)
+from .trial import quiet
 
 INTENTS: tuple[dict[str, object], ...] = (
     {},
@@ -202,6 +199,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=1)
     parser.add_argument("--seconds", type=float, default=1e9)
     arguments = parser.parse_args()
+    quiet()
     numbers = range(arguments.first, arguments.first + arguments.count)
     if arguments.case:
         arguments.seed, number = map(int, arguments.case.split("-"))

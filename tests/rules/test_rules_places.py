@@ -89,7 +89,7 @@ def test_values_inside_that_others_use_are_kept(rule: Rule) -> None:
             original = ir.serde.from_proto(ir.to_proto(model))
             tensors = [o for o in model.graph.outputs if not isinstance(o.type, ir.SequenceType)]
             for output, array in zip(tensors, expected, strict=False):
-                if output.shape is None:  # elements of a sequence have none
+                if output.shape is None:  # it was an element of a sequence
                     output.shape = ir.Shape(array.shape)
             if apply(rule, model):
                 check(model)
