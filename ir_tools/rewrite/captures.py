@@ -171,7 +171,7 @@ _KINDS: dict[object, Kind] = {
         scalar=True,
     ),
     tuple[ir.Value, ...]: REST,
-    tuple[ir.Value | None, ...]: REST,
+    tuple[ir.Value | None, ...]: replace(REST, optional=True),
 }
 
 

@@ -332,7 +332,7 @@ class Match:
             known = node is self._root and bool(self._layouts)  # then the index has looked already
             if not known and not layout.rest_fits(tokens_in(self._around.signature(node))):
                 return self._fail(node, "no {} produces an input", " or ".join(layout.among))
-            if None in rest:
+            if None in rest and not self._kinds[layout.rest].optional:
                 return self._fail(node, "leaves out an input that {} needs", layout.rest)
             if not self._bind(layout.rest, rest, node):
                 return _FAIL
