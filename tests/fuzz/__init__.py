@@ -1,0 +1,5 @@
+"""Random models, files and runs; importing it makes every recipe known."""
+
+from . import recipes_nested
+
+__all__ = ["recipes_nested"]
