@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import ml_dtypes
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused, VerifyError
 from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, read_inputs
-from vlmpass.ir_tools.run.ranges import generated_magnitudes, magnitudes
+from vlmpass.ir_tools.run.ranges import end_of, generated_magnitudes, magnitudes
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.angles import angles
 from vlmpass.ir_tools.types.islands import SENSITIVE, divisors, grow, seeds
@@ -169,12 +169,12 @@ class MixedPrecision(Pass):
     def _measured(self, model: ir.Model, half: ir.DataType, request: str) -> dict[ir.Node, str]:
         """Keep what makes or takes values that come near the end of the range."""
         if self.calibrate == "auto":
-            kept, tops = {}, _tops(model)
+            kept, tops = {}, _tops(model, math.inf if self.keep_io else end_of(half))
         elif feeds := self._feeds(model):
             kept, tops = _unmeasured(model, request), magnitudes(model, feeds)
         else:
             return {}
-        end = self.limit * float(ml_dtypes.finfo(half.numpy()).max)  # type: ignore[no-untyped-call]
+        end = self.limit * end_of(half)
         large = {name: top for name, top in tops.items() if top > end}
         if not large and self.calibrate != "auto":
             _LOG.warning("%s: no value that was measured comes near the end of its range", request)
@@ -183,17 +183,20 @@ class MixedPrecision(Pass):
                 if value is not None and value.name in large:
                     reason = f"'{value.name}' reaches {large[value.name]:.5g} when measured"
                     kept.setdefault(node, reason)
+        # Of the user's own inputs an output is to keep its distance; it may use all of the range.
+        most = end_of(half) if self.calibrate == "auto" else end
+        given = [] if self.keep_io else [str(value.name) for value in model.graph.outputs]
         refusals = [
-            Refusal(f"output '{value.name}'", f"reaches {large[value.name]:.5g}", "use keep-io")
-            for value in model.graph.outputs
-            if value.name in large and not self.keep_io
+            Refusal(f"output '{name}'", f"reaches {large[name]:.5g}", "use keep-io")
+            for name in given
+            if large.get(name, 0.0) > most
         ]
         if refusals:
             raise Refused(request, refusals)
         return kept
 
 
-def _tops(model: ir.Model) -> dict[str, float]:
+def _tops(model: ir.Model, largest: float) -> dict[str, float]:
     """Return the magnitudes for random inputs, or say why there are none."""
     if importlib.util.find_spec("onnxruntime") is None:
         _LOG.warning("ranges were not measured: ONNX Runtime is not installed")
@@ -203,7 +206,7 @@ def _tops(model: ir.Model) -> dict[str, float]:
         return {}
     allowance = Allowance(default_memory(), time.monotonic() + _SECONDS)
     try:
-        found, stopped = generated_magnitudes(model, allowance)
+        found, stopped = generated_magnitudes(model, allowance, largest)
     except VerifyError as error:
         _LOG.warning("ranges were not measured: %s", error)
         return {}

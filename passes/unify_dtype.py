@@ -60,6 +60,11 @@ class UnifyDtype(Pass):
         if not self._mapping():
             raise OptionError("from", f"nothing is left to convert to {self.to}")
 
+    @property
+    def half(self) -> ir.DataType | None:
+        """The half precision, if it is one."""
+        return None if self.to == "float32" else DTYPES[self.to]
+
     def run(self, model: ir.Model) -> bool:
         """Convert in place."""
         mapping = self._mapping()

@@ -23,7 +23,8 @@ from vlmpass.ir_tools.memory import peak_rss
 from vlmpass.ir_tools.paths import output_file
 from vlmpass.ir_tools.runtime import require_onnxruntime
 from vlmpass.ir_tools.save import SaveReport, parse_size, save
-from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, way_of
+from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
+from vlmpass.ir_tools.save.size import SHARD_LIMIT
 from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import file_range
 from vlmpass.judge import Judge
@@ -148,7 +149,7 @@ class Pipeline:
         source: Source,
         path: str | os.PathLike[str],
         *,
-        shard_size: int | str = "2GB",
+        shard_size: int | str | None = None,
         layout: Layout | str = "default",
         weights: Weights = "auto",
         jobs: int | None = None,
@@ -163,8 +164,8 @@ class Pipeline:
         Args:
             source: A path, or anything that `load` takes.
             path: Of the result. A model that is there is replaced once the new one is complete.
-            shard_size: Limit of every file, such as ``2GB`` or ``500MB``; a larger weight is split
-                in the graph.
+            shard_size: Limit of every file, such as ``500MB``, by default 2 GB; a larger weight is
+                split in the graph.
             layout: ``default``, ``hf``, ``single``, ``inline`` or ``safetensors``.
             weights: ``keep`` data files that need no change, ``copy`` them, or ``auto``.
             jobs: Threads that write.
@@ -178,7 +179,9 @@ class Pipeline:
         Raises:
             VlmpassError: It cannot be done right; nothing was written.
         """
-        limit, kind, way = parse_size(shard_size), layout_of(layout), way_of(weights)
+        limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
+        kind, way = layout_of(layout), way_of(weights)
+        refuse_contradiction(kind, way, limited=shard_size is not None)
         judging = _judging(verify, memory, verify_seconds)
         _refuse_foreign(output_file(path), flag("force", force))
         run = _Run(self, source, judging)
@@ -191,7 +194,7 @@ class Pipeline:
             saved = save(
                 run.work,
                 path,
-                shard_size=limit,
+                shard_size=None if shard_size is None else limit,
                 layout=kind,
                 weights=way,
                 jobs=jobs,

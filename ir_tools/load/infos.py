@@ -76,7 +76,13 @@ def vet_type(proto: onnx.TypeProto, where: str, *, known: bool = False) -> None:
             remedy="cut the model before it",
         )
     if kind in ("sequence_type", "optional_type"):
-        vet_type(getattr(proto, kind).elem_type, f"the element of {where}", known=True)
+        element = getattr(proto, kind).elem_type
+        if element.sparse_tensor_type.HasField("shape"):
+            raise ModelError(
+                f"{where} holds sparse tensors of a shape, which cannot be kept",
+                remedy="cut the model before it",
+            )
+        vet_type(element, f"the element of {where}", known=True)
     elif kind in ("tensor_type", "sparse_tensor_type"):
         known = known or kind == "sparse_tensor_type"
         _vet_tensor_type(getattr(proto, kind), where, known=known)

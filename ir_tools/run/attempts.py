@@ -7,12 +7,13 @@ every kind counts.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.dims import SIZES
-from vlmpass.ir_tools.run.feeds import is_finite
+from vlmpass.ir_tools.run.feeds import is_finite, largest_of
 from vlmpass.ir_tools.run.inputs import Attempt, InputPlan
 from vlmpass.ir_tools.run.runner import RunError
 from vlmpass.ir_tools.run.verdict import Trial
@@ -50,6 +51,8 @@ class Tried:
         adapt: Makes what is fed of what was generated.
         seed: Of the inputs.
         pinned: Sizes by symbol that are given.
+        largest: What the outputs can hold; inputs that are hard, and too large for that, say
+            nothing of what happens inside.
     """
 
     plan: InputPlan
@@ -57,6 +60,7 @@ class Tried:
     adapt: Adapt
     seed: int = 0
     pinned: Mapping[str, int] | None = None
+    largest: float = math.inf
 
     def plausible(self) -> Iterator[Ran]:
         """Yield what is accepted at each of two sizes.
@@ -91,7 +95,7 @@ class Tried:
         for kind, attempts in self.plan.hard(self.seed, self.pinned):
             few = itertools.islice(attempts, _HARD_ATTEMPTS)
             ran = self._best(few, [], kind)
-            if ran is not None and ran.trial.finite:
+            if ran is not None and ran.trial.finite and largest_of(ran.made) <= self.largest:
                 yield ran
 
     def _best(

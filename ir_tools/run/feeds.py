@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["cast_all", "is_finite", "rounded"]
+__all__ = ["cast_all", "is_finite", "largest_of", "rounded"]
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -20,12 +20,20 @@ def _is_float(array: Array) -> bool:
 
 def is_finite(outputs: Feed) -> bool:
     """Say whether every floating-point element is finite."""
-    arrays = [item for v in outputs.values() for item in (v if isinstance(v, list) else [v])]
-    return all(
-        bool(np.isfinite(array.astype(np.float32, copy=False)).all())
-        for array in arrays
-        if array is not None and _is_float(array)
-    )
+    return all(bool(np.isfinite(array).all()) for array in _floats(outputs))
+
+
+def largest_of(outputs: Feed) -> float:
+    """Return the largest magnitude of the floating-point elements; 0.0 without any."""
+    return max((float(np.abs(array).max(initial=0)) for array in _floats(outputs)), default=0.0)
+
+
+def _floats(outputs: Feed) -> Iterator[Array]:
+    """Yield the floating-point arrays, those of sequences too, in float32 at most."""
+    for value in outputs.values():
+        for array in value if isinstance(value, list) else [value]:
+            if array is not None and _is_float(array):
+                yield array.astype(np.float32, copy=False)
 
 
 def cast_all(

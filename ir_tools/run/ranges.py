@@ -27,7 +27,7 @@ from vlmpass.ir_tools.types.typing import Typing, solve
 from vlmpass.ir_tools.walk import weight_bytes
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["generated_magnitudes", "magnitudes", "overflows"]
+__all__ = ["end_of", "generated_magnitudes", "magnitudes", "overflows"]
 
 
 class _Gauge:
@@ -133,13 +133,14 @@ class _Run:
 
 
 def generated_magnitudes(
-    model: ir.Model, allowance: Allowance, seed: int = 0
+    model: ir.Model, allowance: Allowance, largest: float = math.inf, seed: int = 0
 ) -> tuple[dict[str, float], RunError | None]:
     """Return the magnitudes for generated inputs, those among them that are hard on narrow types.
 
     Args:
         model: A model that ONNX Runtime's CPU runs; it is not changed.
         allowance: What it may take.
+        largest: What the outputs will hold: hard inputs that lead beyond are left out.
         seed: Of the inputs.
 
     Returns:
@@ -150,7 +151,7 @@ def generated_magnitudes(
     """
     plan = InputPlan(model)
     with _Run(model, allowance) as running:
-        tried = Tried(plan, running.run, _listed, seed)
+        tried = Tried(plan, running.run, _listed, seed, largest=largest)
         try:
             for _ in tried.plausible():
                 running.keep()
@@ -190,6 +191,11 @@ def magnitudes(
     return gauge.found
 
 
+def end_of(dtype: ir.DataType) -> float:
+    """Return the largest finite number of a floating-point type."""
+    return float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
+
+
 def overflows(twin: ir.Model, feeds: Sequence[Feed], dtype: ir.DataType) -> dict[str, float]:
     """Return the values that a type is too narrow for, with their magnitudes, in graph order.
 
@@ -201,7 +207,7 @@ def overflows(twin: ir.Model, feeds: Sequence[Feed], dtype: ir.DataType) -> dict
     Raises:
         VerifyError: ONNX Runtime is missing, or does not load or run the model.
     """
-    end = float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
+    end = end_of(dtype)
     rounded = {
         str(node.inputs[0].name)
         for node in twin.graph

@@ -24,7 +24,7 @@ from vlmpass.ir_tools.run.culprit import retold
 from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
-from vlmpass.ir_tools.run.ranges import overflows
+from vlmpass.ir_tools.run.ranges import end_of, overflows
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
 from vlmpass.ir_tools.run.sides import Side, cast_to, computed_in, rounds
 from vlmpass.ir_tools.run.verdict import Trial, Verification
@@ -292,10 +292,17 @@ class _Comparison:
             made = runner.run(fed)
             yield Ran(Trial({}, is_finite(made)), fed, made)
             return
-        tried = Tried(InputPlan(self.a.model), runner.run, self._adapt, self.seed, pinned)
+        plan, largest = InputPlan(self.a.model), self._largest()
+        tried = Tried(plan, runner.run, self._adapt, self.seed, pinned, largest)
         yield from tried.plausible()
         if self.hard:
             yield from tried.hard()
+
+    def _largest(self) -> float:
+        """Return the end of the emulated type's range if the second model gives outputs of it."""
+        outputs = {value.dtype for value in self.b.model.graph.outputs}
+        emulated = self.b.emulated
+        return end_of(emulated) if emulated is not None and emulated in outputs else math.inf
 
     def _adapt(self, feed: Mapping[str, Value]) -> Feed:
         """Round floating-point inputs to what both models' input types can hold."""

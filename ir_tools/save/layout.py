@@ -78,12 +78,22 @@ def way_of(name: str) -> Weights:
     return cast(Weights, found)
 
 
-def refuse_contradiction(layout: Layout, weights: Weights) -> None:
-    """Refuse to keep data files beside a model that has everything in itself.
+def refuse_contradiction(layout: Layout, weights: Weights, *, limited: bool) -> None:
+    """Refuse to keep data files beside a model that has everything in itself, or to limit it.
+
+    Args:
+        layout: Where weights are to lie.
+        weights: What is to become of data files.
+        limited: Whether a limit of every file was asked for.
 
     Raises:
-        SaveError: Both were asked for.
+        SaveError: What was asked for does not go together.
     """
+    if limited and not layout.limits_files:
+        raise SaveError(
+            f"layout {layout.value} has all weights in one file, however large",
+            remedy="leave --shard-size out, or use layout default",
+        )
     if layout is Layout.INLINE and weights == "keep":
         raise SaveError(
             "layout inline keeps no data file beside the model",

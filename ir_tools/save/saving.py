@@ -30,7 +30,7 @@ from vlmpass.ir_tools.save.prepare import Output, plan_output
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport
 from vlmpass.ir_tools.save.shield import shielded
-from vlmpass.ir_tools.save.size import parse_size
+from vlmpass.ir_tools.save.size import SHARD_LIMIT, parse_size
 from vlmpass.ir_tools.save.staging import Staging, remove_dead
 from vlmpass.ir_tools.save.tasks import StagedFile
 from vlmpass.ir_tools.save.validate import check_model_file
@@ -165,7 +165,7 @@ def save(
     model: Source,
     path: str | os.PathLike[str],
     *,
-    shard_size: int | str = "2GB",
+    shard_size: int | str | None = None,
     layout: Layout | str = Layout.DEFAULT,
     weights: Weights = "auto",
     jobs: int | None = None,
@@ -182,8 +182,8 @@ def save(
         model: Anything that `load` takes; unchanged when this returns.
         path: The model file. ``.textproto``, ``.json`` and ``.onnxtxt`` are written as text. A link
             is replaced, not followed.
-        shard_size: The most bytes of any file, as a number or like ``500MB`` or ``2GiB``; layouts
-            ``single`` and ``inline`` are not bound by it.
+        shard_size: The most bytes of any file, as a number or like ``500MB`` or ``2GiB``; by
+            default 2 GB, by which layouts ``single`` and ``inline`` are not bound.
         layout: How data files are called, see `Layout`.
         weights: ``keep`` refers to the source's data files instead of copying them and refuses if
             one cannot be kept, ``copy`` copies always, ``auto`` keeps where it can: files in the
@@ -205,8 +205,9 @@ def save(
     if jobs is not None and jobs < 1:
         raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
     target = output_file(path)
-    limit, profile = parse_size(shard_size), layout_of(layout)
-    refuse_contradiction(profile, way)
+    limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
+    profile = layout_of(layout)
+    refuse_contradiction(profile, way, limited=shard_size is not None)
     opened = model if isinstance(model, ir.Model) else load(model)
     remove_dead(target)
     output = plan_output(opened, target, profile, limit, way)

@@ -7,7 +7,7 @@ import re
 from vlmpass.ir_tools.arguments import number
 from vlmpass.ir_tools.errors import SaveError
 
-__all__ = ["format_size", "parse_size"]
+__all__ = ["SHARD_LIMIT", "format_size", "parse_size"]
 
 _UNITS: dict[str, int] = {
     "": 1,
@@ -16,6 +16,10 @@ _UNITS: dict[str, int] = {
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)},
 }
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+SHARD_LIMIT = 2_000_000_000
+"""The most bytes of a file where nobody says otherwise: what a protobuf, and many a tool, takes."""
 
 
 def parse_size(text: int | str) -> int:

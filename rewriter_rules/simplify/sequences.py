@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+import numpy as np
 from onnx_ir import Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
@@ -47,14 +48,27 @@ def at_of_indices(op: Tape, x: Value, axis: int, keep: int, at: int) -> Replacem
     return op.Gather(x, index, axis=axis)
 
 
-@rule(P.SequenceAt(P.SplitToSequence("x", P.vector("sizes"), ..., axis="axis").shared, "at"))
-def at_of_parts(op: Tape, x: Value, sizes: tuple[int, ...], axis: int, at: int) -> Replacement:
+def _part(parts: np.ndarray, at: int) -> tuple[int, int] | None:
+    """Return where a part begins and ends, of equal parts of one size or of parts of given ones."""
+    if parts.ndim == 0:
+        size = int(parts)
+        return (at * size, (at + 1) * size) if at >= 0 and size > 0 else None
+    bounds = [0, *accumulate(parts.tolist())]
+    return (
+        (bounds[at % parts.size], bounds[at % parts.size + 1])
+        if -parts.size <= at < parts.size
+        else None
+    )
+
+
+@rule(P.SequenceAt(P.SplitToSequence("x", "parts", ..., axis="axis").shared, "at"))
+def at_of_parts(op: Tape, x: Value, parts: np.ndarray, axis: int, at: int) -> Replacement:
     """SequenceAt(SplitToSequence(x, sizes), i) -> Slice(x, where that part lies)."""
-    starts = [0, *accumulate(sizes)]
-    if not -len(sizes) <= at < len(sizes):
-        return refuse("there is no part {} of {}", at, sizes)
-    at %= len(sizes)
-    return op.Slice(x, starts=[starts[at]], ends=[starts[at + 1]], axes=[axis], steps=[1])
+    found = _part(parts, at)
+    if found is None:
+        return refuse("where part {} lies is not known before {} is split", at, x)
+    start, end = found
+    return op.Slice(x, starts=[start], ends=[end], axes=[axis], steps=[1])
 
 
 SEQUENCES = (

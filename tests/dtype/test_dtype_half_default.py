@@ -49,6 +49,24 @@ def test_half_what_overflows_stays_wide_by_default(tmp_path: Path) -> None:
     assert text_of(model, "y/float16") == "tensor(float16)"
 
 
+def test_half_outputs_may_use_all_of_the_range(tmp_path: Path) -> None:
+    """Only activations eight times as large, which no output of float16 could hold, go beyond."""
+    model = parse("g (float[16] x) => (float[16] y) <float k = {8000}> { y = Mul(x, k) }")
+    report = Pipeline(dtype="float16").convert(model, tmp_path / "o.onnx")
+    assert report.checked.rounded is not None
+    assert all(trial.hard == "" for trial in report.checked.rounded.trials)
+    assert ir.load(tmp_path / "o.onnx").graph.outputs[0].dtype == D.FLOAT16
+
+
+def test_half_by_another_pass_is_judged_as_well(tmp_path: Path) -> None:
+    source = tmp_path / "in.onnx"
+    ir.save(parse(GROWN), source)
+    with pytest.raises(VerifyError, match="hardware that computes in float16"):
+        Pipeline("unify-dtype{to=float16 from=[float32] keep-io=true}").convert(
+            source, tmp_path / "out.onnx"
+        )
+
+
 def test_half_without_measuring_is_refused_where_it_overflows(tmp_path: Path) -> None:
     source, result = tmp_path / "in.onnx", tmp_path / "out.onnx"
     ir.save(parse(GROWN), source)

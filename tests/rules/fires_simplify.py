@@ -303,6 +303,12 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "at-of-parts": [
         (
+            "(float[5] x) => (float[c] y)",
+            """k = Constant<value_int=2>() i = Constant<value_int=2>()
+               s = SplitToSequence(x, k) y = SequenceAt(s, i)""",
+            "",
+        ),
+        (
             "(float[a,5] x) => (float[a,2] y)",
             """k = Constant<value_ints=[1,2,2]>() i = Constant<value_int=-2>()
                s = SplitToSequence<axis=-1,keepdims=0>(x, k) y = SequenceAt(s, i)""",

@@ -121,6 +121,11 @@ def gathers(draw: Draw) -> list[ir.Value]:
     return made
 
 
+def parted(draw: Draw) -> np.ndarray:
+    """Sizes of the parts of 4 indices, or one for all of them."""
+    return np.array(draw.choose([1, 2, 3, (1, 3), (2, 2)]))
+
+
 def element_type(draw: Draw) -> dict[str, object]:
     """The type that a sequence is of, as an attribute."""
     return {"dtype": ir.DataType.from_numpy(draw.dtype).value}
@@ -258,7 +263,7 @@ HINTS: dict[str, Hints] = {
     "at-of-construct": {"xs": copies("T[a,b]"), "at": [0, 1, -1]},
     "concat-of-construct": {"xs": copies("T[a,b]"), "axis": [0, 1, -1], "new": [0, 1]},
     "at-of-indices": {"x": "T[4,3]", "axis": [0, -1], "at": [0, 2, -1], "keep": [0, 1]},
-    "at-of-parts": {"x": "T[4,4]", "axis": [0, -1], "at": [0, 1, -1], "sizes": [(1, 3), (2, 2)]},
+    "at-of-parts": {"x": "T[4,4]", "axis": [0, -1], "at": [0, 1, -1], "parts": parted},
     "transpose-of-turned": {
         "x": "T[a,b,c]",
         "Cast()": lambda draw: {"to": 1},

@@ -298,9 +298,15 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     "at-of-parts": [
         (
             "(float[a] x) => (float[b] y)",
+            """k = Constant<value_int=2>() i = Constant<value_int=-1>()
+               s = SplitToSequence(x, k) y = SequenceAt(s, i)""",
+            "where part -1 lies is not known",
+        ),
+        (
+            "(float[a] x) => (float[b] y)",
             """k = Constant<value_ints=[2,3]>() i = Constant<value_int=2>()
                s = SplitToSequence(x, k) y = SequenceAt(s, i)""",
-            "there is no part 2",
+            "where part 2 lies is not known",
         ),
     ],
     "transpose-of-turned": [

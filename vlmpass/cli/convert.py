@@ -137,9 +137,13 @@ def convert(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     shard_size: Annotated[
-        str,
-        typer.Option(metavar="SIZE", help="No file is larger, as 500MB or 2GiB."),
-    ] = "2GB",
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="No file is larger, as 500MB or 2GiB; by default 2GB.",
+            show_default=False,
+        ),
+    ] = None,
     layout: Annotated[
         str,
         typer.Option(
@@ -194,6 +198,7 @@ def convert(
     from vlmpass.ir_tools.paths import folder_for, output_file
     from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.save.layout import layout_of, refuse_contradiction, way_of
+    from vlmpass.ir_tools.save.size import SHARD_LIMIT
     from vlmpass.passes.named import read_named
 
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
@@ -217,7 +222,7 @@ def convert(
             intent.refuse_beside_passes()
             read_named(passes)
         kind, way = layout_of(layout), way_of(weights)
-        refuse_contradiction(kind, way)
+        refuse_contradiction(kind, way, limited=shard_size is not None)
         pipe = None
         if output == PIPED:
             pipe = stack.enter_context(OutputPipe())
@@ -233,7 +238,7 @@ def convert(
                 "--verify-time is about comparing, and --no-verify was given",
                 remedy="leave one of them out",
             )
-        shard_bytes = parse_size(shard_size)
+        shard_bytes = None if shard_size is None else parse_size(shard_size)
         most = None if memory is None else parse_size(memory)
         from vlmpass.cli.announce import announce
         from vlmpass.pipeline import Pipeline
@@ -245,7 +250,7 @@ def convert(
             report = pipeline.convert(
                 file,
                 path,
-                shard_size=shard_bytes,
+                shard_size=None if pipe else shard_bytes,
                 layout=kind,
                 weights=way,
                 jobs=jobs,
@@ -258,7 +263,7 @@ def convert(
         if source == PIPED:
             report = replace(report, source=str(PIPED))
         if pipe is not None:
-            pipe.send(report, shard_bytes)
+            pipe.send(report, SHARD_LIMIT if shard_bytes is None else shard_bytes)
         elif json:
             show_json(report.to_json())
         else:
