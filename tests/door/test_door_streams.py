@@ -180,6 +180,28 @@ def test_a_commit_ends_before_an_interruption_counts(tmp_path, times):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_extension_is_imported_to_its_end_before_an_interruption_counts(tmp_path):
+    """Compiled code that gets an exception from what it imports ends the process, or errs."""
+    path, out = mlp_model(tmp_path), tmp_path / "out.onnx"
+    program = (
+        "import signal, sys\n"
+        "from vlmpass import cli\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if cli._loads_extension(sys._getframe()):\n"
+        "            sys.meta_path.remove(self)\n"
+        "            signal.raise_signal(signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"cli.main(['convert', {str(path)!r}, {str(out)!r}, '--opset', '18'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 128 + signal.SIGTERM
+    assert result.stderr == "vlmpass: interrupted; nothing was written\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_what_an_interrupted_process_says_is_true(tmp_path):
     """VLMPASS_KILLS sets how many are tried; the moments are drawn with a fixed seed."""
     path = mlp_model(tmp_path)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from types import FrameType
 
 __all__ = ["Terminated", "main"]
+
+_LOADER = "<frozen importlib._bootstrap_external>"
 
 
 class Terminated(KeyboardInterrupt):
@@ -24,8 +27,21 @@ class Terminated(KeyboardInterrupt):
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    if _loads_extension(frame):
+        threading.Timer(0.05, signal.raise_signal, (number,)).start()
+        return
     _ignore()  # what was begun is cleaned up, undisturbed
     raise Terminated(number)
+
+
+def _loads_extension(frame: FrameType | None) -> bool:
+    """Whether compiled code is being imported: an exception out of it may abort the process."""
+    while frame is not None:
+        code, owner = frame.f_code, type(frame.f_locals.get("self")).__name__
+        if code.co_filename == _LOADER and owner == "ExtensionFileLoader":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _ignore() -> None:
