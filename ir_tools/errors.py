@@ -16,6 +16,7 @@ __all__ = [
     "PipelineError",
     "Refusal",
     "Refused",
+    "RuleError",
     "SaveError",
     "VerifyError",
     "VlmpassError",
@@ -86,6 +87,10 @@ class CheckError(VlmpassError):
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:
         super().__init__(cut(problem), remedy=remedy)
+
+
+class RuleError(VlmpassError):
+    """A rule is written wrongly, or there is none of a name."""
 
 
 class SaveError(VlmpassError):

@@ -41,6 +41,7 @@ _SIGNATURES = (
     (4, b"ORTM", NOT_ONNX[".ort"]),
 )
 _HEAD = 64
+_NO_FILE = ("", os.curdir, os.pardir)  # what stands after the last slash of a folder
 _NEAR = 0.75  # of two names, 1 where they are one; nope and notes are not near
 
 
@@ -106,13 +107,15 @@ def output_file(path: str | os.PathLike[str]) -> Path:
     """Return where a model file goes, absolute; a link there stays as it is.
 
     Raises:
-        SaveError: It is a folder, lies in none or in one that cannot be written, or is called as
-            something else is.
+        SaveError: It is a folder or written like one, as ``out/``, lies in none or in one that
+            cannot be written, or is called as something else is.
     """
-    output = Path(os.path.abspath(path_text(path, SaveError, "the output")))
+    text = path_text(path, SaveError, "the output")
+    output = Path(os.path.abspath(text))
     try:
-        if output.exists() and output.is_dir():
-            raise SaveError(f"{output} is a folder", remedy="name a file in it, such as model.onnx")
+        if os.path.basename(text) in _NO_FILE or output.is_dir():
+            inside = os.path.join(text, "model.onnx")
+            raise SaveError(f"{text or '.'} is a folder", remedy=f"name a file in it: {inside}")
         there = output.parent.is_dir()
     except OSError as error:
         raise SaveError(f"{output}: {error.strerror}", remedy="choose another name") from error

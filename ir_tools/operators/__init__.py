@@ -5,8 +5,9 @@ from vlmpass.ir_tools.operators.traits import (
     Traits,
     broadcasting,
     commutes,
+    complete,
     named,
     traits_of,
 )
 
-__all__ = ["Kind", "Traits", "broadcasting", "commutes", "named", "traits_of"]
+__all__ = ["Kind", "Traits", "broadcasting", "commutes", "complete", "named", "traits_of"]

@@ -11,9 +11,11 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
 
-__all__ = ["Kind", "Traits", "broadcasting", "commutes", "named", "traits_of"]
+__all__ = ["Kind", "Traits", "broadcasting", "commutes", "complete", "named", "traits_of"]
+
+_ONNX = (1, 23)  # the newest that the table was held to
 
 
 class Kind(enum.Enum):
@@ -117,6 +119,15 @@ def named(*kinds: Kind) -> frozenset[str]:
     return frozenset(
         name for (domain, name), traits in _table().items() if not domain and traits.kind in kinds
     )
+
+
+def complete() -> bool:
+    """Whether the table holds every operator of the onnx that is installed; without importing it.
+
+    The tests hold it to the newest one.
+    """
+    installed = metadata.version("onnx").split(".")
+    return (int(installed[0]), int(installed[1])) <= _ONNX
 
 
 @cache

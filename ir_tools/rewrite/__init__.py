@@ -20,6 +20,7 @@ for the outputs, or why not. The engine checks the rest, splices, and names what
 `apply_rules` applies rules to a model, `explain` says why one does not.
 """
 
+from vlmpass.ir_tools.errors import RuleError
 from vlmpass.ir_tools.rewrite.captures import FloatAttr
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
 from vlmpass.ir_tools.rewrite.explain import Attempt, explain
@@ -30,7 +31,6 @@ from vlmpass.ir_tools.rewrite.rule import (
     Declined,
     Replacement,
     Rule,
-    RuleError,
     RuleSet,
     refuse,
     rule,

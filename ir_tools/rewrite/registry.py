@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from types import ModuleType
 
-from vlmpass.ir_tools.rewrite.rule import Rule, RuleError, RuleSet
+from vlmpass.ir_tools.errors import RuleError
+from vlmpass.ir_tools.rewrite.rule import Rule, RuleSet
+from vlmpass.ir_tools.rule_names import GROUP, no_rule
 
 __all__ = ["all_rules", "rule_named"]
-
-GROUP = "vlmpass.rules"
 
 
 def _modules(package: ModuleType) -> Iterator[ModuleType]:
@@ -58,8 +57,6 @@ def rule_named(name: str) -> Rule:
         RuleError: There is none; the message suggests the closest names.
     """
     rules = {rule.name: rule for rule in all_rules()}
-    if name in rules:
-        return rules[name]
-    close = get_close_matches(name, rules, n=3)
-    remedy = f"did you mean {' or '.join(close)}?" if close else "`vlmpass rules` lists them"
-    raise RuleError(f"no rule named '{name}'", remedy=remedy)
+    if name not in rules:
+        raise no_rule(name, rules)
+    return rules[name]

@@ -9,17 +9,14 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import VlmpassError
+from vlmpass.ir_tools.errors import RuleError
 from vlmpass.ir_tools.rewrite.captures import NODE, REST, VALUE, Kind, kind_of
 from vlmpass.ir_tools.rewrite.pattern import Pattern
 from vlmpass.ir_tools.rewrite.plan import Plan, Use, plan_of
+from vlmpass.ir_tools.rule_names import rule_name
 from vlmpass.ir_tools.tape import Tape
 
-__all__ = ["Declined", "Replacement", "Rule", "RuleError", "RuleSet", "refuse", "rule"]
-
-
-class RuleError(VlmpassError):
-    """A rule is written wrongly; raised where it is defined, or where its function runs."""
+__all__ = ["Declined", "Replacement", "Rule", "RuleSet", "refuse", "rule"]
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ def _domains(given: str | Collection[str]) -> frozenset[str]:
 def _define(function: Function, pattern: tuple[Pattern, ...], needs: _Needs) -> Rule:
     """Make the rule if function and pattern agree; raise with file and line if not."""
     code = function.__code__
-    name = function.__name__.replace("_", "-").strip("-")
+    name = rule_name(function.__name__)
     where = f"rule {name} ({code.co_filename}:{code.co_firstlineno})"
     kinds = _kinds(function)
     if isinstance(kinds, str):

@@ -78,6 +78,14 @@ def test_every_verb_reads_it(piped, model):
     assert piped("check", "made.onnx")[0] == 0
 
 
+def test_a_file_of_that_name(piped, model, tmp_path):
+    assert piped("convert", model, "./-", "--opset", 18, "--layout", "inline")[0] == 0
+    assert onnx.load(tmp_path / "-").opset_import[0].version == 18
+    code, out, err = piped("check", "./-", given=b"")
+    assert (code, err) == (0, "")
+    assert out.endswith("/-: valid\n")
+
+
 def test_text_is_read_too(piped, model, tmp_path):
     for suffix in ("json", "onnxtxt"):
         vlmpass.save(model, tmp_path / f"m.{suffix}", layout="inline")

@@ -151,6 +151,8 @@ def test_only_our_errors(folder, monkeypatch, name, argument):
         (lambda: vlmpass.load(b"mlp.onnx"), "bytes"),
         (lambda: vlmpass.check([1]), "a list is not a model"),
         (lambda: vlmpass.save("mlp.onnx", 7), "the output is no path but a int"),
+        (lambda: vlmpass.save("mlp.onnx", "out/"), "out/ is a folder; name a file in it: out/mod"),
+        (lambda: vlmpass.Pipeline("infer").convert("mlp.onnx", "out/"), "out/ is a folder"),
         (lambda: vlmpass.save("mlp.onnx", "out.onnx", jobs=1.5), "jobs takes an integer, not 1.5"),
         (lambda: vlmpass.save("mlp.onnx", "out.onnx", progress=3), "progress takes a function"),
         (lambda: vlmpass.Pipeline(opset=True), "opset takes an integer"),

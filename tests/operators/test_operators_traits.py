@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import vlmpass.ir_tools.types
-from vlmpass.ir_tools.operators import Kind, Traits, named, traits_of
+from vlmpass.ir_tools.operators import Kind, Traits, complete, named, traits_of
 from vlmpass.ir_tools.operators.traits import _table
 
 from .definitions import Case, cases, claims, commutative
@@ -34,6 +34,10 @@ def known_operators() -> set[tuple[str, str]]:
 
 def test_operators_are_all_described_and_no_others() -> None:
     assert set(_table()) == known_operators()
+
+
+def test_operators_are_told_to_be_complete_for_what_is_installed() -> None:
+    assert complete()
 
 
 def test_operators_control_flow_is_what_holds_graphs() -> None:

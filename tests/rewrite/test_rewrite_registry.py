@@ -21,6 +21,7 @@ from vlmpass.ir_tools.rewrite import (
     rule,
     rule_named,
 )
+from vlmpass.ir_tools.rule_names import written_rules
 from vlmpass.rewriter_rules.fuse import FUSE
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 from vlmpass.rewriter_rules.unfuse import UNFUSE
@@ -38,6 +39,10 @@ def test_every_rule_is_registered_once_with_formula_and_place() -> None:
         lines = Path(each.file).read_text(encoding="utf-8").split("\n")
         place = "\n".join(lines[each.line - 1 : each.line + 12])
         assert f"def {each.function.__name__}(" in place
+
+
+def test_names_are_read_off_the_sources_too() -> None:
+    assert sorted(written_rules() or ()) == sorted(each.name for each in all_rules())
 
 
 def test_sets_hold_every_rule_of_their_files() -> None:

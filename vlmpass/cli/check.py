@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
-from vlmpass.cli.piped import model_given
+from vlmpass.cli.piped import model_given, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 __all__ = ["check"]
@@ -17,7 +17,13 @@ __all__ = ["check"]
 @verb
 def check(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="- reads standard input.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="- reads standard input.",
+            parser=path_given,
+            show_default=False,
+        ),
     ],
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:

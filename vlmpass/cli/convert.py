@@ -11,7 +11,7 @@ import typer
 
 from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.naming import output_beside
-from vlmpass.cli.piped import PIPED, OutputPipe, model_given, no_pipe, whole
+from vlmpass.cli.piped import PIPED, OutputPipe, model_given, no_pipe, path_given, whole
 from vlmpass.cli.verb import DONE, verb
 from vlmpass.ir_tools.errors import PipelineError, SaveError
 from vlmpass.ir_tools.save.commits import unwatched
@@ -27,10 +27,15 @@ __all__ = ["convert"]
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(metavar="IN", help="The model; - reads standard input.", show_default=False),
+        typer.Argument(
+            metavar="IN",
+            help="The model; - reads standard input.",
+            parser=path_given,
+            show_default=False,
+        ),
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="OUT",
             help="Where the result goes; beside IN by default, named after what was asked for,"
@@ -175,6 +180,7 @@ def convert(
         typer.Option(
             metavar="DIR",
             help="Write the graph after every pass as text.",
+            parser=path_given,
             show_default=False,
         ),
     ] = None,
@@ -224,7 +230,7 @@ def convert(
         kind, way = layout_of(layout), way_of(weights)
         refuse_contradiction(kind, way, limited=shard_size is not None)
         pipe = None
-        if output == PIPED:
+        if output == str(PIPED):
             pipe = stack.enter_context(OutputPipe())
             kind = whole(kind, way)
         path = (
@@ -272,16 +278,16 @@ def convert(
 
 
 def _refuse_pipes(
-    source: Path, output: Path | None, dump: Path | None, calibrate: str | None, json: bool
+    source: Path, output: str | None, dump: Path | None, calibrate: str | None, json: bool
 ) -> None:
     no_pipe(dump, "--dump")
-    no_pipe(None if calibrate is None else Path(calibrate), "--calibrate")
+    no_pipe(None if calibrate is None else path_given(calibrate), "--calibrate")
     if source == PIPED and output is None:
         raise SaveError(
             "standard input has no name to call the result after",
             remedy="name OUT, or - for standard output",
         )
-    if output == PIPED and json:
+    if output == str(PIPED) and json:
         raise SaveError(
             "standard output takes the model or the report, not both", remedy="leave --json out"
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json, status
-from vlmpass.cli.piped import no_pipe
+from vlmpass.cli.piped import no_pipe, path_given
 from vlmpass.cli.verb import DONE, verb
 
 __all__ = ["demo"]
@@ -17,7 +17,8 @@ __all__ = ["demo"]
 @verb
 def demo(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the models go; it is made.")
+        Path,
+        typer.Argument(metavar="DIR", help="Where the models go; it is made.", parser=path_given),
     ] = Path("vlmpass-demo"),
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
-from vlmpass.cli.piped import model_given
+from vlmpass.cli.piped import model_given, path_given
 from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
@@ -21,7 +21,13 @@ __all__ = ["inspect"]
 @verb
 def inspect(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="- reads standard input.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="- reads standard input.",
+            parser=path_given,
+            show_default=False,
+        ),
     ],
     at: Annotated[
         list[str] | None,

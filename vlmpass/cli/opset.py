@@ -27,6 +27,10 @@ def opset(
     other operators) or refused; an exact or expanded step may still refuse single nodes.
     """
     from vlmpass.intent import nearest
+    from vlmpass.ir_tools.operators import Kind, complete, named, traits_of
+
+    if complete() and traits_of("", operator) is None:
+        raise nearest(operator, sorted(named(*Kind)), "operator")
     from vlmpass.ir_tools.opsets import operators
 
     if operator not in operators():

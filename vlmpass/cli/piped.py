@@ -20,13 +20,27 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.save.layout import Layout, Weights
     from vlmpass.report import Report
 
-__all__ = ["PIPED", "OutputPipe", "model_given", "models_given", "no_pipe", "whole"]
+__all__ = [
+    "PIPED",
+    "OutputPipe",
+    "model_given",
+    "models_given",
+    "no_pipe",
+    "path_given",
+    "whole",
+]
 
 PIPED = Path("-")
 """What stands for standard input or output; a file of that name is ``./-``."""
 
 _INPUT, _NAME = "standard input", "standard-input"
 _SUFFIXES = {b"<": ".onnxtxt", b"{": ".json"}
+
+
+def path_given(text: str) -> Path:
+    """Return the path that is meant, `PIPED` for ``-`` alone: pathlib takes ``./-`` for it too."""
+    path = Path(text)
+    return path.absolute() if path == PIPED and str(text) != str(PIPED) else path
 
 
 def no_pipe(path: Path | None, option: str) -> None:

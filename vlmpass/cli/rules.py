@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
-from vlmpass.cli.piped import model_given
+from vlmpass.cli.piped import model_given, path_given
 from vlmpass.cli.shaped import shaped
 from vlmpass.cli.verb import DONE, verb
 
@@ -46,7 +46,7 @@ def rules(
     given = words or []
     explained = _judged(given, near)
     if explained:
-        with model_given(Path(given[2])) as file:
+        with model_given(path_given(given[2])) as file:
             return _explain(given[1], file, given[2], near, json)
     from vlmpass.ir_tools.rewrite import all_rules, rule_named
 
@@ -61,15 +61,19 @@ def _judged(given: list[str], near: str | None) -> bool:
     """Refuse what can be told to be wrong at once; say whether a rule is to be explained."""
     from vlmpass.ir_tools.errors import PipelineError
     from vlmpass.ir_tools.listed import listed
+    from vlmpass.ir_tools.rule_names import refuse_unwritten
 
     if given[:1] == ["explain"]:
         if len(given) != 3:
             raise PipelineError("explain takes a rule and a model: rules explain NAME MODEL")
+        refuse_unwritten(given[1])
         return True
     if len(given) > 1:
         raise PipelineError(f"one rule at a time, not {listed(given)}")
     if near is not None:
         raise PipelineError("--near goes with explain: rules explain NAME MODEL --near NODE")
+    if given:
+        refuse_unwritten(given[0])
     return False
 
 

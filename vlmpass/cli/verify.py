@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.console import show, show_json
-from vlmpass.cli.piped import models_given, no_pipe
+from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 if TYPE_CHECKING:
@@ -23,13 +23,19 @@ def verify(
     reference: Annotated[
         Path,
         typer.Argument(
-            metavar="A", help="The reference; - reads standard input.", show_default=False
+            metavar="A",
+            help="The reference; - reads standard input.",
+            parser=path_given,
+            show_default=False,
         ),
     ],
     judged: Annotated[
         Path,
         typer.Argument(
-            metavar="B", help="What is judged; - reads standard input.", show_default=False
+            metavar="B",
+            help="What is judged; - reads standard input.",
+            parser=path_given,
+            show_default=False,
         ),
     ],
     inputs: Annotated[
@@ -37,6 +43,7 @@ def verify(
         typer.Option(
             metavar="FILE.npz",
             help="Your own inputs instead of generated ones.",
+            parser=path_given,
             show_default=False,
         ),
     ] = None,
