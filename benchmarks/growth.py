@@ -50,11 +50,11 @@ class Clock:
 def _stages(path: Path, pipeline: str | None, clock: Clock) -> None:
     """Take a model all the way, once."""
     from vlmpass.ir_tools.check import check
-    from vlmpass.ir_tools.clone import clone
+    from vlmpass.ir_tools.graph.clone import clone
     from vlmpass.ir_tools.load import load
     from vlmpass.ir_tools.save import save
     from vlmpass.passes import PassManager, parse
-    from vlmpass.passes.instruments.base import Instrument, Step
+    from vlmpass.passes.instruments.instrument import Instrument, Step
     from vlmpass.presets import SIMPLIFY
 
     class Timed(Instrument):
@@ -83,7 +83,7 @@ def _stages(path: Path, pipeline: str | None, clock: Clock) -> None:
 
 def one(family: str, path: Path, job: str) -> dict[str, float]:
     """Run everything in this process; seconds by stage, and ``MB`` of memory beyond the imports."""
-    from vlmpass.ir_tools.memory import peak_rss
+    from vlmpass.ir_tools.system.memory import peak_rss
 
     tiny = path.with_name("tiny") / "m.onnx"
     families.make(family, tiny, 200)

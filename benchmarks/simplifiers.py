@@ -25,7 +25,7 @@ from typing import Any
 import onnx_ir as ir
 from measure import table
 
-from vlmpass.ir_tools.walk import all_nodes, subgraphs
+from vlmpass.ir_tools.graph.walk import all_nodes, subgraphs
 
 
 def _vlmpass(source: Path, target: Path) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from vlmpass.ir_tools.opsets import operators
+from vlmpass.ir_tools.operators.schema import operators
 from vlmpass.ir_tools.rewrite import all_rules
-from vlmpass.passes.options import options_of, summary_of
-from vlmpass.passes.registry import PASSES
+from vlmpass.passes.pipeline.options import options_of, summary_of
+from vlmpass.passes.pipeline.registry import PASSES
 from vlmpass.rewriter_rules.opset import Telling, tell
 
 NOTE = "This page is written by `python docs/generate.py`; edit the code it comes from.\n"

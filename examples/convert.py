@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from vlmpass import Pipeline, VlmpassError
-from vlmpass.demo import write_demo_model
+from vlmpass.demo_model import write_demo_model
 
 
 def main() -> int:

@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from vlmpass import Pipeline
-from vlmpass.demo import Sizes, build_demo_model
-from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.demo_model import Sizes, build_demo_model
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.passes import Pass, parse
 
 

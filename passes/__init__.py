@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlmpass.passes.base import OptionError, Pass
-    from vlmpass.passes.manager import PassManager
-    from vlmpass.passes.pipeline import parse, render
-    from vlmpass.passes.report import PassReport, RunReport
+    from vlmpass.passes.pipeline.base import OptionError, Pass
+    from vlmpass.passes.pipeline.manager import PassManager
+    from vlmpass.passes.pipeline.report import PassReport, RunReport
+    from vlmpass.passes.pipeline.text import parse, render
 
 __all__ = [
     "OptionError",
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "OptionError": "base",
-    "Pass": "base",
-    "PassManager": "manager",
-    "PassReport": "report",
-    "RunReport": "report",
-    "parse": "pipeline",
-    "render": "pipeline",
+    "OptionError": "pipeline.base",
+    "Pass": "pipeline.base",
+    "PassManager": "pipeline.manager",
+    "PassReport": "pipeline.report",
+    "RunReport": "pipeline.report",
+    "parse": "pipeline.text",
+    "render": "pipeline.text",
 }
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
-from vlmpass.passes.base import OptionError, Pass
+from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
 

@@ -8,15 +8,15 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.contents import elements_of, kind_of
-from vlmpass.ir_tools.edit import is_used, remove_dead, stand_in
 from vlmpass.ir_tools.evaluate.determinism import Determinism
-from vlmpass.ir_tools.limit import may_apply
+from vlmpass.ir_tools.graph.contents import elements_of, kind_of
+from vlmpass.ir_tools.graph.edit import is_used, remove_dead, stand_in
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.shapes import constant_of
-from vlmpass.ir_tools.walk import Scope, subgraphs
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["CommonSubexpressions"]
 

@@ -10,12 +10,12 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.contents import Kind, elements_of, kind_of
-from vlmpass.ir_tools.walk import Scope, scopes
+from vlmpass.ir_tools.graph.contents import Kind, elements_of, kind_of
+from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.weights import as_weight
-from vlmpass.passes.base import Pass
-from vlmpass.passes.values import size_in_bytes
+from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.values import size_in_bytes
 
 __all__ = ["DedupeInitializers"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.walk import subgraphs
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import subgraphs
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["FixNames"]
 

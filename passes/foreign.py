@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import adopt
-from vlmpass.passes.base import OptionError, Pass
-from vlmpass.passes.values import imported
+from vlmpass.ir_tools.graph.clone import adopt
+from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.values import imported
 
 __all__ = ["Foreign"]
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.inferred import Size, inferred_shapes
-from vlmpass.ir_tools.inferred_functions import infer_functions
-from vlmpass.ir_tools.symbols import ProvenDim
+from vlmpass.ir_tools.graph.symbols import ProvenDim
+from vlmpass.ir_tools.shapes.inferred import Size, inferred_shapes
+from vlmpass.ir_tools.shapes.inferred_functions import infer_functions
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.types import apply, solve
-from vlmpass.passes.base import Pass
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["Infer"]
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.versions import check_functions
-from vlmpass.ir_tools.clone import instantiate
-from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.schemas import schema_of
-from vlmpass.ir_tools.tape import Tape, splice
-from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
-from vlmpass.passes.base import OptionError, Pass
+from vlmpass.ir_tools.graph.clone import instantiate
+from vlmpass.ir_tools.graph.describe import name_node
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.operators.formals import schema_of
+from vlmpass.passes.pipeline.base import OptionError, Pass
 
 __all__ = ["InlineFunctions"]
 

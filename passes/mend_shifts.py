@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import remove_unused_constant
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.tape import Tape, splice
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.graph.edit import remove_unused_constant
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.rewriter_rules.quant.shifts import find_shifts, rounds_down
 
 __all__ = ["MendShifts"]

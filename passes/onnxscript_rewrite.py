@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError, Refusal, Refused
-from vlmpass.ir_tools.infer import infer_node
-from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.rewrite import Declined, NoFixpoint, Order, make_way
-from vlmpass.ir_tools.tape import Tape, splice
-from vlmpass.ir_tools.walk import Scope, scopes
-from vlmpass.passes.base import OptionError, Pass
-from vlmpass.passes.values import imported
+from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.values import imported
 
 if TYPE_CHECKING:
     from onnxscript.rewriter import (  # type: ignore[import-not-found,unused-ignore]

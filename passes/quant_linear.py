@@ -10,14 +10,14 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import remove_unused_constant
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.opsets import newest_opset
-from vlmpass.ir_tools.tape import Tape, splice
+from vlmpass.ir_tools.graph.edit import remove_unused_constant
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.types.conflict import label
-from vlmpass.passes.base import Pass
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.rewriter_rules.quant.calls import drop_unused_inputs, used_inputs
 from vlmpass.rewriter_rules.quant.emit import (
     BLOCKED_OPSET,

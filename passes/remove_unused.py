@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import is_used, remove_dead
-from vlmpass.ir_tools.walk import Scope, scopes
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.graph.edit import is_used, remove_dead
+from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["RemoveUnused"]
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.opsets import default_opset
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.operators.schema import default_opset
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.rewriter_rules.opset import stamp
 from vlmpass.rewriter_rules.opset.restamp import misfits_at, nearest_valid, vet_meaning
 

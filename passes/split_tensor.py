@@ -11,23 +11,23 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import (
+from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.graph.edit import (
     add_constant,
     is_used,
     remove_initializer,
     remove_unused_constant,
     stand_in,
 )
-from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.listed import listed
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.ir_tools.graph.walk import TensorSlot, tensor_slots
 from vlmpass.ir_tools.save import format_size
-from vlmpass.ir_tools.tape import Tape, splice
-from vlmpass.ir_tools.walk import TensorSlot, tensor_slots
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.weights import Weight, as_weight, take
-from vlmpass.passes.base import Pass
-from vlmpass.passes.values import size_in_bytes
+from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.values import size_in_bytes
 from vlmpass.rewriter_rules.parts import FORMS, Parts, join
 
 __all__ = ["SplitTensor"]

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import remove_unused_constant
 from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.graph.edit import remove_unused_constant
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules, explain
-from vlmpass.ir_tools.walk import all_nodes
-from vlmpass.passes.base import Pass
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.rewriter_rules.substitute.aten import ATEN_RESIZES, aten_antialiased_resize, kernel_of
 
 __all__ = ["Substitute"]

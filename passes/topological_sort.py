@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.describe import name_node
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.order import circle, producers
-from vlmpass.ir_tools.walk import scopes
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.graph.describe import name_node
+from vlmpass.ir_tools.graph.order import circle, producers
+from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["TopologicalSort"]
 

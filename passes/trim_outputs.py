@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.collector import without_collector
-from vlmpass.ir_tools.edit import is_used, remove_dead, remove_unused_constant, stand_in
-from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.opsets import schema, since
-from vlmpass.ir_tools.walk import scopes
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.graph.edit import is_used, remove_dead, remove_unused_constant, stand_in
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.operators.schema import schema, since
+from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["TrimOutputs"]
 

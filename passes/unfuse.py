@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.passes.base import Pass
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.rewriter_rules.unfuse import CONTRIB, UNFUSE
 
 __all__ = ["Unfuse"]

@@ -12,9 +12,9 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.tape import Tape
-from vlmpass.ir_tools.types.signatures import signature
-from vlmpass.ir_tools.types.texts import tensor as tensor_text
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators.signatures import signature
+from vlmpass.ir_tools.operators.type_texts import tensor as tensor_text
 from vlmpass.ir_tools.weights import as_weight, take
 
 __all__ = ["FORMS", "Form", "Parts", "join"]

@@ -45,7 +45,7 @@ def test_imports_go_downwards_only(floor: str) -> None:
 
 @pytest.mark.parametrize(
     ("module", "floor"),
-    [("vlmpass.passes.base.Pass", 2), ("vlmpass.Pipeline", 3), ("onnx_ir", None)],
+    [("vlmpass.passes.pipeline.base.Pass", 2), ("vlmpass.Pipeline", 3), ("onnx_ir", None)],
 )
 def test_modules_are_told_apart(module: str, floor: int | None) -> None:
     assert floor_of(module) == floor

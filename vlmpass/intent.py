@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vlmpass.ir_tools.arguments import flag, number, word
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.ir_tools.paths import inputs_file
+from vlmpass.ir_tools.system.arguments import flag, number, word
+from vlmpass.ir_tools.system.paths import inputs_file
 
 __all__ = [
     "DTYPES",
@@ -73,7 +73,7 @@ def _parse_opset(given: object) -> int | str:
     Raises:
         PipelineError: It is neither, or out of range.
     """
-    from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
+    from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
 
     bounds = f"from {OLDEST_OPSET} to {newest_opset()}"
     if isinstance(given, str):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError, VlmpassError
-from vlmpass.ir_tools.opsets import default_opset
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.run import Allowance, RunError
 from vlmpass.ir_tools.run.culprit import told
 from vlmpass.ir_tools.run.loading import Loader
-from vlmpass.ir_tools.run.sides import computed_in
+from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.passes import PassManager, parse
 from vlmpass.report import Loaded

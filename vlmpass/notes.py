@@ -12,7 +12,7 @@ import onnx_ir as ir
 from vlmpass.intent import Intent
 from vlmpass.ir_tools.save import SaveReport
 from vlmpass.passes import PassReport
-from vlmpass.passes.base import Pass
+from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["losses", "unmatched", "warnings_kept"]
 

@@ -11,28 +11,28 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.acceptance import Judge
 from vlmpass.intent import Intent
-from vlmpass.ir_tools.arguments import a_list, flag, number, seconds, wrong
-from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.parse import parse_file
 from vlmpass.ir_tools.load.source import Source
-from vlmpass.ir_tools.memory import peak_rss
-from vlmpass.ir_tools.paths import output_file
-from vlmpass.ir_tools.runtime import require_onnxruntime
 from vlmpass.ir_tools.save import SaveReport, parse_size, save
 from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
 from vlmpass.ir_tools.save.size import SHARD_LIMIT
-from vlmpass.ir_tools.walk import tensor_slots
+from vlmpass.ir_tools.system.arguments import a_list, flag, number, seconds, wrong
+from vlmpass.ir_tools.system.memory import peak_rss
+from vlmpass.ir_tools.system.paths import output_file
+from vlmpass.ir_tools.system.runtime import require_onnxruntime
 from vlmpass.ir_tools.weights import file_range
-from vlmpass.judge import Judge
 from vlmpass.notes import losses, unmatched, warnings_kept
 from vlmpass.passes import PassManager, PassReport, RunReport, parse
-from vlmpass.passes.base import Pass
-from vlmpass.passes.instruments.base import Instrument
+from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.presets import fit_ir_version, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.rewriter_rules.opset.restamp import remedy

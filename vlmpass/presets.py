@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from vlmpass.intent import TARGETS, Intent
 from vlmpass.ir_tools.errors import PipelineError, Refused
-from vlmpass.ir_tools.opsets import default_opset
-from vlmpass.ir_tools.walk import all_nodes
-from vlmpass.passes.kinds import write_word
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.operators.schema import default_opset
+from vlmpass.passes.pipeline.kinds import write_word
 from vlmpass.rewriter_rules.opset.restamp import nearest_valid
 from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET

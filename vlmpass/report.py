@@ -134,7 +134,7 @@ class Report:
         return {each.name: to_data(getattr(self, each.name)) for each in fields}
 
     def __rich__(self) -> RenderableType:
-        from vlmpass.screens.report import report_screen
+        from vlmpass.screens.conversion import report_screen
 
         return report_screen(self)
 

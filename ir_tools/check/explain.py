@@ -9,8 +9,8 @@ import onnx
 import onnx.defs
 import onnx_ir as ir
 
-from vlmpass.ir_tools.describe import describe_type
 from vlmpass.ir_tools.errors import cut
+from vlmpass.ir_tools.graph.describe import describe_type
 
 __all__ = ["explain"]
 

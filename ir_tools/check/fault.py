@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.describe import name_node, neighbourhood
 from vlmpass.ir_tools.errors import CheckError, cut
+from vlmpass.ir_tools.graph.describe import name_node, neighbourhood
 
 __all__ = ["fault"]
 

@@ -20,8 +20,8 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.explain import explain
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError, ModelError
-from vlmpass.ir_tools.skeleton import graph_protos, inline, skeleton
-from vlmpass.ir_tools.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.graph.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.proto.proto_view import graph_protos, inline, skeleton
 from vlmpass.ir_tools.worker.bounded import NativeError, check_model
 
 __all__ = ["check_types", "weightless"]

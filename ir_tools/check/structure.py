@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.fault import fault
-from vlmpass.ir_tools.describe import describe_type, name_node
 from vlmpass.ir_tools.errors import CheckError
-from vlmpass.ir_tools.listed import listed
-from vlmpass.ir_tools.opsets import needed_inputs
-from vlmpass.ir_tools.order import circle
-from vlmpass.ir_tools.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.graph.describe import describe_type, name_node
+from vlmpass.ir_tools.graph.order import circle
+from vlmpass.ir_tools.graph.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.operators.schema import needed_inputs
+from vlmpass.ir_tools.system.listed import listed
 
 __all__ = ["check_structure", "refuse_cycles", "refuse_lacking"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import OLDEST_OPSET, Formal, Schema, in_force, type_name
+from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, Formal, Schema, in_force, type_name
 
 __all__ = ["conforms", "outputs_conform"]
 

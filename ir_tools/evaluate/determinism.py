@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import holds_graphs
 from vlmpass.ir_tools.operators import Kind, traits_of
-from vlmpass.ir_tools.walk import holds_graphs
 
 __all__ = ["Determinism"]
 

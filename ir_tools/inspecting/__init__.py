@@ -1,6 +1,5 @@
 """Say what a model is made of, how large and how costly it is, without reading its weights."""
 
-from vlmpass.ir_tools.inspecting.facts import Facts, Share, dtype_name
 from vlmpass.ir_tools.inspecting.inspect import (
     DataFile,
     Inspection,
@@ -12,6 +11,7 @@ from vlmpass.ir_tools.inspecting.inspect import (
 )
 from vlmpass.ir_tools.inspecting.macs import Macs, as_factor, macs_of
 from vlmpass.ir_tools.inspecting.modules import module_of
+from vlmpass.ir_tools.inspecting.summary import Facts, Share, dtype_name
 
 __all__ = [
     "DataFile",

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.inspecting.facts import Facts, dtype_name
+from vlmpass.ir_tools.graph.walk import TensorSlot, all_nodes, tensor_slots
 from vlmpass.ir_tools.inspecting.macs import Macs, free_symbols, macs_of
 from vlmpass.ir_tools.inspecting.modules import module_of
-from vlmpass.ir_tools.walk import TensorSlot, all_nodes, tensor_slots
+from vlmpass.ir_tools.inspecting.summary import Facts, dtype_name
 from vlmpass.ir_tools.weights import FileRange, file_range
 
 __all__ = ["DataFile", "Inspection", "Module", "Port", "Tie", "WeightInfo", "inspect_model"]

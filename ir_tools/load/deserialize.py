@@ -8,8 +8,8 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.skeleton import UNKNOWN
-from vlmpass.ir_tools.walk import all_values, scopes
+from vlmpass.ir_tools.graph.walk import all_values, scopes
+from vlmpass.ir_tools.proto.proto_view import UNKNOWN
 
 __all__ = ["deserialized"]
 

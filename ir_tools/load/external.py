@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.paths import lfs_pointer
+from vlmpass.ir_tools.system.paths import lfs_pointer
 from vlmpass.ir_tools.weights.files import Stamp
 
 __all__ = ["DataFile", "DataFolder"]

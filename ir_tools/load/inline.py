@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import onnx
 
-from vlmpass.ir_tools.varint import to_varint
+from vlmpass.ir_tools.proto.varint import to_varint
 
 __all__ = ["WireError", "without_payloads"]
 

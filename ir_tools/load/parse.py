@@ -16,7 +16,7 @@ import onnx
 from vlmpass.ir_tools.errors import CheckError, ModelError
 from vlmpass.ir_tools.load.inline import WireError, without_payloads
 from vlmpass.ir_tools.load.lost import refuse_undecodable
-from vlmpass.ir_tools.paths import NOT_ONNX
+from vlmpass.ir_tools.system.paths import NOT_ONNX
 from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.worker.bounded import parse_text
 

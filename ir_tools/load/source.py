@@ -10,17 +10,17 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import onnx
 import onnx_ir as ir
 
-from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import ArgumentError, ModelError
+from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.load.deserialize import deserialized
 from vlmpass.ir_tools.load.lost import refuse_lost
 from vlmpass.ir_tools.load.parse import Parsed, parse_file
-from vlmpass.ir_tools.load.settle import IrPlaces, ProtoPlaces, settle
+from vlmpass.ir_tools.load.resolve_external import IrPlaces, ProtoPlaces, settle
 from vlmpass.ir_tools.load.sparse import with_dense_constants
 from vlmpass.ir_tools.load.tensors import TensorVet
-from vlmpass.ir_tools.load.vet import vet
-from vlmpass.ir_tools.paths import model_file, path_text
-from vlmpass.ir_tools.walk import scopes
+from vlmpass.ir_tools.load.validate import vet
+from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.ir_tools.system.paths import model_file, path_text
 
 __all__ = ["Source", "load"]
 

@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.listed import listed
-from vlmpass.ir_tools.opsets import numbered_type
+from vlmpass.ir_tools.operators.schema import numbered_type
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.weights.packing import packed_size
 
 __all__ = ["Reference", "TensorVet", "refuse_repeated", "refuse_unknown_type", "vet_extents"]

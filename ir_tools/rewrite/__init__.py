@@ -21,9 +21,10 @@ for the outputs, or why not. The engine checks the rest, splices, and names what
 """
 
 from vlmpass.ir_tools.errors import RuleError
+from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import FloatAttr
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
-from vlmpass.ir_tools.rewrite.explain import Attempt, explain
+from vlmpass.ir_tools.rewrite.explanation import Attempt, explain
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.pattern import Operator, P, Pattern
 from vlmpass.ir_tools.rewrite.registry import all_rules, rule_named
@@ -35,7 +36,6 @@ from vlmpass.ir_tools.rewrite.rule import (
     refuse,
     rule,
 )
-from vlmpass.ir_tools.tape import Tape
 
 __all__ = [
     "Attempt",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.values import attribute_is
-from vlmpass.ir_tools.schemas import OpSchema
+from vlmpass.ir_tools.operators.formals import OpSchema
+from vlmpass.ir_tools.rewrite.expected import attribute_is
 
 __all__ = ["axis_rank", "unmentioned"]
 

@@ -9,19 +9,19 @@ from typing import Final
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.collector import without_collector
 from vlmpass.ir_tools.errors import VlmpassError
-from vlmpass.ir_tools.limit import may_apply
-from vlmpass.ir_tools.listed import listed
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.rewrite.constants import Constants
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import splice
+from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
-from vlmpass.ir_tools.rewrite.layout import Surroundings
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleSet
-from vlmpass.ir_tools.tape import splice
-from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.ir_tools.system.listed import listed
 
 __all__ = ["NoFixpoint", "Rewrites", "apply_rules"]
 

@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.layout import Layout, Signature, Surroundings, tokens_in
+from vlmpass.ir_tools.rewrite.alignment import Layout, Signature, Surroundings, tokens_in
+from vlmpass.ir_tools.rewrite.decomposition import ABSENT_TOKEN, Token, ops_at
 from vlmpass.ir_tools.rewrite.pattern import Either, Named, Op, Output, Pattern, Through
-from vlmpass.ir_tools.rewrite.plan import ABSENT_TOKEN, Token, ops_at
 from vlmpass.ir_tools.rewrite.rule import Rule
 
 __all__ = ["Candidate", "Index", "Reach"]

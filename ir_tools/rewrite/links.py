@@ -8,8 +8,8 @@ from typing import Final
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.rewrite.decomposition import Link
 from vlmpass.ir_tools.rewrite.pattern import Capture, Op
-from vlmpass.ir_tools.rewrite.plan import Link
 
 __all__ = ["roots_beside"]
 

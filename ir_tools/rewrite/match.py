@@ -9,10 +9,12 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.rewrite.alignment import Given, Layout, Surroundings, tokens_in
 from vlmpass.ir_tools.rewrite.attributes import axis_rank, unmentioned
 from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, Kind, same
-from vlmpass.ir_tools.rewrite.constants import reference_of, tensor_of
-from vlmpass.ir_tools.rewrite.layout import Given, Layout, Surroundings, tokens_in
+from vlmpass.ir_tools.rewrite.constant_values import reference_of, tensor_of
+from vlmpass.ir_tools.rewrite.decomposition import Link
+from vlmpass.ir_tools.rewrite.expected import attribute_is, is_number, widens
 from vlmpass.ir_tools.rewrite.links import roots_beside
 from vlmpass.ir_tools.rewrite.pattern import (
     Absent,
@@ -25,10 +27,8 @@ from vlmpass.ir_tools.rewrite.pattern import (
     Pattern,
     Through,
 )
-from vlmpass.ir_tools.rewrite.plan import Link
 from vlmpass.ir_tools.rewrite.producers import Found
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule
-from vlmpass.ir_tools.rewrite.values import attribute_is, is_number, widens
 
 __all__ = ["Match"]
 

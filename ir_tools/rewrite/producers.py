@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.constants import Constants, is_constant
+from vlmpass.ir_tools.rewrite.constant_values import Constants, is_constant
 
 __all__ = ["Found", "describe"]
 

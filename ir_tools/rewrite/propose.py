@@ -9,14 +9,14 @@ from typing import Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import RuleError
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.graph.walk import needed_among
+from vlmpass.ir_tools.rewrite.alignment import Layout, Surroundings
 from vlmpass.ir_tools.rewrite.interior import leaving
-from vlmpass.ir_tools.rewrite.layout import Layout, Surroundings
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.pattern import Op
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, build
-from vlmpass.ir_tools.tape import Tape
-from vlmpass.ir_tools.walk import needed_among
 
 __all__ = ["Proposal", "propose"]
 

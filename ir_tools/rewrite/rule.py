@@ -10,11 +10,11 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import RuleError
+from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import NODE, REST, VALUE, Kind, kind_of
+from vlmpass.ir_tools.rewrite.decomposition import Plan, Use, plan_of
 from vlmpass.ir_tools.rewrite.pattern import Pattern
-from vlmpass.ir_tools.rewrite.plan import Plan, Use, plan_of
 from vlmpass.ir_tools.rule_names import rule_name
-from vlmpass.ir_tools.tape import Tape
 
 __all__ = ["Declined", "Replacement", "Rule", "RuleSet", "refuse", "rule"]
 

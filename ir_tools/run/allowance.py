@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from vlmpass.ir_tools.memory import physical_memory
+from vlmpass.ir_tools.system.memory import physical_memory
 
 __all__ = ["UNBOUNDED", "Allowance", "default_memory"]
 

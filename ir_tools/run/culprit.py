@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import captured
-from vlmpass.ir_tools.describe import name_node
+from vlmpass.ir_tools.graph.clone import captured
+from vlmpass.ir_tools.graph.describe import name_node
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.loading import Loader
 from vlmpass.ir_tools.run.runner import RunError
 from vlmpass.ir_tools.run.segments import Segment, extract
 from vlmpass.ir_tools.types.typing import Typing, solve
-from vlmpass.ir_tools.walk import all_nodes
 
 __all__ = ["culprit", "retold", "told"]
 

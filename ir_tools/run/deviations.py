@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.inferred import inferred_shapes
-from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.shapes.inferred import inferred_shapes
 
 __all__ = ["spell_standard"]
 

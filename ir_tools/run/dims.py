@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.run.roles import Place, Role, role_of, words
-from vlmpass.ir_tools.run.uses import Use
+from vlmpass.ir_tools.run.dim_roles import Place, Role, role_of, words
+from vlmpass.ir_tools.run.input_usage import Use
 
 __all__ = ["LONG", "SIZES", "Dimensions", "grid_rows", "is_grid"]
 

@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.listed import listed
-from vlmpass.ir_tools.paths import inputs_file
+from vlmpass.ir_tools.run.dim_roles import Role, words
 from vlmpass.ir_tools.run.dims import LONG, SIZES, Dimensions
-from vlmpass.ir_tools.run.roles import Role, words
-from vlmpass.ir_tools.run.uses import Use, trace_use
+from vlmpass.ir_tools.run.input_usage import Use, trace_use
 from vlmpass.ir_tools.run.values import Hard, Request, make_values
+from vlmpass.ir_tools.system.listed import listed
+from vlmpass.ir_tools.system.paths import inputs_file
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["Attempt", "InputPlan", "generate_inputs", "held_to", "read_inputs"]

@@ -13,12 +13,12 @@ from types import TracebackType
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
+from vlmpass.ir_tools.proto.proto_view import inline, skeleton
 from vlmpass.ir_tools.run.allowance import Allowance
+from vlmpass.ir_tools.run.materialize import Staged, stage
 from vlmpass.ir_tools.run.runner import RunError, run_error
-from vlmpass.ir_tools.run.stage import Staged, stage
-from vlmpass.ir_tools.runtime import require_onnxruntime
-from vlmpass.ir_tools.skeleton import inline, skeleton
-from vlmpass.ir_tools.walk import all_nodes, weight_bytes
+from vlmpass.ir_tools.system.runtime import require_onnxruntime
 from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 

@@ -13,18 +13,18 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import clone
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.attempts import Tried
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
-from vlmpass.ir_tools.tape import Tape
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing, solve
-from vlmpass.ir_tools.walk import weight_bytes
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["end_of", "generated_magnitudes", "magnitudes", "overflows"]

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
-from vlmpass.ir_tools.run.stage import Staged, stage
+from vlmpass.ir_tools.run.materialize import Staged, stage
 from vlmpass.ir_tools.run.words import said as said_by
-from vlmpass.ir_tools.runtime import Optimization, require_onnxruntime
-from vlmpass.ir_tools.walk import weight_bytes
+from vlmpass.ir_tools.system.runtime import Optimization, require_onnxruntime
 from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack

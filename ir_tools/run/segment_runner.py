@@ -16,7 +16,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, Runner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, extract, segments
-from vlmpass.ir_tools.runtime import Optimization
+from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import captured, excerpt
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.graph.clone import captured, excerpt
+from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.types.typing import Typing, solve
-from vlmpass.ir_tools.walk import subgraphs
 
 __all__ = ["SEGMENT_BYTES", "Segment", "extract", "segments"]
 

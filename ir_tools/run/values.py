@@ -12,9 +12,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.run.dim_roles import Role, words
 from vlmpass.ir_tools.run.dims import SIZES, grid_rows, is_grid
-from vlmpass.ir_tools.run.roles import Role, words
-from vlmpass.ir_tools.run.uses import Use
+from vlmpass.ir_tools.run.input_usage import Use
 from vlmpass.ir_tools.worker.transport import Array
 
 __all__ = ["Hard", "Request", "make_values"]

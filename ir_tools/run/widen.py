@@ -12,8 +12,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common
 
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.walk import Scope, scopes
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.weights import as_weight, cast
 
 __all__ = ["widen"]

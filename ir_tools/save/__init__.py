@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vlmpass.ir_tools.lazy import lazy
+from vlmpass.ir_tools.system.lazy_imports import lazy
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.save.layout import Layout

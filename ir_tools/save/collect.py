@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.graph.walk import TensorSlot, scopes, tensor_slots
 from vlmpass.ir_tools.save.layout import Layout
-from vlmpass.ir_tools.walk import TensorSlot, scopes, tensor_slots
 from vlmpass.ir_tools.weights import FileRange, Weight, as_weight
 from vlmpass.ir_tools.weights.leaves import Stored
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.listed import listed
 from vlmpass.ir_tools.save.collect import Part
 from vlmpass.ir_tools.save.layout import Layout, Weights, names_agree
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.staging import is_staged
+from vlmpass.ir_tools.system.listed import listed
 
 __all__ = ["KeptFile", "choose_kept"]
 

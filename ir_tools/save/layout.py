@@ -9,8 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from vlmpass.ir_tools.arguments import word
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.system.arguments import word
 
 __all__ = [
     "Layout",

@@ -10,7 +10,6 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.locks import locked_folder
 from vlmpass.ir_tools.save.collect import collect, name_of, source_of
 from vlmpass.ir_tools.save.forms import PROTOBUF_LIMIT, is_text, serialised
 from vlmpass.ir_tools.save.keep import choose_kept
@@ -19,10 +18,11 @@ from vlmpass.ir_tools.save.pack import Block, NewFile
 from vlmpass.ir_tools.save.plan import Plan, check_sources, make_plan
 from vlmpass.ir_tools.save.proto import Skeleton, make_skeleton
 from vlmpass.ir_tools.save.references import Folder
-from vlmpass.ir_tools.save.shield import shielded
 from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.splice import spliced
 from vlmpass.ir_tools.save.write import check_space
+from vlmpass.ir_tools.system.locks import locked_folder
+from vlmpass.ir_tools.system.uninterruptible import shielded
 
 __all__ = ["Output", "plan_output"]
 

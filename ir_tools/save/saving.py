@@ -10,11 +10,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.arguments import callable_or_none, number
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load.source import Source, load
-from vlmpass.ir_tools.locks import locked_folder
-from vlmpass.ir_tools.paths import output_file
 from vlmpass.ir_tools.save.commit import (
     Prepared,
     UnfinishedError,
@@ -25,16 +22,19 @@ from vlmpass.ir_tools.save.commit import (
 from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.save.forms import parsed
 from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
-from vlmpass.ir_tools.save.litter import record_litter
+from vlmpass.ir_tools.save.orphans import record_litter
 from vlmpass.ir_tools.save.prepare import Output, plan_output
+from vlmpass.ir_tools.save.read_back import check_model_file
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport
-from vlmpass.ir_tools.save.shield import shielded
 from vlmpass.ir_tools.save.size import SHARD_LIMIT, parse_size
 from vlmpass.ir_tools.save.staging import Staging, remove_dead
 from vlmpass.ir_tools.save.tasks import StagedFile
-from vlmpass.ir_tools.save.validate import check_model_file
 from vlmpass.ir_tools.save.write import Progress, naming, write_files
+from vlmpass.ir_tools.system.arguments import callable_or_none, number
+from vlmpass.ir_tools.system.locks import locked_folder
+from vlmpass.ir_tools.system.paths import output_file
+from vlmpass.ir_tools.system.uninterruptible import shielded
 from vlmpass.ir_tools.weights import Tally, release_files
 
 __all__ = ["save"]

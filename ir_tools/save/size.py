@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from vlmpass.ir_tools.arguments import number
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.system.arguments import number
 
 __all__ = ["SHARD_LIMIT", "format_size", "parse_size"]
 

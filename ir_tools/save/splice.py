@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from vlmpass.ir_tools.varint import to_varint
+from vlmpass.ir_tools.proto.varint import to_varint
 
 __all__ = ["mark", "spliced"]
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.locks import try_lock, wait_lock
-from vlmpass.ir_tools.save.litter import remove_litter
+from vlmpass.ir_tools.save.orphans import remove_litter
 from vlmpass.ir_tools.save.references import Folder
+from vlmpass.ir_tools.system.locks import try_lock, wait_lock
 
 __all__ = ["Staging", "is_staged", "remove_dead"]
 

@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.versions import check_functions
-from vlmpass.ir_tools.shapes import compute, elementwise, layout
+from vlmpass.ir_tools.graph.constants import constant_of, is_constant, node_tensor
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
-from vlmpass.ir_tools.shapes.facts import Facts, visit_scope
+from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
-from vlmpass.ir_tools.shapes.roots import constant_of, is_constant, node_tensor
+from vlmpass.ir_tools.shapes.rules import compute, elementwise, movement
 
 __all__ = [
     "UNKNOWN",
@@ -33,7 +33,7 @@ __all__ = [
     "visit_scope",
 ]
 
-_RULES = {**elementwise.RULES, **layout.RULES, **compute.RULES}
+_RULES = {**elementwise.RULES, **movement.RULES, **compute.RULES}
 
 
 def facts_of(model: ir.Model) -> Facts:

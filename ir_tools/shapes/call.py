@@ -12,7 +12,7 @@ from vlmpass.ir_tools.shapes.algebra import Algebra, Dim
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
 
 if TYPE_CHECKING:
-    from vlmpass.ir_tools.shapes.facts import Facts
+    from vlmpass.ir_tools.shapes.analysis import Facts
 
 __all__ = ["Call", "Rule"]
 

@@ -8,9 +8,9 @@ from typing import Final
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
 from vlmpass.ir_tools.shapes.algebra import Dim
-from vlmpass.ir_tools.shapes.facts import Facts, visit_scope
-from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 
 __all__ = ["LAST_AXES", "Calls", "Dims", "at_all_calls", "common_axes"]
 

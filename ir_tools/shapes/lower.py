@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import add_constant
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.edit import add_constant
+from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
 from vlmpass.ir_tools.shapes.polynomial import Monomial
 

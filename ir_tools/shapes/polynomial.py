@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-from vlmpass.ir_tools.symbols import new_symbol
+from vlmpass.ir_tools.graph.symbols import new_symbol
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.shapes.algebra import Algebra

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.types.signatures import Formal, Signature, signature
-from vlmpass.ir_tools.walk import Scope, subgraphs
+from vlmpass.ir_tools.graph.walk import Scope, subgraphs
+from vlmpass.ir_tools.operators.signatures import Formal, Signature, signature
 
 __all__ = ["STRUCTURAL", "Slot", "Tie", "graph_of", "ties"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.types.texts import parse, spell, with_dtypes
+from vlmpass.ir_tools.operators.type_texts import parse, spell, with_dtypes
 
 __all__ = ["carries", "dtype_parameters", "retyped_attributes", "typing_attribute"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators.type_texts import parse
 from vlmpass.ir_tools.types.frame import Frame, Mismatch, Use
-from vlmpass.ir_tools.types.texts import parse
 
 __all__ = ["Binding", "Conflict", "conflict", "label"]
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.operators.signatures import Signature, signature
+from vlmpass.ir_tools.operators.type_texts import dtype_of, with_dtypes
 from vlmpass.ir_tools.types.bodies import STRUCTURAL, graph_of, ties
 from vlmpass.ir_tools.types.outputs import DECIDED
-from vlmpass.ir_tools.types.signatures import Signature, signature
-from vlmpass.ir_tools.types.texts import dtype_of, with_dtypes
 from vlmpass.ir_tools.types.typing import Typing
-from vlmpass.ir_tools.walk import Scope, scopes, subgraphs
 
 __all__ = ["Demand", "Use"]
 

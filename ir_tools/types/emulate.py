@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.names import Names
-from vlmpass.ir_tools.types.casts import Casts
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators.type_texts import tensor
+from vlmpass.ir_tools.types.cast_nodes import Casts
 from vlmpass.ir_tools.types.retype import retype
-from vlmpass.ir_tools.types.texts import tensor
 from vlmpass.ir_tools.types.typing import Typing, require_well_typed
-from vlmpass.ir_tools.walk import Scope, scopes
 
 __all__ = ["EMULATED", "emulate"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import named_type
-from vlmpass.ir_tools.types.texts import spell
+from vlmpass.ir_tools.operators.schema import named_type
+from vlmpass.ir_tools.operators.type_texts import spell
 
 __all__ = ["Frame", "Mismatch", "Use"]
 

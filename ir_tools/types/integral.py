@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
-from vlmpass.ir_tools.walk import scopes
 
 __all__ = ["integer_arithmetic"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import constant_node, constant_value
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.edit import constant_node, constant_value
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
-from vlmpass.ir_tools.types.texts import dtype_of
 
 __all__ = ["Offline", "constant_tensor"]
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import numbered_type
+from vlmpass.ir_tools.operators.schema import numbered_type
+from vlmpass.ir_tools.operators.type_texts import element, sequence_of, spell, tensor
 from vlmpass.ir_tools.types.frame import Frame
-from vlmpass.ir_tools.types.texts import element, sequence_of, spell, tensor
 
 __all__ = ["DECIDED", "Decide"]
 

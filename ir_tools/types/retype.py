@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import all_nodes, all_values, scopes
+from vlmpass.ir_tools.operators.type_texts import dtype_of, spell
 from vlmpass.ir_tools.types.carried import dtype_parameters, retyped_attributes
-from vlmpass.ir_tools.types.casts import Casts, leave_well_typed
+from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
 from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
-from vlmpass.ir_tools.types.texts import dtype_of, spell
 from vlmpass.ir_tools.types.typing import apply, retyped, solve
-from vlmpass.ir_tools.walk import all_nodes, all_values, scopes
 from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = ["retype"]

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators.signatures import Signature, signature
+from vlmpass.ir_tools.operators.type_texts import element, spell, tensor
 from vlmpass.ir_tools.types.frame import Frame, Mismatch, Use
 from vlmpass.ir_tools.types.outputs import DECIDED
-from vlmpass.ir_tools.types.signatures import Signature, signature
-from vlmpass.ir_tools.types.texts import element, spell, tensor
 
 __all__ = ["Solver"]
 

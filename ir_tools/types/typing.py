@@ -9,10 +9,10 @@ from functools import cached_property
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.operators.type_texts import dtype_of, parse, spell
 from vlmpass.ir_tools.types.conflict import Conflict, conflict
 from vlmpass.ir_tools.types.frame import Frame
 from vlmpass.ir_tools.types.solver import Solver
-from vlmpass.ir_tools.types.texts import dtype_of, parse, spell
 
 __all__ = ["Typing", "apply", "require_well_typed", "retyped", "solve"]
 

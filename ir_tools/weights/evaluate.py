@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vlmpass.ir_tools.weights.algebra import Transposed
 from vlmpass.ir_tools.weights.arrays import AnyArray
 from vlmpass.ir_tools.weights.boxes import cut, extent, grid, slices, tile_shape
+from vlmpass.ir_tools.weights.expressions import Transposed
 from vlmpass.ir_tools.weights.leaves import Expression, Stored
 from vlmpass.ir_tools.weights.packing import GROUP, is_packed, pack, to_file_order
 from vlmpass.ir_tools.weights.tally import Tally

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
-from vlmpass.ir_tools.weights import algebra
+from vlmpass.ir_tools.weights import expressions
 from vlmpass.ir_tools.weights.boxes import full, strip
 from vlmpass.ir_tools.weights.casts import why_not_cast
 from vlmpass.ir_tools.weights.leaves import Expression
@@ -61,13 +61,13 @@ def cast(weight: Weight, dtype: ir.DataType, *, saturate: bool = True) -> Weight
     """
     if why := why_not_cast(weight.dtype, dtype):
         raise ModelError(f"tensor {weight.name} cannot be cast to {dtype}: {why}")
-    return _derived(weight, algebra.cast(weight.expression, dtype, saturate))
+    return _derived(weight, expressions.cast(weight.expression, dtype, saturate))
 
 
 def cast_from(tensor: ir.TensorProtocol) -> ir.DataType:
     """Return the element type a tensor was cast from; its own where it is no cast."""
     expression = tensor.expression if isinstance(tensor, Weight) else None
-    return expression.source.dtype if isinstance(expression, algebra.Cast) else tensor.dtype
+    return expression.source.dtype if isinstance(expression, expressions.Cast) else tensor.dtype
 
 
 def take(weight: Weight, axis: int, start: int, stop: int) -> Weight:
@@ -79,7 +79,7 @@ def take(weight: Weight, axis: int, start: int, stop: int) -> Weight:
     if not 0 <= start <= stop <= shape[axis]:
         raise ValueError(f"[{start}, {stop}) of an axis of extent {shape[axis]}")
     box = strip(full(shape), axis, start, stop)
-    return _derived(weight, algebra.taken(weight.expression, box))
+    return _derived(weight, expressions.taken(weight.expression, box))
 
 
 def rows(weight: Weight, start: int, stop: int) -> Weight:
@@ -96,7 +96,7 @@ def transpose(weight: Weight, perm: Sequence[int]) -> Weight:
     """Return the weight with axis i the source's axis perm[i], as ONNX Transpose does."""
     if sorted(perm) != list(range(len(weight.expression.shape))):
         raise ValueError(f"{list(perm)} does not permute {len(weight.expression.shape)} axes")
-    return _derived(weight, algebra.transposed(weight.expression, tuple(perm)))
+    return _derived(weight, expressions.transposed(weight.expression, tuple(perm)))
 
 
 def reshape(weight: Weight, shape: Sequence[int]) -> Weight:
@@ -106,7 +106,7 @@ def reshape(weight: Weight, shape: Sequence[int]) -> Weight:
     """
     if min(shape, default=0) < 0 or math.prod(shape) != weight.size:
         raise ValueError(f"{weight.size} elements do not fill {list(shape)}")
-    return _derived(weight, algebra.reshaped(weight.expression, tuple(shape)))
+    return _derived(weight, expressions.reshaped(weight.expression, tuple(shape)))
 
 
 def concat(weights: Sequence[Weight], axis: int) -> Weight:
@@ -125,7 +125,7 @@ def concat(weights: Sequence[Weight], axis: int) -> Weight:
                 f"{other.dtype}{list(other.shape)} does not join "
                 f"{first.dtype}{list(first.shape)} along axis {axis}"
             )
-    return _derived(weights[0], algebra.joined([w.expression for w in weights], axis))
+    return _derived(weights[0], expressions.joined([w.expression for w in weights], axis))
 
 
 def scale(weight: Weight, factor: npt.ArrayLike) -> Weight:
@@ -143,4 +143,4 @@ def scale(weight: Weight, factor: npt.ArrayLike) -> Weight:
     if array.ndim > len(shape) or np.broadcast_shapes(array.shape, shape) != shape:
         raise ValueError(f"a factor {list(array.shape)} does not broadcast to {list(shape)}")
     array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    return _derived(weight, algebra.scaled(weight.expression, array))
+    return _derived(weight, expressions.scaled(weight.expression, array))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from vlmpass.ir_tools.memory import private_bytes, rss
+from vlmpass.ir_tools.system.memory import private_bytes, rss
 
 __all__ = ["MEMORY_EXIT", "bound_memory", "is_out_of_memory", "watch_memory"]
 

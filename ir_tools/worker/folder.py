@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vlmpass.ir_tools.locks import try_lock
+from vlmpass.ir_tools.system.locks import try_lock
 
 __all__ = ["WorkFolder"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import ml_dtypes
 import numpy as np
 
-from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.worker.bounds import bound_memory, is_out_of_memory
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 

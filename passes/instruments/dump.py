@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.paths import folder_for
+from vlmpass.ir_tools.proto.onnx_text import Digests, model_text
 from vlmpass.ir_tools.save.commits import note_commit
-from vlmpass.ir_tools.text import Digests, model_text
-from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.ir_tools.system.paths import folder_for
+from vlmpass.passes.instruments.instrument import Instrument, Step
 
 __all__ = ["Dump"]
 

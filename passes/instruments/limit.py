@@ -6,8 +6,8 @@ from contextvars import Token
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.limit import LIMIT, Changes
-from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.ir_tools.graph.limit import LIMIT, Changes
+from vlmpass.passes.instruments.instrument import Instrument, Step
 
 __all__ = ["Limit"]
 

@@ -6,10 +6,10 @@ import time
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.memory import peak_rss, rss
-from vlmpass.ir_tools.walk import scopes
-from vlmpass.passes.instruments.base import Instrument, Step
-from vlmpass.passes.report import PassReport
+from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.system.memory import peak_rss, rss
+from vlmpass.passes.instruments.instrument import Instrument, Step
+from vlmpass.passes.pipeline.report import PassReport
 
 __all__ = ["Measure"]
 

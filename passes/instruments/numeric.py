@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.run import verify
-from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["NumericCheck"]

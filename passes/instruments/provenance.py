@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.walk import all_nodes
-from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.passes.instruments.instrument import Instrument, Step
 
 __all__ = ["KEY", "Provenance"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check import check
-from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.passes.instruments.instrument import Instrument, Step
 
 __all__ = ["VerifyEach"]
 

@@ -1,6 +1,6 @@
 """What each operator was and became from opset to opset, as a total table of small functions.
 
-To add a step, write in the file of the operator's family
+To add a step, write in `steps/`, in the file of the operator's family
 
     @adapter("ReduceMean", 13, 18)
     def axes_to_input(op, node):
@@ -12,47 +12,20 @@ builds on the tape `op` and returns the outputs, or `UNCHANGED` if the node stan
 calls `refuse(reason, remedy)`; it never touches the graph. What it builds has to be valid at one
 opset only (upwards the step's own, downwards the one just below it): the engine leads every new
 node on to the target, so `op.Gelu` in an expansion of something newer is fine. A step that changes
-nothing but types goes into `same.py`; what `expand.py` lists is spelled by ONNX's function body.
+nothing but types goes into `steps/same.py`; what `expand.py` lists is spelled by ONNX's own body.
 """
 
 from __future__ import annotations
 
-from vlmpass.rewriter_rules.opset import (
-    attention,
-    bits,
-    bounds,
-    broadcast,
-    casts,
-    einsum,
-    elementwise,
-    expand,
-    grid,
-    layout,
-    legacy,
-    norm,
-    pool,
-    quantize,
-    reduce,
-    resize,
-    roi,
-    same,
-    scatter,
-    series,
-    signal,
-    softmax,
-    split_pad,
-)
-from vlmpass.rewriter_rules.opset.convert import route
-from vlmpass.rewriter_rules.opset.dry import Dry, Edit, drop_unused
+from vlmpass.rewriter_rules.opset import expand, steps
+from vlmpass.rewriter_rules.opset.conversion import route
+from vlmpass.rewriter_rules.opset.element_types.widen import Change
+from vlmpass.rewriter_rules.opset.history import Telling, Version, tell
+from vlmpass.rewriter_rules.opset.plan import Dry, Edit, drop_unused
 from vlmpass.rewriter_rules.opset.stamp import fit_inputs, needed_ir_version, stamp
-from vlmpass.rewriter_rules.opset.story import Telling, Version, tell
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
-from vlmpass.rewriter_rules.opset.widen import Change
 
-_FAMILIES = (
-    attention, bits, bounds, broadcast, casts, einsum, elementwise, expand, grid, layout, legacy,
-    norm, pool, quantize, reduce, resize, roi, same, scatter, series, signal, softmax, split_pad,
-)  # fmt: skip
+_ENTERED = (expand, steps)
 """Imported for what they enter into the table."""
 
 __all__ = [

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import schema, since, type_name
-from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset.facts import integer, integers, rank, real
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators.schema import schema, since, type_name
+from vlmpass.rewriter_rules.opset.queries import integer, integers, rank, real
 from vlmpass.rewriter_rules.opset.table import refuse
 
 __all__ = [

@@ -14,10 +14,16 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.full import check_types
 from vlmpass.ir_tools.errors import CheckError, Refusal, Refused
-from vlmpass.ir_tools.opsets import FIRST_OPSET, OLDEST_OPSET, default_opset, history, newest_opset
-from vlmpass.ir_tools.walk import scopes
-from vlmpass.rewriter_rules.opset.convert import ill_formed
-from vlmpass.rewriter_rules.opset.dry import Dry, label
+from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.operators.schema import (
+    FIRST_OPSET,
+    OLDEST_OPSET,
+    default_opset,
+    history,
+    newest_opset,
+)
+from vlmpass.rewriter_rules.opset.conversion import ill_formed
+from vlmpass.rewriter_rules.opset.plan import Dry, label
 from vlmpass.rewriter_rules.opset.stamp import stamp
 
 __all__ = ["advised", "misfits_at", "nearest_valid", "remedy", "vet_meaning"]

@@ -14,8 +14,8 @@ from typing import NoReturn, TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import history
-from vlmpass.ir_tools.tape import Tape
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators.schema import history
 
 __all__ = [
     "HIGHER",

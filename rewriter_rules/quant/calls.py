@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import is_used, remove_unused_constant
-from vlmpass.ir_tools.walk import Scope, all_nodes, scopes
+from vlmpass.ir_tools.graph.edit import is_used, remove_unused_constant
+from vlmpass.ir_tools.graph.walk import Scope, all_nodes, scopes
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.rewriter_rules.quant.constant import Constants
 from vlmpass.rewriter_rules.quant.origins import Origin, Origins

@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array, can_evaluate, evaluate
+from vlmpass.ir_tools.graph.walk import operands_first
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.walk import operands_first
-from vlmpass.ir_tools.weights import algebra, as_weight
+from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.rewriter_rules.quant.expressions import Elementwise, Merged, Rows, Step
@@ -120,7 +120,7 @@ class Constants:
             return data
         if node.op_type == "Transpose":
             default = tuple(reversed(range(len(data.shape))))
-            return algebra.transposed(data, tuple(node.attributes.get_ints("perm", default)))
+            return expressions.transposed(data, tuple(node.attributes.get_ints("perm", default)))
         if node.op_type in ("Reshape", "Unsqueeze", "Squeeze"):
             return self._reshaped(node, inputs)
         if node.op_type in ("Gather", "GatherND"):
@@ -146,7 +146,7 @@ class Constants:
         else:
             sizes_left = iter(data.shape)
             shape = tuple(1 if i in axes else next(sizes_left) for i in range(rank))
-        return algebra.reshaped(data, shape)
+        return expressions.reshaped(data, shape)
 
     def _elementwise(self, node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
         """Continue the arithmetic of the inputs, each shared part once."""
@@ -183,7 +183,7 @@ def reshaped(expression: Expression, shape: tuple[int, ...]) -> Expression:
             if isinstance(expression, Elementwise):
                 return Merged(expression.dtype, shape, expression, axis)
             break
-    return algebra.reshaped(expression, shape)
+    return expressions.reshaped(expression, shape)
 
 
 def broadcast(expression: Expression, shape: tuple[int, ...]) -> Expression:
@@ -199,7 +199,7 @@ def minus(numbers: Expression, amount: int) -> Expression:
     """Return small integers less an amount, as int32."""
     builder = _Builder(len(numbers.shape), 13)
     each = Held.of(ir.Tensor(np.full((1,) * len(numbers.shape), amount, np.int32)))
-    places = builder.add(algebra.cast(numbers, ir.DataType.INT32, True)), builder.add(each)
+    places = builder.add(expressions.cast(numbers, ir.DataType.INT32, True)), builder.add(each)
     return builder.finish(Step("Sub", (), ()), places, numbers.shape)
 
 
@@ -219,12 +219,12 @@ def _rows(node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
     if wanted.ndim != 1 or not ((-count <= wanted) & (wanted < count)).all():
         return None
     if node.op_type == "GatherND":
-        index = algebra.reshaped(index, wanted.shape)
+        index = expressions.reshaped(index, wanted.shape)
     front = (axis, *(i for i in range(len(data.shape)) if i != axis))
     back = tuple(front.index(i) for i in range(len(front)))
-    turned = algebra.transposed(data, front)
+    turned = expressions.transposed(data, front)
     taken = Rows(data.dtype, (len(wanted), *turned.shape[1:]), turned, index)
-    return algebra.transposed(taken, back)
+    return expressions.transposed(taken, back)
 
 
 class _Builder:
@@ -247,7 +247,7 @@ class _Builder:
                 places.append(self._step(step, tuple(places[i] for i in step.operands)))
             return places[-1]
         missing = self._rank - len(expression.shape)
-        return self._source(algebra.reshaped(expression, (1,) * missing + expression.shape))
+        return self._source(expressions.reshaped(expression, (1,) * missing + expression.shape))
 
     def _source(self, source: Expression) -> tuple[bool, int]:
         for index, known in enumerate(self._sources):
@@ -280,6 +280,6 @@ class _Builder:
         """Return the type of the result by trying the arithmetic on one element."""
         ones = tuple((0, 1) for _ in range(self._rank))
         shape = (1,) * self._rank
-        sources = tuple(algebra.taken(source, ones) for source in self._sources)
+        sources = tuple(expressions.taken(source, ones) for source in self._sources)
         trial = Elementwise(ir.DataType.FLOAT, shape, sources, steps, self._opset)
         return ir.DataType.from_numpy(trial.read(ones).dtype)

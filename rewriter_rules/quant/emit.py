@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.tape import Tape
-from vlmpass.ir_tools.weights import algebra
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.weights import expressions
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.ir_tools.weights.weight import LazyWeight
 from vlmpass.rewriter_rules.quant.constant import minus
@@ -107,7 +107,7 @@ def _in_order(builder: Builder, x: ir.Value, found: Quantized) -> ir.Value:
     """Bring the activation's last axis into the order of the stored rows."""
     if found.order is None:
         return x
-    order = builder.constant(algebra.cast(found.order, ir.DataType.INT32, True), "order")
+    order = builder.constant(expressions.cast(found.order, ir.DataType.INT32, True), "order")
     return builder.tape.Gather(x, order, axis=-1)
 
 
@@ -160,9 +160,9 @@ def dequantize_linear(builder: Builder, found: Quantized) -> ir.Value:
     if _middle(found):
         numbers = minus(numbers, 1 << (found.bits - 1))
     else:
-        zeros = builder.constant(algebra.cast(found.zeros, dtype, True), "zeros")
+        zeros = builder.constant(expressions.cast(found.zeros, dtype, True), "zeros")
     weight = builder.tape.DequantizeLinear(
-        builder.constant(algebra.cast(numbers, dtype, True), "numbers"),
+        builder.constant(expressions.cast(numbers, dtype, True), "numbers"),
         builder.constant(found.scales, "scales"),
         zeros,
         axis=0,
@@ -214,12 +214,12 @@ def matmul_nbits(builder: Builder, found: Quantized) -> ir.Value:
     blocks = -(-inputs // found.block)
     width = found.block * found.bits // 8
     numbers = _packed(found.numbers, found.bits, found.block)
-    scales = algebra.cast(algebra.transposed(found.scales, (1, 0)), kind, True)
+    scales = expressions.cast(expressions.transposed(found.scales, (1, 0)), kind, True)
     made = builder.tape.node(
         "MatMulNBits",
         [
             entering(_in_order(builder, builder.x, found)),
-            builder.constant(algebra.reshaped(numbers, (outputs, blocks, width)), "numbers"),
+            builder.constant(expressions.reshaped(numbers, (outputs, blocks, width)), "numbers"),
             builder.constant(scales, "scales"),
             _nbits_zeros(builder, found, kind),
             None,
@@ -236,19 +236,19 @@ def _nbits_zeros(builder: Builder, found: Quantized, kind: ir.DataType) -> ir.Va
         return None
     if _fits(found):
         return builder.constant(_packed(found.zeros, found.bits, 8 // found.bits), "zeros")
-    turned = algebra.transposed(found.zeros, (1, 0))
-    return builder.constant(algebra.cast(turned, kind, True), "zeros")
+    turned = expressions.transposed(found.zeros, (1, 0))
+    return builder.constant(expressions.cast(turned, kind, True), "zeros")
 
 
 def _packed(numbers: Expression, bits: int, multiple: int) -> Expression:
     """Return columns as rows of bytes, filled up to a multiple with zeros."""
     rows, columns = numbers.shape
     dtype = _UNSIGNED[bits]
-    numbers = algebra.cast(numbers, dtype, True)
+    numbers = expressions.cast(numbers, dtype, True)
     if missing := -rows % multiple:
         rest = Held.of(ir.Tensor(np.zeros((missing, columns), dtype.numpy()), dtype=dtype))
-        numbers = algebra.joined((numbers, rest), 0)
-    turned = algebra.transposed(numbers, (1, 0))
+        numbers = expressions.joined((numbers, rest), 0)
+    turned = expressions.transposed(numbers, (1, 0))
     if bits == 8:
         return turned
     return Packed(ir.DataType.UINT8, (columns, (rows + missing) * bits // 8), turned)

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.evaluate import Array, evaluate
-from vlmpass.ir_tools.weights.algebra import Unary
 from vlmpass.ir_tools.weights.boxes import Box, extent
+from vlmpass.ir_tools.weights.expressions import Unary
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.ir_tools.weights.tally import Tally
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.walk import Scope, scopes
 from vlmpass.rewriter_rules.quant.calls import Calls
 from vlmpass.rewriter_rules.quant.constant import Constants
 from vlmpass.rewriter_rules.quant.linear import Linear, Product, layer_around, product_of

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.shapes import Facts
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.weights import algebra
+from vlmpass.ir_tools.weights import expressions
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.rewriter_rules.quant.constant import Constants, broadcast
 
@@ -171,5 +171,5 @@ def _bias(
     if value is not None and found.shape == (size,) and constant_tensor(value) is not None:
         return value
     if found.size == 1:
-        return broadcast(algebra.reshaped(found, (1,)), (size,))
-    return algebra.reshaped(found, (size,)) if found.size == size == found.shape[-1] else None
+        return broadcast(expressions.reshaped(found, (1,)), (size,))
+    return expressions.reshaped(found, (size,)) if found.size == size == found.shape[-1] else None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.walk import operands_first, subgraphs
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.walk import operands_first, subgraphs
 
 __all__ = ["Origin", "Origins"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array
-from vlmpass.ir_tools.weights import algebra, casts
+from vlmpass.ir_tools.weights import casts, expressions
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.rewriter_rules.quant.blocks import any_block, arrange, chunks, group_rows
 from vlmpass.rewriter_rules.quant.constant import Constants, broadcast, reshaped
@@ -104,7 +104,7 @@ def _moved(
             part = reshaped(part, after.shape)
         elif node.op_type == "Transpose":
             default = tuple(reversed(range(len(part.shape))))
-            part = algebra.transposed(part, tuple(node.attributes.get_ints("perm", default)))
+            part = expressions.transposed(part, tuple(node.attributes.get_ints("perm", default)))
     return part
 
 
@@ -184,7 +184,7 @@ def recognize(
     block, order = found
     result = _quantized(whole, (numbers, zeros, scales), bits, block, order)
     rounded = scales.dtype != whole.dtype
-    wide = replace(result, scales=algebra.cast(result.scales, whole.dtype, True))
+    wide = replace(result, scales=expressions.cast(result.scales, whole.dtype, True))
     for each in (wide, result) if rounded else (result,):
         if _agrees(each, every=rounded or result.span is None):
             return each
@@ -197,7 +197,7 @@ def _least_filled(groups: Sequence[int], blocks: Sequence[int]) -> list[int]:
 
 
 def _turn(expression: Expression, turned: bool) -> Expression:
-    return algebra.transposed(expression, (1, 0)) if turned else expression
+    return expressions.transposed(expression, (1, 0)) if turned else expression
 
 
 def _parts(

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.tape import Tape
-from vlmpass.ir_tools.walk import Scope, scopes
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.ir_tools.weights.weight import LazyWeight
 from vlmpass.rewriter_rules.quant.calls import Calls

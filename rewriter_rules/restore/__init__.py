@@ -6,8 +6,8 @@ what it is a rounding of; in a model that is float32 now, it is that again.
 
 import onnx_ir as ir
 
-from vlmpass.rewriter_rules.restore.activations import ACTIVATIONS
-from vlmpass.rewriter_rules.restore.norms import NORMS
+from vlmpass.rewriter_rules.restore.activation_numbers import ACTIVATIONS
+from vlmpass.rewriter_rules.restore.epsilons import NORMS
 from vlmpass.rewriter_rules.restore.sizes import SIZES
 from vlmpass.rewriter_rules.restore.whole import restored
 

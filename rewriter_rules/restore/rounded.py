@@ -10,7 +10,7 @@ import numpy as np
 from onnx_ir import DataType, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Tape, refuse
-from vlmpass.ir_tools.types.casts import REASON
+from vlmpass.ir_tools.types.cast_nodes import REASON
 from vlmpass.ir_tools.weights import cast_from
 
 __all__ = ["FLOAT_X", "HELD", "NARROW", "Exact", "Restored", "exactly", "reading"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from onnx_ir import Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
-from vlmpass.ir_tools.rewrite.constants import is_constant, tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import is_constant, tensor_of
 from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, Exact, exactly, reading
 from vlmpass.rewriter_rules.simplify.known import dim
 

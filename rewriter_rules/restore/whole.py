@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.edit import remove_initializer, remove_unused_constant
-from vlmpass.ir_tools.inferred import inferred_shapes
+from vlmpass.ir_tools.graph.edit import remove_initializer, remove_unused_constant
+from vlmpass.ir_tools.graph.walk import TensorSlot, all_nodes, scopes, tensor_slots
 from vlmpass.ir_tools.rewrite import RuleSet, apply_rules
-from vlmpass.ir_tools.types.casts import REASON
-from vlmpass.ir_tools.walk import TensorSlot, all_nodes, scopes, tensor_slots
+from vlmpass.ir_tools.shapes.inferred import inferred_shapes
+from vlmpass.ir_tools.types.cast_nodes import REASON
 from vlmpass.ir_tools.weights import cast_from
 from vlmpass.rewriter_rules.restore.rounded import NARROW
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.shapes.functions import LAST_AXES, Dims
-from vlmpass.ir_tools.symbols import same_size
 
 __all__ = [
     "FLOATS",

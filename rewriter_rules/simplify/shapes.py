@@ -7,7 +7,7 @@ from itertools import pairwise
 from onnx_ir import Node, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.constants import SMALL_BYTES, tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import SMALL_BYTES, tensor_of
 from vlmpass.rewriter_rules.simplify.known import FOREVER, rank
 
 __all__ = ["SHAPES"]

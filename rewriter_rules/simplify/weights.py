@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_ir import DataType, Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.constants import tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import tensor_of
 from vlmpass.ir_tools.weights import as_weight, scale
 from vlmpass.rewriter_rules.simplify.known import rank
 

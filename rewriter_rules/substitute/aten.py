@@ -16,9 +16,9 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.pattern import Op, as_pattern
-from vlmpass.rewriter_rules.opset.antialias import Axis, separable
-from vlmpass.rewriter_rules.opset.facts import constant, dims, known_or_none
-from vlmpass.rewriter_rules.opset.interpolation import Filter
+from vlmpass.rewriter_rules.opset.queries import constant, dims, known_or_none
+from vlmpass.rewriter_rules.opset.resampling.antialias import Axis, separable
+from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter
 from vlmpass.rewriter_rules.opset.table import CannotConvertError
 
 __all__ = ["ATEN_RESIZES", "aten_antialiased_resize", "kernel_of"]

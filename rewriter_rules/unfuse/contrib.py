@@ -6,8 +6,8 @@ from onnx_ir import Node, Value
 
 from vlmpass.ir_tools.rewrite import FloatAttr, P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT
-from vlmpass.rewriter_rules.opset import norm
-from vlmpass.rewriter_rules.opset.elementwise import spell_gelu
+from vlmpass.rewriter_rules.opset.steps import norm
+from vlmpass.rewriter_rules.opset.steps.elementwise import spell_gelu
 from vlmpass.rewriter_rules.simplify.known import FLOATS
 from vlmpass.rewriter_rules.unfuse.standard import spelled
 

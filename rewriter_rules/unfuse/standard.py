@@ -7,7 +7,7 @@ from collections.abc import Callable
 from onnx_ir import Node, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
-from vlmpass.rewriter_rules.opset import elementwise, norm
+from vlmpass.rewriter_rules.opset.steps import elementwise, norm
 from vlmpass.rewriter_rules.opset.table import CannotConvertError, Outputs
 
 __all__ = ["STANDARD", "spelled"]

@@ -15,8 +15,8 @@ from check_models import EXPORTS, HFN, model, said
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.proto.proto_view import inline, skeleton
 from vlmpass.ir_tools.save import save
-from vlmpass.ir_tools.skeleton import inline, skeleton
 
 # what is valid
 
@@ -92,7 +92,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.system.memory import peak_rss
 m = load(sys.argv[1])
 check(m)
 before = peak_rss()

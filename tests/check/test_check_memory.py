@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import psutil
 
-from vlmpass.ir_tools.memory import peak_rss, rss
+from vlmpass.ir_tools.system.memory import peak_rss, rss
 
 GROW = """
 import numpy as np
-from vlmpass.ir_tools.memory import peak_rss, rss
+from vlmpass.ir_tools.system.memory import peak_rss, rss
 start, top = rss(), peak_rss()
 assert top >= start > 5_000_000
 block = np.ones(100_000_000, np.uint8)

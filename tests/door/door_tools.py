@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.cli.app import run
-from vlmpass.demo import Sizes, write_demo_model
+from vlmpass.demo_model import Sizes, write_demo_model
 
 TINY = Sizes(hidden=16, heads=4, kv_heads=2, intermediate=24, vocab=2048, layers=1, image=28)
 

@@ -18,9 +18,9 @@ import vlmpass.cli.console
 import vlmpass.cli.failure
 import vlmpass.cli.verb
 from vlmpass import pipeline
-from vlmpass.ir_tools import paths
 from vlmpass.ir_tools.errors import PipelineError, SaveError
 from vlmpass.ir_tools.save import saving
+from vlmpass.ir_tools.system import paths
 from vlmpass.report import Report
 
 NUMBER = int(os.environ.get("VLMPASS_COMMANDS", "150"))

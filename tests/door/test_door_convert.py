@@ -10,7 +10,7 @@ import pytest
 from door_tools import TINY, child, demo_model, listing, mlp_model
 
 from vlmpass import Pipeline, Report, check, load, verify
-from vlmpass.demo import build_demo_model
+from vlmpass.demo_model import build_demo_model
 from vlmpass.ir_tools.errors import PassFailed, SaveError, VerifyError, VlmpassError
 
 

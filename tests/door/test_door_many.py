@@ -8,7 +8,7 @@ import pytest
 from door_tools import mlp_model
 from onnx import TensorProto, helper
 
-from vlmpass.ir_tools.listed import listed
+from vlmpass.ir_tools.system.listed import listed
 
 FILES = 2000
 LONGEST = 8000

@@ -16,8 +16,8 @@ import vlmpass
 from vlmpass.ir_tools.errors import ArgumentError, VlmpassError
 from vlmpass.ir_tools.save import parse_size
 from vlmpass.passes import PassManager, parse
-from vlmpass.passes.options import options_of
-from vlmpass.passes.registry import PASSES
+from vlmpass.passes.pipeline.options import options_of
+from vlmpass.passes.pipeline.registry import PASSES
 
 
 class Named(os.PathLike):

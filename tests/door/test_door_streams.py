@@ -131,7 +131,7 @@ def test_a_failure_after_the_commit_says_what_stands(door, tmp_path, monkeypatch
     def fail(report):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("vlmpass.screens.report.report_screen", fail)
+    monkeypatch.setattr("vlmpass.screens.conversion.report_screen", fail)
     code, _, err = door("convert", path, out, "--opset", 18, "--no-verify")
     assert code == 2
     assert f"{out} is complete and stands; please report it" in err
@@ -148,7 +148,7 @@ def test_an_interruption_after_the_commit_says_what_stands(door, tmp_path, monke
     def interrupt(report):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlmpass.screens.report.report_screen", interrupt)
+    monkeypatch.setattr("vlmpass.screens.conversion.report_screen", interrupt)
     code, _, err = door("convert", path, tmp_path / "out.onnx", "--opset", 18, "--no-verify")
     assert code == 130
     assert err == f"vlmpass: interrupted; {tmp_path / 'out.onnx'} is complete and stands\n"
@@ -241,9 +241,9 @@ def test_what_an_interrupted_process_says_is_true(tmp_path):
 def test_a_signal_that_is_ignored_stays_so(tmp_path):
     path = mlp_model(tmp_path)
     program = (
-        "import os, signal, vlmpass.judge; from vlmpass.cli import main\n"
+        "import os, signal, vlmpass.acceptance; from vlmpass.cli import main\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "vlmpass.judge.check = lambda model: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "vlmpass.acceptance.check = lambda model: os.kill(os.getpid(), signal.SIGHUP)\n"
         f"main(['convert', {str(path)!r}, '--opset', '18', '--no-verify'])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
@@ -263,7 +263,7 @@ def test_a_dump_that_stands_is_named(door, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlmpass.passes.set_dims.SetDims.run", interrupt)
+    monkeypatch.setattr("vlmpass.passes.dims.set_dims.SetDims.run", interrupt)
     code, _, err = door(*asked)
     assert code == 130
     assert "nothing was written" not in err

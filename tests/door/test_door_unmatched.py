@@ -6,8 +6,8 @@ import pytest
 from door_tools import mlp_model
 
 import vlmpass
-from vlmpass.passes.options import options_of
-from vlmpass.passes.registry import PASSES
+from vlmpass.passes.pipeline.options import options_of
+from vlmpass.passes.pipeline.registry import PASSES
 
 # What each says of y = relu(x @ a) @ b, which has nothing of it. None: it tidies up, or says how
 # and not what; whether it changed something stands in the table of passes.

@@ -7,7 +7,7 @@ import onnx
 from door_tools import demo_model, mlp_model
 
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.passes.registry import PASSES, Registry
+from vlmpass.passes.pipeline.registry import PASSES, Registry
 
 
 def test_inspect_says_what_the_model_is_made_of(door, tmp_path):

@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from vlmpass.ir_tools.graph.walk import all_nodes, all_values, tensor_slots
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.walk import all_nodes, all_values, tensor_slots
 
 EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 

@@ -24,7 +24,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.run import compare_arrays
-from vlmpass.passes.mixed_precision import MixedPrecision
+from vlmpass.passes.dtype.mixed_precision import MixedPrecision
 
 Feeds = dict[str, np.ndarray]
 RUNTIME_ERRORS = (state.Fail, state.InvalidGraph, state.NotImplemented, state.RuntimeException)

@@ -12,8 +12,8 @@ from dtype_tools import EXPORTS, NORM, RESIDUAL, large_input, parse, text_of
 from vlmpass.cli.app import run
 from vlmpass.ir_tools.errors import Refused, VerifyError
 from vlmpass.ir_tools.run import verify
-from vlmpass.passes.mixed_precision import MixedPrecision
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.mixed_precision import MixedPrecision
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 F16, BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 HALVE = UnifyDtype(to="float16", from_=("float32",), keep_io=True)

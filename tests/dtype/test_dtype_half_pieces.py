@@ -9,9 +9,9 @@ import onnx_ir as ir
 import pytest
 from half_pieces import PIECES, fault
 
-from vlmpass.ir_tools.types import islands, masks, narrow
+from vlmpass.ir_tools.types import narrow
 from vlmpass.ir_tools.types import retype as retyping
-from vlmpass.passes import mixed_precision
+from vlmpass.passes.dtype import islands, masks, mixed_precision
 
 SAMPLE = 54
 SEEDS = 10

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from dtype_tools import EXPORTS, casts, check, dtypes_left, parse, run, text_of
 
-from vlmpass.passes.mixed_precision import MixedPrecision
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.mixed_precision import MixedPrecision
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 HALVE = UnifyDtype(to="float16", from_=("float32",))

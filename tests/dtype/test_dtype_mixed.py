@@ -28,8 +28,8 @@ from dtype_tools import (
 
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError
 from vlmpass.ir_tools.types.emulate import emulate
-from vlmpass.passes.mixed_precision import MixedPrecision
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.mixed_precision import MixedPrecision
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 

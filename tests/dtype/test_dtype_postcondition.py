@@ -7,15 +7,15 @@ import pytest
 from dtype_tools import EXPORTS, check, parse
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.graph.walk import all_values
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.casts import Casts
+from vlmpass.ir_tools.types.cast_nodes import Casts
 from vlmpass.ir_tools.types.emulate import emulate
-from vlmpass.ir_tools.types.texts import spell
-from vlmpass.ir_tools.walk import all_values
-from vlmpass.passes.base import Pass
-from vlmpass.passes.mixed_precision import MixedPrecision
-from vlmpass.passes.repair_types import RepairTypes
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.mixed_precision import MixedPrecision
+from vlmpass.passes.dtype.repair_types import RepairTypes
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
+from vlmpass.passes.pipeline.base import Pass
 
 PASSES = [
     UnifyDtype(),

@@ -10,8 +10,8 @@ import pytest
 from dtype_tools import casts, check, export, operators, parse, relative_error, run, text_of, value
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.passes.repair_types import RepairTypes
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.repair_types import RepairTypes
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 

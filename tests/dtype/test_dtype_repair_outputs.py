@@ -7,8 +7,8 @@ import pytest
 from dtype_tools import casts, check, parse, run, text_of
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.passes.repair_types import RepairTypes
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.repair_types import RepairTypes
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 ZEROS = """g (bfloat16[2,3] x) => (bfloat16[2,3] y) {
     s = Shape(x) z = ConstantOfShape<value = bfloat16[1] {b(1.5)}>(s) y = Add(x, z) }"""

@@ -13,12 +13,12 @@ from dtype_tools import EXPORTS, parse
 
 from vlmpass import Pipeline
 from vlmpass.cli.app import run as command
+from vlmpass.ir_tools.graph.walk import all_nodes, all_values
 from vlmpass.ir_tools.run import verify
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.walk import all_nodes, all_values
-from vlmpass.passes.pipeline import parse as parse_pipeline
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
+from vlmpass.passes.pipeline.text import parse as parse_pipeline
 from vlmpass.rewriter_rules.restore import restore
 
 HEADS = "bfloat16[2,4,6,8]"

@@ -11,7 +11,7 @@ from dtype_tools import casts, check, dtypes_left, operators, parse, run, text_o
 
 from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.ir_tools.weights import Weight
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 NARROW = {D.BFLOAT16, D.FLOAT16}

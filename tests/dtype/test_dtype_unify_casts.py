@@ -8,7 +8,7 @@ import pytest
 from dtype_tools import check, count, operators, parse, run, text_of
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 

@@ -16,11 +16,11 @@ from dtype_tools import (
     run,
 )
 
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.offline import constant_tensor
-from vlmpass.ir_tools.walk import all_nodes
-from vlmpass.passes.repair_types import RepairTypes
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.repair_types import RepairTypes
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 NARROW = {D.BFLOAT16, D.FLOAT16}

@@ -10,9 +10,9 @@ import pytest
 from dtype_tools import check, parse, run, value
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.types.emulate import emulate
-from vlmpass.ir_tools.walk import tensor_slots
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from dtype_tools import check, dtypes_left, parse, run
 
-from vlmpass.passes.unify_dtype import UnifyDtype
+from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
 D = ir.DataType
 NARROW = {D.BFLOAT16, D.FLOAT16}

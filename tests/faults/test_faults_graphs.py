@@ -14,7 +14,7 @@ from vlmpass import Pipeline
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, ModelError, VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.skeleton import whole
+from vlmpass.ir_tools.proto.proto_view import whole
 
 from .files import X, Y, model, refused, save_and_read
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vlmpass import Pipeline
-from vlmpass.ir_tools.walk import tensor_slots
-from vlmpass.passes.repair_types import RepairTypes
+from vlmpass.ir_tools.graph.walk import tensor_slots
+from vlmpass.passes.dtype.repair_types import RepairTypes
 
 _RNG = np.random.default_rng(0)
 _MATRIX = _RNG.standard_normal((8, 8)).astype(np.float32)

@@ -11,8 +11,8 @@ import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 
-from vlmpass.ir_tools.walk import all_nodes, scopes
-from vlmpass.passes.base import Pass
+from vlmpass.ir_tools.graph.walk import all_nodes, scopes
+from vlmpass.passes.pipeline.base import Pass
 
 Feeds = Mapping[str, np.ndarray]
 ort.set_default_logger_severity(4)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tests.fold.harness import operators, proto_of, simplify
-from vlmpass.passes.dead_branches import DeadBranches
+from vlmpass.passes.control.dead_branches import DeadBranches
 
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 TRUE = "c = Constant<value: tensor = bool {1}>()"

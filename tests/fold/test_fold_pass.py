@@ -7,8 +7,8 @@ import pytest
 from onnx import helper
 
 from tests.fold.harness import operators, proto_of, run, simplify
-from vlmpass.passes.base import OptionError
-from vlmpass.passes.fold import Fold
+from vlmpass.passes.folding.fold import Fold
+from vlmpass.passes.pipeline.base import OptionError
 
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 EMPTY = {"x": np.zeros((0, 3), np.float32)}

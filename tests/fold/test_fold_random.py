@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.fold.harness import run, simplify
+from vlmpass.passes.control.dead_branches import DeadBranches
 from vlmpass.passes.cse import CommonSubexpressions
-from vlmpass.passes.dead_branches import DeadBranches
-from vlmpass.passes.fold import Fold
-from vlmpass.passes.shape_arithmetic import ShapeArithmetic
+from vlmpass.passes.folding.fold import Fold
+from vlmpass.passes.shape_arithmetic.shape_arithmetic import ShapeArithmetic
 
 PASSES = (Fold(), ShapeArithmetic(), CommonSubexpressions(), DeadBranches())
 SIZES = ((2, 3), (1, 1), (0, 2), (3, 0), (1, 4))

@@ -29,7 +29,7 @@ from rules.trials import draw as draw_instance
 from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.opsets import newest_opset
+from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.rewrite import Rule
 
 from . import left_out

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper
 
-from vlmpass.ir_tools.opsets import OLDEST_OPSET, newest_opset
+from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
 
 from .models import PLACES, Array, Parts, make_node, versions, whole
 from .recipes import RECIPES, Dice, Spec

@@ -21,8 +21,8 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import ModelError, SaveError, VlmpassError
+from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
 

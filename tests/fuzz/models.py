@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper, numpy_helper
 
-from vlmpass.ir_tools.opsets import ir_version_of
+from vlmpass.ir_tools.operators.schema import ir_version_of
 
 from .recipes import Spec
 from .runtime import RUNTIME, evaluated

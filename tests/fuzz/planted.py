@@ -12,7 +12,8 @@ import pytest
 
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.rule import Declined
-from vlmpass.rewriter_rules.opset import convert, table
+from vlmpass.rewriter_rules.opset import conversion as convert
+from vlmpass.rewriter_rules.opset import table
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from vlmpass.passes.base import Pass
 from vlmpass.passes.cse import CommonSubexpressions
 from vlmpass.passes.dedupe_initializers import DedupeInitializers
-from vlmpass.passes.fold import Fold
+from vlmpass.passes.folding.fold import Fold
 from vlmpass.passes.infer import Infer
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.remove_unused import RemoveUnused
 from vlmpass.passes.simplify import Simplify
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from vlmpass.ir_tools import check, skeleton
-from vlmpass.ir_tools.load import deserialize, parse, source, tensors, vet
+from vlmpass.ir_tools import check
+from vlmpass.ir_tools.load import deserialize, parse, source, tensors
+from vlmpass.ir_tools.load import validate as vet
+from vlmpass.ir_tools.proto import proto_view as skeleton
 from vlmpass.ir_tools.save import proto
 from vlmpass.passes.cse import CommonSubexpressions
 from vlmpass.passes.infer import Infer

@@ -7,9 +7,11 @@ from collections import Counter
 import onnx
 import pytest
 
-from vlmpass.ir_tools import clone, skeleton
-from vlmpass.ir_tools.load import deserialize, infos, source, tensors, vet
-from vlmpass.ir_tools.load.settle import ProtoPlaces
+from vlmpass.ir_tools.graph import clone
+from vlmpass.ir_tools.load import deserialize, infos, source, tensors
+from vlmpass.ir_tools.load import validate as vet
+from vlmpass.ir_tools.load.resolve_external import ProtoPlaces
+from vlmpass.ir_tools.proto import proto_view as skeleton
 from vlmpass.ir_tools.save import proto
 
 from .losses import cases, findings, word_of

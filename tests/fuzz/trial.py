@@ -24,11 +24,11 @@ from vlmpass.intent import Intent
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, VlmpassError
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.proto.proto_view import whole
 from vlmpass.ir_tools.rewrite import NoFixpoint, RuleError
-from vlmpass.ir_tools.skeleton import whole
 from vlmpass.ir_tools.types import solve
 from vlmpass.passes import parse
-from vlmpass.passes.base import Pass
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.presets import pipeline_text
 
 from .runtime import RUNTIME

@@ -11,8 +11,8 @@ from load_external import DATA, read, refused
 from load_models import ARRAY, NAMES, everywhere, external, model, save, with_external
 from onnx import TensorProto, helper
 
+from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import StoredWeight
 
 

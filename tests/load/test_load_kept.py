@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.skeleton import whole
+from vlmpass.ir_tools.proto.proto_view import whole
 
 UNORDERED = ("value_info", "quantization_annotation", "metadata_props")
 

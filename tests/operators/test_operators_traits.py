@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-import vlmpass.ir_tools.types
+import vlmpass.ir_tools.operators
 from vlmpass.ir_tools.operators import Kind, Traits, complete, named, traits_of
 from vlmpass.ir_tools.operators.traits import _table
 
@@ -21,7 +21,7 @@ UNTRIED = {"SimplifiedLayerNormalization"}
 NOT_DRAWN_THOUGH_ONNX_SAYS_SO = {
     "AffineGrid", "CausalConvWithState", "DepthToSpace", "LinearAttention", "SpaceToDepth",
 }  # fmt: skip
-CONTRIB = Path(vlmpass.ir_tools.types.__file__).with_name("contrib.txt")
+CONTRIB = Path(vlmpass.ir_tools.operators.__file__).with_name("contrib.txt")
 WHOLE = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 

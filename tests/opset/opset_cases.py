@@ -17,10 +17,10 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.opsets import FIRST_OPSET
+from vlmpass.ir_tools.operators.schema import FIRST_OPSET
 from vlmpass.passes.convert_opset import ConvertOpset
-from vlmpass.rewriter_rules.opset.absent import is_absent, stand_in
-from vlmpass.rewriter_rules.opset.widen import Interface
+from vlmpass.rewriter_rules.opset.element_types.absent import is_absent, stand_in
+from vlmpass.rewriter_rules.opset.element_types.widen import Interface
 
 from .opset_sources import exports, restamped
 

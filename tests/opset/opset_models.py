@@ -21,17 +21,17 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check import check
-from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import CheckError, Refused, VerifyError
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.opsets import default_opset
+from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.run import verify
-from vlmpass.ir_tools.run.sides import computed_in
+from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.run.widen import widen
-from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.passes.convert_opset import ConvertOpset
+from vlmpass.passes.dtype.repair_types import RepairTypes
 from vlmpass.passes.infer import Infer
-from vlmpass.passes.repair_types import RepairTypes
 from vlmpass.passes.substitute import Substitute
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 

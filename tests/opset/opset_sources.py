@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.opsets import FIRST_OPSET, OLDEST_OPSET, since
+from vlmpass.ir_tools.operators.schema import FIRST_OPSET, OLDEST_OPSET, since
 from vlmpass.passes.convert_opset import ConvertOpset
 
 DATA = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data"

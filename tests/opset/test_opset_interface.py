@@ -14,7 +14,7 @@ from vlmpass.cli.app import run
 from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.ir_tools.weights import Weight
 from vlmpass.passes.convert_opset import ConvertOpset
-from vlmpass.passes.pipeline import parse
+from vlmpass.passes.pipeline.text import parse
 
 from .opset_cases import attempts
 

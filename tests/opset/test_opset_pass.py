@@ -8,7 +8,7 @@ import pytest
 
 from vlmpass.ir_tools.errors import ModelError, Refused, VlmpassError
 from vlmpass.passes.convert_opset import ConvertOpset
-from vlmpass.passes.pipeline import parse
+from vlmpass.passes.pipeline.text import parse
 
 from .opset_cases import _by_ort
 

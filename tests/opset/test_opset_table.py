@@ -5,7 +5,7 @@ import itertools
 import onnx
 import pytest
 
-from vlmpass.ir_tools.opsets import (
+from vlmpass.ir_tools.operators.schema import (
     OLDEST_OPSET,
     history,
     ir_version_of,

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from vlmpass.ir_tools.skeleton import inline, skeleton
-from vlmpass.passes.base import OptionError, Pass
+from vlmpass.ir_tools.proto.proto_view import inline, skeleton
+from vlmpass.passes.pipeline.base import OptionError, Pass
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 

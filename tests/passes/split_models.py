@@ -11,8 +11,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.graph.walk import all_nodes, tensor_slots
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.walk import all_nodes, tensor_slots
 from vlmpass.passes.split_tensor import SplitTensor
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64

@@ -14,7 +14,7 @@ from pass_models import content, model
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.skeleton import inline, skeleton
+from vlmpass.ir_tools.proto.proto_view import inline, skeleton
 from vlmpass.passes.infer import Infer
 
 EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"

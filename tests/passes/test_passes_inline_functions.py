@@ -9,8 +9,8 @@ from pass_models import content, model, operators, run
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, Refused
-from vlmpass.passes.base import OptionError
 from vlmpass.passes.inline_functions import InlineFunctions
+from vlmpass.passes.pipeline.base import OptionError
 
 X = np.array([1.5, -2.0], np.float32)
 IMPORTS = '<ir_version: 8, opset_import: ["" : 17, "l" : 1]>\n'

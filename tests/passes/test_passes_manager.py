@@ -13,18 +13,18 @@ import onnx_ir.passes.common as common
 import pytest
 from pass_models import RELU, AddRelu, Nothing, Scribble, content, model, operators
 
-from vlmpass.ir_tools.clone import clone
 from vlmpass.ir_tools.errors import PassFailed, Refusal, Refused
-from vlmpass.ir_tools.limit import LIMIT, may_apply
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.limit import LIMIT, may_apply
 from vlmpass.passes import PassManager, parse
-from vlmpass.passes.base import Pass
 from vlmpass.passes.foreign import Foreign
-from vlmpass.passes.instruments.base import Instrument, Step
 from vlmpass.passes.instruments.dump import Dump
+from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.passes.instruments.limit import Limit
 from vlmpass.passes.instruments.numeric import NumericCheck
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.instruments.verify import VerifyEach
+from vlmpass.passes.pipeline.base import Pass
 
 WEIGHTED = """g (float[2,n] x) => (float[2,n] y) <float[2,1] w = {1,2}> {
     ["add"] a = Add(x, w)  ["neg"] y = Neg(a) }"""

@@ -14,8 +14,8 @@ from pass_models import PASSES, Everything, Nothing
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.passes import parse, render
-from vlmpass.passes.base import OptionError, Pass
-from vlmpass.passes.options import options_of, summary_of
+from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.options import options_of, summary_of
 
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 everything = st.builds(

@@ -15,9 +15,9 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.weights import as_weight, cast
 from vlmpass.passes import parse
-from vlmpass.passes.base import Pass
 from vlmpass.passes.dedupe_initializers import DedupeInitializers
 from vlmpass.passes.fix_names import FixNames
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.remove_unused import RemoveUnused
 from vlmpass.passes.topological_sort import TopologicalSort
 

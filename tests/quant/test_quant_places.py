@@ -28,7 +28,7 @@ from quant_tools import nbits_weight, numbers, run
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.walk import all_nodes
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.quant_linear import QuantLinear
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from rewrite.support import canonical, check, parse, same_numbers
-from vlmpass.passes.pipeline import parse as parse_pipeline
+from vlmpass.passes.pipeline.text import parse as parse_pipeline
 
 SEPARATOR = "\n// -----\n"
 

@@ -6,7 +6,8 @@ import onnx_ir as ir
 import pytest
 
 from rewrite.support import canonical, parse, refuses, rewrites, same_numbers
-from vlmpass.ir_tools.limit import LIMIT, Changes
+from vlmpass.ir_tools.graph.limit import LIMIT, Changes
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import (
     NoFixpoint,
     P,
@@ -19,7 +20,6 @@ from vlmpass.ir_tools.rewrite import (
     refuse,
     rule,
 )
-from vlmpass.ir_tools.walk import all_nodes
 
 V = ir.Value
 

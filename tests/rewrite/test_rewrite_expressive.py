@@ -12,7 +12,7 @@ import pytest
 from rewrite.support import check, difference, refuses, rewrites, run
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.rewrite import P, Pattern, Replacement, Rule, Tape, apply_rules, refuse, rule
-from vlmpass.passes.pipeline import parse
+from vlmpass.passes.pipeline.text import parse
 from vlmpass.presets import SIMPLIFY
 
 V = ir.Value

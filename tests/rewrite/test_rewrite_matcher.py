@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.rewrite import P, Pattern, Rule, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.constants import Constants, tensor_of
+from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.constant_values import Constants, tensor_of
 from vlmpass.ir_tools.rewrite.index import Index
-from vlmpass.ir_tools.rewrite.layout import Surroundings
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.pattern import Capture, Either, Number, Op, Through
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.infer import infer_node
 from vlmpass.ir_tools.operators import commutes
-from vlmpass.ir_tools.opsets import in_force
+from vlmpass.ir_tools.operators.formals import schema_of
+from vlmpass.ir_tools.operators.infer_node import infer_node
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.captures import Kind
 from vlmpass.ir_tools.rewrite.pattern import (
@@ -27,7 +28,6 @@ from vlmpass.ir_tools.rewrite.pattern import (
     Pattern,
     Through,
 )
-from vlmpass.ir_tools.schemas import schema_of
 
 Hints = Mapping[str, object]
 NUMBERS = (0.5, 2.0, 0.25, 3.0, 1.5, -0.75)

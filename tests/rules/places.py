@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-from vlmpass.ir_tools.walk import all_values
+from vlmpass.ir_tools.graph.walk import all_values
 
 LOCAL = "local"
 

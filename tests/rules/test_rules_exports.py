@@ -13,10 +13,10 @@ import onnx_ir as ir
 import pytest
 from rewrite.support import difference, run
 
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
-from vlmpass.ir_tools.walk import all_nodes
-from vlmpass.passes.pipeline import parse
+from vlmpass.passes.pipeline.text import parse
 from vlmpass.presets import SIMPLIFY
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -13,12 +13,12 @@ from rewrite.support import check, difference, run
 from rules.catalogue import HINTS, ROUNDING, RULES
 from rules.places import in_branches, in_function, with_user
 from rules.trials import feed_of, instances, trial
-from vlmpass.ir_tools.names import Names
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import Rule, apply_rules, explain
-from vlmpass.ir_tools.rewrite.constants import Constants
-from vlmpass.ir_tools.rewrite.layout import Surroundings
+from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
-from vlmpass.ir_tools.walk import all_nodes
 
 
 def fired(rule: Rule) -> Iterator[tuple[ir.Model, dict[str, np.ndarray]]]:

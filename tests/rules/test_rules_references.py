@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 from rewrite.support import check, difference, refuses, rewrites, run, same_numbers
 
-from vlmpass.ir_tools.clone import clone
+from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.rewrite import Rule, apply_rules, explain, rule_named
 from vlmpass.ir_tools.save import save
-from vlmpass.ir_tools.scalars import give_numbers
 from vlmpass.passes.convert_opset import ConvertOpset
-from vlmpass.passes.fuse import Fuse
+from vlmpass.passes.fusing.call_scalars import give_numbers
+from vlmpass.passes.fusing.fuse import Fuse
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.unfuse import Unfuse
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.passes import PassManager, parse
 from vlmpass.presets import SIMPLIFY
 

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from rewrite.support import RUNTIME_ERRORS, check, difference, parse, random_inputs, rewrites, run
 
+from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.ir_tools.walk import all_nodes
 from vlmpass.rewriter_rules.fuse import FUSE
 from vlmpass.rewriter_rules.unfuse import UNFUSE
 

@@ -13,7 +13,7 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.weights import StoredWeight, Weight
-from vlmpass.passes.pipeline import parse as parse_pipeline
+from vlmpass.passes.pipeline.text import parse as parse_pipeline
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 
 

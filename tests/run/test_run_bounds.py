@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 from run_models import mlp, text_model
 
-from vlmpass.ir_tools.memory import physical_memory
 from vlmpass.ir_tools.run import RunError, Runner, verify
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
+from vlmpass.ir_tools.system.memory import physical_memory
 from vlmpass.ir_tools.worker.bounds import MEMORY_EXIT
 
 BLOWS = """g (float[n, n] x) => (float[m, m] y) {

@@ -9,12 +9,13 @@ import pytest
 from run_models import EXPORTS, mlp, text_model
 
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.run import RunError, Runner, compare, generate_inputs, sides, verify
+from vlmpass.ir_tools.run import RunError, Runner, compare, generate_inputs, verify
+from vlmpass.ir_tools.run import participants as sides
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import segments
-from vlmpass.ir_tools.walk import tensor_slots
 
 WHOLE = 1 << 40
 DECODER = "decoder.float32.ts17.onnx"
@@ -180,7 +181,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.memory import peak_rss
+from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner, Runner
 folder, side, count = Path(sys.argv[1]), 2048, 24  # 24 matrices of 16 MiB

@@ -9,7 +9,7 @@ from run_models import EXPORTS, mlp, saved, text_model, with_initializer
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run import Runner, compare, verify
-from vlmpass.ir_tools.run.sides import computed_in
+from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.run.widen import widen
 
 F32, F16, BF16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16

@@ -22,9 +22,9 @@ from save_models import (
 )
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
-from vlmpass.ir_tools.walk import tensor_slots
 from vlmpass.ir_tools.weights import as_weight, cast, rows, scale
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.weights import as_weight, cast, transpose
-from vlmpass.ir_tools.walk import tensor_slots
+from vlmpass.ir_tools.graph.walk import tensor_slots
 
 folder, how, layout = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 

@@ -9,8 +9,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.shapes import Algebra, Dim, Facts, facts_of, visit_scope
-from vlmpass.ir_tools.walk import Scope
 
 Results = Mapping[str, np.ndarray]
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from tests.fold.harness import operators, proto_of, simplify
-from vlmpass.passes.fold import Fold
-from vlmpass.passes.shape_arithmetic import ShapeArithmetic
+from vlmpass.passes.folding.fold import Fold
+from vlmpass.passes.shape_arithmetic.shape_arithmetic import ShapeArithmetic
 
 F32 = np.float32
 PASSES = (Fold(), ShapeArithmetic())

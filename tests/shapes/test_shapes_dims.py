@@ -11,9 +11,9 @@ import pytest
 
 from tests.fold.harness import operators, proto_of, run, simplify
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.passes.base import OptionError
-from vlmpass.passes.name_dims import NameDims
-from vlmpass.passes.set_dims import SetDims
+from vlmpass.passes.dims.name_dims import NameDims
+from vlmpass.passes.dims.set_dims import SetDims
+from vlmpass.passes.pipeline.base import OptionError
 
 RNG = np.random.default_rng(3)
 

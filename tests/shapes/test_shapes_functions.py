@@ -13,10 +13,10 @@ import pytest
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError
+from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.shapes import facts_of, visit_scope
-from vlmpass.ir_tools.walk import Scope
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.rewriter_rules.simplify.known import dim, rank

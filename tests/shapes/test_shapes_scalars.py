@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tests.fold.harness import operators, proto_of, simplify
-from vlmpass.passes.shape_arithmetic import ShapeArithmetic
+from vlmpass.passes.shape_arithmetic.shape_arithmetic import ShapeArithmetic
 
 F32 = np.float32
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.shapes import legacy
 from tests.shapes.proven import hold
-from vlmpass.ir_tools.symbols import ProvenDim, refined, same_size
+from vlmpass.ir_tools.graph.symbols import ProvenDim, refined, same_size
 from vlmpass.passes import PassManager, parse
 from vlmpass.presets import SIMPLIFY
 from vlmpass.rewriter_rules.simplify.known import same_shape

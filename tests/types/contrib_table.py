@@ -1,6 +1,6 @@
-"""Writes ir_tools/types/contrib.txt from the schemas of the installed ONNX Runtime.
+"""Writes ir_tools/operators/contrib.txt from the schemas of the installed ONNX Runtime.
 
-Run `python tests/types/contrib_table.py > ir_tools/types/contrib.txt` after an upgrade.
+Run `python tests/types/contrib_table.py > ir_tools/operators/contrib.txt` after an upgrade.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ import contrib_table
 import onnxruntime
 import pytest
 
-from vlmpass.ir_tools.types.signatures import signature
+from vlmpass.ir_tools.operators.signatures import signature
 
 MADE_WITH = "1.31.1"
 
 
 @pytest.mark.skipif(onnxruntime.__version__ != MADE_WITH, reason="made with another ONNX Runtime")
 def test_types_contrib_table_is_what_onnxruntime_registers() -> None:
-    table = importlib.resources.files("vlmpass.ir_tools.types") / "contrib.txt"
+    table = importlib.resources.files("vlmpass.ir_tools.operators") / "contrib.txt"
     assert table.read_text(encoding="utf-8").splitlines() == [
         *contrib_table.HEAD.splitlines(),
         *contrib_table.lines(),

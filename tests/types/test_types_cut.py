@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from vlmpass.ir_tools.types.cut import FORBIDDEN, Offer, _total, minimize
+from vlmpass.passes.dtype.cut import FORBIDDEN, Offer, _total, minimize
 
 
 def _random(seed: int, alphabet: str) -> tuple[list[str], list[dict[str, int]], list[Offer]]:

@@ -21,7 +21,7 @@ def model(text: str, opset: int = 18, extra: str = "") -> ir.Model:
 
 
 def value(model: ir.Model, name: str) -> ir.Value:
-    from vlmpass.ir_tools.walk import all_values
+    from vlmpass.ir_tools.graph.walk import all_values
 
     return next(v for v in all_values(model) if v.name == name)
 

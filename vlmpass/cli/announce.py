@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.cli.console import Status
-from vlmpass.passes.instruments.base import Instrument, Step
+from vlmpass.passes.instruments.instrument import Instrument, Step
 
 __all__ = ["announce"]
 

@@ -18,7 +18,7 @@ from vlmpass.ir_tools.save.commits import unwatched
 
 if TYPE_CHECKING:
     from vlmpass.intent import Intent
-    from vlmpass.passes.instruments.base import Instrument
+    from vlmpass.passes.instruments.instrument import Instrument
 
 __all__ = ["convert"]
 
@@ -201,11 +201,11 @@ def convert(
     complete.
     """
     from vlmpass.intent import Intent
-    from vlmpass.ir_tools.paths import folder_for, output_file
     from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.save.layout import layout_of, refuse_contradiction, way_of
     from vlmpass.ir_tools.save.size import SHARD_LIMIT
-    from vlmpass.passes.named import read_named
+    from vlmpass.ir_tools.system.paths import folder_for, output_file
+    from vlmpass.passes.pipeline.named import read_named
 
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
     _refuse_pipes(source, output, dump, calibrate, json)

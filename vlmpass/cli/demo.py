@@ -28,13 +28,13 @@ def demo(
     CPU cannot run it. The result is at opset 18 in shards of 8 MB, checked and compared.
     """
     from vlmpass.ir_tools.errors import SaveError
-    from vlmpass.ir_tools.paths import folder_for
+    from vlmpass.ir_tools.system.paths import folder_for
 
     no_pipe(folder, "DIR")
     folder_for(folder, "for the models")
     from vlmpass.cli.announce import announce
-    from vlmpass.demo import write_demo_model
-    from vlmpass.ir_tools.runtime import require_onnxruntime
+    from vlmpass.demo_model import write_demo_model
+    from vlmpass.ir_tools.system.runtime import require_onnxruntime
     from vlmpass.pipeline import Pipeline
 
     require_onnxruntime()

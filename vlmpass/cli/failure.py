@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from vlmpass.cli.console import StreamError, say, show_json
-from vlmpass.ir_tools.listed import listed
+from vlmpass.ir_tools.system.listed import listed
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.errors import Refusal, VlmpassError

@@ -88,7 +88,7 @@ def _check_names(sizes: dict[str, int], found: Inspection) -> None:
 
     from vlmpass.ir_tools.errors import PipelineError
     from vlmpass.ir_tools.inspecting.macs import free_symbols
-    from vlmpass.ir_tools.listed import listed
+    from vlmpass.ir_tools.system.listed import listed
 
     inside = (free_symbols(ir.SymbolicDim(each)) for term in found.macs.terms for each in term)
     known = dict.fromkeys((*found.dynamic, *sorted(frozenset().union(*inside))))

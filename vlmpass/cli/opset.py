@@ -31,7 +31,7 @@ def opset(
 
     if complete() and traits_of("", operator) is None:
         raise nearest(operator, sorted(named(*Kind)), "operator")
-    from vlmpass.ir_tools.opsets import operators
+    from vlmpass.ir_tools.operators.schema import operators
 
     if operator not in operators():
         raise nearest(operator, operators(), "operator")

@@ -30,7 +30,7 @@ def passes(
     A pipeline is passes in order, such as 'unify-dtype{to=float32},convert-opset{to=18}'.
     """
     from vlmpass.intent import nearest
-    from vlmpass.passes.registry import PASSES
+    from vlmpass.passes.pipeline.registry import PASSES
 
     if name is not None and name not in PASSES:
         raise nearest(name, PASSES, "pass")
@@ -56,7 +56,7 @@ def _loaded(registry: Mapping[str, type[Pass]], name: str) -> type[Pass] | Pipel
 
 
 def _data(name: str, found: type[Pass] | PipelineError) -> dict[str, object]:
-    from vlmpass.passes.options import summary_of
+    from vlmpass.passes.pipeline.options import summary_of
 
     if not isinstance(found, type):
         return {"name": name, "error": str(found)}
@@ -64,7 +64,7 @@ def _data(name: str, found: type[Pass] | PipelineError) -> dict[str, object]:
 
 
 def _options(cls: type[Pass]) -> list[dict[str, object]]:
-    from vlmpass.passes.options import options_of
+    from vlmpass.passes.pipeline.options import options_of
 
     return [
         {
@@ -85,7 +85,7 @@ def _written(value: object) -> object:
 def _show_all(found: Mapping[str, type[Pass] | PipelineError]) -> None:
     from rich.text import Text
 
-    from vlmpass.passes.options import options_of, summary_of
+    from vlmpass.passes.pipeline.options import options_of, summary_of
     from vlmpass.screens.text import grid
 
     table = grid("pass", "what it does, and its options", whole=(0,))
@@ -106,7 +106,7 @@ def _show_one(cls: type[Pass], json: bool) -> None:
     from rich.console import Group
     from rich.text import Text
 
-    from vlmpass.passes.options import options_of
+    from vlmpass.passes.pipeline.options import options_of
     from vlmpass.screens.text import grid
 
     if json:

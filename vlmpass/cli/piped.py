@@ -60,7 +60,7 @@ def model_given(path: Path) -> Iterator[Path]:
     Raises:
         ModelError: There is no such file, or nothing to read, or a model that has others beside it.
     """
-    from vlmpass.ir_tools.paths import model_file
+    from vlmpass.ir_tools.system.paths import model_file
 
     if path != PIPED:
         yield model_file(path)

@@ -60,8 +60,8 @@ def rules(
 def _judged(given: list[str], near: str | None) -> bool:
     """Refuse what can be told to be wrong at once; say whether a rule is to be explained."""
     from vlmpass.ir_tools.errors import PipelineError
-    from vlmpass.ir_tools.listed import listed
     from vlmpass.ir_tools.rule_names import refuse_unwritten
+    from vlmpass.ir_tools.system.listed import listed
 
     if given[:1] == ["explain"]:
         if len(given) != 3:
@@ -143,7 +143,7 @@ def _explain(name: str, file: Path, shown: str, near: str | None, json: bool) ->
 def _refuse_unknown(near: str, model: ir.Model) -> None:
     """Refuse a name that no node and no value has."""
     from vlmpass.intent import nearest
-    from vlmpass.ir_tools.walk import all_nodes, all_values
+    from vlmpass.ir_tools.graph.walk import all_nodes, all_values
 
     names = dict.fromkeys(node.name for node in all_nodes(model) if node.name)
     names |= dict.fromkeys(value.name for value in all_values(model) if value.name)

@@ -19,8 +19,8 @@ def shaped(model: ir.Model, passes: str) -> ir.Model:
         model: Stays as it is.
         passes: Pipeline text that ends in ``infer``.
     """
-    from vlmpass.ir_tools.clone import clone
     from vlmpass.ir_tools.errors import VlmpassError
+    from vlmpass.ir_tools.graph.clone import clone
     from vlmpass.passes import PassManager, parse
 
     copy = clone(model)

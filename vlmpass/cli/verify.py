@@ -13,7 +13,7 @@ from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.run import Verification
-    from vlmpass.ir_tools.runtime import Optimization
+    from vlmpass.ir_tools.system.runtime import Optimization
 
 __all__ = ["verify"]
 
@@ -143,9 +143,9 @@ def _judged(
 ) -> tuple[Optimization | None, int | None]:
     """Refuse what can be told to be wrong at once; return level and memory as they are meant."""
     from vlmpass.intent import HALVES, nearest
-    from vlmpass.ir_tools.paths import inputs_file
-    from vlmpass.ir_tools.runtime import OPTIMIZATIONS, require_onnxruntime
     from vlmpass.ir_tools.save import parse_size
+    from vlmpass.ir_tools.system.paths import inputs_file
+    from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, require_onnxruntime
 
     no_pipe(inputs, "--inputs")
     if inputs is not None:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vlmpass.ir_tools.inspecting import Inspection, Macs, Module, Port, as_factor
-from vlmpass.ir_tools.listed import listed
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.screens.text import Grid, amount, count, grid, size, unbroken
 
 __all__ = ["inspection_screen"]

@@ -21,9 +21,10 @@ from tests.fold.differential import cases, scattered, structure
 from tests.fold.differential.draw import Case, Draw, element_type
 from tests.fold.differential.runtimes import Answer, in_onnxruntime, in_reference, model_of
 from vlmpass.ir_tools.errors import VlmpassError
-from vlmpass.ir_tools.evaluate import can_evaluate, constants, evaluate
+from vlmpass.ir_tools.evaluate import can_evaluate, evaluate
 from vlmpass.ir_tools.shapes import constant_of
-from vlmpass.passes.fold import Fold
+from vlmpass.passes.folding import constants
+from vlmpass.passes.folding.fold import Fold
 from vlmpass.passes.infer import Infer
 
 GENERATORS = {**cases.GENERATORS, **structure.GENERATORS, **scattered.GENERATORS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.opsets import Formal, history, in_force
+from vlmpass.ir_tools.operators.schema import Formal, history, in_force
 
 NEWEST = 24
 """The newest opset drawn; every runtime installed runs it."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vlmpass.ir_tools import evaluate
-from vlmpass.ir_tools.evaluate import arithmetic, constants, lazy, moves, reference
+from vlmpass.ir_tools.evaluate import arithmetic, moves, reference
+from vlmpass.passes.folding import constants, lazy
 
 __all__ = ["PLANTED"]
 

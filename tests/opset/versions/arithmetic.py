@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tests.fold.differential import cases, structure
 from tests.fold.differential.draw import element_type
 from tests.fuzz.recipes import RECIPES, Spec
-from vlmpass.ir_tools.opsets import schema, since
+from vlmpass.ir_tools.operators.schema import schema, since
 
 from .draw import At, Generator, spec_of
 

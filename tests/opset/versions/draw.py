@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.fold.differential.draw import Case, Draw, dtype_of, element_type
 from tests.fuzz.recipes import Dice, Spec
-from vlmpass.ir_tools.opsets import Schema, history, schema
+from vlmpass.ir_tools.operators.schema import Schema, history, schema
 
 Generator = Callable[["At", str], Spec]
 

@@ -13,7 +13,7 @@ from tests.fuzz.left_out import KIND, given, outputs_of, use
 from tests.fuzz.left_out import schema as definition
 from tests.fuzz.models import Parts, make_node, versions, whole
 from tests.fuzz.recipes import RECIPES, Spec
-from vlmpass.ir_tools.opsets import schema
+from vlmpass.ir_tools.operators.schema import schema
 
 from . import arithmetic, layers, odds
 from .draw import At, Generator, fitted, retyped, spec_of

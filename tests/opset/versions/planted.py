@@ -8,8 +8,9 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 
-from vlmpass.ir_tools.tape import Tape
-from vlmpass.rewriter_rules.opset import convert, table
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.rewriter_rules.opset import conversion as convert
+from vlmpass.rewriter_rules.opset import table
 from vlmpass.rewriter_rules.opset.table import UNCHANGED, Adapter, Outputs, Step
 
 __all__ = ["PLANTED"]

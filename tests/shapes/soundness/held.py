@@ -9,9 +9,9 @@ import onnx_ir as ir
 from tests.shapes.proven import number, wrapped
 from tests.shapes.soundness.draw import Drawing, Graph
 from tests.shapes.soundness.steps import draw
+from vlmpass.ir_tools.graph.symbols import ProvenDim
+from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.shapes import Facts, facts_by_names, facts_of, visit_scope
-from vlmpass.ir_tools.symbols import ProvenDim
-from vlmpass.ir_tools.walk import Scope
 from vlmpass.passes import PassManager, parse
 
 __all__ = ["drawn", "hold", "hold_facts"]

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from vlmpass.ir_tools import shapes
-from vlmpass.ir_tools.shapes import alike, compute, elementwise, layout
+from vlmpass.ir_tools.shapes import cache as alike
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
 from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import Known
+from vlmpass.ir_tools.shapes.rules import compute, elementwise
+from vlmpass.ir_tools.shapes.rules import movement as layout
 
 __all__ = ["FAULTS"]
 

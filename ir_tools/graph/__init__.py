@@ -1,0 +1,1 @@
+"""Graphs: walked, edited, named, copied, described."""

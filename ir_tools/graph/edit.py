@@ -1,0 +1,163 @@
+"""Edits that keep a graph whole: standing in for a value, and removing what nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.walk import Scope, subgraphs
+from vlmpass.ir_tools.operators.schema import in_force, type_name
+
+__all__ = [
+    "add_constant",
+    "constant_node",
+    "constant_value",
+    "has_constants_of",
+    "is_used",
+    "may_add_integers",
+    "remove_dead",
+    "remove_initializer",
+    "remove_unused_constant",
+    "stand_in",
+]
+
+
+def stand_in(old: ir.Value, new: ir.Value) -> None:
+    """Let a value that is no graph output take the place of another, its name included.
+
+    Args:
+        old: The value that goes away; it may be a graph output.
+        new: A value of the same graph that nothing else is known by: it is renamed.
+    """
+    if new.shape is None or (old.is_graph_output() and old.shape is not None):
+        new.shape = old.shape  # what a graph declares about its outputs stays
+    new.type = new.type or old.type
+    name = old.name
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    old.name = None
+    new.name = name
+    new.doc_string = new.doc_string or old.doc_string
+    for key, text in old.metadata_props.items():
+        new.metadata_props.setdefault(key, text)
+
+
+def add_constant(
+    tensor: ir.TensorProtocol, anchor: ir.Node, name: str, *, as_node: bool
+) -> ir.Value:
+    """Add a constant to the graph of a node.
+
+    Args:
+        tensor: What it holds; it takes the name.
+        anchor: A node of the graph; a Constant node is put before it.
+        name: The value's name, which must be free.
+        as_node: Make a Constant node, as functions, old files and graph outputs need.
+    """
+    graph = anchor.graph
+    assert graph is not None
+    tensor.name = name
+    if not as_node:
+        value = constant_value(tensor, name)
+        graph.register_initializer(value)
+        return value
+    whole = [value.name for value in anchor.outputs] == [name]  # it stands for all of the anchor
+    label = anchor.name if whole or not anchor.name else f"{name}/Constant"
+    node = constant_node(tensor, name, label)
+    node.metadata_props.update(anchor.metadata_props)
+    graph.insert_before(anchor, node)
+    return node.outputs[0]
+
+
+def has_constants_of(dtype: ir.DataType, opset: int) -> bool:
+    """Whether Constant nodes may hold an element type at an opset: before 9, floats alone."""
+    found = in_force("", "Constant", opset)
+    return found is not None and type_name(ir.TensorType(dtype)) in found.outputs[0].types
+
+
+def may_add_integers(scope: Scope, ir_version: int) -> bool:
+    """Whether a graph can be given integer constants, as initializers or as Constant nodes."""
+    initializers = not scope.in_function and ir_version >= 4
+    return initializers or has_constants_of(ir.DataType.INT64, scope.opsets.get("", 1))
+
+
+def constant_value(tensor: ir.TensorProtocol, name: str) -> ir.Value:
+    """Return a value that holds a tensor, typed and shaped as it, in no graph yet."""
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
+
+
+def constant_node(tensor: ir.TensorProtocol, name: str, node_name: str | None) -> ir.Node:
+    """Return a Constant node, in no graph yet, whose output has a name and the tensor's type."""
+    attributes = [ir.AttrTensor("value", tensor)]
+    node = ir.Node("", "Constant", (), attributes, num_outputs=1, name=node_name)
+    (value,) = node.outputs
+    value.name, value.type = name, ir.TensorType(tensor.dtype)
+    value.shape = ir.Shape(tensor.shape.numpy())
+    return node
+
+
+def remove_dead(nodes: Iterable[ir.Node]) -> int:
+    """Remove nodes that nobody uses, then what only they used, initializers included.
+
+    Args:
+        nodes: Where to start; nodes still in use stay.
+
+    Returns:
+        How many nodes were removed.
+    """
+    pending = list(dict.fromkeys(nodes))
+    gone: dict[ir.Node, ir.Graph] = {}
+    while pending:
+        # Whole rounds, because asking a value for its users takes time for each of them.
+        dead = [
+            each for each in pending if each not in gone and not any(map(is_used, each.outputs))
+        ]
+        gone.update((each, each.graph) for each in dead if each.graph is not None)
+        freed = dict.fromkeys(value for each in dead for value in _detach(each))
+        unused = [value for value in freed if not is_used(value)]
+        for value in unused:
+            if value.is_initializer() and not value.is_graph_input():
+                remove_initializer(value)
+        producers = [value.producer() for value in unused]
+        pending = [each for each in dict.fromkeys(producers) if each is not None]
+    by_graph: dict[ir.Graph, list[ir.Node]] = {}
+    for node, graph in gone.items():
+        by_graph.setdefault(graph, []).append(node)
+    for graph, dead in by_graph.items():
+        graph.remove(dead)
+    return len(gone)
+
+
+def remove_initializer(value: ir.Value) -> None:
+    """Remove an initializer that nobody uses from its graph."""
+    graph, name = value.graph, value.name
+    assert graph is not None
+    assert name is not None
+    del graph.initializers[name]
+
+
+def remove_unused_constant(value: ir.Value) -> None:
+    """Remove an initializer, or a node and what only it used, if nobody uses the value."""
+    producer = value.producer()
+    if producer is not None:
+        remove_dead([producer])
+    elif value.is_initializer() and not value.is_graph_input() and not is_used(value):
+        remove_initializer(value)
+
+
+def is_used(value: ir.Value) -> bool:
+    """Whether a node uses a value, or its graph gives it out."""
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _detach(node: ir.Node) -> list[ir.Value]:
+    """Take a node and those of its subgraphs off what they use, and return that."""
+    inputs = dict.fromkeys(value for value in node.inputs if value is not None)
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
+    for graph in subgraphs(node):
+        inputs.update(dict.fromkeys(graph.outputs))
+        graph.outputs.clear()
+        for inner in graph:
+            inputs.update(dict.fromkeys(_detach(inner)))
+    return list(inputs)

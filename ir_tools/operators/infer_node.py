@@ -1,0 +1,133 @@
+"""Types and shapes of the outputs of one node, as soon as it exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+
+import onnx_ir as ir
+import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
+
+from vlmpass.ir_tools.graph.symbols import without_symbols
+from vlmpass.ir_tools.operators.schema import is_legacy, schema, since
+
+__all__ = ["infer_node"]
+
+
+@cache
+def _registry() -> symbolic.OpShapeInferenceRegistry:
+    symbolic.registry.collect()
+    return symbolic.registry
+
+
+_REJECTIONS = (
+    symbolic.OpUsageError,
+    symbolic.ShapeInferenceError,
+    ValueError,
+    OverflowError,
+    TypeError,  # an attribute of another type than the operator has
+    IndexError,  # an operand of fewer axes than the operator takes
+)
+
+_WRONG = frozenset({"MelWeightMatrix"})
+"""Operators whose shape function gives another shape than the operator has."""
+
+
+def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """Fill in the types and shapes of a node's outputs as far as its inputs allow.
+
+    Args:
+        node: A node whose inputs carry types; what its outputs already carry is refined, not lost.
+        opsets: Imported opset version by domain.
+
+    A node of an unknown operator, or one the shape functions reject, is left as it is: whether the
+    graph is well typed is the checker's business, with the whole graph before it.
+    """
+    if not node.domain and is_legacy(node.op_type, opsets.get("", 1)):
+        return  # the shape functions are written for later versions
+    if not node.domain and node.op_type in _WRONG:
+        return
+    infer = _registry().get(node.domain, node.op_type, version=opsets.get(node.domain, 1))
+    if infer is None:
+        return
+    context = symbolic.ShapeInferenceContext(opsets)
+    # Elements of shape tensors are followed as Python integers, which may outgrow their type.
+    with (
+        _named(node, context),
+        suppress(*_REJECTIONS),
+    ):
+        infer(context, node)
+    _bind_types(node, opsets)
+    for output in node.outputs:
+        if output.shape is not None:
+            output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
+        # Its notes on the elements of shape tensors would be written into the file.
+        output.metadata_props.pop(symbolic.SYM_DATA_KEY, None)
+        if output.shape is not None:
+            output.shape = ir.Shape(
+                [
+                    None if isinstance(dim, ir.SymbolicDim) and _minted(context, dim) else dim
+                    for dim in output.shape
+                ]
+            )
+
+
+def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """Give outputs the type of the inputs that they share a type parameter with.
+
+    The shape functions take the first input's for those of BatchNormalization and Attention.
+    """
+    version = None if node.domain else since(node.op_type, opsets.get("", 1))
+    if version is None or not node.inputs:
+        return
+    found = schema(node.op_type, version)
+    bound: dict[str, ir.TypeProtocol] = {}
+    for index, value in enumerate(node.inputs):
+        formal = found.input(index)
+        if value is not None and value.type is not None and not formal.variadic:
+            bound.setdefault(formal.parameter, value.type)
+    for index, output in enumerate(node.outputs):
+        kind = bound.get(found.output(index).parameter)
+        if isinstance(kind, ir.TensorType) and isinstance(output.type, ir.TensorType):
+            output.type = output.type if output.dtype == kind.dtype else ir.TensorType(kind.dtype)
+
+
+@contextmanager
+def _named(node: ir.Node, context: symbolic.ShapeInferenceContext) -> Iterator[None]:
+    """Give every anonymous dimension of the inputs a name, which the shape functions insist on."""
+    given: dict[ir.Value, ir.Shape] = {}
+    shaped = [value for value in node.inputs if value is not None and value.shape is not None]
+    taken = {name for value in shaped for dim in value.shape or () for name in _names(dim)}
+    context.reserve_symbol_names(taken)
+    for value in shaped:
+        if value.shape is None or value in given:
+            continue
+        if any(isinstance(dim, ir.SymbolicDim) and dim.value is None for dim in value.shape):
+            given[value] = value.shape
+            value.shape = ir.Shape(
+                [
+                    context.new_symbolic_dim()
+                    if isinstance(dim, ir.SymbolicDim) and dim.value is None
+                    else dim
+                    for dim in value.shape
+                ]
+            )
+    try:
+        yield
+    finally:
+        for value, shape in given.items():
+            value.shape = shape
+
+
+def _minted(context: symbolic.ShapeInferenceContext, dim: ir.SymbolicDim) -> bool:
+    # A symbol invented for this one node would clash with one invented for the next.
+    return any(context.is_generated_symbol(name) for name in _names(dim))
+
+
+def _names(dim: ir.SymbolicDim | int) -> list[str]:
+    """Return the symbols of an expression for a size."""
+    if not isinstance(dim, ir.SymbolicDim) or dim.value is None:
+        return []
+    return re.findall(r"[^\W\d]\w*", str(dim.value))

@@ -1,0 +1,1 @@
+"""Models as protobufs and their wire format, and as text."""

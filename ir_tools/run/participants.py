@@ -1,0 +1,207 @@
+"""How to run a model on this machine: as it is, by a twin in float32, or by the evaluator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
+from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
+from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
+from vlmpass.ir_tools.run.segment_runner import SegmentRunner
+from vlmpass.ir_tools.run.widen import widen
+from vlmpass.ir_tools.system.runtime import Optimization
+from vlmpass.ir_tools.types import apply, solve
+from vlmpass.ir_tools.types.emulate import emulate
+
+__all__ = ["ONE_SESSION", "ROUNDING", "Side", "cast_to", "computed_in", "rounds"]
+
+ONE_SESSION = 512_000_000
+"""Bytes of weights above which a model is run in segments."""
+
+# Operators that only move, store or convert numbers: their types say nothing about arithmetic.
+_MOVES = frozenset({
+    "Cast", "CastLike", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "If",
+    "Loop", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+_FLOAT = ir.DataType.FLOAT
+_PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"))
+ROUNDING = "round-to-type"
+"""The rule that nodes carry which round to a type that the model's opset does not have."""
+_MANY_NODES = 1000
+_HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
+
+
+def computed_in(model: ir.Model) -> frozenset[ir.DataType]:
+    """Return the floating-point types that a model's operators compute in; no weight is read."""
+    typing = solve(model)
+    found: set[ir.DataType] = set()
+    for node in all_nodes(model):
+        if node.op_type in _MOVES or node.op_identifier() in model.functions:
+            continue
+        for value in (*node.inputs, *node.outputs):
+            dtype = typing.dtype(value) if value is not None else None
+            if dtype in _FLOATS:
+                found.add(dtype)
+    return frozenset(found)
+
+
+def cast_to(model: ir.Model) -> frozenset[ir.DataType]:
+    """Return the half precisions that Casts of a model give."""
+    given = [node.attributes.get("to") for node in all_nodes(model) if node.op_type == "Cast"]
+    numbers = {each.value for each in given if each is not None and not each.is_ref()}
+    return frozenset(dtype for dtype in _HALVES if dtype in numbers)
+
+
+def rounds(model: ir.Model) -> bool:
+    """Say whether a model rounds values to a type by arithmetic, as convert-opset spells it."""
+    return any(node.metadata_props.get("vlmpass.rule") == ROUNDING for node in all_nodes(model))
+
+
+@dataclass
+class Side:
+    """One of the two models of a comparison.
+
+    Attributes:
+        model: Its graph; weights stay where they lie.
+        path: Its file, which the runtime is given if nothing must be changed first; None for a
+            model in memory.
+        widened: The types that are computed in float32 instead.
+        emulated: The type whose every value is rounded, computed in float32; None for none.
+        allowance: What running it may take.
+        how: How it came to be run; empty before `open`.
+        refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
+    """
+
+    model: ir.Model
+    path: str | os.PathLike[str] | None = None
+    widened: frozenset[ir.DataType] = frozenset()
+    emulated: ir.DataType | None = None
+    allowance: Allowance = UNBOUNDED
+    how: str = ""
+    refused: RunError | None = field(default=None, repr=False)
+
+    def open(self, optimization: Optimization) -> AnyRunner:
+        """Return a runner: ONNX Runtime's if it loads the model, else the reference evaluator's.
+
+        A model whose weights are more than one session takes is run in segments, each of which is
+        loaded when its turn comes.
+
+        Raises:
+            VerifyError: If neither loads it, with both reasons.
+            RunError: If it takes more than it may.
+        """
+        reasons: list[str] = []
+        for how, start in self._ways(optimization):
+            try:
+                runner = start()
+            except RunError as error:
+                if error.is_stop:
+                    raise  # another way would take as much
+                reasons.append(str(error))
+                if self.refused is None and error.backend == "onnxruntime":
+                    self.refused = error
+                continue
+            self.how = how
+            if self.path is not None and how == "ONNX Runtime":
+                self.refused = None
+            return runner
+        raise VerifyError("nothing here runs the model: " + "; ".join(dict.fromkeys(reasons)))
+
+    def takes(self) -> dict[str | None, ir.DataType | None]:
+        """Return the element type that each input is to be fed in, by name."""
+        types = {value.name: value.dtype for value in self.model.graph.inputs}
+        return {n: _FLOAT if t is not None and t == self.emulated else t for n, t in types.items()}
+
+    @cached_property
+    def twin(self) -> ir.Model:
+        """A copy that computes in float32 what is to be, rounded where that is emulated.
+
+        Raises:
+            VerifyError: The model has nothing to round.
+            Refused: It is not well typed.
+        """
+        twin = clone(self.model)
+        if self.emulated is not None and not emulate(twin, self.emulated):
+            name = self.emulated.name.lower()
+            raise VerifyError(
+                f"the judged model has no {name} in it to be rounded",
+                remedy=f"convert it first: vlmpass convert --dtype {name}",
+            )
+        if self.widened:
+            widen(twin, self.widened)
+        return twin
+
+    def restores(self, restore: Callable[[ir.Model], str], told: str) -> bool:
+        """Let the twin have numbers that were rounded as they were; say whether these are they.
+
+        Args:
+            restore: Restores them in a typed model, and tells which.
+            told: What it must tell; the twin stays as it is where it tells something else.
+        """
+        twin = clone(self.twin)
+        apply(twin, solve(twin))
+        if restore(twin) != told:
+            return False
+        self.twin = twin
+        return True
+
+    def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], AnyRunner]]]:
+        few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES
+
+        def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
+            return Runner(
+                source, optimization=optimization, reuse_memory=few, allowance=self.allowance
+            )
+
+        how, path = f"ONNX Runtime{self._arithmetic()}", self.path
+        if weight_bytes(self.model) > ONE_SESSION:
+            changed = self.widened or self.emulated is not None
+            large = self.twin if changed else self.model
+            yield (
+                f"{how}, in segments",
+                lambda: SegmentRunner(large, optimization=optimization, allowance=self.allowance),
+            )
+            return
+        if self.widened or self.emulated is not None:
+            yield how, lambda: start(self.twin)
+        elif self._is_packed():
+            yield "the reference evaluator", lambda: self._loaded(start)
+        else:
+            if path is not None:
+                yield how, lambda: start(path)
+            # Staged, a model also runs whose data files are links, as in the Hugging Face cache.
+            yield how, lambda: start(self.model)
+        if self.emulated is None:
+            yield f"the reference evaluator{self._arithmetic()}", self._evaluator
+
+    def _loaded(self, start: Callable[[ir.Model], Runner]) -> Runner:
+        """Return the evaluator's runner of a model, once ONNX Runtime has loaded it."""
+        start(self.model).close()
+        return self._evaluator()
+
+    def _evaluator(self) -> Runner:
+        model = self.twin if self.widened else self.model
+        return Runner(model, backend="reference", allowance=self.allowance)
+
+    def _is_packed(self) -> bool:
+        """Say whether values go in or out that ONNX Runtime's Python interface does not take."""
+        border = (*self.model.graph.inputs, *self.model.graph.outputs)
+        return any(value.dtype in _PACKED for value in border)
+
+    def _arithmetic(self) -> str:
+        """Return how a twin computes, as the end of a phrase."""
+        text = ""
+        if self.emulated is not None:
+            text += f", every value rounded to {self.emulated.name.lower()}"
+        if self.widened:
+            names = " and ".join(sorted(dtype.name.lower() for dtype in self.widened))
+            text += f", {names} computed in float32"
+        return text

@@ -1,0 +1,94 @@
+"""Shapes of the values in functions, as far as they follow from all calls."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.walk import Scope
+from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
+from vlmpass.ir_tools.shapes.functions import LAST_AXES, Calls, Dims, at_all_calls, common_axes
+from vlmpass.ir_tools.shapes.inferred import size_of
+
+__all__ = ["infer_functions"]
+
+
+def infer_functions(model: ir.Model, *, stale: bool) -> bool:
+    """Declare in functions the shapes that their values have at every call; say if any changed.
+
+    Named sizes are those of the model's inputs, as in the main graph. A declared number stays where
+    calls leave a size open; a declared name does not, as it would pass for one of the model's. A
+    function that is never called is left alone. Where calls differ in rank, the last axes that they
+    agree on are noted in a value's `meta`.
+
+    Args:
+        model: With element types inferred.
+        stale: Whether declared sizes are known to be of other inputs, so that none stays.
+    """
+    if not model.functions:
+        return False
+    facts = kept_facts(model, by_names=True)
+    visit_scope(facts, Scope(model.graph, model.graph, 0), lambda node, scope: None)
+    changed = False
+    for calls in at_all_calls(model, facts, cache(partial(_known, facts))).values():
+        changed |= _declare(calls, stale)
+    return changed
+
+
+def _declare(calls: Calls, stale: bool) -> bool:
+    known = {
+        value: _agreed(value, list(shapes))
+        for value, shapes in calls.shapes.items()
+        if value.type is not None
+    }
+    declared = {value: _declared(value) for value in known}
+    keep = calls.alike and not stale
+    keep = keep and not any(_refuted(declared[value], dims) for value, dims in known.items())
+    changed = False
+    for value, dims in known.items():
+        new = _merged(declared[value], dims) if keep else dims
+        if new != declared[value]:
+            value.shape = None if new is None else ir.Shape(new)
+            changed = True
+    return changed
+
+
+def _agreed(value: ir.Value, shapes: list[Dims | None]) -> Dims | None:
+    """Return a value's shape at every call; where ranks differ, note the axes that do not."""
+    common = common_axes(shapes)
+    value.meta.pop(LAST_AXES, None)
+    if all(shape is not None and len(shape) == len(common) for shape in shapes):
+        return common
+    if common:
+        value.meta[LAST_AXES] = common
+    return None
+
+
+def _known(facts: Facts, dim: Dim) -> int | str | None:
+    return size_of(facts, dim).known
+
+
+def _declared(value: ir.Value) -> Dims | None:
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+
+
+def _refuted(declared: Dims | None, known: Dims | None) -> bool:
+    """Whether a declared size is not what every call gives."""
+    if declared is None or known is None:
+        return False
+    return len(declared) != len(known) or any(
+        isinstance(old, int) and new is not None and new != old
+        for old, new in zip(declared, known, strict=True)
+    )
+
+
+def _merged(declared: Dims | None, known: Dims | None) -> Dims | None:
+    if declared is None:
+        return known
+    numbers = tuple(dim if isinstance(dim, int) else None for dim in declared)
+    if known is None:
+        return numbers
+    return tuple(old if new is None else new for old, new in zip(numbers, known, strict=True))

@@ -1,0 +1,1 @@
+"""What operators make of shapes and of small integer tensors, one rule for each operator."""

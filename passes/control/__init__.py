@@ -1,0 +1,1 @@
+"""Control flow that is decided before the model runs."""

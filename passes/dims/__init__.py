@@ -1,0 +1,1 @@
+"""Axes get names or sizes, and the whole graph follows."""

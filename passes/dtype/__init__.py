@@ -1,0 +1,1 @@
+"""Element types all over a model: unified, narrowed with islands, repaired."""

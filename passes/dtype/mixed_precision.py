@@ -1,0 +1,272 @@
+"""The pass that brings a model to half precision and leaves islands of float32 where they matter.
+
+The result is strongly typed: every Cast that is needed stands in the graph, and no runtime has to
+guess.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import Refusal, Refused, VerifyError
+from vlmpass.ir_tools.graph.walk import all_nodes, scopes
+from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, read_inputs
+from vlmpass.ir_tools.run.ranges import end_of, generated_magnitudes, magnitudes
+from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
+from vlmpass.ir_tools.types.offline import constant_tensor
+from vlmpass.ir_tools.types.retype import retype
+from vlmpass.ir_tools.worker.transport import Feed
+from vlmpass.passes.dtype.angles import angles
+from vlmpass.passes.dtype.islands import SENSITIVE, divisors, grow, seeds
+from vlmpass.passes.dtype.masks import masks_of_islands
+from vlmpass.passes.dtype.settled import settled
+from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.values import tell_kept_io
+
+__all__ = ["MixedPrecision"]
+
+_LOG = logging.getLogger(__name__)
+_FLOAT = ir.DataType.FLOAT
+_HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
+_SEEDS = 2
+_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class MixedPrecision(Pass):
+    """Bring a model to half precision, with islands of float32 where half is too narrow."""
+
+    name: ClassVar[str] = "mixed-precision"
+
+    to: Literal["float16", "bfloat16"] = "float16"
+    """The half precision."""
+
+    keep_io: bool = False
+    """Whether the graph's inputs and outputs keep their types, with Casts at the border."""
+
+    keep_ops: tuple[str, ...] = ()
+    """Operators that stay in float32 besides those known to need it."""
+
+    narrow_ops: tuple[str, ...] = ()
+    """Operators known to need float32 that go to half precision all the same."""
+
+    keep_nodes: tuple[str, ...] = ()
+    """Regular expressions; nodes whose name one of them finds stay in float32."""
+
+    calibrate: str = "none"
+    """What to measure ranges with: `none`, `random` inputs, an .npz file of inputs, or `auto`.
+
+    The model runs in segments of bounded weights, so that it may be larger than memory. Subgraphs
+    are not measured and stay in float32; functions are refused, as inlining them helps. With
+    `auto`, random inputs are measured for two minutes, those with long sequences, masked rows and
+    large activations among them, if ONNX Runtime is here and runs the model; what is not measured
+    is narrow.
+    """
+
+    limit: float = 0.5
+    """Share of half precision's range above which a measured value stays wide."""
+
+    def __post_init__(self) -> None:
+        """Check the expressions and the limit."""
+        super().__post_init__()
+        for expression in self.keep_nodes:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise OptionError("keep-nodes", f"'{expression}': {error}") from None
+        if not 0 < self.limit <= 1:
+            raise OptionError("limit", f"{self.limit} is not a share", remedy="give 0 < limit <= 1")
+
+    @property
+    def half(self) -> ir.DataType | None:
+        """The half precision."""
+        return _HALVES[self.to]
+
+    def run(self, model: ir.Model) -> bool:
+        """Convert in place."""
+        half, request = _HALVES[self.to], f"{self.name} to {self.to}"
+        left = settled(model, solve(model), half, keep_io=self.keep_io)
+        wide = {ir.DataType.DOUBLE, *_HALVES.values()}
+        wide -= set() if self._narrow_seeds(model) else {half}
+        widening = dict.fromkeys(sorted(wide, key=int), _FLOAT)
+        if self.keep_io:
+            tell_kept_io(model, request, {*widening, _FLOAT})
+        self._tell_unmatched(model, request)
+        changed = retype(model, widening, request=request, keep_io=self.keep_io)
+        kept = self._chosen(model)
+        kept |= left
+        kept |= angles(model, solve(model), kept)
+        kept |= self._measured(model, half, request)
+        kept = grow(model, solve(model), kept)
+        kept |= masks_of_islands(model, kept, half)
+        unfit = dict(_unfit(model, kept, half))
+        kept |= unfit
+        kept |= {node: why for node, why in divisors(unfit).items() if node not in kept}
+        changed |= retype(model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io)
+        changed |= _wide_softmax(model)
+        if not changed:
+            why = next(iter(kept.values()), "")
+            told = f"everything stays in float32: {why}" if why else "nothing to convert"
+            _LOG.warning("%s: %s", request, told)
+        return changed
+
+    def _tell_unmatched(self, model: ir.Model, request: str) -> None:
+        """Say which names and expressions are those of no node."""
+        nodes = list(all_nodes(model))
+        there = {(node.domain, node.op_type) for node in nodes}
+        operators = {op_type for _, op_type in there}
+        for name in self.keep_ops:
+            domain, _, op_type = name.rpartition("::")
+            if (domain, op_type) not in there:
+                _LOG.warning("%s: keep-ops: the model has no %s", request, name)
+        for name in self.narrow_ops:
+            if name not in operators:
+                _LOG.warning("%s: narrow-ops: the model has no %s", request, name)
+        for expression in self.keep_nodes:
+            if not any(node.name and re.search(expression, node.name) for node in nodes):
+                _LOG.warning("%s: keep-nodes: no node is named like '%s'", request, expression)
+
+    def _sensitive(self) -> dict[tuple[str, str], str]:
+        found = {key: why for key, why in SENSITIVE.items() if key[1] not in self.narrow_ops}
+        for name in self.keep_ops:
+            domain, _, op_type = name.rpartition("::")
+            found[domain, op_type] = "the pipeline says so"
+        return found
+
+    def _narrow_seeds(self, model: ir.Model) -> bool:
+        """Whether a node that is to be wide computes in half precision now."""
+        typing = solve(model)
+        halves = set(_HALVES.values())
+        return any(
+            typing.dtype(value) in halves for node in self._chosen(model) for value in node.outputs
+        )
+
+    def _chosen(self, model: ir.Model) -> dict[ir.Node, str]:
+        kept = seeds(model, solve(model), self._sensitive())
+        for node in all_nodes(model):
+            for expression in self.keep_nodes:
+                if node.name and re.search(expression, node.name):
+                    kept.setdefault(node, f"the pipeline keeps nodes like '{expression}'")
+        return kept
+
+    def _feeds(self, model: ir.Model) -> Sequence[Feed]:
+        if self.calibrate == "none":
+            return ()
+        if self.calibrate != "random":
+            return (read_inputs(self.calibrate, model),)
+        return tuple(generate_inputs(model, seed=seed) for seed in range(_SEEDS))
+
+    def _measured(self, model: ir.Model, half: ir.DataType, request: str) -> dict[ir.Node, str]:
+        """Keep what makes or takes values that come near the end of the range."""
+        if self.calibrate == "auto":
+            kept, tops = {}, _tops(model, math.inf if self.keep_io else end_of(half))
+        elif feeds := self._feeds(model):
+            kept, tops = _unmeasured(model, request), magnitudes(model, feeds)
+        else:
+            return {}
+        end = self.limit * end_of(half)
+        large = {name: top for name, top in tops.items() if top > end}
+        if not large and self.calibrate != "auto":
+            _LOG.warning("%s: no value that was measured comes near the end of its range", request)
+        for node in model.graph:
+            for value in (*node.outputs, *node.inputs):
+                if value is not None and value.name in large:
+                    reason = f"'{value.name}' reaches {large[value.name]:.5g} when measured"
+                    kept.setdefault(node, reason)
+        # Of the user's own inputs an output is to keep its distance; it may use all of the range.
+        most = end_of(half) if self.calibrate == "auto" else end
+        given = [] if self.keep_io else [str(value.name) for value in model.graph.outputs]
+        refusals = [
+            Refusal(f"output '{name}'", f"reaches {large[name]:.5g}", "use keep-io")
+            for name in given
+            if large.get(name, 0.0) > most
+        ]
+        if refusals:
+            raise Refused(request, refusals)
+        return kept
+
+
+def _tops(model: ir.Model, largest: float) -> dict[str, float]:
+    """Return the magnitudes for random inputs, or say why there are none."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        _LOG.warning("ranges were not measured: ONNX Runtime is not installed")
+        return {}
+    if model.functions:
+        _LOG.warning("ranges were not measured: there are functions; put inline-functions before")
+        return {}
+    allowance = Allowance(default_memory(), time.monotonic() + _SECONDS)
+    try:
+        found, stopped = generated_magnitudes(model, allowance, largest)
+    except VerifyError as error:
+        _LOG.warning("ranges were not measured: %s", error)
+        return {}
+    if stopped is not None:
+        _LOG.warning("ranges were measured on some inputs only: %s", stopped)
+    return found
+
+
+def _unmeasured(model: ir.Model, request: str) -> dict[ir.Node, str]:
+    """Return the nodes of subgraphs, which calibration does not look into.
+
+    Raises:
+        Refused: There are functions, which it does not look into either.
+    """
+    if model.functions:
+        reason, remedy = "ranges are not measured inside", "put inline-functions before it"
+        names = [f"function {function.name}" for function in model.functions.values()]
+        raise Refused(f"{request}, calibrated", [Refusal(each, reason, remedy) for each in names])
+    reason = "its values are not measured inside a subgraph"
+    return {node: reason for scope in scopes(model) if scope.depth for node in scope.graph}
+
+
+def _unfit(
+    model: ir.Model, kept: dict[ir.Node, str], half: ir.DataType
+) -> Iterator[tuple[ir.Node, str]]:
+    """Yield nodes with a constant that half precision cannot hold, with the reason."""
+    for node in (each for each in all_nodes(model) if each not in kept):
+        for attribute in node.attributes.values() if node.op_type != "Constant" else ():
+            if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                problem = _problem(attribute.as_tensor(), half, f"attribute {attribute.name}")
+                if problem:
+                    yield node, problem
+        for value in filter(None, node.inputs):
+            problem = _problem(
+                constant_tensor(value), half, f"constant {value.name}", bound=bounds_only(value)
+            )
+            if problem:
+                yield node, problem
+
+
+def _problem(
+    held: ir.TensorProtocol | None, half: ir.DataType, where: str, *, bound: bool = False
+) -> str:
+    """Say why a tensor cannot be narrow; empty if it can."""
+    if held is None or held.dtype != _FLOAT:
+        return ""
+    trial = Narrowing()
+    trial.cast(held, half, where, bound=bound)
+    return f"{where} {trial.refusals[0].reason}" if trial.refusals else ""
+
+
+def _wide_softmax(model: ir.Model) -> bool:
+    """Let Attention compute its softmax in float32."""
+    changed = False
+    for node in all_nodes(model):
+        if (node.domain, node.op_type) == ("", "Attention"):
+            found = node.attributes.get("softmax_precision")
+            if found is None or (not found.is_ref() and found.as_int() != _FLOAT):
+                node.attributes["softmax_precision"] = ir.AttrInt64(
+                    "softmax_precision", _FLOAT.value
+                )
+                changed = True
+    return changed

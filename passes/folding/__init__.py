@@ -1,0 +1,1 @@
+"""What does not depend on any input is computed now, or by the writer."""

@@ -1,0 +1,36 @@
+"""The pass fuse: several nodes become the one operator they spell out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.passes.fusing.call_scalars import give_numbers
+from vlmpass.passes.pipeline.base import Pass
+from vlmpass.rewriter_rules.fuse import FUSE
+
+__all__ = ["Fuse"]
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Find normalisations and activations by their structure and make each one operator.
+
+    Nothing depends on names or model types; a look-alike that computes something else stays. In a
+    function, an epsilon that its calls give stays theirs to give.
+    """
+
+    name: ClassVar[str] = "fuse"
+    nothing: ClassVar[str] = "nothing in the model is spelled out that one operator says"
+    emit: Literal["standard", "ort"] = "standard"
+    """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own
+    (SimplifiedLayerNormalization, SkipLayerNormalization, com.microsoft::Gelu …) too."""
+
+    def run(self, model: ir.Model) -> bool:
+        """Apply the rules to the main graph, its subgraphs and the functions."""
+        emits = ["com.microsoft"] if self.emit == "ort" else []
+        changed = give_numbers(model)
+        return bool(apply_rules(model, FUSE, emits=emits)) or changed

@@ -1,0 +1,1 @@
+"""How passes are written down, found, ordered and run."""

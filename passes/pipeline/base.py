@@ -1,0 +1,116 @@
+"""What a pass is: a frozen dataclass whose fields are its options and whose text is its name.
+
+A pass is an onnx_ir pass to the outside, so that it runs in an onnx_ir pipeline as it is.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.system.arguments import shown
+from vlmpass.passes.pipeline.kinds import BadValueError
+from vlmpass.passes.pipeline.options import options_of
+
+__all__ = ["OptionError", "Pass", "text_of"]
+
+
+class OptionError(PipelineError):
+    """An option has the right type and still an impossible value.
+
+    Args:
+        option: Its name as written in a pipeline; the parser puts the caret under its value.
+        problem: What is wrong with the value.
+        remedy: What to write instead.
+    """
+
+    def __init__(self, option: str, problem: str, *, remedy: str = "") -> None:
+        super().__init__(f"option '{option}': {problem}", remedy=remedy)
+        self.option = option
+
+
+@dataclass(frozen=True)
+class Pass(ir.passes.InPlacePass):
+    """One thing done to a whole model.
+
+    A subclass is a frozen dataclass with a `name`, options as fields (each with a string under it
+    that documents it) and `run`. Option types: int, float, bool, str, Literal of strings,
+    ``tuple[T, ...]`` of these, unions with None or each other, and ``tuple[tuple[str, T], ...]``
+    for options of any name. The first line of its docstring says in the imperative what it does.
+    """
+
+    name: ClassVar[str]
+    idempotent: ClassVar[bool] = True
+    """Whether a second run right after the first has nothing to do, so that it may be left out."""
+    keeps_values: ClassVar[bool] = False
+    """Whether every value that stays in the model holds what it held, name and all."""
+
+    rounds_constants: ClassVar[bool] = False
+    """Whether it computes constants that the model computes when it runs, in their narrow type."""
+
+    mends_source: ClassVar[bool] = False
+    """Whether it changes what a model computes to what was meant, so that a result is compared with
+    the source after this pass."""
+
+    nothing: ClassVar[str] = ""
+    """What is said where it was asked for and changed nothing; empty for one that tidies up."""
+
+    @property
+    def half(self) -> ir.DataType | None:
+        """The half precision that it brings a model to, which is then judged as hardware rounds."""
+        return None
+
+    def __post_init__(self) -> None:
+        """Check the options' types; a subclass that also checks values calls this first."""
+        for option in options_of(type(self)):
+            value = getattr(self, option.field)
+            try:
+                object.__setattr__(self, option.field, option.accept(value))
+            except BadValueError:
+                raise OptionError(
+                    option.name,
+                    f"{self.name} takes {option.kind.says} here, such as {option.kind.example}, "
+                    f"not {shown(value)}",
+                ) from None
+
+    @abc.abstractmethod
+    def run(self, model: ir.Model) -> bool:
+        """Change a model in place.
+
+        Args:
+            model: Any model; it may be left half changed only if this raises.
+
+        Returns:
+            True if anything changed; a second run right after the first returns False.
+
+        Raises:
+            Refused: It cannot be done right; the error lists every offending node.
+        """
+
+    @final
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run as an onnx_ir pass."""
+        return ir.passes.PassResult(model, self.run(model))
+
+    def __str__(self) -> str:
+        """Return the pipeline text of this pass: its name and what differs from the defaults."""
+        options = options_of(type(self))
+        declared = [option.name for option in options if not option.free]
+        written = [
+            text
+            for option in options
+            if option.required or getattr(self, option.field) != option.default
+            for text in option.write(getattr(self, option.field), declared)
+        ]
+        return f"{self.name}{{{' '.join(written)}}}" if written else self.name
+
+
+def text_of(each: ir.passes.PassBase) -> str:
+    """Return the pipeline text of any pass; for one of another package, that of its class alone."""
+    if isinstance(each, Pass):
+        return str(each)
+    return f"foreign{{class={type(each).__module__}:{type(each).__qualname__}}}"

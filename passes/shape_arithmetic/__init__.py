@@ -1,0 +1,1 @@
+"""Shapes are computed once, and only where they are not known."""

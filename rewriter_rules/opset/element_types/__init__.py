@@ -1,0 +1,1 @@
+"""Element types that an opset lacks: bridged, carried in wider ones, rounded to."""

@@ -1,0 +1,164 @@
+"""Element types that an opset does not admit, bridged by Casts where every value survives.
+
+A node runs in a wider type that holds all values of the refused one: exactly for operators that
+only move or compare values, and rounded once for arithmetic, as the narrow type itself would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators.schema import Formal, Schema, type_name
+from vlmpass.rewriter_rules.opset.queries import again
+from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
+
+__all__ = ["CARRYING", "WIDER", "bridge", "misfits"]
+
+_D = ir.DataType
+
+WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
+    _D.BFLOAT16: (_D.FLOAT, _D.DOUBLE),
+    _D.FLOAT16: (_D.FLOAT, _D.DOUBLE),
+    _D.FLOAT: (_D.DOUBLE,),
+    _D.FLOAT8E4M3FN: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
+    _D.FLOAT8E4M3FNUZ: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
+    _D.FLOAT8E5M2: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
+    _D.FLOAT8E5M2FNUZ: (_D.FLOAT, _D.DOUBLE),
+    _D.FLOAT8E8M0: (_D.FLOAT, _D.DOUBLE),
+    _D.FLOAT4E2M1: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
+    _D.FLOAT6E2M3: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
+    _D.FLOAT6E3M2: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
+    _D.BOOL: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
+    _D.UINT2: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
+    _D.INT2: (_D.INT8, _D.INT32, _D.INT64, _D.FLOAT),
+    _D.UINT4: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
+    _D.INT4: (_D.INT8, _D.INT32, _D.INT64, _D.FLOAT),
+    _D.UINT8: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
+    _D.INT8: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
+    _D.UINT16: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
+    _D.INT16: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
+    _D.UINT32: (_D.INT64, _D.DOUBLE),
+    _D.INT32: (_D.INT64, _D.DOUBLE),
+}
+"""For each type those that hold all its values, best first."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CARRYING = _words(
+    "ArgMax ArgMin Compress Concat DepthToSpace Equal Expand Flatten Gather GatherElements GatherND"
+    " Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Max MaxPool MaxRoiPool Min NonZero OneHot"
+    " Pad ReduceMax ReduceMin Relu Reshape ReverseSequence Scatter ScatterElements ScatterND Shape"
+    " Sign Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unique Unsqueeze Where"
+    " Clip Abs Neg Identity CastLike MaxUnpool NonMaxSuppression"
+)
+"""Operators that move, compare or select values: any wider type gives the very same result."""
+
+_ARITHMETIC = _words(
+    "Acos Acosh Add Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv"
+    " ConvTranspose Cos Cosh CumSum DeformConv Det Div Einsum Elu Erf Exp Floor Gemm"
+    " GlobalAveragePool GlobalLpPool GlobalMaxPool GRU GridSample HardSigmoid HardSwish"
+    " InstanceNormalization LRN LSTM LeakyRelu Log LogSoftmax LpNormalization LpPool MatMul Mean"
+    " MeanVarianceNormalization Mish Mod Mul NegativeLogLikelihoodLoss PRelu Pow RNN Reciprocal"
+    " ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum"
+    " ReduceSumSquare Resize RoiAlign Round Selu Shrink Sigmoid Sin Sinh Softmax"
+    " SoftmaxCrossEntropyLoss Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Hardmax"
+    " Range LayerNormalization Upsample QLinearMatMul"
+)
+"""Operators that compute: a wider floating type gives at least the accuracy of the narrow one."""
+
+_FLOATING = frozenset(dtype for dtype in _D if dtype.is_floating_point())
+
+
+def _holds(wide: ir.DataType, narrow: ir.DataType) -> bool:
+    return wide == narrow or wide in WIDER.get(narrow, ())
+
+
+def _substitute(
+    operator: str, dtypes: Sequence[ir.DataType], allowed: frozenset[str]
+) -> ir.DataType:
+    """Return the type in which an operator may run instead of those that are not admitted."""
+    said = " and ".join(dtype.name.lower() for dtype in dtypes)
+    carrying = operator in CARRYING
+    if not carrying and operator not in _ARITHMETIC:
+        refuse(f"{operator} does not admit {said} at the lower opset", _REMEDY)
+    found = [
+        wider
+        for wider in (*dtypes, *WIDER.get(dtypes[0], ()))
+        if type_name(ir.TensorType(wider)) in allowed
+        and all(_holds(wider, dtype) for dtype in dtypes)
+        and (carrying or operator in _BY_FLOAT or _alike(wider, dtypes))
+    ]
+    if not found:
+        refuse(f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY)
+    return found[0]
+
+
+def _alike(wide: ir.DataType, dtypes: Sequence[ir.DataType]) -> bool:
+    return all((dtype in _FLOATING) == (wide in _FLOATING) for dtype in dtypes)
+
+
+_REMEDY = f"{HIGHER}, or convert the element type first"
+
+_BY_FLOAT = _words("ReduceLogSum ReduceLogSumExp Erf")
+"""Of the arithmetic ones, those whose integers are computed in a floating type anyway."""
+
+
+def types_by_parameter(node: ir.Node, found: Schema) -> dict[str, tuple[Formal, list[ir.Value]]]:
+    """Return by type parameter a formal that has it and the typed values it stands for."""
+    bound: dict[str, tuple[Formal, list[ir.Value]]] = {}
+    pairs = [(found.input(i), value) for i, value in enumerate(node.inputs) if value is not None]
+    pairs += [(found.output(i), value) for i, value in enumerate(node.outputs)]
+    for formal, value in pairs:
+        if value.type is not None:
+            key = formal.parameter if formal.homogeneous else f"{formal.parameter} {len(bound)}"
+            bound.setdefault(key, (formal, []))[1].append(value)
+    return bound
+
+
+def misfits(node: ir.Node, found: Schema) -> bool:
+    """Say whether a schema does not admit the types that a node has."""
+    for formal, values in types_by_parameter(node, found).values():
+        names = {type_name(value.type) for value in values}
+        if len(names) > 1 or not names <= formal.types:
+            return True
+    return False
+
+
+def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
+    """Return the type to run in by type parameter, for those that need another one."""
+    chosen: dict[str, ir.DataType] = {}
+    for formal, values in types_by_parameter(node, found).values():
+        names = {type_name(value.type) for value in values}
+        if len(names) == 1 and names <= formal.types:
+            continue
+        for value in values:
+            if not isinstance(value.type, ir.TensorType):
+                refuse(f"{found.name} does not admit the type {type_name(value.type)}", _REMEDY)
+        dtypes = list(dict.fromkeys(v.dtype for v in values if v.dtype is not None))
+        chosen[formal.parameter] = _substitute(found.name, dtypes, formal.types)
+    return chosen
+
+
+def bridge(op: Tape, node: ir.Node, found: Schema) -> list[ir.Value | None]:
+    """Cast(Op(Cast(x))), where Op does not admit x's type and a wider one holds all its values."""
+    chosen = _choices(node, found)
+    inputs: list[ir.Value | None] = []
+    for index, value in enumerate(node.inputs):
+        wider = chosen.get(found.input(index).parameter)
+        bridged = value is not None and wider is not None and value.dtype != wider
+        inputs.append(op.Cast(value, to=wider) if bridged else value)
+    results: list[ir.Value | None] = []
+    for index, (old, new) in enumerate(zip(node.outputs, again(op, node, inputs), strict=True)):
+        wider = chosen.get(found.output(index).parameter)
+        if wider is None or old.dtype in (None, wider):
+            results.append(new)
+            continue
+        new.type = ir.TensorType(wider)
+        results.append(op.Cast(new, to=old.dtype))
+    return results

@@ -1,0 +1,1 @@
+"""Interpolation as matrix products and gathers."""

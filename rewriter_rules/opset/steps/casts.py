@@ -1,0 +1,165 @@
+"""Casts, constants and what else names an element type."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators.schema import schema, type_name
+from vlmpass.rewriter_rules.opset.build import scalar
+from vlmpass.rewriter_rules.opset.queries import (
+    again,
+    attribute,
+    dtype,
+    operand,
+    optional_input,
+)
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+
+__all__: list[str] = []
+
+_D = ir.DataType
+
+
+@adapter("Cast", 19, 13)
+@adapter("CastLike", 19, 15)
+def saturating(op: Tape, node: ir.Node) -> Outputs:
+    """Cast(x, to, saturate) -> Cast(x, to), when `to` is no float8 type."""
+    return again(op, node, drop=("saturate",)) if "saturate" in node.attributes else UNCHANGED
+
+
+@adapter("Cast CastLike", 24, 23)
+def rounding(op: Tape, node: ir.Node) -> Outputs:
+    """Cast(x, to, round_mode) -> Cast(x, to), when `to` is not float8e8m0."""
+    return again(op, node, drop=("round_mode",)) if "round_mode" in node.attributes else UNCHANGED
+
+
+@expansion("CastLike", 15)
+def cast(op: Tape, node: ir.Node) -> Outputs:
+    """CastLike(x, y) -> Cast(x, to=type of y)."""
+    return op.Cast(operand(node, 0), to=dtype(operand(node, 1)))
+
+
+@adapter("Constant", 12, 11)
+def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
+    """Constant(value_ints=v) -> Constant(value=v)."""
+    if len(node.attributes) != 1:
+        refuse("it has not one value", "correct the model")
+    (given,) = node.attributes.values()
+    if given.name in ("value", "sparse_value"):
+        return UNCHANGED
+    if given.is_ref() and given.name == "value_float":
+        # No older operator makes a tensor of an attribute as directly: LeakyRelu(-1) is -alpha.
+        alpha = ir.RefAttr("alpha", given.ref_attr_name or "", ir.AttributeType.FLOAT)
+        return op.Neg(op.LeakyRelu(op.const(np.float32(-1)), alpha=alpha))
+    if given.is_ref():
+        refuse("its value is a parameter of the function around it", "run inline-functions first")
+    kind = {"f": np.float32, "i": np.int64, "s": np.str_}[given.name[len("value_")]]
+    if kind is np.str_:
+        texts = [given.value] if given.name == "value_string" else given.value
+        data = [text.encode() for text in texts]
+        shape = [] if given.name == "value_string" else [len(data)]
+        tensor: ir.TensorProtocol = ir.StringTensor(data, shape=ir.Shape(shape))
+    else:
+        tensor = ir.tensor(np.array(given.value, kind))
+    return again(op, node, drop=(given.name,), value=tensor)
+
+
+@adapter("Constant", 11, 9)
+def dense_value(op: Tape, node: ir.Node) -> Outputs:
+    """Constant(value=v) stays."""
+    if "sparse_value" in node.attributes:
+        refuse("sparse constants do not exist before opset 11", "make the constant dense")
+    return UNCHANGED
+
+
+@adapter("Constant", 9, 1)
+def as_initializer(op: Tape, node: ir.Node) -> Outputs:
+    """Constant(value=v) -> an initializer, when v is not of a floating type."""
+    given = attribute(node, "value")
+    if given is None:
+        refuse("it has no value", "correct the model")
+    tensor = given.as_tensor()
+    admitted = type_name(ir.TensorType(tensor.dtype)) in schema("Constant", 1).outputs[0].types
+    return UNCHANGED if admitted else op.const(tensor)
+
+
+@adapter("ConstantOfShape", 20, 9)
+@adapter("ConstantOfShape", 21, 20)
+@adapter("ConstantOfShape", 23, 21)
+@adapter("ConstantOfShape", 24, 23)
+@adapter("ConstantOfShape", 25, 24)
+def fill_in_admitted_type(op: Tape, node: ir.Node) -> Outputs:
+    """ConstantOfShape(s, value=v) -> Cast(ConstantOfShape(s, value=float(v))), of bf16."""
+    given = attribute(node, "value")
+    if given is None:
+        return UNCHANGED
+    fill = given.as_tensor()
+    if type_name(ir.TensorType(fill.dtype)) in schema("ConstantOfShape", 9).outputs[0].types:
+        return UNCHANGED
+    wide = ir.tensor(fill.numpy().astype(np.float32), dtype=_D.FLOAT)
+    return op.Cast(again(op, node, value=wide)[0], to=fill.dtype)
+
+
+@adapter("EyeLike", 22, 9)
+def eye_in_admitted_type(op: Tape, node: ir.Node) -> Outputs:
+    """EyeLike(x, dtype=bf16) -> Cast(EyeLike(x, dtype=float), to=bf16)."""
+    x, kind = operand(node, 0), dtype(node.outputs[0])
+    like = op.Cast(x, to=_D.FLOAT) if dtype(x) == _D.BFLOAT16 else x
+    if kind != _D.BFLOAT16 and like is x:
+        return UNCHANGED
+    (eye,) = again(op, node, [like], dtype=_D.FLOAT if kind == _D.BFLOAT16 else kind)
+    return op.Cast(eye, to=kind) if kind == _D.BFLOAT16 else eye
+
+
+@adapter("OptionalHasElement", 18, 15)
+def has_element(op: Tape, node: ir.Node) -> Outputs:
+    """OptionalHasElement(x) -> true for a tensor or sequence, false for nothing."""
+    x = optional_input(node, 0)
+    if x is not None and (x.type is None or isinstance(x.type, ir.OptionalType)):
+        return UNCHANGED
+    return op.Identity(op.const(np.array(x is not None)))
+
+
+@adapter("OptionalGetElement", 18, 15)
+def element(op: Tape, node: ir.Node) -> Outputs:
+    """OptionalGetElement(x) -> x, when x is a tensor or sequence."""
+    x = operand(node, 0)
+    if x.type is None or isinstance(x.type, ir.OptionalType):
+        return UNCHANGED
+    return op.Identity(x) if isinstance(x.type, ir.SequenceType) else x
+
+
+@adapter("Identity", 14, 13)
+def same_sequence(op: Tape, node: ir.Node) -> Outputs:
+    """Identity(s) of a sequence -> SequenceErase(SequenceInsert(s, 0)); opset 11."""
+    x = operand(node, 0)
+    if not isinstance(x.type, ir.SequenceType) or not isinstance(x.type.elem_type, ir.TensorType):
+        return UNCHANGED
+    kind = x.type.elem_type.dtype
+    if kind == _D.STRING:
+        return op.SequenceErase(
+            op.SequenceInsert(x, op.const(ir.StringTensor([b""], shape=ir.Shape([1]))))
+        )
+    return op.SequenceErase(op.SequenceInsert(x, scalar(op, 0, kind)))
+
+
+def _size(dim: int | ir.SymbolicDim) -> int | str | None:
+    return dim if isinstance(dim, int) else dim.value
+
+
+@adapter("If", 11, 1)
+def branches_alike(op: Tape, node: ir.Node) -> Outputs:
+    """If stays, when no output has different shapes in the two branches."""
+    branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
+    for first, second in zip(*(branch.outputs for branch in branches), strict=True):
+        if first.shape is None or second.shape is None:
+            continue
+        sizes = [[_size(dim) for dim in shape] for shape in (first.shape, second.shape)]
+        if sizes[0] != sizes[1]:
+            refuse(
+                "its branches give different shapes, which opset 11 brought",
+                "choose opset 11 or higher",
+            )
+    return UNCHANGED

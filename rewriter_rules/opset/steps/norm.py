@@ -1,0 +1,195 @@
+"""Normalisations, with the statistics in the precision that the specification asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.rewriter_rules.opset.build import given_scalar, normalized, scalar, size_at, vector
+from vlmpass.rewriter_rules.opset.queries import (
+    again,
+    dtype,
+    integer,
+    operand,
+    optional_input,
+    rank,
+    real,
+    used,
+)
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+
+__all__: list[str] = []
+
+_D = ir.DataType
+
+
+def _cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
+    return value if value.dtype == to else op.Cast(value, to=to)
+
+
+def _stash(node: ir.Node, x: ir.Value) -> ir.DataType:
+    """Return the type in which a node's statistics are computed."""
+    asked = ir.DataType(integer(node, "stash_type", _D.FLOAT.value))
+    return dtype(x) if dtype(x) == _D.DOUBLE else asked
+
+
+def _last_axes(node: ir.Node, x: ir.Value) -> list[int]:
+    axis = integer(node, "axis", -1)
+    return list(range(axis if axis < 0 else normalized(axis, rank(x)) - rank(x), 0))
+
+
+def _mean(op: Tape, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Record a mean over axes in the form that the tape's opset has."""
+    if op.opsets[""] < 18:
+        return op.ReduceMean(x, axes=axes)
+    return op.ReduceMean(x, vector(op, axes, "axes"))
+
+
+@expansion("LayerNormalization", 17)
+def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
+    """LayerNormalization(x, s, b) -> (x - mean) / sqrt(var + eps) * s + b."""
+    x, scale, bias = operand(node, 0), operand(node, 1), optional_input(node, 2)
+    stash, axes = _stash(node, x), _last_axes(node, x)
+    wide = _cast(op, x, stash)
+    mean = _mean(op, wide, axes)
+    centred = op.Sub(wide, mean)
+    variance = _mean(op, op.Mul(centred, centred), axes)
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, stash)
+    deviation = op.Sqrt(op.Add(variance, epsilon))
+    scaled = op.Mul(_cast(op, op.Div(centred, deviation), dtype(x)), scale)
+    outputs = [scaled if bias is None else op.Add(scaled, bias)]
+    if used(node, 1) or used(node, 2):
+        outputs += [mean, op.Reciprocal(deviation)]
+    return outputs
+
+
+@expansion("RMSNormalization", 23)
+def rms_normalization(op: Tape, node: ir.Node) -> Outputs:
+    """RMSNormalization(x, s) -> x / sqrt(mean(x * x) + eps) * s."""
+    x, scale = operand(node, 0), operand(node, 1)
+    stash, axes = _stash(node, x), _last_axes(node, x)
+    wide = _cast(op, x, stash)
+    mean = _mean(op, op.Mul(wide, wide), axes)
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, stash)
+    normal = op.Div(wide, op.Sqrt(op.Add(mean, epsilon)))
+    # The output has the scale's type: the narrow product the specification asks for.
+    return op.Mul(_cast(op, normal, dtype(scale)), scale)
+
+
+@adapter("GroupNormalization", 18, 21)
+def scale_each_channel(op: Tape, node: ir.Node) -> Outputs:
+    """GroupNormalization(x, s, b) -> GroupNormalization(x, repeat(s), repeat(b))."""
+    groups = integer(node, "num_groups")
+    repeated = _repeated(op, node, groups)
+    return again(op, node, [node.inputs[0], *repeated])
+
+
+def _repeated(op: Tape, node: ir.Node, groups: int) -> list[ir.Value]:
+    """Record scale and bias of every group as those of every channel."""
+    each = op.Div(size_at(op, operand(node, 0), 1), vector(op, [groups]))
+    shape = op.Concat(vector(op, [groups]), each, axis=0)
+    rows = vector(op, [groups, 1])
+    return [
+        op.Reshape(op.Expand(op.Reshape(operand(node, index), rows), shape), vector(op, [-1]))
+        for index in (1, 2)
+    ]
+
+
+@adapter("GroupNormalization", 21, 18)
+def group_normalization(op: Tape, node: ir.Node) -> Outputs:
+    """GroupNormalization(x, s, b) -> Reshape(InstanceNormalization(groups of x)) * s + b."""
+    return _by_instances(op, node, operand(node, 1), operand(node, 2))
+
+
+@expansion("GroupNormalization", 18)
+def group_normalization_by_group(op: Tape, node: ir.Node) -> Outputs:
+    """GroupNormalization(x, s, b) -> Reshape(InstanceNormalization(groups of x)) * s + b."""
+    return _by_instances(op, node, *_repeated(op, node, integer(node, "num_groups")))
+
+
+def _by_instances(op: Tape, node: ir.Node, scale: ir.Value, bias: ir.Value) -> ir.Value:
+    x, groups = operand(node, 0), integer(node, "num_groups")
+    stash, count = _stash(node, x), rank(x)
+    wide = _cast(op, op.Reshape(x, vector(op, [0, groups, -1])), stash)
+    units = [op.const(np.full(groups, fill, stash.numpy()), stash) for fill in (1, 0)]
+    epsilon = real(node, "epsilon", 1e-5)
+    normal = _cast(op, op.InstanceNormalization(wide, *units, epsilon=epsilon), dtype(x))
+    whole = op.Reshape(normal, op.Shape(x))
+    channels = vector(op, [-1] + [1] * (count - 2))
+    return op.Add(op.Mul(whole, op.Reshape(scale, channels)), op.Reshape(bias, channels))
+
+
+@adapter("BatchNormalization", 7, 9)
+def every_activation(op: Tape, node: ir.Node) -> Outputs:
+    """BatchNormalization(x, spatial=0) -> Reshape(BatchNormalization(Flatten(x)), Shape(x))."""
+    if integer(node, "spatial", 1):
+        return again(op, node, drop=("spatial",)) if "spatial" in node.attributes else UNCHANGED
+    if _trains(node):
+        refuse("training statistics of every activation cannot be kept", "export for inference")
+    x = operand(node, 0)
+    flat = [op.Reshape(operand(node, index), vector(op, [-1])) for index in range(1, 5)]
+    (normal,) = again(op, node, [op.Flatten(x, axis=1), *flat], drop=("spatial",), outputs=1)
+    return op.Reshape(normal, op.Shape(x))
+
+
+def _trains(node: ir.Node) -> bool:
+    """Whether a BatchNormalization trains: before opset 14, its outputs for statistics say so."""
+    return any(output.name for output in node.outputs[1:])
+
+
+@adapter("BatchNormalization", 9, 7)
+def spatial_by_default(op: Tape, node: ir.Node) -> Outputs:
+    """BatchNormalization(x) stays, when it does not train."""
+    if _trains(node):
+        refuse("training has no defined form before opset 9", "export for inference")
+    return UNCHANGED
+
+
+@adapter("BatchNormalization", 9, 14)
+def training_mode(op: Tape, node: ir.Node) -> Outputs:
+    """BatchNormalization(x) with statistics -> BatchNormalization(x, training_mode=1)."""
+    if not _trains(node):
+        return UNCHANGED if len(node.outputs) == 1 else again(op, node, outputs=1)
+    if used(node, 3) or used(node, 4):
+        refuse("the saved statistics do not exist from opset 14 on", "export for inference")
+    return again(op, node, outputs=min(len(node.outputs), 3), training_mode=1)
+
+
+@adapter("BatchNormalization", 14, 15)
+def both_statistics(op: Tape, node: ir.Node) -> Outputs:
+    """BatchNormalization(x) with one statistic -> the same with both."""
+    return again(op, node, outputs=3) if len(node.outputs) == 2 else UNCHANGED
+
+
+@adapter("BatchNormalization", 14, 9)
+def batch_statistics(op: Tape, node: ir.Node) -> Outputs:
+    """BatchNormalization(x, training_mode=1) -> (x - mean) / sqrt(var + eps) * s + b."""
+    if not integer(node, "training_mode"):
+        return again(op, node, drop=("training_mode",)) if node.attributes else UNCHANGED
+    x, scale, bias, mean, variance = (operand(node, index) for index in range(5))
+    count = rank(x)
+    axes = [axis for axis in range(count) if axis != 1]
+    channels = vector(op, [-1] + [1] * (count - 2))
+    wide = _cast(op, x, _D.DOUBLE if dtype(x) == _D.DOUBLE else _D.FLOAT)
+    middle = _mean(op, wide, axes)
+    centred = op.Sub(wide, middle)
+    spread = _mean(op, op.Mul(centred, centred), axes)
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, dtype(wide))
+    normal = _cast(op, op.Div(centred, op.Sqrt(op.Add(spread, epsilon))), dtype(x))
+    factor = _cast(op, op.Reshape(scale, channels), dtype(x))
+    offset = _cast(op, op.Reshape(bias, channels), dtype(x))
+    momentum = real(node, "momentum", 0.9)
+    running = [
+        _running(op, old, op.Reshape(new, vector(op, [-1])), momentum)
+        for old, new in ((mean, middle), (variance, spread))
+    ]
+    return [op.Add(op.Mul(normal, factor), offset), *running]
+
+
+def _running(op: Tape, old: ir.Value, new: ir.Value, momentum: float) -> ir.Value:
+    kind = dtype(old)
+    keep, take = scalar(op, momentum, kind), scalar(op, 1 - momentum, kind)
+    return op.Add(op.Mul(old, keep), op.Mul(_cast(op, new, kind), take))

@@ -1,0 +1,262 @@
+"""Fourier transforms, mel filters and affine grids, spelled by matrix products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import INFER_FIRST
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.rewriter_rules.opset.build import normalized, scalar, vector
+from vlmpass.rewriter_rules.opset.queries import (
+    again,
+    dims,
+    dtype,
+    integer,
+    known_or_none,
+    operand,
+    optional_input,
+    rank,
+)
+from vlmpass.rewriter_rules.opset.table import Outputs, adapter, expansion, refuse
+
+__all__: list[str] = []
+
+_D = ir.DataType
+_END = 2**31 - 1
+
+
+def _int(op: Tape, value: int) -> ir.Value:
+    return op.const(np.int64(value))
+
+
+@adapter("DFT", 17, 20)
+def axis_becomes_input(op: Tape, node: ir.Node) -> Outputs:
+    """DFT(x, n, axis=a) -> DFT(x, n, a)."""
+    inputs = [node.inputs[0], optional_input(node, 1), _int(op, integer(node, "axis", 1))]
+    return again(op, node, inputs, drop=("axis",))
+
+
+@adapter("DFT", 20, 17)
+def axis_becomes_attribute(op: Tape, node: ir.Node) -> Outputs:
+    """DFT(x, n, a) -> DFT(x, n, axis=a), by matrix products if a varies."""
+    x, axis = operand(node, 0), optional_input(node, 2)
+    fixed = np.array(-2) if axis is None else known_or_none(axis)
+    if fixed is None:
+        assert axis is not None
+        place = op.Mod(op.Reshape(axis, vector(op, [1])), vector(op, [rank(x)]))
+        return _transform(op, node, x, place, optional_input(node, 1))
+    at = normalized(int(fixed.reshape(-1)[0]), rank(x))
+    return again(op, node, node.inputs[:2], axis=at)
+
+
+@expansion("DFT", 17)
+def transform(op: Tape, node: ir.Node) -> Outputs:
+    """DFT(x, n) -> MatMul(cos, x) and MatMul(sin, x)."""
+    x = operand(node, 0)
+    at = normalized(integer(node, "axis", 1), rank(x))
+    return _transform(op, node, x, vector(op, [at]), optional_input(node, 1))
+
+
+@expansion("STFT", 17)
+def short_time_transform(op: Tape, node: ir.Node) -> Outputs:
+    """STFT(x, step, w) -> MatMul(cos and sin, Gather(x, frames) * w)."""
+    x, step, window = operand(node, 0), operand(node, 1), optional_input(node, 2)
+    given = optional_input(node, 3)
+    if given is not None:
+        length = op.Cast(op.Reshape(given, vector(op, [])), to=_D.INT64)
+    elif window is not None:
+        length = op.Size(window)
+    else:
+        refuse("it has neither a window nor a frame length", "correct the model")
+    hop = op.Cast(op.Reshape(step, vector(op, [])), to=_D.INT64)
+    whole = op.Gather(op.Shape(x), _int(op, 1), axis=0)
+    count = op.Add(op.Div(op.Sub(whole, length), hop), _int(op, 1))
+    starts = op.Mul(op.Range(_int(op, 0), count, _int(op, 1)), hop)
+    steps = op.Range(_int(op, 0), length, _int(op, 1))
+    frames = op.Gather(x, op.Add(op.Unsqueeze(starts, vector(op, [1])), steps), axis=1)
+    frames.shape = ir.Shape([None, None, None, (dims(x) or [None])[-1]])
+    if window is not None:
+        frames = op.Mul(frames, op.Unsqueeze(window, vector(op, [1])))
+        frames.shape = ir.Shape([None, None, None, (dims(x) or [None])[-1]])
+    return _transform(op, node, frames, vector(op, [2]), None, onesided=1)
+
+
+def _transform(
+    op: Tape,
+    node: ir.Node,
+    x: ir.Value,
+    place: ir.Value,
+    length: ir.Value | None,
+    *,
+    onesided: int = 0,
+) -> ir.Value:
+    """Record the transform along an axis that is given as an int64 vector of one element."""
+    kind = dtype(operand(node, 0))
+    parts = (dims(x) or [None])[-1]
+    if parts not in (1, 2):
+        refuse("whether its input is real or complex is unknown", INFER_FIRST)
+    half = bool(integer(node, "onesided", onesided))
+    inverse = bool(integer(node, "inverse"))
+    shape = op.Shape(x)
+    have = op.Gather(shape, place, axis=0)
+    total = _length(op, have, length, half and inverse)
+    bins = op.Add(op.Div(total, _int(op, 2)), _int(op, 1)) if half else total
+    source, target = (bins, total) if inverse else (total, bins)
+    zero = vector(op, [0])
+    lead = op.Slice(shape, zero, place, zero)
+    tail = op.Slice(shape, op.Add(place, vector(op, [1])), vector(op, [-1]), zero)
+    wide = _D.DOUBLE  # The sums of a fast transform are better than those of float products.
+    before, after = (op.ReduceProd(each, axes=[0], keepdims=1) for each in (lead, tail))
+    folded = op.Concat(before, have, after, vector(op, [parts]), axis=0)
+    block = _fitted(op, op.Reshape(op.Cast(x, to=wide), folded), have, source)
+    real, imaginary = _rotated(op, block, target, source, total, parts, inverse)
+    if inverse and half:
+        result, last = _sum(op, real), 1
+    else:
+        result = op.Concat(_sum(op, real), _sum(op, imaginary), axis=-1)
+        last = 2
+    if inverse:
+        result = op.Div(result, op.Cast(total, to=wide))
+    whole = op.Concat(lead, target, tail, vector(op, [last]), axis=0)
+    return op.Cast(op.Reshape(result, whole), to=kind)
+
+
+def _sum(op: Tape, terms: Sequence[ir.Value]) -> ir.Value:
+    return terms[0] if len(terms) == 1 else op.Add(terms[0], terms[1])
+
+
+def _length(op: Tape, have: ir.Value, length: ir.Value | None, doubled: bool) -> ir.Value:
+    if length is not None:
+        return op.Cast(op.Reshape(length, vector(op, [1])), to=_D.INT64)
+    return op.Mul(op.Sub(have, _int(op, 1)), _int(op, 2)) if doubled else have
+
+
+def _fitted(op: Tape, block: ir.Value, have: ir.Value, want: ir.Value) -> ir.Value:
+    """Record a block cut or filled with zeros to a length of axis 1."""
+    missing = op.Max(op.Sub(want, have), vector(op, [0]))
+    pads = op.Concat(vector(op, [0] * 5), missing, vector(op, [0, 0]), axis=0)
+    return op.Slice(op.Pad(block, pads), vector(op, [0]), want, vector(op, [1]))
+
+
+def _rotated(
+    op: Tape,
+    block: ir.Value,
+    target: ir.Value,
+    source: ir.Value,
+    total: ir.Value,
+    parts: int,
+    inverse: bool,
+) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Record the terms of the real and of the imaginary parts of the transform."""
+    kind = dtype(block)
+    rows, columns = (
+        op.Range(_int(op, 0), op.Squeeze(each, vector(op, [0])), _int(op, 1))
+        for each in (target, source)
+    )
+    turns = op.Mod(op.Mul(op.Unsqueeze(rows, vector(op, [1])), columns), total)
+    angle = op.Div(
+        op.Mul(op.Cast(turns, to=kind), scalar(op, 2 * math.pi, kind)), op.Cast(total, to=kind)
+    )
+    cos, sin = op.Cos(angle), op.Sin(angle)
+    if inverse:
+        cos, sin = (_mirrored(op, m, columns, source, total) for m in (cos, op.Neg(sin)))
+    pieces = [_part(op, block, index) for index in range(parts)]
+    real = [_product(op, cos, pieces[0])]
+    imaginary = [op.Neg(_product(op, sin, pieces[0]))]
+    if parts == 2:
+        real.append(_product(op, sin, pieces[1]))
+        imaginary.append(_product(op, cos, pieces[1]))
+    return real, imaginary
+
+
+def _mirrored(
+    op: Tape, matrix: ir.Value, columns: ir.Value, source: ir.Value, total: ir.Value
+) -> ir.Value:
+    """Count twice the columns that stand for their mirror images, where these are left out."""
+    twice = op.Mul(columns, _int(op, 2))
+    alone = op.Or(op.Equal(twice, _int(op, 0)), op.Equal(twice, total))
+    every = op.Or(alone, op.Equal(source, total))
+    kind = dtype(matrix)
+    return op.Mul(matrix, op.Where(every, scalar(op, 1, kind), scalar(op, 2, kind)))
+
+
+def _part(op: Tape, block: ir.Value, index: int) -> ir.Value:
+    bounds = [vector(op, [each]) for each in (index, index + 1, 3)]
+    return op.Slice(block, *bounds)
+
+
+def _product(op: Tape, matrix: ir.Value, part: ir.Value) -> ir.Value:
+    """Record matrix @ part over axis 1 of (before, length, after, 1)."""
+    flat = op.Squeeze(part, vector(op, [3]))
+    return op.Unsqueeze(op.MatMul(matrix, flat), vector(op, [3]))
+
+
+@expansion("MelWeightMatrix", 17)
+def mel_filters(op: Tape, node: ir.Node) -> Outputs:
+    """MelWeightMatrix(...) -> the rising and falling flanks of each triangle of mel bins."""
+    kind = _D(integer(node, "output_datatype", 1))
+    bins, length, rate = (op.Cast(operand(node, i), to=_D.INT64) for i in range(3))
+    ends = [op.Cast(operand(node, i), to=_D.DOUBLE) for i in (3, 4)]
+    ten = scalar(op, math.log(10) / 2595, _D.DOUBLE)
+    one, base = scalar(op, 1, _D.DOUBLE), scalar(op, 700, _D.DOUBLE)
+    low, high = (op.Div(op.Log(op.Add(one, op.Div(each, base))), ten) for each in ends)
+    points = op.Add(bins, _int(op, 2))
+    step = op.Div(op.Sub(high, low), op.Cast(points, to=_D.DOUBLE))
+    line = op.Cast(op.Range(_int(op, 0), points, _int(op, 1)), to=_D.DOUBLE)
+    mel = op.Mul(op.Add(op.Mul(line, step), low), ten)
+    hertz = op.Mul(base, op.Sub(op.Exp(mel), one))
+    scaled = op.Mul(op.Cast(op.Add(length, _int(op, 1)), to=_D.DOUBLE), hertz)
+    edges = op.Floor(op.Div(scaled, op.Cast(rate, to=_D.DOUBLE)))
+    left, middle, right = (
+        op.Slice(edges, vector(op, [first]), vector(op, [last]), vector(op, [0]))
+        for first, last in ((0, -2), (1, -1), (2, _END))
+    )
+    rows = op.Add(op.Div(length, _int(op, 2)), _int(op, 1))
+    place = op.Cast(op.Range(_int(op, 0), rows, _int(op, 1)), to=_D.DOUBLE)
+    place = op.Unsqueeze(place, vector(op, [1]))
+    rising = op.Div(op.Sub(place, left), op.Max(op.Sub(middle, left), one))
+    falling = op.Div(op.Sub(right, place), op.Max(op.Sub(right, middle), one))
+    peak = op.Where(op.Equal(left, middle), one, rising)
+    zero = scalar(op, 0, _D.DOUBLE)
+    inside = op.Not(op.Or(op.Less(place, left), op.Greater(place, middle)))
+    beyond = op.And(op.Not(op.Less(place, middle)), op.Less(place, right))
+    return op.Cast(op.Where(beyond, falling, op.Where(inside, peak, zero)), to=kind)
+
+
+@expansion("AffineGrid", 20)
+def affine_grid(op: Tape, node: ir.Node) -> Outputs:
+    """AffineGrid(theta, size) -> MatMul(every place of the grid, theta^T)."""
+    theta, size = operand(node, 0), operand(node, 1)
+    count = (dims(theta) or [None, None])[1]
+    if count not in (2, 3):
+        refuse("whether its grid is of images or of volumes is unknown", "fix the input shapes")
+    kind, one = dtype(theta), vector(op, [1])
+    space = op.Slice(size, vector(op, [2]), vector(op, [2 + count]), vector(op, [0]))
+    places: list[ir.Value] = []
+    for axis in reversed(range(count)):
+        spread = [1] * count
+        spread[axis] = -1
+        line = _normalized_line(op, space, axis, kind, bool(integer(node, "align_corners")))
+        places.append(op.Expand(op.Reshape(line, vector(op, spread)), space))
+    places.append(op.Expand(scalar(op, 1, kind), space))
+    flat = [op.Reshape(each, vector(op, [-1, 1])) for each in places]
+    grid = op.MatMul(op.Concat(*flat, axis=1), op.Transpose(theta, perm=[0, 2, 1]))
+    batch = op.Slice(size, vector(op, [0]), one, vector(op, [0]))
+    return op.Reshape(grid, op.Concat(batch, space, vector(op, [count]), axis=0))
+
+
+def _normalized_line(
+    op: Tape, space: ir.Value, axis: int, kind: ir.DataType, corners: bool
+) -> ir.Value:
+    """Record the places along one axis of a grid, from -1 to 1."""
+    length = op.Gather(space, _int(op, axis), axis=0)
+    wide = op.Cast(length, to=kind)
+    line = op.Cast(op.Range(_int(op, 0), length, _int(op, 1)), to=kind)
+    two, one = scalar(op, 2, kind), scalar(op, 1, kind)
+    if corners:
+        return op.Sub(op.Div(op.Mul(line, two), op.Sub(wide, one)), one)
+    return op.Sub(op.Div(op.Add(op.Mul(line, two), one), wide), one)

@@ -1,0 +1,39 @@
+"""Softmax and its kin: over one axis since opset 13, over all axes from one on before."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.rewriter_rules.opset.build import normalized
+from vlmpass.rewriter_rules.opset.queries import again, integer, operand, rank
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter
+
+__all__: list[str] = []
+
+
+@adapter("Softmax LogSoftmax Hardmax", 11, 13, asks=True)
+def flattened(op: Tape, node: ir.Node) -> Outputs:
+    """Softmax(x, axis=a) -> Reshape(Softmax(Flatten(x, a), -1), Shape(x)), when a is not last."""
+    x, axis = operand(node, 0), integer(node, "axis", 1)
+    count = None if x.shape is None else len(x.shape)
+    if axis == -1 or (count is not None and normalized(axis, count) == count - 1):
+        return again(op, node, axis=-1)
+    (flat,) = again(op, node, [op.Flatten(x, axis=axis)], axis=-1)
+    return op.Reshape(flat, op.Shape(x))
+
+
+@adapter("Softmax LogSoftmax Hardmax", 13, 11)
+def last_axis(op: Tape, node: ir.Node) -> Outputs:
+    """Softmax(x, axis=a) -> Transpose(Softmax(Transpose(x), axis=-1)), when a is not last."""
+    x, axis = operand(node, 0), integer(node, "axis", -1)
+    if axis == -1:
+        return again(op, node, axis=-1)
+    count = rank(x)
+    axis = normalized(axis, count)
+    if axis == count - 1:
+        return UNCHANGED
+    swap = list(range(count))
+    swap[axis], swap[-1] = swap[-1], swap[axis]
+    (flat,) = again(op, node, [op.Transpose(x, perm=swap)], axis=-1)
+    return op.Transpose(flat, perm=swap)

@@ -1,0 +1,198 @@
+"""The verdict on a result before it counts: the full type check, and numbers against the source."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.errors import VerifyError, VlmpassError
+from vlmpass.ir_tools.run import Allowance, Verification, default_memory, verify
+from vlmpass.ir_tools.run.participants import computed_in
+from vlmpass.ir_tools.system.memory import hand_back
+from vlmpass.loadable import LoadJudge
+from vlmpass.report import NOT_TRIED, Checked, Loaded
+from vlmpass.rewriter_rules.restore import restore
+
+__all__ = ["VERIFY_SECONDS", "Judge"]
+
+VERIFY_SECONDS = 120.0
+"""How long comparing numbers may take where nobody asked for it."""
+
+_WIDER = (
+    "show such inputs with --calibrate, or keep nodes in float32 with "
+    "mixed-precision{keep-nodes=...}; --no-verify writes it all the same"
+)
+_WIDER_CALLS = (
+    "what is inside functions is not measured: put inline-functions before, as with --passes "
+    "'inline-functions,mixed-precision{calibrate=auto}'"
+)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides whether a result may be written.
+
+    Attributes:
+        source: Gives the source model, as it was before the first pass; it is asked only if it is
+            needed.
+        numbers: Whether to compare numbers: True, however long it takes; False; or None where ONNX
+            Runtime is installed, for as long as `seconds`.
+        target: Who is to run the result; ONNX Runtime's own targets must load it as it is.
+        memory: Bytes that a runtime may take beside the weights; None for `default_memory`.
+        seconds: How long comparing may take; None for no bound if `numbers`, else
+            `VERIFY_SECONDS`.
+        rounded_constants: Whether a pass may have rounded constants as the source does, running.
+        half: The half precision that the source was brought to, if it was: the result is also
+            judged with every value rounded to it, which ONNX Runtime's CPU does not do.
+    """
+
+    source: Callable[[], ir.Model]
+    numbers: bool | None = None
+    target: str | None = None
+    memory: int | None = None
+    seconds: float | None = None
+    rounded_constants: bool = False
+    half: ir.DataType | None = None
+
+    def loads(self, result: ir.Model) -> Loaded:
+        """Return whether ONNX Runtime loads a result; a target is held to it in any case.
+
+        Raises:
+            CheckError: The result is no valid model.
+            VerifyError: It does not, and must.
+        """
+        if not self._strict and self.numbers is False:
+            return NOT_TRIED
+        check(result)
+        target = self.target if self._strict else None
+        return LoadJudge(self.source, target, Allowance(self._most)).judge(result)
+
+    def judge(self, result: ir.Model, loaded: Loaded) -> Checked:
+        """Return what was verified.
+
+        Args:
+            result: The result, its weights readable.
+            loaded: What `loads` returned for it.
+
+        Raises:
+            CheckError: The result is no valid model.
+            VerifyError: It computes something else than the source, or a comparison was asked for
+                and cannot be made.
+        """
+        check(result)
+        hand_back()
+        reason = self._why_not()
+        if reason:
+            return Checked(True, None, reason, loaded)
+        until = self._until()
+        try:
+            found = self._compare(result, until)
+        except VerifyError as error:
+            if self.numbers:
+                raise
+            return Checked(True, None, str(error), loaded)
+        if self._strict and found.findings:
+            raise VerifyError(
+                f"{self.target} does not run the result as the source runs: {_worst(found)}",
+                remedy="ask for an element type or opset that it computes in, as with --dtype",
+            )
+        if not found.ok:
+            raise VerifyError(
+                f"the result does not compute what the source computes: {_worst(found)}",
+                remedy="--no-verify writes it all the same",
+            )
+        found, rounded = self._rounded(result, found, until)
+        return Checked(True, found, "", loaded, rounded)
+
+    @property
+    def _strict(self) -> bool:
+        return (self.target or "").startswith("ort-")
+
+    @property
+    def _most(self) -> int:
+        return default_memory() if self.memory is None else self.memory
+
+    def _until(self) -> float | None:
+        seconds = self.seconds
+        if seconds is None and not self.numbers:
+            seconds = VERIFY_SECONDS
+        return None if seconds is None else time.monotonic() + seconds
+
+    def _compare(
+        self, result: ir.Model, until: float | None, emulated: ir.DataType | None = None
+    ) -> Verification:
+        return verify(
+            self.source(),
+            result,
+            as_is=self._strict and emulated is None,
+            emulated=emulated,
+            hard=emulated is not None,
+            restore=restore,
+            rounded_constants=self.rounded_constants,
+            allowance=Allowance(self._most, until),
+        )
+
+    def _rounded(
+        self, result: ir.Model, found: Verification, until: float | None
+    ) -> tuple[Verification, Verification | None]:
+        """Compare once more with every value rounded, where the result is of half precision.
+
+        Returns:
+            The first comparison, with a note if the second could not be made, and the second.
+
+        Raises:
+            VerifyError: Rounded, it computes something else.
+        """
+        if self.half is None or self.half not in computed_in(result):
+            return found, None
+        name = self.half.name.lower()
+        try:
+            rounded = self._compare(result, until, self.half)
+        except VlmpassError as error:
+            if self.numbers:
+                raise
+            note = f"not compared with every value rounded to {name}, as hardware does: {error}"
+            return replace(found, notes=(*found.notes, note)), None
+        if rounded.ok:
+            return found, rounded
+        why = "; ".join((_worst(rounded), *rounded.notes))
+        told = f"hardware that computes in {name} gets something else than the source: {why}"
+        if self._strays(until):
+            note = f"{told}; so it does from the source, compared with itself in float32"
+            return replace(found, notes=(*found.notes, note)), None
+        raise VerifyError(told, remedy=_WIDER_CALLS if result.functions else _WIDER)
+
+    def _strays(self, until: float | None) -> bool:
+        """Whether the source was of that half precision, and hardware gets something else too."""
+        source, half = self.source(), self.half
+        if half is None or half not in computed_in(source):
+            return False
+        allowance = Allowance(self._most, until)
+        return not verify(source, source, emulated=half, hard=True, allowance=allowance).ok
+
+    def _why_not(self) -> str:
+        if self.numbers is False:
+            return "not asked for"
+        if self.numbers is None and importlib.util.find_spec("onnxruntime") is None:
+            return 'ONNX Runtime is not installed; pip install "vlmpass[runtime]"'
+        return ""
+
+
+def _worst(found: Verification) -> str:
+    """Return the first thing that is wrong, in a few words."""
+    if found.findings:
+        return found.findings[0]
+    wrong = [output for output in found.outputs if not output.ok]
+    if not wrong:
+        return "it has no outputs"
+    worst = max(wrong, key=lambda output: output.max_rel)
+    detail = f"{worst.reason} in output '{worst.name}'"
+    if worst.max_rel > 0:
+        detail += f", relative error {worst.max_rel:.1e} where {worst.tolerance:.0e} is allowed"
+    others = len(wrong) - 1
+    return detail + (f", and in {others} more" if others else "")
