@@ -27,10 +27,6 @@ _WIDER = (
     "show such inputs with --calibrate, or keep nodes in float32 with "
     "mixed-precision{keep-nodes=...}; --no-verify writes it all the same"
 )
-_WIDER_CALLS = (
-    "what is inside functions is not measured: put inline-functions before, as with --passes "
-    "'inline-functions,mixed-precision{calibrate=auto}'"
-)
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ class Judge:
         if self._strays(until):
             note = f"{told}; so it does from the source, compared with itself in float32"
             return replace(found, notes=(*found.notes, note)), None
-        raise VerifyError(told, remedy=_WIDER_CALLS if result.functions else _WIDER)
+        raise VerifyError(told, remedy=_WIDER)
 
     def _strays(self, until: float | None) -> bool:
         """Whether the source was of that half precision, and hardware gets something else too."""

@@ -30,11 +30,13 @@ class Attempt:
     Attributes:
         dims: Size by symbol of every dynamic dimension.
         padded: Whether masks hide some padding.
+        hides: Whether masks of booleans say what is hidden instead of what is seen.
         inputs: The arrays by input name; a sequence is a list of arrays.
     """
 
     dims: Mapping[str, int]
     padded: bool
+    hides: bool
     inputs: Feed
 
 
@@ -72,7 +74,8 @@ class InputPlan:
             seed: Same seed, same arrays.
             pinned: Sizes by symbol that are given.
 
-        Each assignment is tried with padding in the masks first and then without.
+        Each assignment is tried with padding in the masks first, then without, and then with masks
+        of booleans the other way round.
         """
         yield from self._attempts(size, seed, pinned, None)
 
@@ -93,7 +96,7 @@ class InputPlan:
         late = any(words(name) & {"position", "positions"} for name in names)
         asked = {
             Hard.LONG: late or self.dimensions.has_sequences,
-            Hard.MASKED: self._has_mask,
+            Hard.MASKED: len(list(self._masks())) > 1,
             Hard.LARGE: floats,
         }
         for hard in (each for each, makes_sense in asked.items() if makes_sense):
@@ -104,17 +107,19 @@ class InputPlan:
         self, size: int, seed: int, pinned: Mapping[str, int] | None, hard: Hard | None
     ) -> Iterator[Attempt]:
         for sizes in self.dimensions.attempts(size, pinned):
-            for padded in (True, False):
-                inputs = self._fill(sizes, size, seed, padded, hard)
-                if inputs is None:
-                    continue
-                yield Attempt(sizes, padded, inputs)
-                if not self._has_mask:
-                    break
+            for padded, hides in self._masks():
+                inputs = self._fill(sizes, size, seed, padded, hides, hard)
+                if inputs is not None:
+                    yield Attempt(sizes, padded, hides, inputs)
 
-    @property
-    def _has_mask(self) -> bool:
-        return any("mask" in (value.name or "").lower() for value in self._inputs)
+    def _masks(self) -> Iterator[tuple[bool, bool]]:
+        """Yield how masks are filled: whether they hide padding, and whether True hides."""
+        masks = [value for value in self._inputs if "mask" in (value.name or "").lower()]
+        yield True, False
+        if masks:
+            yield False, False
+        if any(value.dtype is ir.DataType.BOOL for value in masks):
+            yield True, True
 
     def _fill(
         self,
@@ -122,7 +127,8 @@ class InputPlan:
         size: int,
         seed: int,
         padded: bool,
-        hard: Hard | None = None,
+        hides: bool,
+        hard: Hard | None,
     ) -> Feed | None:
         by_role = {
             role: length
@@ -135,7 +141,7 @@ class InputPlan:
             shape = self.dimensions.shape(name, sizes)
             if shape is None:
                 return None
-            request = Request(value, self._uses[name], shape, by_role, size, padded, hard)
+            request = Request(value, self._uses[name], shape, by_role, size, padded, hides, hard)
             rng = np.random.default_rng((seed, size, index))
             if isinstance(value.type, ir.SequenceType):
                 feed[name] = [make_values(request, rng), make_values(request, rng)]

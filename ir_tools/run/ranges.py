@@ -6,6 +6,7 @@ number each, so that measuring takes no more memory than running. It runs segmen
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
@@ -147,20 +149,25 @@ def generated_magnitudes(
         The largest magnitudes by name, and what ended the measuring early, if anything.
 
     Raises:
-        VerifyError: ONNX Runtime is missing, or does not load the model or run it on any inputs.
+        VerifyError: ONNX Runtime is missing, or does not load the model or run it on any inputs, or
+            gives nothing finite.
     """
     plan = InputPlan(model)
     with _Run(model, allowance) as running:
         tried = Tried(plan, running.run, _listed, seed, largest=largest)
         try:
-            for _ in tried.plausible():
-                running.keep()
-            for _ in tried.hard():
-                running.keep()
+            for ran in itertools.chain(tried.plausible(), tried.hard()):
+                if ran.trial.finite:  # of others nothing tells what is large and what is wrong
+                    running.keep()
         except RunError as error:
             if not error.is_stop or not running.found:
                 raise
             return running.found, error
+        if not running.found:
+            raise VerifyError(
+                "every generated input makes NaN or infinity of an output",
+                remedy="give inputs with calibrate=file.npz",
+            )
         return running.found, None
 
 

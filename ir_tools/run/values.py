@@ -47,6 +47,7 @@ class Request:
         sizes: Sizes by role, as far as the model has such dimensions.
         size: Which of the sizes of every dimension this is: 0, 1 or `LONG`.
         padded: Whether masks hide some padding.
+        hides: Whether masks of booleans say what is hidden, as PyTorch's attention has them.
         hard: What is hard about it, if anything.
     """
 
@@ -56,6 +57,7 @@ class Request:
     sizes: Mapping[Role, int]
     size: int
     padded: bool
+    hides: bool = False
     hard: Hard | None = None
 
     @property
@@ -123,7 +125,7 @@ def _mask(request: Request) -> npt.NDArray[np.bool_]:
 def _bools(request: Request, rng: np.random.Generator) -> Array:
     named = words(request.name)
     if "mask" in named:
-        return _mask(request)
+        return _mask(request) ^ request.hides
     if named & {"cache", "branch"}:
         return np.full(request.shape, request.past > 0)
     return rng.random(request.shape) < 0.5

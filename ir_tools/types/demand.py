@@ -6,7 +6,7 @@ has; where a schema does not admit the new type, the old one stays for that type
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -14,7 +14,8 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
 from vlmpass.ir_tools.operators.signatures import Signature, signature
 from vlmpass.ir_tools.operators.type_texts import dtype_of, with_dtypes
-from vlmpass.ir_tools.types.bodies import STRUCTURAL, graph_of, ties
+from vlmpass.ir_tools.types.bodies import STRUCTURAL, Slot, graph_of, ties
+from vlmpass.ir_tools.types.ends import wide_ends
 from vlmpass.ir_tools.types.outputs import DECIDED
 from vlmpass.ir_tools.types.typing import Typing
 
@@ -55,6 +56,7 @@ class Demand:
             them are Casts, and nodes that compute from integers and constants alone, whose values
             only such nodes use (a Resize's scales, say).
         keep_io: Whether the main graph's inputs and outputs keep their types.
+        wide: Values that keep their types where they enter or leave a function, too.
         have: For every value the type to be; values of unknown type are missing.
     """
 
@@ -63,6 +65,7 @@ class Demand:
     mapping: Mapping[ir.DataType, ir.DataType]
     kept: set[ir.Node]
     keep_io: bool
+    wide: frozenset[ir.Value] = frozenset()
     have: dict[ir.Value, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,8 @@ class Demand:
         self._held_values: set[ir.Value] = set()
         self._held_places: set[tuple[ir.Node | ir.Graph, int]] = set()
         self._hold_bodies()
+        for end in wide_ends(self.model, self.wide):
+            self._hold(end.values, end.slots)
         self._keep_side_calculations()
         for scope in self._scopes:
             self._decide(scope)
@@ -101,8 +106,11 @@ class Demand:
             for tie in (tie for node in scope.graph for tie in ties(node, scope)):
                 text = self.typing.text_of(tie.outside)
                 if text is not None and self.mapped(text) not in tie.allowed:
-                    self._held_values.update(tie.values)
-                    self._held_places.update((s.node or s.graph, s.index) for s in tie.slots)
+                    self._hold(tie.values, tie.slots)
+
+    def _hold(self, values: Iterable[ir.Value], slots: Iterable[Slot]) -> None:
+        self._held_values.update(values)
+        self._held_places.update((slot.node or slot.graph, slot.index) for slot in slots)
 
     def uses(self) -> Iterator[tuple[ir.Value, Use]]:
         """Yield every use of a value of known type with what it wants."""

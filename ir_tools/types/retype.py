@@ -16,6 +16,7 @@ from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
 from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
+from vlmpass.ir_tools.types.saturate import Saturation
 from vlmpass.ir_tools.types.typing import apply, retyped, solve
 from vlmpass.ir_tools.weights.casts import holds_all
 
@@ -36,6 +37,7 @@ class _Retyping:
         self.refusals = self.narrowing.refusals
         self.originals: dict[ir.Value, ir.TensorProtocol] = {}
         self.copies: dict[tuple[ir.Value, str], ir.Value] = {}
+        self.saturation = Saturation(self.model, self.names)
 
     def run(self) -> bool:
         uses = list(self.demand.uses())
@@ -183,9 +185,7 @@ class _Retyping:
             use.node.replace_input_with(use.index, self._in_type(value, use))
             return
         foreign = value.graph is not use.graph
-        new = self.casts.to(
-            value, use.want, self._reason(use, value), end_of=use.graph if foreign else None
-        )
+        new = self._cast_node(value, use, end_of=use.graph if foreign else None)
         if use.graph is self.model.graph and not new.is_graph_output():
             name = value.name
             value.name = self.names.value(f"{name}/{self.demand.have[value][7:-1]}")
@@ -196,7 +196,7 @@ class _Retyping:
     def _in_type(self, value: ir.Value, use: Use) -> ir.Value:
         weight = self.originals.get(value, value.const_value)
         if weight is None or not value.is_initializer() or value.is_graph_input():
-            return self.casts.to(value, use.want, self._reason(use, value))
+            return self._cast_node(value, use)
         made = self.copies.get((value, use.want))
         if made is None:
             dtype = dtype_of(use.want)
@@ -213,6 +213,10 @@ class _Retyping:
             value.graph.register_initializer(made)
             self.copies[value, use.want] = made
         return made
+
+    def _cast_node(self, value: ir.Value, use: Use, end_of: ir.Graph | None = None) -> ir.Value:
+        bounded = self.saturation.bounded(value, self.demand.have[value], use.want)
+        return self.casts.to(bounded, use.want, self._reason(use, value), end_of=end_of)
 
     def _reason(self, use: Use, value: ir.Value) -> str:
         if use.node is not None and use.node in self.reasons:
@@ -266,6 +270,7 @@ def retype(
     request: str,
     kept: Mapping[ir.Node, str] | None = None,
     keep_io: bool = False,
+    wide: frozenset[ir.Value] = frozenset(),
 ) -> bool:
     """Let element types give way to others all over a model, and leave it well typed.
 
@@ -280,6 +285,7 @@ def retype(
         request: What was asked, for messages, such as ``unify-dtype to float32``.
         kept: Nodes that keep the types they have, each with the reason why.
         keep_io: Whether the main graph's inputs and outputs keep their types.
+        wide: Values that keep their types where they enter or leave a function, too.
 
     Returns:
         Whether anything changed.
@@ -292,7 +298,7 @@ def retype(
     integral = integer_arithmetic(model, typing, narrowed)
     fixed = _referring_constants(model) | _bit_patterns(model)
     reasons = {**fixed, **integral, **(kept or {})}
-    demand = Demand(model, typing, mapping, set(reasons), keep_io)
+    demand = Demand(model, typing, mapping, set(reasons), keep_io, wide)
     retyping = _Retyping(demand, request, reasons)
     changed = retyping.run()
     typing, removed = leave_well_typed(model, request, retyping.names)

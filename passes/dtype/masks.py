@@ -18,14 +18,10 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.types.narrow import MASK
 from vlmpass.ir_tools.types.offline import constant_tensor
+from vlmpass.ir_tools.types.saturate import CARRIERS
 
 __all__ = ["masks_of_islands"]
 
-_CARRIERS = frozenset(
-    {"Add", "Sub", "Mul", "Min", "Max", "Where", "Concat", "Expand", "Flatten", "Gather",
-     "Identity", "Pad", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-     "Trilu", "Unsqueeze", "Cast", "CastLike", "ConstantOfShape"}
-)  # fmt: skip
 _INSPECTED = 1 << 24
 _LAST = frozenset({"Add", "Sub", "Reshape", "Expand", "Squeeze", "Transpose", "Unsqueeze"})
 _REASON = "a mask is added to what a softmax takes, and half precision has no room for both"
@@ -94,7 +90,7 @@ def _in_scope(scope: Scope, kept: Container[ir.Node], masks: _Masks) -> dict[ir.
     carrying: dict[ir.Node, None] = {}
     masked: set[ir.Value] = set()
     for node in scope.graph:
-        if not node.domain and node.op_type in _CARRIERS and masks.carries(node, masked):
+        if not node.domain and node.op_type in CARRIERS and masks.carries(node, masked):
             carrying[node] = None
             masked.update(node.outputs)
     joined: dict[ir.Node, None] = {}

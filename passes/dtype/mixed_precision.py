@@ -6,29 +6,26 @@ guess.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import Refusal, Refused, VerifyError
-from vlmpass.ir_tools.graph.walk import all_nodes, scopes
-from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, read_inputs
-from vlmpass.ir_tools.run.ranges import end_of, generated_magnitudes, magnitudes
+from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.run.ranges import end_of
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
-from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.dtype.angles import angles
 from vlmpass.passes.dtype.islands import SENSITIVE, divisors, grow, seeds
 from vlmpass.passes.dtype.masks import masks_of_islands
+from vlmpass.passes.dtype.measured import measured
 from vlmpass.passes.dtype.settled import settled
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.values import tell_kept_io
@@ -38,8 +35,6 @@ __all__ = ["MixedPrecision"]
 _LOG = logging.getLogger(__name__)
 _FLOAT = ir.DataType.FLOAT
 _HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
-_SEEDS = 2
-_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -67,10 +62,10 @@ class MixedPrecision(Pass):
     """What to measure ranges with: `none`, `random` inputs, an .npz file of inputs, or `auto`.
 
     The model runs in segments of bounded weights, so that it may be larger than memory. Subgraphs
-    are not measured and stay in float32; functions are refused, as inlining them helps. With
-    `auto`, random inputs are measured for two minutes, those with long sequences, masked rows and
-    large activations among them, if ONNX Runtime is here and runs the model; what is not measured
-    is narrow.
+    are not measured and stay in float32; a function is measured in every call. With `auto`, random
+    inputs are measured for two minutes, those with long sequences, masked rows and large
+    activations among them, if ONNX Runtime is here and runs the model; what is not measured is
+    narrow.
     """
 
     limit: float = 0.5
@@ -106,13 +101,16 @@ class MixedPrecision(Pass):
         kept = self._chosen(model)
         kept |= left
         kept |= angles(model, solve(model), kept)
-        kept |= self._measured(model, half, request)
+        reaching, large = self._measured(model, half, request)
+        kept |= reaching
         kept = grow(model, solve(model), kept)
         kept |= masks_of_islands(model, kept, half)
         unfit = dict(_unfit(model, kept, half))
         kept |= unfit
         kept |= {node: why for node, why in divisors(unfit).items() if node not in kept}
-        changed |= retype(model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io)
+        changed |= retype(
+            model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io, wide=large
+        )
         changed |= _wide_softmax(model)
         if not changed:
             why = next(iter(kept.values()), "")
@@ -159,74 +157,38 @@ class MixedPrecision(Pass):
                     kept.setdefault(node, f"the pipeline keeps nodes like '{expression}'")
         return kept
 
-    def _feeds(self, model: ir.Model) -> Sequence[Feed]:
+    def _measured(
+        self, model: ir.Model, half: ir.DataType, request: str
+    ) -> tuple[dict[ir.Node, str], frozenset[ir.Value]]:
+        """Keep what makes or takes values that come near the end of the range; return these too."""
         if self.calibrate == "none":
-            return ()
-        if self.calibrate != "random":
-            return (read_inputs(self.calibrate, model),)
-        return tuple(generate_inputs(model, seed=seed) for seed in range(_SEEDS))
-
-    def _measured(self, model: ir.Model, half: ir.DataType, request: str) -> dict[ir.Node, str]:
-        """Keep what makes or takes values that come near the end of the range."""
-        if self.calibrate == "auto":
-            kept, tops = {}, _tops(model, math.inf if self.keep_io else end_of(half))
-        elif feeds := self._feeds(model):
-            kept, tops = _unmeasured(model, request), magnitudes(model, feeds)
-        else:
-            return {}
+            return {}, frozenset()
+        found = measured(model, self.calibrate, math.inf if self.keep_io else end_of(half))
         end = self.limit * end_of(half)
-        large = {name: top for name, top in tops.items() if top > end}
-        if not large and self.calibrate != "auto":
-            _LOG.warning("%s: no value that was measured comes near the end of its range", request)
-        for node in model.graph:
+        large = {value: top for value, top in found.tops.items() if top > end}
+        kept: dict[ir.Node, str] = {}
+        if self.calibrate != "auto":
+            unseen = (node for node in all_nodes(model) if node not in found.seen)
+            kept = dict.fromkeys(unseen, "its values are not measured inside a subgraph")
+            if not large:
+                _LOG.warning(
+                    "%s: nothing that was measured comes near the end of its range", request
+                )
+        for node in all_nodes(model):
             for value in (*node.outputs, *node.inputs):
-                if value is not None and value.name in large:
-                    reason = f"'{value.name}' reaches {large[value.name]:.5g} when measured"
+                if value is not None and value in large:
+                    reason = f"'{value.name}' reaches {large[value]:.5g} when measured"
                     kept.setdefault(node, reason)
         # Of the user's own inputs an output is to keep its distance; it may use all of the range.
         most = end_of(half) if self.calibrate == "auto" else end
-        given = [] if self.keep_io else [str(value.name) for value in model.graph.outputs]
         refusals = [
-            Refusal(f"output '{name}'", f"reaches {large[name]:.5g}", "use keep-io")
-            for name in given
-            if large.get(name, 0.0) > most
+            Refusal(f"output '{value.name}'", f"reaches {large[value]:.5g}", "use keep-io")
+            for value in ([] if self.keep_io else model.graph.outputs)
+            if large.get(value, 0.0) > most
         ]
         if refusals:
             raise Refused(request, refusals)
-        return kept
-
-
-def _tops(model: ir.Model, largest: float) -> dict[str, float]:
-    """Return the magnitudes for random inputs, or say why there are none."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        _LOG.warning("ranges were not measured: ONNX Runtime is not installed")
-        return {}
-    if model.functions:
-        _LOG.warning("ranges were not measured: there are functions; put inline-functions before")
-        return {}
-    allowance = Allowance(default_memory(), time.monotonic() + _SECONDS)
-    try:
-        found, stopped = generated_magnitudes(model, allowance, largest)
-    except VerifyError as error:
-        _LOG.warning("ranges were not measured: %s", error)
-        return {}
-    if stopped is not None:
-        _LOG.warning("ranges were measured on some inputs only: %s", stopped)
-    return found
-
-
-def _unmeasured(model: ir.Model, request: str) -> dict[ir.Node, str]:
-    """Return the nodes of subgraphs, which calibration does not look into.
-
-    Raises:
-        Refused: There are functions, which it does not look into either.
-    """
-    if model.functions:
-        reason, remedy = "ranges are not measured inside", "put inline-functions before it"
-        names = [f"function {function.name}" for function in model.functions.values()]
-        raise Refused(f"{request}, calibrated", [Refusal(each, reason, remedy) for each in names])
-    reason = "its values are not measured inside a subgraph"
-    return {node: reason for scope in scopes(model) if scope.depth for node in scope.graph}
+        return kept, frozenset(large)
 
 
 def _unfit(

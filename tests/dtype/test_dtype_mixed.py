@@ -27,6 +27,8 @@ from dtype_tools import (
 )
 
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.emulate import emulate
 from vlmpass.passes.dtype.mixed_precision import MixedPrecision
 from vlmpass.passes.dtype.unify_dtype import UnifyDtype
@@ -122,13 +124,67 @@ def test_mixed_keeps_wide_what_calibration_does_not_see() -> None:
     ]
 
 
-def test_mixed_does_not_calibrate_functions() -> None:
+FUNCTIONS = """<domain: "my", opset_import: ["": 18]> Square (a) => (b) { b = Mul(a, a) }
+<domain: "my", opset_import: ["": 18]> Half (a) => (b) {
+    h = Constant<value_float=0.5>() b = Mul(a, h) }
+<domain: "my", opset_import: ["": 18, "my": 1]> Both (a) => (b, c) {
+    s = my.Square(a) b = my.Half(s) c = Identity(s) }"""
+
+
+def test_mixed_measures_functions_in_every_call(tmp_path: Path) -> None:
+    """What one call only makes large crosses the ends of functions in float32."""
     model = parse(
-        "g (float[2] x) => (float[2] y) { y = my.F(x) }",
-        extra='<domain: "my", opset_import: ["": 18]> F (a) => (b) { b = Mul(a, a) }',
+        """g (float[2] x, float[2] z) => (float[2] y, float[2] v) {
+        k, l = my.Both(x) r = Reciprocal(k) s = Mul(r, l) y = Tanh(s)
+        m, n = my.Both(z) t = Add(m, n) u = my.Half(z) w = my.Half(u) v = Mul(t, w) }""",
+        extra=FUNCTIONS,
     )
-    with pytest.raises(Refused, match=r"(?s)function F.*inline-functions"):
-        MixedPrecision(calibrate="random").run(model)
+    feeds = {"x": np.float32([1000, 1]), "z": np.float32([1, 2])}
+    wanted = run(model, feeds)
+    np.savez(tmp_path / "inputs.npz", **feeds)
+    MixedPrecision(keep_io=True, calibrate=str(tmp_path / "inputs.npz")).run(model)
+    check(model)
+    made_casts = {node.name for node in all_nodes(model) if node.op_type == "Cast"}
+    inside = {node.name for each in model.functions.values() for node in each} & made_casts
+    assert inside == {"a/float/Cast"}, "narrow is only what goes into the square"
+    made = emulated(model, feeds)
+    for name, value_ in wanted.items():
+        np.testing.assert_allclose(made[name], value_, rtol=5e-3)
+
+
+def test_mixed_measures_what_is_called_inside_subgraphs_nowhere() -> None:
+    model = parse(
+        """g (float[2] x, bool c) => (float[2] y) {
+        y = If (c) <then_branch = t () => (u) { u = my.Square(x) },
+                    else_branch = e () => (v) { v = Neg(x) }> }""",
+        extra=FUNCTIONS.split("\n")[0],
+    )
+    MixedPrecision(calibrate="random", keep_io=True).run(model)
+    check(model)
+    (multiply,) = (node for node in all_nodes(model) if node.op_type == "Mul")
+    assert solve(model).dtype(multiply.outputs[0]) == D.FLOAT
+
+
+def test_mixed_masks_stop_at_the_range_on_their_way_into_functions() -> None:
+    """Where has no bfloat16 below 16: -3.4e38, cast, would be minus infinity."""
+    text = """g (float[2,4] x, bool[2,4] seen) => (float[2,4] y) <float no = {-3.4028235e38}> {
+        zero = Sub(x, x) mask = Where(seen, zero, no) y = my.Attend(x, mask) }"""
+    attend = """<domain: "my", opset_import: ["": 15]> Attend (a, m) => (b) {
+        s = Add(a, m) b = Softmax(s) }"""
+    model = parse(text, 15, attend)
+    feeds = {
+        "x": np.float32(np.arange(8).reshape(2, 4)),
+        "seen": np.array([[True, True, False, True], [False] * 4]),
+    }
+    wanted = run(model, feeds)["y"]
+    MixedPrecision(to="bfloat16", keep_io=True).run(model)
+    check(model)
+    twin = model.clone()
+    emulate(twin, D.BFLOAT16)
+    np.testing.assert_allclose(run(twin, feeds)["y"], wanted, atol=0.02)
+    endless = parse(text.replace("-3.4028235e38", "-inf"), 15, attend)
+    MixedPrecision(to="bfloat16", keep_io=True).run(endless)
+    assert count(endless)["Max"] == 0
 
 
 def test_mixed_rotary_angles_stay_wide() -> None:

@@ -198,6 +198,14 @@ def test_float_masks_are_offsets_where_they_are_added_and_ones_where_multiplied(
     assert set(np.unique(generate_inputs(multiplied)["attention_mask"])) == {0.0, 1.0}
 
 
+def test_masks_of_booleans_are_tried_both_ways():
+    model = text_model("g (float[2,4] x, bool[2,4] key_mask) => (float[2,4] y) { y = Neg(x) }")
+    tried = [(each.padded, each.hides) for each in InputPlan(model).attempts(0)]
+    assert tried == [(True, False), (False, False), (True, True)]
+    seen, _, hidden = (each.inputs["key_mask"] for each in InputPlan(model).attempts(0))
+    np.testing.assert_array_equal(hidden, ~seen)
+
+
 def test_scalars_and_lengths():
     model = text_model(
         """g (int64[batch, seq] input_ids, int64 num_logits_to_keep, int32[batch] seq_lengths,
