@@ -10,7 +10,10 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.types.cast_nodes import remove_needless
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
@@ -70,7 +73,10 @@ class ConvertOpset(Pass):
                 "interface=wider: opset %d has the types of every input and output", target
             )
         fitted = fit_inputs(model, target)
-        return stamp(model, target) or fitted or bool(edits)
+        changed = stamp(model, target) or fitted or bool(edits)
+        if work.widened:
+            remove_needless(model, solve(model), Names.of(model))
+        return changed
 
     def _target(self, work: Dry) -> int:
         if self.to == "lowest":

@@ -54,6 +54,12 @@ def _tensor(value: npt.ArrayLike, dtype: ir.DataType | None) -> ir.TensorProtoco
     return ir.tensor(value, dtype=dtype)
 
 
+def _node_name(hint: str, op_type: str) -> str:
+    """Return the name of a new node: what was taken apart and is one again is named as it was."""
+    found = hint.find(f"/{op_type}/")
+    return f"{hint}/{op_type}" if found < 0 else hint[: found + 1 + len(op_type)]
+
+
 class Tape:
     """Records nodes and constants; the graph is not touched before `splice`.
 
@@ -124,7 +130,7 @@ class Tape:
             inputs,
             [attribute for attribute in kept if attribute is not None],
             num_outputs=outputs,
-            name=self.names.node(f"{self.hint}/{op_type}"),
+            name=self.names.node(_node_name(self.hint, op_type)),
         )
         for index, value in enumerate(node.outputs):
             suffix = f"_{index}" if outputs > 1 else ""

@@ -10,6 +10,7 @@ from typing import Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VlmpassError
+from vlmpass.ir_tools.graph.edit import is_used, remove_initializer
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import splice
@@ -200,7 +201,10 @@ class _Engine:
         """Remove what nothing uses any more since a match that used it is gone."""
         pending = list(values)
         while pending:
-            node = pending.pop().producer()
+            value = pending.pop()
+            node = value.producer()
+            if value.is_initializer() and not value.is_graph_input() and not is_used(value):
+                remove_initializer(value)
             if node is None or node.graph is None or any(True for _ in subgraphs(node)):
                 continue
             if any(output.uses() or output.is_graph_output() for output in node.outputs):

@@ -16,7 +16,7 @@ from vlmpass.ir_tools.operators.type_texts import dtype_of, parse
 from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["REASON", "RESTORED", "Casts", "is_made", "leave_well_typed"]
+__all__ = ["REASON", "RESTORED", "Casts", "is_made", "leave_well_typed", "mark", "remove_needless"]
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
@@ -31,6 +31,15 @@ _MADE = re.compile(r"/(float|float16|bfloat16)(_\d+)?/Cast(_\d+)?")
 def is_made(node: ir.Node) -> bool:
     """Whether a Cast was put in by a conversion; below IR version 10 only its name says so."""
     return REASON in node.metadata_props or _MADE.search(node.name or "") is not None
+
+
+def mark(node: ir.Node, names: Names, reason: str) -> None:
+    """Make a Cast of the source one of ours, where an island that we leave ends there."""
+    node.metadata_props[REASON] = reason
+    dtype = ir.DataType(node.attributes["to"].as_int())
+    value = node.inputs[0]
+    assert value is not None
+    node.name = names.node(f"{value.name}/{dtype.name.lower()}/Cast")
 
 
 class Casts:
@@ -157,7 +166,7 @@ def _exact_return(node: ir.Node, typing: Typing) -> ir.Node | None:
     return inner
 
 
-def _remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
+def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
     """Remove Casts that do nothing: to the type that is there, or to a wider one and back.
 
     Args:
@@ -199,7 +208,7 @@ def leave_well_typed(model: ir.Model, request: str, names: Names) -> tuple[Typin
         Refused: It is not well typed, subgraphs and functions included.
     """
     typing = require_well_typed(model, request)
-    removed = _remove_needless(model, typing, names)
+    removed = remove_needless(model, typing, names)
     return (require_well_typed(model, request) if removed else typing), removed
 
 

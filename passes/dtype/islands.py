@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.types.carried import carries
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
@@ -69,6 +70,8 @@ SENSITIVE: Mapping[tuple[str, str], str] = {
 }
 """Operators that compute in float32, with the reason."""
 
+_SKIPPING = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
+
 _SCATTERS = frozenset({"ScatterElements", "ScatterND"})
 _SCATTER = "ONNX Runtime's CPU adds up what is scattered in float32 only"
 
@@ -91,19 +94,35 @@ _BRIDGES = _TIES | {
 
 
 def seeds(
-    model: ir.Model, typing: Typing, sensitive: Mapping[tuple[str, str], str]
+    model: ir.Model, typing: Typing, sensitive: Mapping[tuple[str, str], str], half: ir.DataType
 ) -> dict[ir.Node, str]:
-    """Return the nodes of sensitive operators that compute in floats, with the reason."""
+    """Return the nodes of sensitive operators that compute in floats, with the reason.
+
+    Not those that take and give the half precision and compute in float32 in between, as a fused
+    normalisation does: that is an island already.
+    """
     found = {}
     for scope in scopes(model):
         for node in scope.graph:
             reason = sensitive.get((node.domain, node.op_type), _scatters(node))
+            if reason == _NORM and _is_wide_inside(node, typing, half):
+                continue
             if reason is not None and any(_is_float(v, typing) for v in node.outputs):
                 found[node] = f"{node.op_type} stays wide: {reason}"
     for node in list(found):
         for below in _below(node):
             found.setdefault(below, found[node])
     return found
+
+
+def _is_wide_inside(node: ir.Node, typing: Typing, half: ir.DataType) -> bool:
+    """Whether a normalisation of halves takes its statistics in float32."""
+    if not node.inputs or node.inputs[0] is None or typing.dtype(node.inputs[0]) != half:
+        return False
+    if carries((node.domain, node.op_type)) != "stash_type":
+        return node.domain == "com.microsoft" and node.op_type in _SKIPPING
+    stash = node.attributes.get("stash_type")
+    return stash is None or (not stash.is_ref() and stash.as_int() == ir.DataType.FLOAT)
 
 
 def _scatters(node: ir.Node) -> str | None:

@@ -15,12 +15,15 @@ from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, read_inputs
 from vlmpass.ir_tools.run.ranges import generated_magnitudes, magnitudes
+from vlmpass.ir_tools.run.widen import widen
+from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.inline_functions import InlineFunctions
 
 __all__ = ["Measured", "measured"]
 
 _LOG = logging.getLogger(__name__)
+_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _ORIGIN = "vlmpass.origin"
 _SEEDS = 2
 _SECONDS = 120.0
@@ -77,24 +80,34 @@ def _feeds(model: ir.Model, calibrate: str) -> Sequence[Feed]:
 
 
 class _Twin:
-    """A model whose calls are inlined, and for its nodes those that they are copies of."""
+    """A model whose calls are inlined, and for its nodes those that they are copies of.
+
+    What it computes in half precision it computes in float32: ONNX Runtime has little for halves.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self._given = model
+        self._typing = solve(model)
         self._originals = list(all_nodes(model))
         self.model = clone(model)
         for number, node in enumerate(all_nodes(self.model)):
             node.meta[_ORIGIN] = number
         if self.model.functions:
             InlineFunctions().run(self.model)
+        values = (value for node in all_nodes(model) for value in node.outputs)
+        halves = _HALVES & {self._typing.dtype(value) for value in values}
+        if halves:
+            widen(self.model, halves)
 
     def seen_by(self, found: Mapping[str, float]) -> Measured:
         """Return what was measured of the twin as what it says of the model."""
         tops: dict[ir.Value, float] = {}
-        seen = frozenset(self._originals[node.meta[_ORIGIN]] for node in self.model.graph)
+        seen = frozenset(original for _, original in self._copies())
         for copy, value in self._pairs():
             top = found.get(str(copy.name)) if copy is not None else None
-            if top is not None and value is not None:
+            if top is None or value is None:
+                continue
+            if self._typing.dtype(value) not in _HALVES:
                 tops[value] = max(top, tops.get(value, 0.0))
         return Measured(tops, seen)
 
@@ -103,7 +116,11 @@ class _Twin:
         graphs = (self.model.graph, self._given.graph)
         yield from zip(*(each.inputs for each in graphs), strict=True)
         yield from zip(*(each.outputs for each in graphs), strict=True)
-        for node in self.model.graph:
-            original = self._originals[node.meta[_ORIGIN]]
+        for node, original in self._copies():
             yield from zip(node.inputs, original.inputs, strict=False)
             yield from zip(node.outputs, original.outputs, strict=True)
+
+    def _copies(self) -> Iterator[tuple[ir.Node, ir.Node]]:
+        for node in self.model.graph:
+            if _ORIGIN in node.meta:
+                yield node, self._originals[node.meta[_ORIGIN]]

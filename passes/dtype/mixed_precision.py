@@ -26,7 +26,7 @@ from vlmpass.passes.dtype.angles import angles
 from vlmpass.passes.dtype.islands import SENSITIVE, divisors, grow, seeds
 from vlmpass.passes.dtype.masks import masks_of_islands
 from vlmpass.passes.dtype.measured import measured
-from vlmpass.passes.dtype.settled import settled
+from vlmpass.passes.dtype.settled import settle, settled
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.values import tell_kept_io
 
@@ -112,6 +112,7 @@ class MixedPrecision(Pass):
             model, {_FLOAT: half}, request=request, kept=kept, keep_io=self.keep_io, wide=large
         )
         changed |= _wide_softmax(model)
+        settle(model, solve(model), half, kept)
         if not changed:
             why = next(iter(kept.values()), "")
             told = f"everything stays in float32: {why}" if why else "nothing to convert"
@@ -150,7 +151,7 @@ class MixedPrecision(Pass):
         )
 
     def _chosen(self, model: ir.Model) -> dict[ir.Node, str]:
-        kept = seeds(model, solve(model), self._sensitive())
+        kept = seeds(model, solve(model), self._sensitive(), _HALVES[self.to])
         for node in all_nodes(model):
             for expression in self.keep_nodes:
                 if node.name and re.search(expression, node.name):

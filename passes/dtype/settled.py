@@ -6,16 +6,17 @@ second may not find again. An island is what lies between Casts that we made, al
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
-from vlmpass.ir_tools.types.cast_nodes import is_made
+from vlmpass.ir_tools.types.cast_nodes import is_made, mark
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
-__all__ = ["settled"]
+__all__ = ["settle", "settled"]
 
 _REASON = "an earlier conversion kept it"
 _FLOAT = ir.DataType.FLOAT
@@ -39,6 +40,31 @@ def settled(
             if island.is_closed(open_ends):
                 found.update(dict.fromkeys(island.nodes, _REASON))
     return found
+
+
+def settle(model: ir.Model, typing: Typing, half: ir.DataType, kept: Mapping[ir.Node, str]) -> None:
+    """Mark the source's own Casts at the ends of islands, so that `settled` finds them closed.
+
+    Args:
+        model: As a conversion leaves it.
+        typing: Its types.
+        half: The half precision around the islands.
+        kept: The nodes of islands, with the reason.
+    """
+    names = Names.of(model)
+    for node in kept:
+        around = [value.producer() for value in node.inputs if value is not None]
+        around += [user for value in node.outputs for user, _ in value.uses()]
+        for each in around:
+            if each is not None and is_edge(each, typing, half) and not is_made(each):
+                mark(each, names, kept[node])
+
+
+def is_edge(node: ir.Node, typing: Typing, half: ir.DataType) -> bool:
+    """Whether a node casts between a half precision and float32."""
+    if (node.domain, node.op_type) != ("", "Cast") or node.inputs[0] is None:
+        return False
+    return {typing.dtype(node.inputs[0]), typing.dtype(node.outputs[0])} == {half, _FLOAT}
 
 
 class _Region:
@@ -107,11 +133,7 @@ class _Regions:
         return node.op_identifier() in self._functions or any(True for _ in subgraphs(node))
 
     def _is_edge(self, node: ir.Node) -> bool:
-        """Whether a node casts between the half precision and float32."""
-        if (node.domain, node.op_type) != ("", "Cast") or node.inputs[0] is None:
-            return False
-        types = {self._typing.dtype(node.inputs[0]), self._typing.dtype(node.outputs[0])}
-        return types == {self._half, _FLOAT}
+        return is_edge(node, self._typing, self._half)
 
     def _is_wide(self, node: ir.Node) -> bool:
         values = filter(None, (*node.inputs, *node.outputs))

@@ -76,6 +76,11 @@ class Dry:
         """Inputs and outputs of the model that have another type since `build`."""
         return self._widened.changes
 
+    @property
+    def widened(self) -> bool:
+        """Whether values have another element type since `build`."""
+        return bool(self._widened)
+
     def _highest(self) -> int:
         """Return the highest opset that anything imports."""
         opsets = [default_opset(scope.opsets) for scope in self._scopes]
