@@ -140,6 +140,7 @@ def _bypass(node: ir.Node, names: Names) -> bool:
             return False
         source.name, output.name = output.name, names.value(f"{output.name}/bypassed")
         source.shape = source.shape if source.shape is not None else output.shape
+        source.type = source.type if source.type is not None else output.type
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     return True
