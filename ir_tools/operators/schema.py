@@ -25,6 +25,7 @@ __all__ = [
     "in_force",
     "ir_version_of",
     "is_legacy",
+    "may_lack",
     "named_type",
     "needed_graphs",
     "needed_inputs",
@@ -161,6 +162,12 @@ def needed_inputs(operator: str) -> int:
         open_ = (i for i, each in enumerate(formals) if each.optional or each.variadic)
         counts.append(next(open_, len(formals)))
     return min(counts, default=0)
+
+
+def may_lack(node: ir.Node, index: int, opsets: Mapping[str, int]) -> bool:
+    """Whether a node can do without one of its inputs; False for an operator that onnx lacks."""
+    found = in_force(node.domain, node.op_type, opsets.get(node.domain, 1))
+    return found is not None and index < len(found.inputs) and found.inputs[index].optional
 
 
 @cache

@@ -86,6 +86,7 @@ class Surroundings:
         constants: Reads constants.
         emits: Domains beyond the standard one whose operators are welcome.
         in_function: Whether the nodes stand in a function.
+        left_out: Inputs of functions that some call leaves out.
     """
 
     def __init__(
@@ -94,7 +95,9 @@ class Surroundings:
         constants: Constants,
         emits: Collection[str] = (),
         in_function: bool = False,
+        left_out: Collection[ir.Value] = (),
     ) -> None:
+        self.left_out = left_out
         self.opsets = opsets
         self.emits = emits
         self.in_function = in_function

@@ -14,7 +14,7 @@ from vlmpass.ir_tools.graph.edit import is_used, remove_initializer
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import splice
-from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
 from vlmpass.ir_tools.rewrite.alignment import Surroundings
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
@@ -88,6 +88,7 @@ class _Engine:
         self._order = Order()
         self._indices: dict[ir.Graph | ir.Function, Index] = {}
         self._names = Names.of(model)
+        self._left_out = left_out_at_calls(model)
         self._reach: Reach | None = None
         self._scopes: dict[ir.Graph | ir.Function, Scope] = {}
         self._lineages: dict[ir.Node, _Lineage] = {}
@@ -133,7 +134,9 @@ class _Engine:
         if index is None:
             opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
-            around = Surroundings(scope.opsets, self._constants, self.emits, scope.in_function)
+            around = Surroundings(
+                scope.opsets, self._constants, self.emits, scope.in_function, self._left_out
+            )
             index = self._indices[scope.owner] = Index(offered, around)
         return index
 

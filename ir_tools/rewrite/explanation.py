@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.names import Names
-from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes
 from vlmpass.ir_tools.operators.formals import schema_of
 from vlmpass.ir_tools.rewrite.alignment import Surroundings
 from vlmpass.ir_tools.rewrite.constant_values import Constants
@@ -99,12 +99,12 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     Returns:
         One attempt per node, those that got furthest first, else in graph order.
     """
-    constants, names = Constants(), Names.of(model)
+    constants, names, left_out = Constants(), Names.of(model), left_out_at_calls(model)
     ops = {op for root in rule.plan.root_ops for op in root.ops}
     attempts = []
     for scope in scopes(model):
         welcome = rule.emits | rule.or_emits
-        around = Surroundings(scope.opsets, constants, welcome, scope.in_function)
+        around = Surroundings(scope.opsets, constants, welcome, scope.in_function, left_out)
         for node in scope.graph:
             if (node.domain, node.op_type) not in ops or not node.outputs:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from vlmpass.ir_tools.errors import RuleError
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import needed_among
+from vlmpass.ir_tools.operators.schema import may_lack
 from vlmpass.ir_tools.rewrite.alignment import Layout, Surroundings
 from vlmpass.ir_tools.rewrite.interior import leaving
 from vlmpass.ir_tools.rewrite.match import Match
@@ -96,6 +97,15 @@ def _still_used(
     return [node for node in gone if node not in kept]
 
 
+def _needed_but_left_out(left_out: Collection[ir.Value], tape: Tape) -> ir.Value | None:
+    """Return an input of the function that a new node needs, and that some call leaves out."""
+    for node in tape.nodes if left_out else ():
+        for index, value in enumerate(node.inputs):
+            if value in left_out and not may_lack(node, index, tape.opsets):
+                return value
+    return None
+
+
 def _check_domains(rule: Rule, tape: Tape, gone: Sequence[ir.Node]) -> None:
     allowed = {"", *rule.emits, *rule.or_emits, *(node.domain for node in gone)}
     for node in tape.nodes:
@@ -139,7 +149,7 @@ def propose(
         return match, gone
     tape = Tape(names, around.opsets, hint, around.emits, around.in_function)
     new = build(rule, tape, match.captured)
-    found = new if isinstance(new, Declined) else _checked(match, tape, gone, new)
+    found = new if isinstance(new, Declined) else _checked(match, tape, gone, new, around.left_out)
     if isinstance(found, Proposal):
         return found
     tape.discard()
@@ -147,7 +157,11 @@ def propose(
 
 
 def _checked(
-    match: Match, tape: Tape, gone: Sequence[ir.Node], new: Sequence[ir.Value | None]
+    match: Match,
+    tape: Tape,
+    gone: Sequence[ir.Node],
+    new: Sequence[ir.Value | None],
+    left_out: Collection[ir.Value],
 ) -> Proposal | Declined:
     """Return the proposal if what a rule built can stand for what it matched."""
     _check_domains(match.rule, tape, gone)
@@ -160,6 +174,9 @@ def _checked(
             return unfit
         if _keeps_border(old, value):
             return Declined("it keeps the name of an output of the graph")
+    needed = _needed_but_left_out(left_out, tape)
+    if needed is not None:
+        return Declined("its operand {} is left out by a call of the function", (needed,))
     leave = _still_used(gone, tape, pairs)
     if not set(match.roots()) <= set(leave):
         return Declined("the result is computed from what it replaces")

@@ -10,13 +10,23 @@ import re
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators.type_texts import dtype_of, parse
 from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 from vlmpass.ir_tools.weights.casts import holds_all
 
-__all__ = ["REASON", "RESTORED", "Casts", "is_made", "leave_well_typed", "mark", "remove_needless"]
+__all__ = [
+    "REASON",
+    "RESTORED",
+    "Casts",
+    "is_made",
+    "leave_well_typed",
+    "left_out_refusal",
+    "mark",
+    "remove_needless",
+]
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
@@ -40,6 +50,15 @@ def mark(node: ir.Node, names: Names, reason: str) -> None:
     value = node.inputs[0]
     assert value is not None
     node.name = names.node(f"{value.name}/{dtype.name.lower()}/Cast")
+
+
+def left_out_refusal(value: ir.Value) -> Refusal:
+    """Return why an input of a function that some call leaves out cannot be cast."""
+    return Refusal(
+        f"input '{value.name}' of a function",
+        "a call leaves it out, so that no Cast can take it",
+        "put inline-functions before",
+    )
 
 
 class Casts:

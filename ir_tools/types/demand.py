@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
+from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
 from vlmpass.ir_tools.operators.signatures import Signature, signature
 from vlmpass.ir_tools.operators.type_texts import dtype_of, with_dtypes
 from vlmpass.ir_tools.types.bodies import STRUCTURAL, Slot, graph_of, ties
@@ -75,7 +75,9 @@ class Demand:
         self._held_values: set[ir.Value] = set()
         self._held_places: set[tuple[ir.Node | ir.Graph, int]] = set()
         self._hold_bodies()
-        for end in wide_ends(self.model, self.wide):
+        self.left_out = left_out_at_calls(self.model)
+        wide = self.wide | {value for value in self.left_out if self._is_wanted_wide(value)}
+        for end in wide_ends(self.model, wide):
             self._hold(end.values, end.slots)
         self._keep_side_calculations()
         for scope in self._scopes:
@@ -107,6 +109,19 @@ class Demand:
                 text = self.typing.text_of(tie.outside)
                 if text is not None and self.mapped(text) not in tie.allowed:
                     self._hold(tie.values, tie.slots)
+
+    def _is_wanted_wide(self, formal: ir.Value) -> bool:
+        """Whether all that takes an input of a function takes it in the type that it has.
+
+        Where a call leaves it out no Cast can take it.
+        """
+        text = self.typing.text_of(formal)
+        owners = {graph_of(scope): scope for scope in self._scopes}
+        return bool(formal.uses()) and all(
+            user.graph is not None
+            and self._fixed_want(user, index, formal, owners[user.graph]) == text
+            for user, index in formal.uses()
+        )
 
     def _hold(self, values: Iterable[ir.Value], slots: Iterable[Slot]) -> None:
         self._held_values.update(values)

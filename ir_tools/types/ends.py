@@ -46,7 +46,8 @@ def wide_ends(model: ir.Model, wide: Collection[ir.Value]) -> Iterator[End]:
         for index, (value, formal) in enumerate(zip(node.inputs, function.inputs, strict=False)):
             if value is not None and formal in spread:
                 assert node.graph is not None
-                yield End((formal,), (Slot(value, node, index, _graph(node)),))
+                assert node.graph is not None
+                yield End((formal,), (Slot(value, node, index, node.graph),))
         for index, (value, inner) in enumerate(zip(node.outputs, function.outputs, strict=False)):
             if value in spread:
                 yield End((value,), (Slot(inner, None, index, function.graph),))
@@ -73,8 +74,3 @@ def _calls(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Function]]:
             function = model.functions.get(node.op_identifier())
             if function is not None:
                 yield node, function
-
-
-def _graph(node: ir.Node) -> ir.Graph:
-    graph = node.graph
-    return graph.graph if isinstance(graph, ir.Function) else graph  # type: ignore[return-value]

@@ -11,7 +11,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import all_nodes, all_values, scopes
 from vlmpass.ir_tools.operators.type_texts import dtype_of, spell
 from vlmpass.ir_tools.types.carried import dtype_parameters, retyped_attributes
-from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed
+from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed, left_out_refusal
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.demand import Demand, Use
 from vlmpass.ir_tools.types.integral import integer_arithmetic
@@ -215,6 +215,8 @@ class _Retyping:
         return made
 
     def _cast_node(self, value: ir.Value, use: Use, end_of: ir.Graph | None = None) -> ir.Value:
+        if value in self.demand.left_out:
+            self.refusals.append(left_out_refusal(value))
         bounded = self.saturation.bounded(value, self.demand.have[value], use.want)
         return self.casts.to(bounded, use.want, self._reason(use, value), end_of=end_of)
 

@@ -15,9 +15,10 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import left_out_at_calls
 from vlmpass.ir_tools.operators.type_texts import dtype_of, spell, tensor
 from vlmpass.ir_tools.types.bodies import Slot
-from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed
+from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed, left_out_refusal
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.narrow import Narrowing, cast_tensor
 from vlmpass.ir_tools.types.offline import Offline, constant_tensor
@@ -237,6 +238,7 @@ class _Repair:
         self.narrowing = Narrowing()
         self.offline = Offline(self.names, self.narrowing)
         self.casts = Casts(self.names)
+        self.left_out = left_out_at_calls(model)
         self.labels: list[str] = []
 
     def run(self) -> bool:
@@ -272,6 +274,8 @@ class _Repair:
         if slot.node is not None and (slot.node.domain, slot.node.op_type) == ("", "Cast"):
             return False  # it takes any type, and would otherwise be served by itself
         held = constant_tensor(slot.value)
+        if slot.value in self.left_out:
+            raise Refused("repair-types", [left_out_refusal(slot.value)])
         reason = self._reason(slot, text, group)
         if held is not None and slot.node is not None:
             new = self.offline.to(slot.value, text, held)

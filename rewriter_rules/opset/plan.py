@@ -16,6 +16,7 @@ from vlmpass.ir_tools.operators.schema import (
     OLDEST_OPSET,
     default_opset,
     history,
+    may_lack,
     newest_opset,
     since,
 )
@@ -164,6 +165,10 @@ class Dry:
             if problem is not None:
                 self._refuse(node, conversion.source, f"it is ill-formed: {problem}", "")
                 continue
+            missing = self._missing(node, conversion)
+            if missing is not None:
+                self._refuse_missing(node, conversion, missing)
+                continue
             if operator not in touched:
                 touched[operator] = conversion.touches(operator)
             if touched[operator] or node in self._widened.nodes:
@@ -183,14 +188,26 @@ class Dry:
             return []
         if built is None:
             return []
-        gone = [v for v in node.inputs if v is not None and v in self._left_out]
-        if gone:
-            reason = f"its input '{gone[0].name}' is left out by a call of the function"
+        gone = next((value for value in node.inputs if value in self._left_out), None)
+        if gone is not None:
             conversion.discard(built)
-            self._refuse(node, conversion.source, reason, "run inline-functions first")
+            self._refuse_missing(node, conversion, gone)
             return []
         operands = tuple(value for value in node.inputs if value is not None)
         return [Edit(scope, node, built, conversion, operands)]
+
+    def _missing(self, node: ir.Node, conversion: Conversion) -> ir.Value | None:
+        """Return an input that some call of the function leaves out, and the target needs."""
+        before, after = ({"": opset} for opset in (conversion.source, conversion.target))
+        for index, value in enumerate(node.inputs if self._left_out else ()):
+            missing = value in self._left_out and may_lack(node, index, before)
+            if missing and not may_lack(node, index, after):
+                return value
+        return None
+
+    def _refuse_missing(self, node: ir.Node, conversion: Conversion, value: ir.Value) -> None:
+        reason = f"its input '{value.name}' is left out by a call of the function"
+        self._refuse(node, conversion.source, reason, "run inline-functions first")
 
     def _is_function(self, node: ir.Node) -> bool:
         return bool(self._model.functions) and node.op_identifier() in self._model.functions
