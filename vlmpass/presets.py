@@ -19,8 +19,8 @@ from vlmpass.rewriter_rules.substitute.aten import kernel_of
 __all__ = ["SIMPLIFY", "fit_ir_version", "pipeline_text"]
 
 SIMPLIFY = (
-    "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,simplify,"
-    "remove-unused,dedupe-initializers"
+    "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,"
+    "move-transposes,simplify,remove-unused,dedupe-initializers"
 )
 """Fewer nodes, same values: what decides shapes first, and once more what that laid open.
 

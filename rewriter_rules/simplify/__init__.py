@@ -6,7 +6,6 @@ from vlmpass.rewriter_rules.simplify.nothing import NOTHING
 from vlmpass.rewriter_rules.simplify.products import PRODUCTS
 from vlmpass.rewriter_rules.simplify.sequences import SEQUENCES
 from vlmpass.rewriter_rules.simplify.shapes import SHAPES
-from vlmpass.rewriter_rules.simplify.turned import TURNED
 from vlmpass.rewriter_rules.simplify.weights import WEIGHTS
 
 __all__ = [
@@ -17,8 +16,7 @@ __all__ = [
     "SEQUENCES",
     "SHAPES",
     "SIMPLIFY",
-    "TURNED",
     "WEIGHTS",
 ]
 
-SIMPLIFY = NOTHING + CHAINS + SHAPES + SEQUENCES + TURNED + PRODUCTS + WEIGHTS + FAST
+SIMPLIFY = NOTHING + CHAINS + SHAPES + SEQUENCES + PRODUCTS + WEIGHTS + FAST

@@ -315,35 +315,6 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
-    "transpose-of-turned": [
-        (
-            "(float[a,b,c] x) => (float[b,a,c] y)",
-            """t = Transpose<perm=[0,2,1]>(x) r = Relu(t) e = LeakyRelu<alpha=0.3>(r)
-               y = Transpose<perm=[2,0,1]>(e)""",
-            "t = Transpose<perm=[1,0,2]>(x) r = Relu(t) y = LeakyRelu<alpha=0.3>(r)",
-        ),
-        (
-            "(float[a,b,c] x) => (float[a,b,c] y)",
-            """t = Transpose<perm=[1,2,0]>(x) r = Cast<to=7>(t) e = Cast<to=1>(r)
-               u = Transpose<perm=[2,0,1]>(e) y = Neg(u)""",
-            "r = Cast<to=7>(x) e = Cast<to=1>(r) y = Neg(e)",
-        ),
-    ],
-    "operator-of-transposes": [
-        (
-            "(float[a,b] x, float[1,b] z) => (float[b,a] y)",
-            "t = Transpose<perm=[1,0]>(x) u = Transpose<perm=[1,0]>(z) y = Sub(t, u)",
-            "d = Sub(x, z) y = Transpose<perm=[1,0]>(d)",
-        ),
-    ],
-    "concat-of-transposes": [
-        (
-            "(float[a,b,c] x, float[a,k,c] z) => (float[a,c,m] y)",
-            """t = Transpose<perm=[0,2,1]>(x) u = Transpose<perm=[0,2,1]>(z)
-               y = Concat<axis=-1>(t, u)""",
-            "d = Concat<axis=1>(x, z) y = Transpose<perm=[0,2,1]>(d)",
-        ),
-    ],
     "reshape-of-thin-transpose": [
         (
             "(float[n,1,m,4] x) => (float[n,k] y)",

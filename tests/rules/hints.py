@@ -131,16 +131,6 @@ def element_type(draw: Draw) -> dict[str, object]:
     return {"dtype": ir.DataType.from_numpy(draw.dtype).value}
 
 
-def turned(draw: Draw) -> list[ir.Value]:
-    """Several inputs, each behind a Transpose, mostly alike."""
-    made = []
-    for _ in range(int(draw.rng.integers(2, 4))):
-        x = draw.input((2, 3, 3), draw.dtype)
-        perm = [2, 0, 1] if draw.rng.random() < 0.9 else [1, 0, 2]
-        made.append(draw.place(ir.Node("", "Transpose", [x], [ir.AttrInt64s("perm", perm)])))
-    return made
-
-
 def parts(draw: Draw) -> list[ir.Value]:
     """All parts of a Split along some axis."""
     x = draw.input((4, 4), draw.dtype)
@@ -264,18 +254,6 @@ HINTS: dict[str, Hints] = {
     "concat-of-construct": {"xs": copies("T[a,b]"), "axis": [0, 1, -1], "new": [0, 1]},
     "at-of-indices": {"x": "T[4,3]", "axis": [0, -1], "at": [0, 2, -1], "keep": [0, 1]},
     "at-of-parts": {"x": "T[4,4]", "axis": [0, -1], "at": [0, 1, -1], "parts": parted},
-    "transpose-of-turned": {
-        "x": "T[a,b,c]",
-        "Cast()": lambda draw: {"to": 1},
-        "dtypes": ("float32",),
-    },
-    "operator-of-transposes": {
-        "x": "T[a,b]",
-        "y": "T[a,b]",
-        **{key: [(1, 0), (1, 0), (0, 1)] for key in ("one", "other")},
-        "dtypes": ("float32", "bool"),
-    },
-    "concat-of-transposes": {"xs": turned, "axis": [1, -2]},
     "reshape-of-thin-transpose": {
         "x": "T[1,2,1,12]",
         "perm": [[1, 0, 2, 3], [1, 2, 3, 0], [0, 2, 1, 3], [3, 0, 1, 2]],

@@ -309,32 +309,6 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             "where part 2 lies is not known",
         ),
     ],
-    "transpose-of-turned": [
-        (
-            "(float[a,b] x) => (float[a,b] y, float[b,a] r)",
-            "t = Transpose<perm=[1,0]>(x) r = Relu(t) y = Transpose<perm=[1,0]>(r)",
-            "is an output of the graph",
-        ),
-        (
-            "(float[a,b] x) => (float[a,b] y)",
-            "t = Transpose<perm=[1,0]>(x) y = Transpose<perm=[1,0]>(t)",
-            "nothing stands between",
-        ),
-    ],
-    "operator-of-transposes": [
-        (
-            "(float[a,a,a] x, float[a,a,a] z) => (float[a,a,a] y)",
-            "t = Transpose<perm=[0,2,1]>(x) u = Transpose<perm=[1,0,2]>(z) y = Sub(t, u)",
-            "not two of a kind",
-        ),
-    ],
-    "concat-of-transposes": [
-        (
-            "(float[a,b] x, float[b,c] z) => (float[b,m] y)",
-            "t = Transpose<perm=[1,0]>(x) y = Concat<axis=1>(t, z)",
-            "not all turned alike",
-        ),
-    ],
     "reshape-of-thin-transpose": [
         (
             "(float[n,2,m] x) => (float[k] y)",
