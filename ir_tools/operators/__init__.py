@@ -6,8 +6,22 @@ from vlmpass.ir_tools.operators.traits import (
     broadcasting,
     commutes,
     complete,
+    hands_on,
+    is_exact,
     named,
     traits_of,
+    whole,
 )
 
-__all__ = ["Kind", "Traits", "broadcasting", "commutes", "complete", "named", "traits_of"]
+__all__ = [
+    "Kind",
+    "Traits",
+    "broadcasting",
+    "commutes",
+    "complete",
+    "hands_on",
+    "is_exact",
+    "named",
+    "traits_of",
+    "whole",
+]

@@ -10,12 +10,15 @@ import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+import onnx_ir as ir
 
 from vlmpass.ir_tools.operators.schema import Formal as SchemaFormal
-from vlmpass.ir_tools.operators.schema import in_force
+from vlmpass.ir_tools.operators.schema import history, in_force
+from vlmpass.ir_tools.operators.type_texts import dtype_of
 
-__all__ = ["Formal", "Signature", "signature"]
+__all__ = ["Formal", "ResultType", "Signature", "result_type", "signature"]
 
 
 @dataclass(frozen=True)
@@ -141,3 +144,33 @@ def signature(domain: str, op_type: str, version: int) -> Signature | None:
     """Return the signature in force at an opset version; None for an operator nobody knows."""
     known = _standard(domain, op_type, version)
     return known if known is not None else _contrib().get((domain, op_type))
+
+
+class ResultType(NamedTuple):
+    """What type a result has, as far as the schemas decide it.
+
+    Attributes:
+        fixed: Its element type, where it is always the same.
+        operand: The position of an operand of its type, where there is one.
+    """
+
+    fixed: ir.DataType | None = None
+    operand: int | None = None
+
+
+@cache
+def result_type(op_type: str, index: int) -> ResultType:
+    """Return what a result of a standard operator is at every version; nothing if they differ."""
+    found = {_result_type(signature("", op_type, each), index) for each in history(op_type)}
+    return found.pop() if len(found) == 1 else ResultType()
+
+
+def _result_type(known: Signature | None, index: int) -> ResultType:
+    formal = None if known is None else known.output(index)
+    if known is None or formal is None or not formal.homogeneous:
+        return ResultType()
+    if (fixed := known.fixed.get(formal.variable)) is not None:
+        return ResultType(fixed=dtype_of(fixed))
+    same = (i for i, each in enumerate(known.inputs) if each.variable == formal.variable)
+    rest = known.rest_in is not None and known.rest_in.variable == formal.variable
+    return ResultType(operand=next(same, len(known.inputs) if rest else None))

@@ -13,7 +13,20 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
 
-__all__ = ["Kind", "Traits", "broadcasting", "commutes", "complete", "named", "traits_of"]
+import onnx_ir as ir
+
+__all__ = [
+    "Kind",
+    "Traits",
+    "broadcasting",
+    "commutes",
+    "complete",
+    "hands_on",
+    "is_exact",
+    "named",
+    "traits_of",
+    "whole",
+]
 
 _ONNX = (1, 23)  # the newest that the table was held to
 
@@ -91,8 +104,12 @@ class Traits:
         selects: Whether every element of its first result is an element of an operand, picked by
             how elements compare.
         broadcasts: Whether operands of any shapes take one shape, as numpy broadcasts them.
-        sizes: Positions of operands that are read as sizes, extents or places along axes, not as
-            numbers to compute with.
+        exact: Whether any wider type that holds its operands gives the same results (cast back, of
+            the least integer too). Kinds MOVE, FILL, SCATTER, SHAPE and ORDER are, said or not,
+            as long as a Scatter does not combine.
+        whole: Whether its results are whole numbers where its operands are.
+        sizes: Positions of operands that are read as sizes, extents, conditions or places along
+            axes, not as numbers to compute with.
     """
 
     kind: Kind
@@ -100,6 +117,8 @@ class Traits:
     associative: bool = False
     selects: bool = False
     broadcasts: bool = False
+    exact: bool = False
+    whole: bool = False
     sizes: tuple[int, ...] = ()
 
 
@@ -138,6 +157,33 @@ def broadcasting() -> frozenset[str]:
     )
 
 
+def is_exact(node: ir.Node) -> bool:
+    """Whether any wider type that holds a node's operands gives the same results.
+
+    Elements are moved, compared or selected; a Scatter that adds computes.
+    """
+    traits = traits_of(node.domain, node.op_type)
+    if traits is None or node.attributes.get_string("reduction", "none") != "none":
+        return False
+    return traits.exact or traits.kind in _EXACT
+
+
+_EXACT = (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.SHAPE, Kind.ORDER)
+
+
+@cache
+def whole() -> frozenset[str]:
+    """Return the names of the standard domain's operators that make whole numbers of such."""
+    flagged = {name for (domain, name), each in _table().items() if not domain and each.whole}
+    return named(Kind.MOVE) | flagged
+
+
+def hands_on(node: ir.Node, position: int) -> bool:
+    """Whether the elements of an operand are moved to the results, and none of them changed."""
+    traits = None if node.domain not in ("", "ai.onnx") else traits_of("", node.op_type)
+    return traits is not None and traits.kind is Kind.MOVE and position not in traits.sizes
+
+
 def commutes(domain: str, op_type: str) -> bool:
     """Whether the first two operands of an operator may change places."""
     traits = traits_of(domain, op_type)
@@ -167,5 +213,7 @@ def _traits(kind: Kind, flags: list[str]) -> Traits:
         associative="associative" in flags,
         selects="selects" in flags,
         broadcasts="broadcasts" in flags,
+        exact="exact" in flags,
+        whole="whole" in flags,
         sizes=tuple(int(index) for index in sizes.split(",") if index),
     )

@@ -9,27 +9,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import node_tensor
+from vlmpass.ir_tools.operators import Kind, commutes, hands_on, named
 
 __all__ = ["Use", "trace_use"]
 
 # Operators whose output holds the same elements as the input at the given position (None: any).
-_KEEPS: dict[str, frozenset[int] | None] = {
-    "Cast": None,
-    "CastLike": frozenset({0}),
-    "Concat": None,
-    "Expand": frozenset({0}),
-    "Flatten": None,
-    "Gather": frozenset({0}),
-    "Identity": None,
-    "Reshape": frozenset({0}),
-    "Slice": frozenset({0}),
-    "Split": frozenset({0}),
-    "Squeeze": frozenset({0}),
-    "Tile": frozenset({0}),
-    "Transpose": None,
-    "Unsqueeze": frozenset({0}),
-    "Where": frozenset({1, 2}),
-}
 # Operators that index a table: operator -> {position of the indices: position of the table}.
 _INDEXES: dict[str, dict[int, int]] = {
     "EmbedLayerNormalization": {0: 2, 1: 4},
@@ -37,7 +21,8 @@ _INDEXES: dict[str, dict[int, int]] = {
     "GatherBlockQuantized": {1: 0},
     "GatherElements": {1: 0},
 }
-_ELEMENTWISE = {"Add", "Clip", "Div", "Mul", "Pad", "Sub"}
+_CASTS = named(Kind.CAST)
+_CHANGES = named(Kind.ELEMENTWISE, Kind.FILL)
 _STEPS = 4096
 
 
@@ -120,11 +105,10 @@ class _Trace:
         if node.op_type == "Loop" and position >= 2:
             yield node.attributes["body"].as_graph().inputs[position], shift, exact
             return
-        positions = _KEEPS.get(node.op_type, frozenset())
-        if positions is None or position in positions:
+        if hands_on(node, position) or (position == 0 and node.op_type in _CASTS):
             for output in node.outputs:
                 yield output, shift, exact
-        elif node.op_type in ("Add", "Mul") or (node.op_type in _ELEMENTWISE and position == 0):
+        elif node.op_type in _CHANGES and (position == 0 or commutes(node.domain, node.op_type)):
             added = _shift(node, position)
             for output in node.outputs:
                 yield output, shift + (added or 0), exact and added is not None

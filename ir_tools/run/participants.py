@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
+from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
@@ -26,10 +27,7 @@ ONE_SESSION = 512_000_000
 """Bytes of weights above which a model is run in segments."""
 
 # Operators that only move, store or convert numbers: their types say nothing about arithmetic.
-_MOVES = frozenset({
-    "Cast", "CastLike", "Concat", "Constant", "Expand", "Flatten", "Gather", "Identity", "If",
-    "Loop", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
-})  # fmt: skip
+_MOVES = named(Kind.MOVE, Kind.CAST, Kind.SHAPE, Kind.CONTROL, Kind.SEQUENCE) | {"Constant"}
 _FLOAT = ir.DataType.FLOAT
 _PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"))
 ROUNDING = "round-to-type"

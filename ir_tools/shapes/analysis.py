@@ -16,6 +16,7 @@ from vlmpass.ir_tools.graph.constants import constant_of, is_constant
 from vlmpass.ir_tools.graph.walk import Scope, holds_graphs, subgraphs
 from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.operators.schema import is_legacy
+from vlmpass.ir_tools.operators.signatures import result_type
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
 from vlmpass.ir_tools.shapes.cache import Alike
 from vlmpass.ir_tools.shapes.call import Call, Rule
@@ -24,16 +25,6 @@ from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
 __all__ = ["Facts", "visit_scope"]
 
 _TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
-
-
-_DECIDES = frozenset(
-    {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or", "Xor"}
-)
-_KEEPS_TYPE = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Sum", "Neg", "Abs", "Where", "Clip", "Range",
-     "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split",
-     "Slice", "Gather", "Expand", "Tile", "ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin"}
-)  # fmt: skip
 
 
 class Facts:
@@ -302,24 +293,23 @@ class Facts:
         if value not in self._dtypes:
             node = value.producer()
             plain = node is not None and node.domain in ("", "ai.onnx")
-            self._dtypes[value] = self._made_type(node) if node is not None and plain else None
+            self._dtypes[value] = (
+                self._made_type(node, value) if node is not None and plain else None
+            )
         return self._dtypes[value]
 
-    def _made_type(self, node: ir.Node) -> ir.DataType | None:
-        if node.op_type in ("Shape", "Size"):
-            return ir.DataType.INT64
+    def _made_type(self, node: ir.Node, value: ir.Value) -> ir.DataType | None:
         if any(attribute.is_ref() for attribute in node.attributes.values()):
             return None
         if node.op_type == "Cast":
             return ir.DataType(node.attributes.get_int("to", 0))
-        if node.op_type in _DECIDES:
-            return ir.DataType.BOOL
         if node.op_type == "ConstantOfShape":
             fill = node.attributes.get_tensor("value")
             return ir.DataType.FLOAT if fill is None else fill.dtype
-        if node.op_type not in _KEEPS_TYPE:
-            return None
-        source = node.inputs[1 if node.op_type == "Where" else 0]
+        made = result_type(node.op_type, value.index() or 0)
+        if made.operand is None or made.operand >= len(node.inputs):
+            return made.fixed
+        source = node.inputs[made.operand]
         return None if source is None else self.dtype(source)
 
     def elements(self, value: ir.Value | None) -> tuple[Dim, ...] | None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.operators.type_texts import tensor
 from vlmpass.ir_tools.types.cast_nodes import Casts
 from vlmpass.ir_tools.types.retype import retype
@@ -21,25 +22,7 @@ __all__ = ["EMULATED", "emulate"]
 EMULATED = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 """The types that can be emulated, by name."""
 
-_MOVES = frozenset(
-    {
-        "Identity",
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Slice",
-        "Split",
-        "Gather",
-        "GatherND",
-        "GatherElements",
-        "Expand",
-        "Concat",
-        "Tile",
-        "Constant",
-    }
-)
+_MOVES = named(Kind.MOVE) | {"Constant"}
 """Operators whose results are values that were rounded before."""
 
 

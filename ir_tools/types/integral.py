@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.operators import Kind, named, whole
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
@@ -23,22 +24,14 @@ __all__ = ["integer_arithmetic"]
 _REASON = "integers are computed in floats, which half precision would round"
 _SMALL = 1 << 16
 _ROUNDING = frozenset({"Floor", "Ceil", "Round", "Mod"})
-_CASTS = frozenset({"Cast", "CastLike"})
+_CASTS = named(Kind.CAST)
 _DECIDING = frozenset(
     {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "ArgMax", "ArgMin"}
 )
-_MOVES = frozenset({
-    "Concat", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze",
-    "Tile", "Transpose", "Unsqueeze", "Where",
-})  # fmt: skip
-_WHOLE = frozenset({
-    "Abs", "Add", "Clip", "CumSum", "Max", "Min", "Mul", "Neg", "ReduceMax", "ReduceMin",
-    "ReduceProd", "ReduceSum", "Sign", "Sub", "Sum",
-})  # fmt: skip
 _FRACTIONAL = frozenset({
     "ConstantOfShape", "Div", "Exp", "Log", "Pow", "Range", "Reciprocal", "ReduceMean", "Sqrt",
 })  # fmt: skip
-_ARITHMETIC = _ROUNDING | _CASTS | _MOVES | _WHOLE | _FRACTIONAL
+_ARITHMETIC = _ROUNDING | _CASTS | whole() | _FRACTIONAL
 
 
 class _Region:
@@ -80,7 +73,7 @@ class _Region:
         return table is None or not self._is_float(table) or constant_tensor(table) is None
 
     def _keeps_whole(self, node: ir.Node) -> bool:
-        if node.op_type not in _WHOLE | _MOVES | _CASTS:
+        if node.op_type not in whole() | _CASTS:
             return False
         return all(self._is_whole(value) for value in _data(node) if value is not None)
 

@@ -16,17 +16,16 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.edit import constant_node
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import MASK
 from vlmpass.ir_tools.types.offline import constant_tensor
 
 __all__ = ["CARRIERS", "Saturation"]
 
-CARRIERS = frozenset(
-    {"Add", "Sub", "Mul", "Min", "Max", "Where", "Concat", "Expand", "Flatten", "Gather",
-     "Identity", "Pad", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-     "Trilu", "Unsqueeze", "Cast", "CastLike", "ConstantOfShape"}
-)  # fmt: skip
+CARRIERS = named(Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.CAST) | {
+    *("Add", "Sub", "Mul", "Min", "Max", "ConstantOfShape")
+}
 """Operators that hand masks on, or make them."""
 
 _BROADCASTS = 8  # the opset from which on operands of Max may differ in shape

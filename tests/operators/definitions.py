@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +12,7 @@ import onnx
 from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
-from vlmpass.ir_tools.operators import Kind, Traits
+from vlmpass.ir_tools.operators import Kind, Traits, traits_of
 
 Arrays = list["np.ndarray | None"]
 Check = Callable[["Case", np.random.Generator], "str | None"]
@@ -199,6 +199,41 @@ def depends_on_shape_alone(case: Case, rng: np.random.Generator) -> str | None:
     return None if same(case.run([other]), case.results[0]) else "values matter to it"
 
 
+def _spelled(types: Iterable[str]) -> set[str]:
+    """Types with numpy's names for the floats."""
+    names = {"tensor(float)": "tensor(float32)", "tensor(double)": "tensor(float64)"}
+    return {names.get(each, each) for each in types}
+
+
+_WIDER = {np.dtype(np.float32): np.float64, **dict.fromkeys(map(np.dtype, "bBhHiI"), np.int64)}
+
+
+def exact(case: Case, rng: np.random.Generator) -> str | None:
+    def widened(x: np.ndarray | None) -> np.ndarray | None:
+        return x if x is None or x.dtype not in wider else x.astype(_WIDER[x.dtype])
+
+    if case.node.op_type == "Scatter" or any(a.name == "reduction" for a in case.node.attribute):
+        return None  # the reference evaluator has no Scatter; what combines elements computes
+    first = onnx.defs.get_schema(case.node.op_type, case.opset, case.node.domain).inputs[0].types
+    wider = {x.dtype for x in case.operands if x is not None} & set(_WIDER)
+    wider = {
+        dtype for dtype in wider if f"tensor({np.dtype(_WIDER[dtype]).name})" in _spelled(first)
+    }
+    places = traits_of(*case.identifier).sizes
+    operands = [x if i in places else widened(x) for i, x in enumerate(case.operands)]
+    was, made = case.run(list(case.operands)), case.run(operands)
+    return None if same(made, was.astype(made.dtype)) else "a wider type gives something else"
+
+
+def whole(case: Case, rng: np.random.Generator) -> str | None:
+    places, operands = traits_of(*case.identifier).sizes, list(case.operands)
+    for index, x in enumerate(operands):
+        if x is not None and index not in places and x.dtype.kind == "f":
+            operands[index] = rng.integers(-9, 10, x.shape).astype(x.dtype)
+    made = case.run(operands)
+    return None if np.array_equal(made, np.round(made)) else "its results are not whole"
+
+
 KINDS: dict[Kind, Check] = {
     Kind.MOVE: moves,
     Kind.FILL: fills,
@@ -222,3 +257,7 @@ def claims(traits: Traits) -> Iterator[Check]:
         yield moves
     if traits.broadcasts:
         yield broadcasts
+    if traits.exact or traits.kind in (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.ORDER):
+        yield exact
+    if traits.whole or traits.kind is Kind.MOVE:
+        yield whole

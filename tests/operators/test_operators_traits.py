@@ -16,13 +16,15 @@ from vlmpass.ir_tools.operators.traits import _table
 
 from .definitions import Case, cases, claims, commutative
 
-UNTRIED = {"SimplifiedLayerNormalization"}
-"""What claims something and onnx has no node test of, since it is ONNX Runtime's."""
+UNTRIED = {"MaxRoiPool", "SimplifiedLayerNormalization"}
+"""What claims something and onnx has no node test of; the latter is ONNX Runtime's."""
 NOT_DRAWN_THOUGH_ONNX_SAYS_SO = {
     "AffineGrid", "CausalConvWithState", "DepthToSpace", "LinearAttention", "SpaceToDepth",
 }  # fmt: skip
 CONTRIB = Path(vlmpass.ir_tools.operators.__file__).with_name("contrib.txt")
-WHOLE = {f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+WHOLE = {"tensor(bool)"} | {
+    f"tensor({sign}int{bits})" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 def known_operators() -> set[tuple[str, str]]:
@@ -144,6 +146,14 @@ FAULTS = [
     ("ReduceSum", Traits(Kind.CUMULATION)),
     ("Flatten", Traits(Kind.NORMALIZATION)),
     ("Identity", Traits(Kind.SHAPE)),
+    ("Div", Traits(Kind.ELEMENTWISE, exact=True)),
+    ("Sqrt", Traits(Kind.ELEMENTWISE, exact=True)),
+    ("Add", Traits(Kind.ELEMENTWISE, exact=True)),
+    ("ReduceSum", Traits(Kind.REDUCTION, exact=True)),
+    ("Div", Traits(Kind.ELEMENTWISE, whole=True)),
+    ("Reciprocal", Traits(Kind.ELEMENTWISE, whole=True)),
+    ("ReduceMean", Traits(Kind.REDUCTION, whole=True)),
+    ("Sigmoid", Traits(Kind.ELEMENTWISE, whole=True)),
 ]
 
 

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators import Kind, is_exact, named
 from vlmpass.ir_tools.operators.schema import Formal, Schema, type_name
 from vlmpass.rewriter_rules.opset.queries import again
 from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
 
-__all__ = ["CARRYING", "WIDER", "bridge", "misfits"]
+__all__ = ["WIDER", "bridge", "misfits"]
 
 _D = ir.DataType
 
@@ -46,30 +47,10 @@ WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
 """For each type those that hold all its values, best first."""
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-CARRYING = _words(
-    "ArgMax ArgMin Compress Concat DepthToSpace Equal Expand Flatten Gather GatherElements GatherND"
-    " Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Max MaxPool MaxRoiPool Min NonZero OneHot"
-    " Pad ReduceMax ReduceMin Relu Reshape ReverseSequence Scatter ScatterElements ScatterND Shape"
-    " Sign Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unique Unsqueeze Where"
-    " Clip Abs Neg Identity CastLike MaxUnpool NonMaxSuppression"
-)
-"""Operators that move, compare or select values: any wider type gives the very same result."""
-
-_ARITHMETIC = _words(
-    "Acos Acosh Add Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv"
-    " ConvTranspose Cos Cosh CumSum DeformConv Det Div Einsum Elu Erf Exp Floor Gemm"
-    " GlobalAveragePool GlobalLpPool GlobalMaxPool GRU GridSample HardSigmoid HardSwish"
-    " InstanceNormalization LRN LSTM LeakyRelu Log LogSoftmax LpNormalization LpPool MatMul Mean"
-    " MeanVarianceNormalization Mish Mod Mul NegativeLogLikelihoodLoss PRelu Pow RNN Reciprocal"
-    " ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMean ReduceProd ReduceSum"
-    " ReduceSumSquare Resize RoiAlign Round Selu Shrink Sigmoid Sin Sinh Softmax"
-    " SoftmaxCrossEntropyLoss Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Hardmax"
-    " Range LayerNormalization Upsample QLinearMatMul"
-)
+_COMPUTING = named(
+    *(Kind.ELEMENTWISE, Kind.REDUCTION, Kind.CUMULATION, Kind.NORMALIZATION, Kind.PRODUCT),
+    *(Kind.POOL, Kind.RESAMPLING, Kind.RECURRENCE, Kind.TRANSFORM, Kind.LOSS, Kind.SCATTER),
+) | {"QLinearMatMul", "Range"}
 """Operators that compute: a wider floating type gives at least the accuracy of the narrow one."""
 
 _FLOATING = frozenset(dtype for dtype in _D if dtype.is_floating_point())
@@ -80,12 +61,13 @@ def _holds(wide: ir.DataType, narrow: ir.DataType) -> bool:
 
 
 def _substitute(
-    operator: str, dtypes: Sequence[ir.DataType], allowed: frozenset[str]
+    node: ir.Node, dtypes: Sequence[ir.DataType], allowed: frozenset[str]
 ) -> ir.DataType:
     """Return the type in which an operator may run instead of those that are not admitted."""
+    operator = node.op_type
     said = " and ".join(dtype.name.lower() for dtype in dtypes)
-    carrying = operator in CARRYING
-    if not carrying and operator not in _ARITHMETIC:
+    carrying = is_exact(node)
+    if not carrying and operator not in _COMPUTING:
         refuse(f"{operator} does not admit {said} at the lower opset", _REMEDY)
     found = [
         wider
@@ -105,8 +87,8 @@ def _alike(wide: ir.DataType, dtypes: Sequence[ir.DataType]) -> bool:
 
 _REMEDY = f"{HIGHER}, or convert the element type first"
 
-_BY_FLOAT = _words("ReduceLogSum ReduceLogSumExp Erf")
-"""Of the arithmetic ones, those whose integers are computed in a floating type anyway."""
+_BY_FLOAT = frozenset({"ReduceLogSum", "ReduceLogSumExp", "Erf"})
+"""Of the computing ones, those whose integers are computed in a floating type anyway."""
 
 
 def types_by_parameter(node: ir.Node, found: Schema) -> dict[str, tuple[Formal, list[ir.Value]]]:
@@ -141,7 +123,7 @@ def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
             if not isinstance(value.type, ir.TensorType):
                 refuse(f"{found.name} does not admit the type {type_name(value.type)}", _REMEDY)
         dtypes = list(dict.fromkeys(v.dtype for v in values if v.dtype is not None))
-        chosen[formal.parameter] = _substitute(found.name, dtypes, formal.types)
+        chosen[formal.parameter] = _substitute(node, dtypes, formal.types)
     return chosen
 
 

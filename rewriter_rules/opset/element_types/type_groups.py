@@ -7,10 +7,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import holds_graphs, subgraphs
+from vlmpass.ir_tools.operators import Kind, is_exact, named
 from vlmpass.ir_tools.operators.schema import history
-from vlmpass.rewriter_rules.opset.element_types.bridge import CARRYING
 
-__all__ = ["MOVES", "NAMES_ITS_TYPE", "READING", "ROUNDING", "Kin"]
+__all__ = ["NAMES_ITS_TYPE", "READING", "ROUNDING", "Kin", "computes"]
 
 _D = ir.DataType
 
@@ -31,13 +31,14 @@ _TIED: Mapping[str, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
 }
 """Inputs and outputs of one type, of operators that lead from one type to another."""
 
-MOVES = (CARRYING - {"CastLike", "NonMaxSuppression"}) | {
-    *("Constant", "ConstantOfShape", "If", "Loop", "Scan", "SequenceMap", "TensorScatter"),
-    *("Optional", "OptionalGetElement", "OptionalHasElement", "CenterCropPad"),
-    *("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SequenceInsert", "SequenceErase"),
-    *("SequenceLength", "SplitToSequence", "ConcatFromSequence"),
-}
-"""Operators that do not compute, so that they may work on any wider type."""
+_HOLDS = named(Kind.CONTROL, Kind.SEQUENCE) | {"Constant", "ConstantOfShape"}
+
+
+def computes(node: ir.Node) -> bool:
+    """Whether a standard node does more than hold, move or compare, so that its type matters."""
+    if node.op_type in ("CastLike", "NonMaxSuppression"):
+        return True
+    return node.op_type not in _HOLDS and not is_exact(node)
 
 
 class Kin:
@@ -125,7 +126,7 @@ class Kin:
             return [value for value in present if value in self._unclear]
         if operator == "Constant" and "value" not in node.attributes:
             return present
-        if operator in MOVES or operator == "Cast" or _does_nothing(node):
+        if operator == "Cast" or not computes(node) or _does_nothing(node):
             return []
         return [value for value in present if self._kinds[value] != _D.BFLOAT16]
 

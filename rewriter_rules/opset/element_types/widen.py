@@ -22,11 +22,11 @@ from vlmpass.ir_tools.types import Typing, solve
 from vlmpass.ir_tools.weights import as_weight, cast
 from vlmpass.rewriter_rules.opset.element_types.absent import absent_types, stand_in, wider_type
 from vlmpass.rewriter_rules.opset.element_types.type_groups import (
-    MOVES,
     NAMES_ITS_TYPE,
     READING,
     ROUNDING,
     Kin,
+    computes,
 )
 
 __all__ = ["Change", "Interface", "Widened", "widen"]
@@ -195,7 +195,7 @@ def _only_computed_with(value: ir.Value, free: Mapping[ir.Value, ir.TypeProtocol
         for node, _ in each.uses():
             if node.domain != "" or holds_graphs(node) or node.op_type in READING:
                 return False
-            if node.op_type not in MOVES:
+            if computes(node):
                 continue
             if any(output not in free for output in node.outputs):
                 return False
