@@ -23,6 +23,7 @@ __all__ = [
     "complete",
     "hands_on",
     "is_exact",
+    "keeping_shape",
     "named",
     "traits_of",
     "whole",
@@ -107,6 +108,8 @@ class Traits:
         exact: Whether any wider type that holds its operands gives the same results (cast back, of
             the least integer too). Kinds MOVE, FILL, SCATTER, SHAPE and ORDER are, said or not,
             as long as a Scatter does not combine.
+        keeps_shape: Whether its first result has the shape of its first operand. Kinds CAST,
+            SCATTER, CUMULATION and NORMALIZATION do, and ELEMENTWISE where it does not broadcast.
         whole: Whether its results are whole numbers where its operands are.
         sizes: Positions of operands that are read as sizes, extents, conditions or places along
             axes, not as numbers to compute with.
@@ -118,6 +121,7 @@ class Traits:
     selects: bool = False
     broadcasts: bool = False
     exact: bool = False
+    keeps_shape: bool = False
     whole: bool = False
     sizes: tuple[int, ...] = ()
 
@@ -150,6 +154,14 @@ def complete() -> bool:
 
 
 @cache
+def keeping_shape() -> frozenset[str]:
+    """Return the names of the standard domain's operators that keep their first operand's shape."""
+    return frozenset(
+        name for (domain, name), traits in _table().items() if not domain and traits.keeps_shape
+    )
+
+
+@cache
 def broadcasting() -> frozenset[str]:
     """Return the names of the standard domain's operators that broadcast all their operands."""
     return frozenset(
@@ -163,11 +175,13 @@ def is_exact(node: ir.Node) -> bool:
     Elements are moved, compared or selected; a Scatter that adds computes.
     """
     traits = traits_of(node.domain, node.op_type)
-    if traits is None or node.attributes.get_string("reduction", "none") != "none":
+    combines = node.attributes.get("reduction")
+    if combines is not None and (combines.is_ref() or combines.as_string() != "none"):
         return False
-    return traits.exact or traits.kind in _EXACT
+    return traits is not None and (traits.exact or traits.kind in _EXACT)
 
 
+_KEEP = (Kind.CAST, Kind.SCATTER, Kind.CUMULATION, Kind.NORMALIZATION)
 _EXACT = (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.SHAPE, Kind.ORDER)
 
 
@@ -206,6 +220,8 @@ def _table() -> Mapping[tuple[str, str], Traits]:
 
 
 def _traits(kind: Kind, flags: list[str]) -> Traits:
+    alone = kind is Kind.ELEMENTWISE and "broadcasts" not in flags
+    keeps = alone or kind in _KEEP or "keeps-shape" in flags
     sizes = next((flag[1:-1] for flag in flags if flag.startswith("(")), "")
     return Traits(
         kind,
@@ -214,6 +230,7 @@ def _traits(kind: Kind, flags: list[str]) -> Traits:
         selects="selects" in flags,
         broadcasts="broadcasts" in flags,
         exact="exact" in flags,
+        keeps_shape=keeps,
         whole="whole" in flags,
         sizes=tuple(int(index) for index in sizes.split(",") if index),
     )

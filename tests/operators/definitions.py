@@ -238,9 +238,6 @@ KINDS: dict[Kind, Check] = {
     Kind.MOVE: moves,
     Kind.FILL: fills,
     Kind.ELEMENTWISE: elementwise,
-    Kind.CAST: keeps_shape,
-    Kind.NORMALIZATION: keeps_shape,
-    Kind.CUMULATION: keeps_shape,
     Kind.SHAPE: depends_on_shape_alone,
 }
 
@@ -257,6 +254,8 @@ def claims(traits: Traits) -> Iterator[Check]:
         yield moves
     if traits.broadcasts:
         yield broadcasts
+    if traits.keeps_shape:
+        yield keeps_shape
     if traits.exact or traits.kind in (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.ORDER):
         yield exact
     if traits.whole or traits.kind is Kind.MOVE:

@@ -16,8 +16,10 @@ from vlmpass.ir_tools.operators.traits import _table
 
 from .definitions import Case, cases, claims, commutative
 
-UNTRIED = {"MaxRoiPool", "SimplifiedLayerNormalization"}
-"""What claims something and onnx has no node test of; the latter is ONNX Runtime's."""
+UNTRIED = {
+    "MaxRoiPool", "RandomNormalLike", "RandomUniformLike", "SimplifiedLayerNormalization",
+}  # fmt: skip
+"""What claims something and onnx has no node test of; the last one is ONNX Runtime's."""
 NOT_DRAWN_THOUGH_ONNX_SAYS_SO = {
     "AffineGrid", "CausalConvWithState", "DepthToSpace", "LinearAttention", "SpaceToDepth",
 }  # fmt: skip
@@ -139,12 +141,12 @@ FAULTS = [
     ("MatMul", Traits(Kind.ELEMENTWISE)),
     ("CenterCropPad", Traits(Kind.MOVE)),
     ("Trilu", Traits(Kind.MOVE)),
-    ("OneHot", Traits(Kind.CAST)),
+    ("OneHot", Traits(Kind.CAST, keeps_shape=True)),
     ("Abs", Traits(Kind.MOVE)),
     ("Resize", Traits(Kind.FILL)),
     ("Add", Traits(Kind.FILL)),
-    ("ReduceSum", Traits(Kind.CUMULATION)),
-    ("Flatten", Traits(Kind.NORMALIZATION)),
+    ("ReduceSum", Traits(Kind.CUMULATION, keeps_shape=True)),
+    ("Flatten", Traits(Kind.NORMALIZATION, keeps_shape=True)),
     ("Identity", Traits(Kind.SHAPE)),
     ("Div", Traits(Kind.ELEMENTWISE, exact=True)),
     ("Sqrt", Traits(Kind.ELEMENTWISE, exact=True)),

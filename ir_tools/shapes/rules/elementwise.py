@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators import broadcasting, keeping_shape
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
 from vlmpass.ir_tools.shapes.call import Call, Rule
 from vlmpass.ir_tools.shapes.known import Known
@@ -209,21 +210,16 @@ def _clip(call: Call) -> Known:
     return Known(shape, items)
 
 
-_SAME = re.findall(
+_CONTRIB = re.findall(
     r"\w+",
-    """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh CumSum CumProd
-Elu Erf Exp Floor Gelu HardSigmoid HardSwish Hardmax IsInf IsNaN LeakyRelu Log LogSoftmax
-LRN LpNormalization MeanVarianceNormalization Mish Neg Not QuantizeLinear DequantizeLinear
-RandomNormalLike RandomUniformLike Bernoulli Reciprocal Relu ReverseSequence Round
-ScatterElements ScatterND Scatter Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign
-Sqrt Swish Tan Tanh ThresholdedRelu Trilu CastLike InstanceNormalization GroupNormalization
-RMSNormalization PRelu EyeLike RotaryEmbedding TensorScatter""",
+    """Gelu FastGelu BiasGelu QuickGelu RotaryEmbedding SimplifiedLayerNormalization
+SkipLayerNormalization SkipSimplifiedLayerNormalization""",
 )
-_BROADCAST = ("Pow", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Xor", "Mean")
 
 RULES: dict[tuple[str, str], Rule] = {
-    **{("", name): _same for name in _SAME},
-    **{("", name): _broadcast for name in _BROADCAST},
+    **{("", name): _broadcast for name in broadcasting()},
+    **{("", name): _same for name in keeping_shape()},
+    **{("com.microsoft", name): _same for name in _CONTRIB},
     ("", "Add"): _elementwise(_add),
     ("", "Sum"): _elementwise(_add),
     ("", "Sub"): _elementwise(lambda call, items: sub(items[0], items[1])),
@@ -247,15 +243,4 @@ RULES: dict[tuple[str, str], Rule] = {
     ("", "Clip"): _clip,
     ("", "Identity"): _identity,
     ("", "Dropout"): _dropout,
-    ("", "LayerNormalization"): _same,
-    ("", "BatchNormalization"): _same,
-    ("com.microsoft", "Gelu"): _same,
-    ("com.microsoft", "FastGelu"): _same,
-    ("com.microsoft", "BiasGelu"): _same,
-    ("com.microsoft", "QuickGelu"): _same,
-    ("com.microsoft", "RotaryEmbedding"): _same,
-    ("com.microsoft", "SimplifiedLayerNormalization"): _same,
-    ("", "SimplifiedLayerNormalization"): _same,
-    ("com.microsoft", "SkipLayerNormalization"): _same,
-    ("com.microsoft", "SkipSimplifiedLayerNormalization"): _same,
 }
