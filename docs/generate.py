@@ -31,6 +31,8 @@ def passes_page() -> Iterator[str]:
     for name, cls in sorted(PASSES.items()):
         yield f"## {name}\n"
         yield f"{summary_of(cls)}\n"
+        for need in cls.needs:
+            yield f"Needs {need.value}: {need.says}.\n"
         options = options_of(cls)
         if not options:
             continue

@@ -19,6 +19,7 @@ class Foreign(Pass):
     """Run an onnx_ir pass class of any package."""
 
     name = "foreign"
+    edits_shapes: ClassVar[bool] = True
     nothing: ClassVar[str] = "the pass changed nothing"
     idempotent: ClassVar[bool] = False
 

@@ -39,6 +39,7 @@ class OnnxscriptRewrite(Pass):
     """Apply rewrite rules written for onnxscript, guarded against its known defects."""
 
     name: ClassVar[str] = "onnxscript-rewrite"
+    edits_shapes: ClassVar[bool] = True
     nothing: ClassVar[str] = "no rule matched"
     idempotent: ClassVar[bool] = False
     rules: str

@@ -18,6 +18,7 @@ from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.quant.calls import drop_unused_inputs, used_inputs
 from vlmpass.rewriter_rules.quant.emit import (
     BLOCKED_OPSET,
@@ -51,6 +52,7 @@ class QuantLinear(Pass):
     """
 
     name: ClassVar[str] = "quant-linear"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
     nothing: ClassVar[str] = "the model has no linear layer with packed weights (GPTQ, AWQ)"
     rounds_constants: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 
 __all__ = ["Simplify"]
@@ -19,6 +20,7 @@ class Simplify(Pass):
     """Remove nodes that do nothing and let one node do what several did."""
 
     name: ClassVar[str] = "simplify"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
     nothing: ClassVar[str] = "nothing to simplify"
     keeps_values: ClassVar[bool] = True
     fast_math: bool = False

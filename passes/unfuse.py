@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.unfuse import CONTRIB, UNFUSE
 
 __all__ = ["Unfuse"]
@@ -19,6 +20,7 @@ class Unfuse(Pass):
     """Say ONNX Runtime's own operators, or all fused ones, in operators that every target has."""
 
     name: ClassVar[str] = "unfuse"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
     nothing: ClassVar[str] = "the model has no such operator"
     to: Literal["standard", "primitive"] = "standard"
     """What to say them in: standard operators where the opset has one for it and primitive ones

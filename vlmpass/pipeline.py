@@ -271,7 +271,8 @@ class _Run:
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
         with warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
-        self._done += zip(passes, self._ran[-1].passes, strict=True)
+        asked = [each for each in self._ran[-1].passes if not each.needed_by]
+        self._done += zip(passes, asked, strict=True)
 
     @contextlib.contextmanager
     def advising(self) -> Iterator[None]:

@@ -52,10 +52,10 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts.append(_dtype_part(intent, str(intent.dtype)))
     parts += _opset_parts(intent, model)
     if intent.fuse is not None:
-        parts.append(f"infer,fuse{{emit={intent.fuse}}}")
+        parts.append(f"fuse{{emit={intent.fuse}}}")
     if intent.simplify and parts[first:]:
         parts.append(SIMPLIFY)
-    if any("infer" in part for part in parts):
+    if intent.quant or intent.fuse or any("infer" in part for part in parts):
         parts.append("infer")
     text = ",".join(parts)
     needy = any(each.type is None or each.shape is None for each in model.graph.outputs)
@@ -78,7 +78,7 @@ def _widens_before_quant(intent: Intent) -> bool:
 
 
 def _quant_parts(intent: Intent, model: ir.Model) -> list[str]:
-    parts = [f"infer,quant-linear{{to={intent.quant}}}"]
+    parts = [f"quant-linear{{to={intent.quant}}}"]
     has = _source_opset(intent, model)
     if intent.quant == "dequantize-linear" and has is not None and has < BLOCKED_OPSET:
         needed = intent.opset if isinstance(intent.opset, int) else BLOCKED_OPSET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -32,6 +33,7 @@ class NameDims(Pass):
     """
 
     name = "name-dims"
+    edits_shapes: ClassVar[bool] = True
 
     dims: tuple[tuple[str, str], ...] = ()
     """Names by place, such as pixel_values:0=batch."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -37,6 +38,7 @@ class SetDims(Pass):
     """
 
     name = "set-dims"
+    edits_shapes: ClassVar[bool] = True
 
     dims: tuple[tuple[str, int], ...] = ()
     """Sizes by name of the axis, or by place such as pixel_values:2."""

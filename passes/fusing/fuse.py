@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.passes.fusing.call_scalars import give_numbers
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.fuse import FUSE
 
 __all__ = ["Fuse"]
@@ -24,6 +25,7 @@ class Fuse(Pass):
     """
 
     name: ClassVar[str] = "fuse"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
     nothing: ClassVar[str] = "nothing in the model is spelled out that one operator says"
     emit: Literal["standard", "ort"] = "standard"
     """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own

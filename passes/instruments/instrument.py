@@ -19,6 +19,7 @@ class Step:
         number: Its place, counted from 1.
         total: How many passes the pipeline has.
         replay: The command that runs the pipeline up to here.
+        needed_by: The pass that needs what this one gives, if it is not in the pipeline itself.
     """
 
     text: str
@@ -26,6 +27,7 @@ class Step:
     number: int
     total: int
     replay: str
+    needed_by: str = ""
 
 
 class Instrument:

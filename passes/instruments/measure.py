@@ -38,9 +38,8 @@ class Measure(Instrument):
             self._count = None
         after = self._nodes(model)
         grown = rss() - held
-        self.reports.append(
-            PassReport(step.text, changed, False, seconds, peak_rss(), grown, nodes, after)
-        )
+        taken = (seconds, peak_rss(), grown, nodes, after)
+        self.reports.append(PassReport(step.text, changed, False, *taken, step.needed_by))
 
     def skipped(self, step: Step, model: ir.Model) -> None:
         """Report that the pass did not run."""

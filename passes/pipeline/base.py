@@ -14,6 +14,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.arguments import shown
 from vlmpass.passes.pipeline.kinds import BadValueError
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.passes.pipeline.options import options_of
 
 __all__ = ["OptionError", "Pass", "text_of"]
@@ -55,6 +56,12 @@ class Pass(ir.passes.InPlacePass):
     mends_source: ClassVar[bool] = False
     """Whether it changes what a model computes to what was meant, so that a result is compared with
     the source after this pass."""
+
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What the manager provides before it runs."""
+
+    edits_shapes: ClassVar[bool] = False
+    """Whether what is declared of values may be wrong after it."""
 
     nothing: ClassVar[str] = ""
     """What is said where it was asked for and changed nothing; empty for one that tidies up."""

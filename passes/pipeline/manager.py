@@ -18,6 +18,8 @@ from vlmpass.ir_tools.system.arguments import a_list, wrong
 from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.passes.instruments.measure import Measure
 from vlmpass.passes.pipeline.base import Pass, text_of
+from vlmpass.passes.pipeline.needs import Need, Provisions
+from vlmpass.passes.pipeline.registry import PASSES
 from vlmpass.passes.pipeline.report import RunReport
 
 __all__ = ["PassManager"]
@@ -81,65 +83,97 @@ class PassManager:
         return RunReport(text, tuple(measure.reports), time.perf_counter() - start)
 
     def _all(self, model: ir.Model, measure: Measure) -> ir.Model:
-        """Run every pass, except one that ran already with nothing changed since."""
-        instruments = (*self.instruments, measure)
-        settled: set[str] = set()
-        inferred = False
+        """Run every pass, and before it what it needs, if that is not there."""
+        run = _Run((*self.instruments, measure), measure)
         refuse_cycles(model)  # passes follow values to their ends,
         refuse_lacking(model)  # and look at the inputs that an operator always has
         with keeping_facts(model):
             for step, each in self._steps():
-                if step.text in settled:
-                    measure.skipped(step, model)
-                    continue
-                if not all(instrument.should_run(step, model) for instrument in instruments):
-                    measure.skipped(step, model)
-                    continue
-                before = model
-                try:
-                    model, changed = self._run(step, each, model, instruments)
-                except Refused as error:
-                    raise _told_so(error) if inferred else error from error.__cause__
-                inferred = inferred or step.name == "infer"
-                if changed or model is not before:
-                    settled.clear()
-                    if not (isinstance(each, Pass) and each.keeps_values):
-                        drop_facts(before)
-                if isinstance(each, Pass) and each.idempotent:
-                    settled.add(step.text)
+                if isinstance(each, Pass) and run.lacks_shapes(each, step, model):
+                    need = ("infer", "infer", step.number, step.total)
+                    replay = self._replay(step.number - 1, "infer")
+                    model = run.one(Step(*need, replay, step.text), PASSES["infer"](), model)
+                model = run.one(step, each, model)
         return model
 
     def _steps(self) -> Iterator[tuple[Step, ir.passes.PassBase]]:
-        texts = [text_of(each) for each in self.passes]
         for number, each in enumerate(self.passes, 1):
             name = each.name if isinstance(each, Pass) else type(each).__name__
-            pipeline = shlex.quote(",".join(texts[:number]))
-            replay = f"vlmpass convert {self._source} --passes {pipeline}"
-            yield Step(texts[number - 1], name, number, len(texts), replay), each
+            yield Step(text_of(each), name, number, len(self.passes), self._replay(number)), each
 
-    def _run(
-        self,
-        step: Step,
-        each: ir.passes.PassBase,
-        model: ir.Model,
-        instruments: Sequence[Instrument],
-    ) -> tuple[ir.Model, bool]:
-        begun: list[Instrument] = []
+    def _replay(self, number: int, *more: str) -> str:
+        """Return the command that runs the first passes, and others after them."""
+        text = ",".join([*map(text_of, self.passes[:number]), *more])
+        return f"vlmpass convert {self._source} --passes {shlex.quote(text)}"
+
+
+class _Run:
+    """Passes that run one after the other, and what holds in between.
+
+    Args:
+        instruments: What happens around each of them.
+        measure: The one that reports what was left out.
+    """
+
+    def __init__(self, instruments: Sequence[Instrument], measure: Measure) -> None:
+        self._instruments = instruments
+        self._measure = measure
+        self._settled: set[str] = set()
+        self._provisions = Provisions()
+        self._inferred = False
+
+    def lacks_shapes(self, each: Pass, step: Step, model: ir.Model) -> bool:
+        """Whether a pass that will run needs shapes that are not there."""
+        wanted = Need.SHAPES in each.needs and step.text not in self._settled
+        return wanted and self._provisions.lacks_shapes(model)
+
+    def one(self, step: Step, each: ir.passes.PassBase, model: ir.Model) -> ir.Model:
+        """Run a pass, except one that ran already with nothing changed since."""
+        idle = step.text in self._settled
+        if idle or not all(each.should_run(step, model) for each in self._instruments):
+            self._measure.skipped(step, model)
+            return model
+        before = model
         try:
-            for instrument in instruments:
-                instrument.before(step, model)
-                begun.append(instrument)
-            result = each(model)
-            model = result.model
-            while begun:
-                begun.pop().after(step, model, result.modified)
-        except BaseException as error:
-            while begun:
-                begun.pop().failed(step, model, error)
-            if not isinstance(error, Exception):
-                raise
-            raise _explained(step, error) from error
-        return model, bool(result.modified)
+            model, changed = _run(step, each, model, self._instruments)
+        except Refused as error:
+            raise _told_so(error) if self._inferred else error from error.__cause__
+        if changed or model is not before:
+            self._note_change(each, before)
+        if isinstance(each, Pass) and each.idempotent:
+            self._settled.add(step.text)
+        if step.name == "infer":
+            self._inferred = True
+            self._provisions.provided(model)
+        return model
+
+    def _note_change(self, each: ir.passes.PassBase, before: ir.Model) -> None:
+        self._settled.clear()
+        if not isinstance(each, Pass) or each.edits_shapes:
+            self._provisions.dropped()
+        if not isinstance(each, Pass) or not each.keeps_values:
+            drop_facts(before)
+
+
+def _run(
+    step: Step, each: ir.passes.PassBase, model: ir.Model, instruments: Sequence[Instrument]
+) -> tuple[ir.Model, bool]:
+    begun: list[Instrument] = []
+    try:
+        for instrument in instruments:
+            instrument.before(step, model)
+            begun.append(instrument)
+        result = each(model)
+        model = result.model
+        while begun:
+            begun.pop().after(step, model, result.modified)
+    except BaseException as error:
+        while begun:
+            begun.pop().failed(step, model, error)
+        if not isinstance(error, Exception):
+            raise
+        raise _explained(step, error) from error
+    return model, bool(result.modified)
 
 
 def _explained(step: Step, error: Exception) -> VlmpassError:

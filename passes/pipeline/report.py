@@ -20,6 +20,8 @@ class PassReport:
         rss_change: By how many bytes the memory in use grew (negative: shrank) meanwhile.
         nodes_before: Nodes of the whole model, subgraphs and functions included.
         nodes_after: The same afterwards, counted on the graph.
+        needed_by: The pass of the pipeline that needs what this one gives, where nobody asked
+            for it; empty for a pass of the pipeline.
     """
 
     text: str
@@ -30,6 +32,7 @@ class PassReport:
     rss_change: int
     nodes_before: int
     nodes_after: int
+    needed_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ def _data(name: str, found: type[Pass] | PipelineError) -> dict[str, object]:
 
     if not isinstance(found, type):
         return {"name": name, "error": str(found)}
-    return {"name": name, "summary": summary_of(found), "options": _options(found)}
+    needs = sorted(each.value for each in found.needs)
+    summary = summary_of(found)
+    return {"name": name, "summary": summary, "needs": needs, "options": _options(found)}
 
 
 def _options(cls: type[Pass]) -> list[dict[str, object]]:
@@ -113,6 +115,8 @@ def _show_one(cls: type[Pass], json: bool) -> None:
         show_json(_data(cls.name, cls))
         return
     parts = [Text(cls.name, style="bold"), Text(introspection.cleandoc(cls.__doc__ or "")), Text()]
+    for need in cls.needs:
+        parts += [Text(f"Needs {need.value}: {need.says}."), Text()]
     table = grid("option", "takes", "default", "")
     options = options_of(cls)
     for option in options:

@@ -117,7 +117,10 @@ def _passes(passes: tuple[PassReport, ...]) -> Grid:
             nodes = count(each.nodes_after)
         else:
             nodes = f"{count(each.nodes_before)} → {count(each.nodes_after)}"
-        table.line(Text(each.text), f"{each.seconds:.2f}", nodes, megabytes(each.peak_rss))
+        what = Text(each.text)
+        if each.needed_by:
+            what.append(f", which {each.needed_by.partition('{')[0]} needs", "dim")
+        table.line(what, f"{each.seconds:.2f}", nodes, megabytes(each.peak_rss))
     return table
 
 
