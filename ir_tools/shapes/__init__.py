@@ -13,6 +13,7 @@ from vlmpass.ir_tools.graph.constants import constant_of, is_constant, node_tens
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
 from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
+from vlmpass.ir_tools.shapes.registry import all_shape_rules, shape_rule
 from vlmpass.ir_tools.shapes.rules import compute, elementwise, movement
 
 __all__ = [
@@ -30,10 +31,12 @@ __all__ = [
     "keeping_facts",
     "kept_facts",
     "node_tensor",
+    "shape_rule",
     "visit_scope",
 ]
 
-_RULES = {**elementwise.RULES, **movement.RULES, **compute.RULES}
+_ENTERED = (compute, elementwise, movement)
+"""Imported for the rules that they enter."""
 
 
 def facts_of(model: ir.Model) -> Facts:
@@ -44,7 +47,7 @@ def facts_of(model: ir.Model) -> Facts:
     """
     if model.functions:
         check_functions(model)
-    return Facts(model.ir_version, _RULES, model.functions)
+    return Facts(model.ir_version, all_shape_rules(), model.functions)
 
 
 def facts_by_names(model: ir.Model) -> Facts:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from vlmpass.ir_tools.graph.constants import node_tensor
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, product, sub
-from vlmpass.ir_tools.shapes.call import Call, Rule
+from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
+from vlmpass.ir_tools.shapes.registry import shape_rule
 from vlmpass.ir_tools.shapes.rules.elementwise import broadcast
 
-__all__ = ["RULES"]
+__all__ = []
 
 
+@shape_rule("MatMul MatMulInteger")
 def _matmul(call: Call) -> Known:
     a, b = call.shape(0), call.shape(1)
     if not a or not b:
@@ -22,6 +24,7 @@ def _matmul(call: Call) -> Known:
     return Known((*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))
 
 
+@shape_rule("Gemm")
 def _gemm(call: Call) -> Known:
     a, b = call.shape(0), call.shape(1)
     if a is None or b is None or len(a) != 2 or len(b) != 2:
@@ -65,6 +68,7 @@ def _windows(call: Call, data: tuple[Dim, ...], kernel: Sequence[int]) -> list[D
     return sizes
 
 
+@shape_rule("Conv ConvInteger")
 def _conv(call: Call) -> Known:
     data, weight = call.shape(0), call.shape(1)
     if data is None or weight is None:
@@ -78,6 +82,7 @@ def _conv(call: Call) -> Known:
     return Known((data[0], weight[0], *spatial))
 
 
+@shape_rule("MaxPool AveragePool LpPool")
 def _pool(call: Call) -> Sequence[Known]:
     data, kernel = call.shape(0), call.get_ints("kernel_shape")
     if data is None or kernel is None:
@@ -92,11 +97,13 @@ def _outputs(call: Call) -> range:
     return range(len(call.node.outputs))
 
 
+@shape_rule("GlobalAveragePool GlobalMaxPool")
 def _global_pool(call: Call) -> Known:
     data = call.shape(0)
     return UNKNOWN if data is None else Known((*data[:2], *(1,) * (len(data) - 2)))
 
 
+@shape_rule("ReduceProd ReduceSum ReduceMax ReduceMin")
 def _reduce(call: Call) -> Known:
     known = call.known(0)
     if known.shape is None:
@@ -135,10 +142,12 @@ def _reduced(call: Call) -> tuple[Dim, ...] | None:
     return (total,)
 
 
+@shape_rule("ReduceMean ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare")
 def _reduce_shape_only(call: Call) -> Known:
     return Known(_reduce(call).shape)
 
 
+@shape_rule("ArgMax ArgMin")
 def _arg(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None:
@@ -148,6 +157,7 @@ def _arg(call: Call) -> Known:
     return Known((*shape[:axis], *kept, *shape[axis + 1 :]))
 
 
+@shape_rule("TopK")
 def _top_k(call: Call) -> Sequence[Known]:
     shape = call.shape(0)
     if shape is None:
@@ -161,6 +171,7 @@ def _top_k(call: Call) -> Sequence[Known]:
     return knowns
 
 
+@shape_rule("Range")
 def _range(call: Call) -> Known:
     start, limit, delta = call.elements(0), call.elements(1), call.elements(2)
     if start is None or limit is None or delta is None or not isinstance(delta[0], int):
@@ -177,6 +188,7 @@ def _range(call: Call) -> Known:
     return Known((length,), items)
 
 
+@shape_rule("ConstantOfShape")
 def _constant_of_shape(call: Call) -> Known:
     dims = call.elements(0)
     if dims is None:
@@ -193,6 +205,7 @@ def _constant_of_shape(call: Call) -> Known:
     return Known(dims, None if item is None else item * count)
 
 
+@shape_rule("Constant")
 def _constant(call: Call) -> Known:
     tensor = node_tensor(call.node)
     if tensor is not None:
@@ -204,6 +217,7 @@ def _constant(call: Call) -> Known:
     return Known(()) if scalar else UNKNOWN
 
 
+@shape_rule("NonZero")
 def _non_zero(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None:
@@ -211,6 +225,7 @@ def _non_zero(call: Call) -> Known:
     return Known((len(shape), call.fresh(2)[1]))
 
 
+@shape_rule("OneHot")
 def _one_hot(call: Call) -> Known:
     shape, depth = call.shape(0), call.elements(1)
     if shape is None:
@@ -220,6 +235,7 @@ def _one_hot(call: Call) -> Known:
     return Known((*shape[:axis], size, *shape[axis:]))
 
 
+@shape_rule("Resize")
 def _resize(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None:
@@ -235,6 +251,7 @@ def _resize(call: Call) -> Known:
     return Known(tuple(dims))
 
 
+@shape_rule("Einsum")
 def _einsum(call: Call) -> Known:
     left, arrow, right = call.get_string("equation", "").replace(" ", "").partition("->")
     if not arrow or "." in left:
@@ -253,6 +270,7 @@ def _common(algebra: Algebra, a: Dim, b: Dim) -> Dim:
     return algebra.broadcast((a, b))
 
 
+@shape_rule("If")
 def _if(call: Call) -> Sequence[Known]:
     yes = call.node.attributes["then_branch"].as_graph().outputs
     no = call.node.attributes["else_branch"].as_graph().outputs
@@ -269,6 +287,7 @@ def _if(call: Call) -> Sequence[Known]:
     return knowns
 
 
+@shape_rule("Attention")
 def _attention(call: Call) -> Sequence[Known]:
     """Say the shape of the first output of Attention-23 and of the caches it returns."""
     query, value = call.shape(0), call.shape(2)
@@ -285,38 +304,8 @@ def _attention(call: Call) -> Sequence[Known]:
     return knowns
 
 
+@shape_rule("MatMulNBits", "com.microsoft")
 def _quantised_matmul(call: Call) -> Known:
     """MatMulNBits of com.microsoft: its weight is packed, its width an attribute."""
     shape = call.shape(0)
     return UNKNOWN if not shape else Known((*shape[:-1], call.get_int("N", 0)))
-
-
-_REDUCE = ("ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin")
-_REDUCE_FLOAT = ("Mean", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "MatMul"): _matmul,
-    ("", "MatMulInteger"): _matmul,
-    ("", "Gemm"): _gemm,
-    ("", "Conv"): _conv,
-    ("", "ConvInteger"): _conv,
-    ("", "MaxPool"): _pool,
-    ("", "AveragePool"): _pool,
-    ("", "LpPool"): _pool,
-    ("", "GlobalAveragePool"): _global_pool,
-    ("", "GlobalMaxPool"): _global_pool,
-    **{("", name): _reduce for name in _REDUCE},
-    **{("", f"Reduce{name}"): _reduce_shape_only for name in _REDUCE_FLOAT},
-    ("", "ArgMax"): _arg,
-    ("", "ArgMin"): _arg,
-    ("", "TopK"): _top_k,
-    ("", "Range"): _range,
-    ("", "ConstantOfShape"): _constant_of_shape,
-    ("", "Constant"): _constant,
-    ("", "NonZero"): _non_zero,
-    ("", "OneHot"): _one_hot,
-    ("", "Resize"): _resize,
-    ("", "Einsum"): _einsum,
-    ("", "If"): _if,
-    ("", "Attention"): _attention,
-    ("com.microsoft", "MatMulNBits"): _quantised_matmul,
-}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.operators import broadcasting, keeping_shape
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
-from vlmpass.ir_tools.shapes.call import Call, Rule
+from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import Known
+from vlmpass.ir_tools.shapes.registry import shape_rule
 
-__all__ = ["RULES", "broadcast"]
+__all__ = ["broadcast"]
 
 _BOUNDS = {ir.DataType.INT32: 2**31, ir.DataType.INT64: 2**63}
 
@@ -37,37 +38,50 @@ def _spread(items: tuple[Dim, ...] | None, count: int) -> tuple[Dim, ...] | None
     return items * count if len(items) == 1 else None
 
 
+@shape_rule(" ".join(keeping_shape()))
+@shape_rule("Gelu FastGelu BiasGelu QuickGelu RotaryEmbedding", "com.microsoft")
+@shape_rule(
+    "SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization",
+    "com.microsoft",
+)
 def _same(call: Call) -> Known:
     """Say that the first output is shaped like the first input."""
     return Known(call.shape(0))
 
 
+@shape_rule(" ".join(broadcasting() - keeping_shape()))
 def _broadcast(call: Call) -> Known:
     shapes = [call.facts[value].shape for value in call.node.inputs if value is not None]
     return Known(broadcast(call.algebra, shapes))
 
 
-def _elementwise(
-    compute: Callable[[Call, tuple[Dim, ...]], Dim | None],
-) -> Rule:
-    """Make a rule of a function of one element of every input."""
+_Compute: TypeAlias = "Callable[[Call, tuple[Dim, ...]], Dim | None]"
 
-    def rule(call: Call) -> Known:
-        shape = _broadcast(call).shape
-        static = Known(shape).static
-        if static is None or len(static) > 1:
+
+def element_rule(operators: str) -> Callable[[_Compute], _Compute]:
+    """Make a rule of a function that computes an element from one of every operand."""
+
+    def enter(compute: _Compute) -> _Compute:
+        shape_rule(operators)(lambda call: _computed(call, compute))
+        return compute
+
+    return enter
+
+
+def _computed(call: Call, compute: _Compute) -> Known:
+    shape = _broadcast(call).shape
+    static = Known(shape).static
+    if static is None or len(static) > 1:
+        return Known(shape)
+    rows = []
+    for index in range(len(call.node.inputs)):
+        items = _spread(call.elements(index), math.prod(static))
+        if items is None:
             return Known(shape)
-        rows = []
-        for index in range(len(call.node.inputs)):
-            items = _spread(call.elements(index), math.prod(static))
-            if items is None:
-                return Known(shape)
-            rows.append(items)
-        results = [compute(call, column) for column in zip(*rows, strict=True)]
-        kept = tuple(item for item in results if item is not None)
-        return Known(shape, kept if len(kept) == len(results) else None)
-
-    return rule
+        rows.append(items)
+    results = [compute(call, column) for column in zip(*rows, strict=True)]
+    kept = tuple(item for item in results if item is not None)
+    return Known(shape, kept if len(kept) == len(results) else None)
 
 
 def _wraps(call: Call) -> bool:
@@ -76,6 +90,7 @@ def _wraps(call: Call) -> bool:
     return value is None or call.facts.dtype(value) != ir.DataType.INT64
 
 
+@element_rule("Add Sum")
 def _add(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     total: Dim = 0
     for item in items:
@@ -83,16 +98,29 @@ def _add(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return total
 
 
+@element_rule("Sub")
+def _sub(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return sub(items[0], items[1])
+
+
+@element_rule("Neg")
+def _neg(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return mul(items[0], -1)
+
+
+@element_rule("Mul")
 def _mul(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     if _wraps(call) and not any(isinstance(item, int) for item in items):
         return None
     return mul(items[0], items[1])
 
 
+@element_rule("Div")
 def _div(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return None if items[1] == 0 else call.algebra.truncdiv(items[0], items[1])
 
 
+@element_rule("Mod")
 def _mod(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     a, b = items
     if b == 0:
@@ -102,6 +130,7 @@ def _mod(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return sub(a, mul(b, call.algebra.floordiv(a, b)))
 
 
+@element_rule("Max")
 def _max(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     best = items[0]
     for item in items[1:]:
@@ -109,6 +138,7 @@ def _max(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return best
 
 
+@element_rule("Min")
 def _min(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     best = items[0]
     for item in items[1:]:
@@ -116,6 +146,7 @@ def _min(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return best
 
 
+@element_rule("Abs")
 def _abs(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     (item,) = items
     if isinstance(item, int):
@@ -127,30 +158,51 @@ def _truth(decided: bool | None) -> Dim | None:
     return None if decided is None else int(decided)
 
 
+@element_rule("Equal")
 def _equal(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return _truth(call.algebra.equal(items[0], items[1]))
 
 
+@element_rule("Less")
 def _less(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return _truth(call.algebra.less(items[0], items[1]))
 
 
+@element_rule("Greater")
 def _greater(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return _truth(call.algebra.less(items[1], items[0]))
 
 
-def _not(decided: Dim | None) -> Dim | None:
+def _opposite(decided: Dim | None) -> Dim | None:
     return None if decided is None else sub(1, decided)
 
 
+@element_rule("Not")
+def _not(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return _opposite(items[0])
+
+
+@element_rule("GreaterOrEqual")
+def _not_less(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return _opposite(_less(call, items))
+
+
+@element_rule("LessOrEqual")
+def _not_greater(call: Call, items: tuple[Dim, ...]) -> Dim | None:
+    return _opposite(_greater(call, items))
+
+
+@element_rule("And")
 def _and(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return mul(items[0], items[1])
 
 
+@element_rule("Or")
 def _or(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return sub(add(items[0], items[1]), mul(items[0], items[1]))
 
 
+@element_rule("Where")
 def _where(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     condition, yes, no = items
     if yes == no:
@@ -158,6 +210,7 @@ def _where(call: Call, items: tuple[Dim, ...]) -> Dim | None:
     return (yes if condition else no) if isinstance(condition, int) else None
 
 
+@shape_rule("Cast")
 def _cast(call: Call) -> Known:
     """Keep elements that the target type holds."""
     shape = call.shape(0)
@@ -185,14 +238,17 @@ def _is_size(algebra: Algebra, item: Dim) -> bool:
     return item.atom is not None and algebra.atoms[item.atom].operation == "dim"
 
 
+@shape_rule("Identity")
 def _identity(call: Call) -> Known:
     return call.known(0)
 
 
+@shape_rule("Dropout")
 def _dropout(call: Call) -> Sequence[Known]:
     return [Known(call.shape(0))] * 2
 
 
+@shape_rule("Clip")
 def _clip(call: Call) -> Known:
     shape = call.shape(0)
     items = call.elements(0)
@@ -208,39 +264,3 @@ def _clip(call: Call) -> Known:
             item = call.algebra.minimum(item, high[0])
         items = (*items[:index], item, *items[index + 1 :])
     return Known(shape, items)
-
-
-_CONTRIB = re.findall(
-    r"\w+",
-    """Gelu FastGelu BiasGelu QuickGelu RotaryEmbedding SimplifiedLayerNormalization
-SkipLayerNormalization SkipSimplifiedLayerNormalization""",
-)
-
-RULES: dict[tuple[str, str], Rule] = {
-    **{("", name): _broadcast for name in broadcasting()},
-    **{("", name): _same for name in keeping_shape()},
-    **{("com.microsoft", name): _same for name in _CONTRIB},
-    ("", "Add"): _elementwise(_add),
-    ("", "Sum"): _elementwise(_add),
-    ("", "Sub"): _elementwise(lambda call, items: sub(items[0], items[1])),
-    ("", "Mul"): _elementwise(_mul),
-    ("", "Div"): _elementwise(_div),
-    ("", "Mod"): _elementwise(_mod),
-    ("", "Max"): _elementwise(_max),
-    ("", "Min"): _elementwise(_min),
-    ("", "Neg"): _elementwise(lambda call, items: mul(items[0], -1)),
-    ("", "Abs"): _elementwise(_abs),
-    ("", "Equal"): _elementwise(_equal),
-    ("", "Less"): _elementwise(_less),
-    ("", "Greater"): _elementwise(_greater),
-    ("", "GreaterOrEqual"): _elementwise(lambda call, items: _not(_less(call, items))),
-    ("", "LessOrEqual"): _elementwise(lambda call, items: _not(_greater(call, items))),
-    ("", "Not"): _elementwise(lambda call, items: _not(items[0])),
-    ("", "And"): _elementwise(_and),
-    ("", "Or"): _elementwise(_or),
-    ("", "Where"): _elementwise(_where),
-    ("", "Cast"): _cast,
-    ("", "Clip"): _clip,
-    ("", "Identity"): _identity,
-    ("", "Dropout"): _dropout,
-}

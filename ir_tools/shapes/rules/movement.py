@@ -17,12 +17,13 @@ from vlmpass.ir_tools.shapes.algebra import (
     product,
     sub,
 )
-from vlmpass.ir_tools.shapes.call import Call, Rule
+from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
+from vlmpass.ir_tools.shapes.registry import shape_rule
 from vlmpass.ir_tools.shapes.rules.elementwise import broadcast
 from vlmpass.ir_tools.shapes.slices import slice_of
 
-__all__ = ["RULES", "reshaped"]
+__all__ = ["reshaped"]
 
 
 def _axis(axis: int, rank: int) -> int:
@@ -76,6 +77,7 @@ def reshaped(
     return tuple(dims)
 
 
+@shape_rule("Reshape")
 def _reshape(call: Call) -> Known:
     target = call.elements(1) if call.has(1) else call.get_ints("shape")
     items = call.known(0).elements
@@ -86,6 +88,7 @@ def _reshape(call: Call) -> Known:
     return Known(shape, items)
 
 
+@shape_rule("Flatten")
 def _flatten(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None:
@@ -95,6 +98,7 @@ def _flatten(call: Call) -> Known:
     return Known((product(shape[:axis]), product(shape[axis:])), call.known(0).elements)
 
 
+@shape_rule("Squeeze")
 def _squeeze(call: Call) -> Known:
     shape = call.shape(0)
     axes = call.axes(1)
@@ -110,6 +114,7 @@ def _squeeze(call: Call) -> Known:
     return Known(kept, call.known(0).elements)
 
 
+@shape_rule("Unsqueeze")
 def _unsqueeze(call: Call) -> Known:
     shape = call.shape(0)
     axes = call.axes(1)
@@ -125,6 +130,7 @@ def _unsqueeze(call: Call) -> Known:
     return Known(tuple(dims), call.known(0).elements)
 
 
+@shape_rule("Transpose")
 def _transpose(call: Call) -> Known:
     known = call.known(0)
     if known.shape is None:
@@ -134,6 +140,7 @@ def _transpose(call: Call) -> Known:
     return Known(shape, known.elements if len(shape) <= 1 else None)
 
 
+@shape_rule("Concat")
 def _concat(call: Call) -> Known:
     count = len(call.node.inputs)
     shapes = [call.shape(index) for index in range(count)]
@@ -161,6 +168,7 @@ def _concat(call: Call) -> Known:
     return Known(tuple(dims), items if rank == 1 else None)
 
 
+@shape_rule("Split")
 def _split(call: Call) -> Sequence[Known]:
     shape = call.shape(0)
     count = len(call.node.outputs)
@@ -242,6 +250,7 @@ class _Bounds:
         )
 
 
+@shape_rule("Slice")
 def _slice(call: Call) -> Known:
     known, bounds = call.known(0), _Bounds.of(call)
     if known.shape is None:
@@ -267,6 +276,7 @@ def _slice(call: Call) -> Known:
     return Known(tuple(dims), items)
 
 
+@shape_rule("Gather")
 def _gather(call: Call) -> Known:
     data, indices = call.shape(0), call.shape(1)
     if data is None or indices is None:
@@ -281,10 +291,12 @@ def _gather(call: Call) -> Known:
     return Known(shape, tuple(items[place] for place in places))
 
 
+@shape_rule("GatherElements")
 def _gather_elements(call: Call) -> Known:
     return Known(call.shape(1))
 
 
+@shape_rule("GatherND")
 def _gather_nd(call: Call) -> Known:
     data, indices = call.shape(0), call.shape(1)
     if data is None or not indices or not isinstance(indices[-1], int):
@@ -293,6 +305,7 @@ def _gather_nd(call: Call) -> Known:
     return Known((*indices[:-1], *data[batch + indices[-1] :]))
 
 
+@shape_rule("Expand")
 def _expand(call: Call) -> Known:
     target = call.elements(1)
     shape = call.shape(0)
@@ -309,6 +322,7 @@ def _expand(call: Call) -> Known:
     return Known(dims, items * count if count <= 64 else None)
 
 
+@shape_rule("Tile")
 def _tile(call: Call) -> Known:
     shape, repeats = call.shape(0), call.elements(1)
     if shape is None or repeats is None:
@@ -321,6 +335,7 @@ def _tile(call: Call) -> Known:
     return Known(dims, items * times)
 
 
+@shape_rule("Pad")
 def _pad(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None:
@@ -339,6 +354,7 @@ def _pad(call: Call) -> Known:
     return Known(tuple(dims))
 
 
+@shape_rule("Shape")
 def _shape(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None:
@@ -350,11 +366,13 @@ def _shape(call: Call) -> Known:
     return Known((len(dims),), dims)
 
 
+@shape_rule("Size")
 def _size(call: Call) -> Known:
     shape = call.shape(0)
     return Known((), None if shape is None else (product(shape),))
 
 
+@shape_rule("SpaceToDepth")
 def _space_to_depth(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None or len(shape) != 4:
@@ -365,6 +383,7 @@ def _space_to_depth(call: Call) -> Known:
     return Known((n, mul(c, block * block), algebra.floordiv(h, block), algebra.floordiv(w, block)))
 
 
+@shape_rule("DepthToSpace")
 def _depth_to_space(call: Call) -> Known:
     shape = call.shape(0)
     if shape is None or len(shape) != 4:
@@ -372,25 +391,3 @@ def _depth_to_space(call: Call) -> Known:
     n, c, h, w = shape
     block = call.get_int("blocksize", 1)
     return Known((n, call.algebra.floordiv(c, block * block), mul(h, block), mul(w, block)))
-
-
-RULES: dict[tuple[str, str], Rule] = {
-    ("", "Reshape"): _reshape,
-    ("", "Flatten"): _flatten,
-    ("", "Squeeze"): _squeeze,
-    ("", "Unsqueeze"): _unsqueeze,
-    ("", "Transpose"): _transpose,
-    ("", "Concat"): _concat,
-    ("", "Split"): _split,
-    ("", "Slice"): _slice,
-    ("", "Gather"): _gather,
-    ("", "GatherElements"): _gather_elements,
-    ("", "GatherND"): _gather_nd,
-    ("", "Expand"): _expand,
-    ("", "Tile"): _tile,
-    ("", "Pad"): _pad,
-    ("", "Shape"): _shape,
-    ("", "Size"): _size,
-    ("", "SpaceToDepth"): _space_to_depth,
-    ("", "DepthToSpace"): _depth_to_space,
-}

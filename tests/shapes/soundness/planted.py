@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from vlmpass.ir_tools import shapes
 from vlmpass.ir_tools.shapes import cache as alike
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
 from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import Known
+from vlmpass.ir_tools.shapes.registry import all_shape_rules
 from vlmpass.ir_tools.shapes.rules import compute, elementwise
 from vlmpass.ir_tools.shapes.rules import movement as layout
 
 __all__ = ["FAULTS"]
 
 Fault = Callable[[pytest.MonkeyPatch], None]
-RULES = shapes._RULES
+RULES = all_shape_rules()
 
 
 def _rule(operator: str, rule: Callable[[Call], Known | Sequence[Known]]) -> Fault:
@@ -59,7 +59,7 @@ def _attribute(owner: object, name: str, value: object) -> Fault:
 def _elementwise(
     operator: str, compute_one: Callable[[Call, tuple[Dim, ...]], Dim | None]
 ) -> Fault:
-    return _rule(operator, elementwise._elementwise(compute_one))
+    return _rule(operator, lambda call: elementwise._computed(call, compute_one))
 
 
 def _ignores_attributes(node: object, opset: int, inputs: Sequence[object]) -> object:
