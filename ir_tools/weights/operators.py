@@ -24,6 +24,7 @@ __all__ = [
     "cast_from",
     "columns",
     "concat",
+    "derived",
     "reshape",
     "rows",
     "scale",
@@ -32,7 +33,13 @@ __all__ = [
 ]
 
 
-def _derived(source: Weight, expression: Expression) -> Weight:
+def derived(source: Weight, expression: Expression) -> Weight:
+    """Return the weight of an expression over a source, which gives it its name and what it says.
+
+    Args:
+        source: The weight that it comes from; it is returned where the expression is its own.
+        expression: What its elements are.
+    """
     if expression == source.expression:
         return source
     return LazyWeight(
@@ -61,7 +68,7 @@ def cast(weight: Weight, dtype: ir.DataType, *, saturate: bool = True) -> Weight
     """
     if why := why_not_cast(weight.dtype, dtype):
         raise ModelError(f"tensor {weight.name} cannot be cast to {dtype}: {why}")
-    return _derived(weight, expressions.cast(weight.expression, dtype, saturate))
+    return derived(weight, expressions.cast(weight.expression, dtype, saturate))
 
 
 def cast_from(tensor: ir.TensorProtocol) -> ir.DataType:
@@ -79,7 +86,7 @@ def take(weight: Weight, axis: int, start: int, stop: int) -> Weight:
     if not 0 <= start <= stop <= shape[axis]:
         raise ValueError(f"[{start}, {stop}) of an axis of extent {shape[axis]}")
     box = strip(full(shape), axis, start, stop)
-    return _derived(weight, expressions.taken(weight.expression, box))
+    return derived(weight, expressions.taken(weight.expression, box))
 
 
 def rows(weight: Weight, start: int, stop: int) -> Weight:
@@ -96,7 +103,7 @@ def transpose(weight: Weight, perm: Sequence[int]) -> Weight:
     """Return the weight with axis i the source's axis perm[i], as ONNX Transpose does."""
     if sorted(perm) != list(range(len(weight.expression.shape))):
         raise ValueError(f"{list(perm)} does not permute {len(weight.expression.shape)} axes")
-    return _derived(weight, expressions.transposed(weight.expression, tuple(perm)))
+    return derived(weight, expressions.transposed(weight.expression, tuple(perm)))
 
 
 def reshape(weight: Weight, shape: Sequence[int]) -> Weight:
@@ -106,7 +113,7 @@ def reshape(weight: Weight, shape: Sequence[int]) -> Weight:
     """
     if min(shape, default=0) < 0 or math.prod(shape) != weight.size:
         raise ValueError(f"{weight.size} elements do not fill {list(shape)}")
-    return _derived(weight, expressions.reshaped(weight.expression, tuple(shape)))
+    return derived(weight, expressions.reshaped(weight.expression, tuple(shape)))
 
 
 def concat(weights: Sequence[Weight], axis: int) -> Weight:
@@ -125,7 +132,7 @@ def concat(weights: Sequence[Weight], axis: int) -> Weight:
                 f"{other.dtype}{list(other.shape)} does not join "
                 f"{first.dtype}{list(first.shape)} along axis {axis}"
             )
-    return _derived(weights[0], expressions.joined([w.expression for w in weights], axis))
+    return derived(weights[0], expressions.joined([w.expression for w in weights], axis))
 
 
 def scale(weight: Weight, factor: npt.ArrayLike) -> Weight:
@@ -143,4 +150,4 @@ def scale(weight: Weight, factor: npt.ArrayLike) -> Weight:
     if array.ndim > len(shape) or np.broadcast_shapes(array.shape, shape) != shape:
         raise ValueError(f"a factor {list(array.shape)} does not broadcast to {list(shape)}")
     array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
-    return _derived(weight, expressions.scaled(weight.expression, array))
+    return derived(weight, expressions.scaled(weight.expression, array))
