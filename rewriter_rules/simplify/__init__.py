@@ -7,6 +7,7 @@ from vlmpass.rewriter_rules.simplify.products import PRODUCTS
 from vlmpass.rewriter_rules.simplify.sequences import SEQUENCES
 from vlmpass.rewriter_rules.simplify.shapes import SHAPES
 from vlmpass.rewriter_rules.simplify.weights import WEIGHTS
+from vlmpass.rewriter_rules.simplify.windows import WINDOWS
 
 __all__ = [
     "CHAINS",
@@ -17,6 +18,7 @@ __all__ = [
     "SHAPES",
     "SIMPLIFY",
     "WEIGHTS",
+    "WINDOWS",
 ]
 
-SIMPLIFY = NOTHING + CHAINS + SHAPES + SEQUENCES + PRODUCTS + WEIGHTS + FAST
+SIMPLIFY = NOTHING + CHAINS + SHAPES + SEQUENCES + PRODUCTS + WEIGHTS + WINDOWS + FAST

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
+    "pad-of-conv": [
+        (
+            "(float[n,2,5,5] x, float[3,2,3,3] w) => (float[n,3,h,v] y)",
+            """p = Constant<value_ints=[0,0,1,0,0,0,2,1]>() a = Pad(x, p)
+               y = Conv<pads=[1,0,1,1], strides=[2,1]>(a, w)""",
+            "y = Conv<pads=[2,0,3,2], strides=[2,1]>(x, w)",
+        ),
+        (
+            "(float[n,2,5] x, float[3,2,3] w) => (float[n,3,h] y)",
+            """p = Constant<value_ints=[1,2]>() k = Constant<value_ints=[-1]>()
+               a = Pad(x, p, "", k) y = Conv<auto_pad="VALID">(a, w)""",
+            "y = Conv<pads=[1,2]>(x, w)",
+        ),
+    ],
     "matmul-add": [
         (
             "(float[n,4] a, float[4,3] b, float[3] c) => (float[n,3] y)",

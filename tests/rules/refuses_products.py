@@ -4,6 +4,29 @@ from __future__ import annotations
 
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "pad-of-conv": [
+        (
+            "(float[n,2,5] x, float[3,2,3] w) => (float[n,3,h] y)",
+            'p = Constant<value_ints=[0,0,1,0,0,1]>() a = Pad<mode="edge">(x, p) y = Conv(a, w)',
+            "with zeros alone",
+        ),
+        (
+            "(float[n,2,5] x, float[3,2,3] w) => (float[n,3,h] y)",
+            "p = Constant<value_ints=[0,0,-1,0,0,1]>() a = Pad(x, p) y = Conv(a, w)",
+            "are no pads of a Conv",
+        ),
+        (
+            "(float[n,1,5] x, float[3,2,3] w) => (float[n,3,h] y)",
+            "p = Constant<value_ints=[0,1,0,0,0,0]>() a = Pad(x, p) y = Conv(a, w)",
+            "are no pads of a Conv",
+        ),
+        (
+            "(float[n,2,5] x, float[3,2,3] w) => (float[n,3,h] y)",
+            """p = Constant<value_ints=[0,0,1,0,0,1]>() a = Pad(x, p)
+               y = Conv<auto_pad="SAME_UPPER">(a, w)""",
+            "says itself how much it pads",
+        ),
+    ],
     "matmul-add": [
         (
             "(float[2,n,4] a, float[4,3] b, float[3] c) => (float[2,n,3] y)",
