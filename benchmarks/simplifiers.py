@@ -111,8 +111,16 @@ def _whole_numbers(node: ir.Node) -> bool:
     return any(x.dtype is not None and x.dtype.is_integer() for x in tables)
 
 
+def _makes_integers(node: ir.Node) -> bool:
+    return any(x.dtype is not None and x.dtype.is_integer() for x in node.outputs)
+
+
 SUMS = frozenset(["ReduceMean", "ReduceSum", "LayerNormalization", "Resize", "MatMul", "Softmax"])
 CAUSES = (
+    Cause(
+        "compute a table of places that is larger than all it is computed from",
+        lambda node: node.op_type == "ScatterND" and _makes_integers(node),
+    ),
     Cause("unpack quantised weights, which stay packed", _whole_numbers),
     Cause(
         "compute a constant from sums of floats, which runtimes round each in their own way",
@@ -141,6 +149,22 @@ def _cones(graph: ir.Graph) -> Iterator[set[ir.Node]]:
         yield cone
 
 
+HALVES = Cause(
+    "are the factor of a Gelu, which stays where runtimes look for it, not in the next weights",
+    lambda node: node.op_type == "Mul" and any(map(_is_half, node.inputs)) and _feeds_weights(node),
+)
+
+
+def _is_half(value: ir.Value | None) -> bool:
+    tensor = None if value is None else value.const_value
+    return tensor is not None and tensor.size == 1 and float(tensor.numpy().item()) == 0.5
+
+
+def _feeds_weights(node: ir.Node) -> bool:
+    users = [use.node for output in node.outputs for use in output.uses()]
+    return bool(users) and all(user.op_type in ("Conv", "MatMul", "Gemm") for user in users)
+
+
 def difference(model: ir.Model, more: int) -> tuple[str, bool]:
     """Say why a model has more nodes than another, and whether that explains all of them."""
     found: dict[Cause, set[ir.Node]] = {}
@@ -148,7 +172,11 @@ def difference(model: ir.Model, more: int) -> tuple[str, bool]:
         cause = next((each for each in CAUSES if any(map(each.tells, cone))), None)
         if cause is not None:
             found.setdefault(cause, set()).update(cone)
-    counted: set[ir.Node] = set()
+    counted = set[ir.Node]().union(*found.values())
+    halves = set(filter(HALVES.tells, model.graph)) - counted
+    if halves and len(counted) < more:
+        found[HALVES] = halves
+    counted.clear()
     words = []
     for cause, nodes in found.items():
         words.append(f"{len(nodes - counted)} nodes {cause.text}")
@@ -286,9 +314,10 @@ def compare(models: list[Path], tools: list[str], keep: Path) -> tuple[str, bool
 HEAD = """# Nodes left after simplifying
 
 Written by `python benchmarks/simplifiers.py MODEL ... --page docs/simplifiers.md` from exports of
-both PyTorch exporters: those of `tests/fixtures/exports` and larger ones of BLIP, MiniCPM-V and
-Qwen2, plain and quantised. Every tool gets the same file. Constant nodes are not counted; functions
-are, each once.
+both PyTorch exporters: those of `tests/fixtures/exports`, larger ones of BLIP, MiniCPM-V and Qwen2,
+plain and quantised, and families of transformers by name (`ts17` is the older exporter, `dyn18` the
+newer one), small and with random weights. Every tool gets the same file. Constant nodes are not
+counted; functions are, each once.
 
 {versions}.
 
