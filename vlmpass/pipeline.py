@@ -33,7 +33,7 @@ from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
-from vlmpass.presets import fit_ir_version, pipeline_text
+from vlmpass.presets import SIMPLIFY, fit_ir_version, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.rewriter_rules.opset.restamp import remedy
 
@@ -261,7 +261,11 @@ class _Run:
     def split(self, limit: int) -> None:
         """Split the weights that are larger than a file may be, if there are such."""
         if any(slot.tensor.nbytes > limit for slot in tensor_slots(self.work)):
-            self._run(parse(f"split-tensor{{limit={limit}}}"))
+            # What makes nodes fewer goes over the parts as a second run would.
+            names = {"infer", *SIMPLIFY.split(",")}
+            ran = [each for each, _ in self._done if isinstance(each, Pass)]
+            tidying = [each for each in ran if each.name in names]
+            self._run([*parse(f"split-tensor{{limit={limit}}}"), *tidying])
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]

@@ -224,6 +224,17 @@ def test_what_changed_on_a_second_run_does_not(name: str, passes: str, tmp_path:
     assert changed(FIXTURES / f"{name}.onnx", {"passes": passes}, tmp_path) == ""
 
 
+def test_what_a_split_weight_needs_is_tidied_up(tmp_path: Path) -> None:
+    text = """<ir_version: 9, opset_import: ["": 18]> g (int64[n] i) => (float[n,64] y, bool[n] s)
+        <int64 none = {0}> { y = Gather (w, i) s = Equal (i, none) }"""
+    model = ir.from_onnx_text(
+        text, initializers=[ir.tensor(np.arange(6400, dtype=np.float32).reshape(100, 64), name="w")]
+    )
+    ir.save(model, tmp_path / "source.onnx")
+    asked = {"simplify": True, "shard_size": "12KB", "layout": "default"}
+    assert changed(tmp_path / "source.onnx", asked, tmp_path) == ""
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """Return a small model with two inputs, two weights and nothing to simplify."""
