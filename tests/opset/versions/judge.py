@@ -41,6 +41,7 @@ MISREAD = {
     "Hardmax": 13,
     "LogSoftmax": 13,
     "PRelu": 7,
+    "RoiAlign": 16,
     "Softmax": 13,
 }
 """Versions below which the reference evaluator computes an operator otherwise: as it is from there
