@@ -271,7 +271,9 @@ def _text(stream: io.TextIOWrapper) -> str:
     with contextlib.suppress(OSError, ValueError):
         stream.flush()
     raw = stream.buffer
-    return raw.getvalue().decode(stream.encoding) if isinstance(raw, io.BytesIO) else ""
+    if not isinstance(raw, io.BytesIO):
+        return ""
+    return raw.getvalue().decode(stream.encoding, "surrogateescape")  # a model may be among it
 
 
 @dataclass(frozen=True)
