@@ -183,10 +183,15 @@ FOUND = (
     ("blocks/norms.float16.dyn18", "mixed-precision{keep-io=true},infer,convert-opset{to=7},infer"),
     ("blocks/alike.bfloat16.dyn18", "infer,mixed-precision{to=bfloat16 calibrate=random}"),
     ("blocks/norms.float32.dyn18", "infer,unfuse{to=standard},infer,fuse"),
+    (
+        "exports/text.float32.ts13",
+        "unify-dtype{to=float32 keep-io=true},infer,convert-opset{to=10},infer",
+    ),
 )
 """What changed something once, on which fixtures: islands that fusion ends otherwise, what it
 leaves unused, Casts that did nothing any more, Casts of the source at the ends of islands,
-measuring in a type that ONNX Runtime does not compute in, names that grow."""
+measuring in a type that ONNX Runtime does not compute in, names that grow, a Cast to the type that
+is there."""
 
 
 def drawn() -> list[tuple[Path, Asked]]:

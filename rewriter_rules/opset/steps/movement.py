@@ -249,6 +249,10 @@ def slice_axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     return again(op, node, [*node.inputs[:3], front, *node.inputs[4:]])
 
 
+def _int64(op: Tape, value: ir.Value) -> ir.Value:
+    return value if value.dtype == _D.INT64 else op.Cast(value, to=_D.INT64)
+
+
 @adapter("Gather", 11, 1)
 def indices_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Gather(x, i) -> Gather(x, i mod d), where i may be negative."""
@@ -258,7 +262,7 @@ def indices_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     if values is not None and (values >= 0).all():
         return again(op, node, axis=axis) if axis != integer(node, "axis") else UNCHANGED
     size = op.Gather(op.Shape(x), op.const(axis), axis=0)
-    front = nonnegative(op, op.Cast(indices, to=_D.INT64), size)
+    front = nonnegative(op, _int64(op, indices), size)
     return again(op, node, [x, front], axis=axis)
 
 
@@ -271,8 +275,8 @@ def hot_from_the_front(op: Tape, node: ir.Node) -> Outputs:
         axis = normalized(axis, rank(indices) + 1)
     fixed = known_or_none(indices)
     if fixed is None or (fixed < 0).any():
-        whole = op.Cast(indices, to=_D.INT64)
-        count = op.Cast(depth, to=_D.INT64)
+        whole = _int64(op, indices)
+        count = _int64(op, depth)
         front = op.Where(op.Less(whole, op.const(0)), op.Add(whole, count), whole)
         # What is still below 0 is hot nowhere, as is what lies beyond the depth.
         indices = op.Where(op.Less(front, op.const(0)), count, front)
@@ -315,7 +319,7 @@ def scatter(op: Tape, node: ir.Node) -> Outputs:
     values = known_or_none(indices)
     if values is None or (values < 0).any():
         size = op.Gather(op.Shape(x), op.const(axis), axis=0)
-        front = nonnegative(op, op.Cast(indices, to=_D.INT64), size)
+        front = nonnegative(op, _int64(op, indices), size)
         return again(op, node, [x, front, node.inputs[2]], op_type="Scatter", axis=axis)
     return again(op, node, op_type="Scatter", axis=axis)
 
