@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import VerifyError, VlmpassError
 from vlmpass.ir_tools.run import Allowance, Verification, default_memory, verify
+from vlmpass.ir_tools.run.compare import limit_text
 from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.system.memory import hand_back
 from vlmpass.loadable import LoadJudge
@@ -189,6 +190,7 @@ def _worst(found: Verification) -> str:
     worst = max(wrong, key=lambda output: output.max_rel)
     detail = f"{worst.reason} in output '{worst.name}'"
     if worst.max_rel > 0:
-        detail += f", relative error {worst.max_rel:.1e} where {worst.tolerance:.0e} is allowed"
+        limit = limit_text(worst.tolerance)
+        detail += f", relative error {worst.max_rel:.1e} where {limit} is allowed"
     others = len(wrong) - 1
     return detail + (f", and in {others} more" if others else "")

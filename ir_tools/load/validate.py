@@ -197,7 +197,7 @@ class _Walk:
                 raise ModelError(
                     f"{_title(node)} runs a graph that the call of a function gives, {name}, which "
                     "is not followed",
-                    remedy="export the model without functions that take graphs",
+                    remedy="inline it first: onnx.inliner.inline_local_functions(model)",
                 )
 
     def _attributes(self, node: onnx.NodeProto, scopes: list[set[str]]) -> None:

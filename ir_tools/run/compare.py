@@ -22,7 +22,15 @@ import numpy.typing as npt
 
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["TOLERANCES", "OutputDifference", "compare", "compare_arrays", "tolerance_for", "worse"]
+__all__ = [
+    "TOLERANCES",
+    "OutputDifference",
+    "compare",
+    "compare_arrays",
+    "limit_text",
+    "tolerance_for",
+    "worse",
+]
 
 TOLERANCES: Mapping[str, float] = {
     "float64": 1e-7,
@@ -79,6 +87,11 @@ class OutputDifference:
     nan: tuple[int, int] = (0, 0)
     inf: tuple[int, int] = (0, 0)
     all_zero: tuple[bool, bool] = (False, False)
+
+
+def limit_text(limit: float) -> str:
+    """Return a limit in the digits that it has: ``1e-04``, ``1.6e-01``."""
+    return f"{limit:.1e}".replace(".0e", "e")
 
 
 def tolerance_for(*dtypes: str) -> float:
@@ -274,7 +287,7 @@ def _compare_floats(
     elif sums.max_rel > tolerance:
         reason = "values differ" if tolerance == 0.0 else "error above the tolerance"
     elif sums.norm() > of_norm * (1 + _FEW / math.sqrt(max(sums.differ, 1))):
-        reason = f"the norm of the error, {sums.norm():.1e}, above {of_norm:.0e}"
+        reason = f"the norm of the error, {sums.norm():.1e}, above {limit_text(of_norm)}"
     empty = expected.size == 0
     return replace(
         blank,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx.parser
 import onnx_ir as ir
 import pytest
@@ -75,6 +76,21 @@ def test_a_loop_without_a_body(tmp_path):
     refused(
         model(functions=[function]), tmp_path, "a graph that the call of a function gives, body"
     )
+
+
+def test_a_graph_that_a_call_gives_is_refused_with_a_remedy_that_works():
+    proto = onnx.parser.parse_model(
+        """<ir_version: 9, opset_import: ["": 18, "my": 1]> g (bool c) => (float y) {
+        y = my.Pick <then = t () => (float a) { a = Constant <value_float = 1.0> () },
+                     else = e () => (float b) { b = Constant <value_float = 2.0> () }> (c) }
+        <domain: "my", opset_import: ["": 18]> Pick <then, else> (c) => (y) {
+        y = If <then_branch: graph = @then, else_branch: graph = @else> (c) }"""
+    )
+    with pytest.raises(ModelError, match=r"inline it first: onnx\.inliner\.inline_local_functions"):
+        load(proto)
+    inlined = load(onnx.inliner.inline_local_functions(proto))
+    made = Pipeline(simplify=True).run(inlined, verify=True)
+    assert made.checked.numbers is not None
 
 
 @pytest.mark.parametrize("inputs", [["x"], ["x", ""], []])
