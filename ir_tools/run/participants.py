@@ -15,6 +15,7 @@ from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
+from vlmpass.ir_tools.run.seeds import with_seeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.system.runtime import Optimization
@@ -85,6 +86,12 @@ class Side:
     allowance: Allowance = UNBOUNDED
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Let a model that draws at random draw the same as the other one."""
+        seeded = with_seeds(self.model)
+        if seeded is not None:
+            self.model, self.path = seeded, None
 
     def open(self, optimization: Optimization) -> AnyRunner:
         """Return a runner: ONNX Runtime's if it loads the model, else the reference evaluator's.

@@ -115,7 +115,7 @@ class MixedPrecision(Pass):
         settle(model, solve(model), half, kept)
         if not changed:
             why = next(iter(kept.values()), "")
-            told = f"everything stays in float32: {why}" if why else "nothing to convert"
+            told = f"what is float32 stays so: {why}" if why else "nothing to convert"
             _LOG.warning("%s: %s", request, told)
         return changed
 
