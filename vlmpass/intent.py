@@ -55,7 +55,13 @@ TARGETS: Mapping[str, Limits] = {"ort-cpu": Limits(opset=26, ir_version=13)}
 
 
 def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
-    """Return an error for an unknown word that names the nearest known one, or all if not many."""
+    """Return an error for an unknown word that names the nearest known one, or all if not many.
+
+    Args:
+        word: What was written.
+        known: Words that exist.
+        what: What they name, such as ``target``.
+    """
     choices = list(known)
     folded = {each.lower(): each for each in choices}
     found = difflib.get_close_matches(word.lower(), folded, 1, 0.6)

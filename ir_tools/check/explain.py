@@ -21,6 +21,11 @@ def explain(node: ir.Node, said: str, opset: int) -> _Explained:
     """Return reason and remedy, each one line, for what the checker said about a node.
 
     Words that are not known here are returned as they are, without the prefixes.
+
+    Args:
+        node: What it is about.
+        said: The message, any number of lines.
+        opset: The version of the node's domain that the model imports.
     """
     said = cut(said)  # a pattern may take the square of a word's length
     for pattern, explained in _KNOWN:

@@ -48,7 +48,14 @@ def conforms(node: ir.Node, inputs: _Types, opset: int) -> bool:
 
 
 def outputs_conform(node: ir.Node, inputs: _Types, outputs: _Types, opset: int) -> bool:
-    """Whether outputs have the types that the operator gives to outputs of such inputs."""
+    """Whether outputs have the types that the operator gives to outputs of such inputs.
+
+    Args:
+        node: An operator of the default domain.
+        inputs: Element types of its inputs; None for one that is absent or of no known type.
+        outputs: Element types of its outputs.
+        opset: The version imported.
+    """
     schema = _schema(node, opset)
     if schema is None:
         return False

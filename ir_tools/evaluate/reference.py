@@ -19,7 +19,13 @@ REFERENCE = frozenset(
 
 
 def by_reference(node: ir.Node, inputs: list[Array], opset: int) -> list[Array] | None:
-    """Return the outputs of a node without absent inputs; None where runtimes may differ."""
+    """Return the outputs of a node without absent inputs; None where runtimes may differ.
+
+    Args:
+        node: An operator of the default domain; its names do not matter.
+        inputs: One array for each of its inputs.
+        opset: The version imported.
+    """
     guard = _GUARDS.get(node.op_type)
     if guard is not None and not guard(node, inputs, opset):
         return None

@@ -87,7 +87,13 @@ def constant_value(tensor: ir.TensorProtocol, name: str) -> ir.Value:
 
 
 def constant_node(tensor: ir.TensorProtocol, name: str, node_name: str | None) -> ir.Node:
-    """Return a Constant node, in no graph yet, whose output has a name and the tensor's type."""
+    """Return a Constant node, in no graph yet, whose output has a name and the tensor's type.
+
+    Args:
+        tensor: Its value.
+        name: What its output is called.
+        node_name: What it is called itself; None for no name.
+    """
     attributes = [ir.AttrTensor("value", tensor)]
     node = ir.Node("", "Constant", (), attributes, num_outputs=1, name=node_name)
     (value,) = node.outputs

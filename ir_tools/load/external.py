@@ -145,6 +145,12 @@ class DataFolder:
     def check_fits(self, file: DataFile, offset: int, size: int, where: str) -> None:
         """Refuse a range that goes beyond the end of its file.
 
+        Args:
+            file: The file, as `find` returned it.
+            offset: First byte of the range.
+            size: Bytes of the range.
+            where: The tensor, for messages.
+
         Raises:
             ModelError: Naming tensor and file; it says so if the file is a Git LFS pointer.
         """

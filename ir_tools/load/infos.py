@@ -15,7 +15,11 @@ _WIDEST = 128  # bits of an element
 
 
 def vet_annotations(annotations: Iterable[onnx.TensorAnnotation], where: str) -> None:
-    """Refuse two quantization annotations of one value that differ."""
+    """Refuse two quantization annotations of one value that differ.
+
+    Raises:
+        ModelError: Naming the value and the graph.
+    """
     seen: dict[str, onnx.TensorAnnotation] = {}
     for each in annotations:
         refuse_repeated(each.quant_parameter_tensor_names, f"the annotation of {each.tensor_name}")
@@ -27,7 +31,11 @@ def vet_annotations(annotations: Iterable[onnx.TensorAnnotation], where: str) ->
 
 
 def vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
-    """Refuse types that would be lost, and two infos of one value that differ."""
+    """Refuse types that would be lost, and two infos of one value that differ.
+
+    Raises:
+        ModelError: Naming the value and, for two infos, the graph.
+    """
     seen: dict[str, onnx.ValueInfoProto] = {}
     for info in infos:
         vet_type(info.type, f"value {info.name}")
@@ -40,7 +48,11 @@ def vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
 
 
 def vet_passed_on(graph: onnx.GraphProto, where: str) -> None:
-    """Refuse an input that is an output too, and of another type as such."""
+    """Refuse an input that is an output too, and of another type as such.
+
+    Raises:
+        ModelError: Naming the value and the graph.
+    """
     inputs = {info.name: info.type.tensor_type for info in graph.input}
     for info in graph.output:
         taken, given = inputs.get(info.name), info.type.tensor_type
@@ -67,7 +79,17 @@ def _contradict(
 
 
 def vet_type(proto: onnx.TypeProto, where: str, *, known: bool = False) -> None:
-    """Refuse a type that would be lost; `known` demands that it says what its elements are."""
+    """Refuse a type that would be lost.
+
+    Args:
+        proto: The type as the file has it.
+        where: What is of that type, for messages.
+        known: Whether it must say what its elements are.
+
+    Raises:
+        ModelError: It is a map, opaque or a sequence of sparse tensors of a shape, or says too
+            little.
+    """
     kind = proto.WhichOneof("value")
     known = known or bool(proto.denotation)
     if kind in ("map_type", "opaque_type"):

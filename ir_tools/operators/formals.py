@@ -55,7 +55,13 @@ _ORT = {
 
 @cache
 def schema_of(domain: str, op_type: str, version: int) -> OpSchema | None:
-    """Return what is in force at an opset version; None for an operator that is not known."""
+    """Return what is in force at an opset version; None for an operator that is not known.
+
+    Args:
+        domain: Empty for the default one.
+        op_type: The operator.
+        version: Opset of the domain; that of a contrib operator does not matter.
+    """
     found = in_force(domain, op_type, version)
     if found is None:
         return _ORT.get((domain, op_type))

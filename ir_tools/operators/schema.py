@@ -77,6 +77,17 @@ class Schema:
     """An operator at one since-version.
 
     Attributes:
+        name: The operator.
+        version: The since-version.
+        inputs: Its formals, in order.
+        outputs: Its formals, in order.
+        min_inputs: The fewest inputs that a node may have, trailing ones left out.
+        max_inputs: The most.
+        max_outputs: The most outputs that a node may have.
+        attributes: Type of each attribute, by name.
+        required: Names of the attributes that have no default and must be given.
+        defaults: Attributes that have a default, by name.
+        deprecated: Whether this version retires the operator.
         bodies: Opsets at which ONNX gives a function body, ascending.
     """
 
@@ -165,7 +176,13 @@ def needed_inputs(operator: str) -> int:
 
 
 def may_lack(node: ir.Node, index: int, opsets: Mapping[str, int]) -> bool:
-    """Whether a node can do without one of its inputs; False for an operator that onnx lacks."""
+    """Whether a node can do without one of its inputs; False for an operator that onnx lacks.
+
+    Args:
+        node: A node of any domain.
+        index: Which of its inputs.
+        opsets: Imported opset version by domain.
+    """
     found = in_force(node.domain, node.op_type, opsets.get(node.domain, 1))
     return found is not None and index < len(found.inputs) and found.inputs[index].optional
 
@@ -181,7 +198,13 @@ def needed_graphs(operator: str) -> tuple[str, ...]:
 
 @cache
 def in_force(domain: str, operator: str, opset: int) -> Schema | None:
-    """Return what is in force at a domain's opset; None for an operator that onnx lacks."""
+    """Return what is in force at a domain's opset; None for an operator that onnx lacks.
+
+    Args:
+        domain: Empty for the default one.
+        operator: Its name.
+        opset: Version of the domain.
+    """
     try:
         return _read(defs.get_schema(operator, opset, domain))
     except defs.SchemaError:

@@ -141,7 +141,13 @@ def _contrib() -> Mapping[tuple[str, str], Signature]:
 
 
 def signature(domain: str, op_type: str, version: int) -> Signature | None:
-    """Return the signature in force at an opset version; None for an operator nobody knows."""
+    """Return the signature in force at an opset version; None for an operator nobody knows.
+
+    Args:
+        domain: Empty for the default one.
+        op_type: The operator.
+        version: Opset of the domain; that of a contrib operator does not matter.
+    """
     known = _standard(domain, op_type, version)
     return known if known is not None else _contrib().get((domain, op_type))
 

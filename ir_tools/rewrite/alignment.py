@@ -151,11 +151,23 @@ class Surroundings:
         return None if version is None else schema_of(domain, op_type, version)
 
     def layout(self, rule: Rule, op: Op, node: ir.Node) -> Layout:
-        """Return how a node pattern of a rule lies on a node."""
+        """Return how a node pattern of a rule lies on a node.
+
+        Args:
+            rule: The rule.
+            op: One of its node patterns.
+            node: A node of the pattern's operator.
+        """
         return self.work_out(rule, op, self.signature(node))
 
     def work_out(self, rule: Rule, op: Op, signature: Signature) -> Layout:
-        """Return how a node pattern lies on nodes with a signature."""
+        """Return how a node pattern lies on nodes with a signature.
+
+        Args:
+            rule: The rule.
+            op: One of its node patterns.
+            signature: What `signature` returns for these nodes.
+        """
         key = (op, signature)
         found = self._layouts.get(key)
         if found is None:

@@ -15,7 +15,13 @@ __all__ = ["axis_rank", "unmentioned"]
 def unmentioned(
     node: ir.Node, mentioned: Mapping[str, object], schema: OpSchema | None
 ) -> Iterator[ir.Attr]:
-    """Yield the attributes that a pattern does not mention and that are not at their defaults."""
+    """Yield the attributes that a pattern does not mention and that are not at their defaults.
+
+    Args:
+        node: The node.
+        mentioned: What the pattern says of attributes, by name.
+        schema: The schema in force, for the defaults; None for an operator that is not known.
+    """
     for name, attribute in node.attributes.data.items():
         if name in mentioned:
             continue

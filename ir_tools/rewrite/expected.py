@@ -49,6 +49,11 @@ def widens(constant: np.ndarray, node: ir.Node, value: ir.Value) -> bool:
 
     A number spelled ``[1.0]`` or ``[0.5, 0.5]`` stands for that number only where another operand
     already has its axes and sizes.
+
+    Args:
+        constant: The operand.
+        node: The node that takes it.
+        value: The value that holds it, an input of the node.
     """
     if constant.ndim == 0 or node.op_type not in broadcasting():
         return constant.size > 1

@@ -69,6 +69,7 @@ class Rule:
         fast_math: Whether it changes values beyond rounding, so that it is offered on request only.
         file: The source file of the function.
         line: Its line there.
+        doc: The whole docstring, the formula included.
     """
 
     name: str
@@ -111,7 +112,13 @@ class Rule:
         return tuple(texts)
 
     def offered(self, opset: int | None, emits: Collection[str], fast_math: bool) -> bool:
-        """Return whether a model of this opset, a target and a request allow the rule."""
+        """Return whether a model of this opset, a target and a request allow the rule.
+
+        Args:
+            opset: Version of the default domain; None if the model does not import it.
+            emits: Domains beyond the standard one that are welcome.
+            fast_math: Whether rules are welcome that change values beyond rounding.
+        """
         low, high = self.opset
         within = (low is None or (opset or 0) >= low) and (high is None or (opset or high) <= high)
         if not within and not any(domain in emits for domain in self.or_emits):

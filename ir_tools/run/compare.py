@@ -172,6 +172,13 @@ def compare_arrays(
     Arrays of different floating-point types are compared by value, and so is an integer type below
     8 bits with any other. NaN equals NaN and an infinity
     equals the same infinity, each at the same place only. Memory stays bounded by chunks.
+
+    Args:
+        name: What the result is called.
+        expected: The array to compare with, of any type.
+        actual: The array that is judged.
+        tolerance: For floating-point arrays; None for that of the narrower of the two dtypes.
+        at_least: What it is by default is raised to this.
     """
     blank = OutputDifference(name, True, "", _describe(expected), _describe(actual))
     if expected.shape != actual.shape:

@@ -46,7 +46,13 @@ def culprit(model: ir.Model, error: RunError, loader: Loader) -> tuple[ir.Node, 
 
 
 def retold(model: ir.Model, error: RunError, allowance: Allowance) -> RunError:
-    """Return why a model was not loaded, of a node of the model where a stranger was named."""
+    """Return why a model was not loaded, of a node of the model where a stranger was named.
+
+    Args:
+        model: The model that was not loaded.
+        error: What was said.
+        allowance: Memory and time that loading parts of it may take.
+    """
     if error.is_stop or not _strangers(model, error):
         return error
     with Loader(allowance) as loader:

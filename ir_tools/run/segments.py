@@ -178,7 +178,13 @@ def segments(
 
 
 def extract(model: ir.Model, segment: Segment, typing: Typing) -> ir.Model:
-    """Return a segment as a model of its own, its inputs and outputs declared by type alone."""
+    """Return a segment as a model of its own, its inputs and outputs declared by type alone.
+
+    Args:
+        model: The model that the segment is of; it stays as it is.
+        segment: The nodes, and the values at their ends.
+        typing: The model's types.
+    """
     piece = excerpt(model, segment.nodes, segment.inputs, segment.outputs, segment.initializers)
     pairs = zip(
         (*segment.inputs, *segment.outputs),

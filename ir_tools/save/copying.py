@@ -25,7 +25,13 @@ Mover = Callable[[int, int, int, int, int], int]
 
 
 def write_at(target: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data` at an offset of an open file."""
+    """Write all of `data` at an offset of an open file.
+
+    Args:
+        target: File descriptor, open for writing.
+        data: What to write.
+        offset: Where its first byte goes.
+    """
     view = memoryview(data).cast("B")
     while view:
         if hasattr(os, "pwrite"):

@@ -43,7 +43,11 @@ class KeptFile:
         return cls(path, name, status.st_size, state_of(status))
 
     def check(self) -> None:
-        """Raise SaveError if the file is not as it was when the output was planned."""
+        """Check that the file is as it was when the output was planned.
+
+        Raises:
+            SaveError: It is not.
+        """
         try:
             same = state_of(Path(self.path).stat()) == self.state
         except OSError:

@@ -55,7 +55,11 @@ class Plan:
 
 
 def check_sources(parts: Sequence[Part]) -> None:
-    """Raise SaveError if a file that weights lie in is not as it was when they were loaded."""
+    """Check that the files that weights lie in are as they were when these were loaded.
+
+    Raises:
+        SaveError: One is gone or has changed.
+    """
     stamps: dict[tuple[str, Stamp], str] = {}
     for part in parts:
         expression = part.weight.expression

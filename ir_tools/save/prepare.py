@@ -69,7 +69,11 @@ class Output:
         return [*kept, *data_names(self.layout, self.path, len(self.plan.new), taken)]
 
     def model_bytes(self, names: Sequence[str]) -> tuple[bytes, str | None]:
-        """Return the bytes of the model file, given the names of the data files, and a note."""
+        """Return the bytes of the model file, given the names of the data files, and a note.
+
+        Raises:
+            SaveError: They would be more than a file may have.
+        """
         self.skeleton.name_files(names)
         data, note = serialised(self.skeleton.model, self.path)
         if len(data) > self.limit:

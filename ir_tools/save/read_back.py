@@ -21,12 +21,15 @@ def _expected_bytes(tensor: onnx.TensorProto) -> int:
 
 
 def check_model_file(prepared: Path, output: Path, sizes: Mapping[str, int]) -> None:
-    """Raise SaveError unless a model file can be parsed and every reference in it fits its file.
+    """Check that a model file can be parsed and that every reference in it fits its file.
 
     Args:
         prepared: The file.
         output: What it will be called.
         sizes: Bytes of every data file, by the name that references use.
+
+    Raises:
+        SaveError: A reference goes beyond its file or is not of the tensor's size.
     """
     model = parsed(prepared.read_bytes(), output)
     for tensor in model_tensors(model):

@@ -86,6 +86,11 @@ def _unique(name: str, taken: set[str]) -> str:
 def pack_safetensors(blocks: Iterable[Block], parts: Sequence[Part], limit: int) -> list[NewFile]:
     """Return safetensors files that hold blocks, each of one part, none above the limit.
 
+    Args:
+        blocks: Ranges of bytes to write, each of one part.
+        parts: The weights that blocks refer to by index.
+        limit: Most bytes of a file.
+
     Raises:
         SaveError: A block alone is above the limit, header included.
     """

@@ -57,7 +57,11 @@ class _StoppedError(Exception):
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Say of an error of the system which file it is about."""
+    """Say of an error of the system which file it is about.
+
+    Raises:
+        SaveError: For an OSError from within.
+    """
     try:
         yield
     except OSError as error:
@@ -159,7 +163,11 @@ class _Writer:
 
 
 def check_space(folder: Path, nbytes: int) -> None:
-    """Raise SaveError if a folder's file system has no room for so many bytes."""
+    """Check that a folder's file system has room for so many bytes.
+
+    Raises:
+        SaveError: It has not.
+    """
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise SaveError(

@@ -99,7 +99,13 @@ class Algebra:
         return found
 
     def opaque(self, operation: str, a: Dim, b: Dim) -> Expr:
-        """Return a ``sum`` or ``product`` that is not written out, as an atom."""
+        """Return an operation that is not written out, as an atom.
+
+        Args:
+            operation: ``sum`` or ``product``.
+            a: One operand.
+            b: The other; their order does not matter.
+        """
         lows = [low for low in (self.low(a), self.low(b)) if low is not None and low >= 0]
         low = None if len(lows) < 2 else sum(lows) if operation == "sum" else lows[0] * lows[1]
         return self._intern(operation, low, self._sorted((a, b)))
@@ -140,7 +146,13 @@ class Algebra:
         return expr
 
     def axis(self, value: ir.Value, axis: int, low: int = 0) -> Expr:
-        """Return the unknown size of one axis of a value; `low` counts when it is made first."""
+        """Return the unknown size of one axis of a value.
+
+        Args:
+            value: The value.
+            axis: Which axis, counted from the front.
+            low: A lower bound; it counts only when the atom is made, the first time.
+        """
         return self._intern("dim", low, value=value, index=axis)
 
     def atoms_of(self, value: ir.Value) -> Sequence[int]:
@@ -152,7 +164,13 @@ class Algebra:
         return dim.atoms if isinstance(dim, Expr) else frozenset()
 
     def element(self, value: ir.Value, index: int, low: int | None = None) -> Expr:
-        """Return one unknown element of an integer tensor."""
+        """Return one unknown element of an integer tensor.
+
+        Args:
+            value: The tensor.
+            index: Which element, in row-major order.
+            low: A lower bound, None if there is none; it counts only when the atom is made.
+        """
         return self._intern("element", low, value=value, index=index)
 
     def low(self, dim: Dim) -> int | None:

@@ -94,7 +94,13 @@ class Facts:
         return Known((len(sizes),), tuple(sizes))
 
     def declare(self, value: ir.Value, axis: int, dim: Dim) -> None:
-        """Say what the size of an input's axis is; to be called before the graph is entered."""
+        """Say what the size of an input's axis is; to be called before the graph is entered.
+
+        Args:
+            value: An input of the graph.
+            axis: Which of its axes, counted from the front.
+            dim: The size.
+        """
         self._declared[value, axis] = dim
 
     def enter(self, graph: ir.Graph, owner: bool) -> None:
@@ -124,7 +130,12 @@ class Facts:
         """Find out what holds for a node's outputs; its subgraphs must have been visited.
 
         A node visited before is visited again only if it has other inputs now, or an input of which
-        something else is known since; with `anew`, as one with subgraphs must be, in any case.
+        something else is known since.
+
+        Args:
+            node: The node.
+            opsets: Imported opset version by domain.
+            anew: Whether to visit it in any case, as one with subgraphs must be.
         """
         inputs, seen = node.inputs, self._visited.get(node)
         if seen is None:

@@ -48,6 +48,11 @@ class Alike:
         """Return what nodes that are alike have in common; None if this one has no like.
 
         What is known about the inputs goes in by identity: `canonical` makes equal ones the same.
+
+        Args:
+            node: The node.
+            opset: Version of its domain.
+            inputs: What is known about each input; None for an absent one.
         """
         attributes: Hashable = ()
         data = node.attributes.data
@@ -67,6 +72,12 @@ class Alike:
     def remember(
         self, key: Hashable, inputs: Sequence[Known | None], answer: tuple[Known, ...]
     ) -> None:
-        """Keep an answer, and the inputs along with it so that no other takes their identity."""
+        """Keep an answer, and the inputs along with it so that no other takes their identity.
+
+        Args:
+            key: What `key` returned.
+            inputs: What it was given.
+            answer: What holds for the outputs.
+        """
         if len(self._answers) < _MOST:
             self._answers[key] = (inputs, answer)

@@ -58,7 +58,11 @@ class Call:
         return self.input(index) is not None
 
     def attribute(self, name: str) -> ir.Attr | None:
-        """Return an attribute, None if absent; KeyError for one that a function's caller gives."""
+        """Return an attribute, None if absent.
+
+        Raises:
+            KeyError: A function's caller gives it.
+        """
         attribute = self.node.attributes.get(name)
         if attribute is not None and attribute.is_ref():
             raise KeyError(name)

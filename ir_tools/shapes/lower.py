@@ -74,7 +74,13 @@ class Lowering:
         return value
 
     def concat(self, parts: Sequence[ir.Value], length: int, anchor: ir.Node) -> ir.Value:
-        """Return the parts of a vector in a row."""
+        """Return the parts of a vector in a row.
+
+        Args:
+            parts: int64 vectors, at least one.
+            length: How many elements they have together.
+            anchor: What is written lies before this node.
+        """
         if len(parts) == 1:
             return parts[0]
         return self._node("Concat", parts, [ir.AttrInt64("axis", 0)], anchor, length)
@@ -82,7 +88,15 @@ class Lowering:
     def axes(
         self, value: ir.Value, start: int, count: int, anchor: ir.Node, *, whole: bool = False
     ) -> ir.Value:
-        """Return the sizes of neighbouring axes of a value; `whole` says that these are all."""
+        """Return the sizes of neighbouring axes of a value, an int64 vector.
+
+        Args:
+            value: The value.
+            start: The first axis, counted from the front.
+            count: How many axes.
+            anchor: What is written lies before this node.
+            whole: Whether these are all its axes.
+        """
         if whole:
             return self._node("Shape", [value], [], anchor, count)
         if self._opset >= 15:

@@ -25,7 +25,13 @@ def shown(value: object) -> str:
 
 
 def wrong(name: str, value: object, wanted: str) -> ArgumentError:
-    """Return an error for an argument, with what it takes instead."""
+    """Return an error for an argument, with what it takes instead.
+
+    Args:
+        name: The argument.
+        value: What was given for it.
+        wanted: What it takes, such as ``an integer``.
+    """
     return ArgumentError(f"{name} takes {wanted}, not {shown(value)}")
 
 
@@ -53,6 +59,11 @@ def flag(name: str, value: object) -> bool:
 
 def number(name: str, value: object, least: int | None) -> int | None:
     """Return an integer as Python's, or None; numpy's will do.
+
+    Args:
+        name: The argument, for messages.
+        value: What was given for it.
+        least: The least that it takes; None for any.
 
     Raises:
         ArgumentError: It is something else, or too small.
@@ -101,6 +112,11 @@ def callable_or_none(name: str, value: object) -> None:
 
 def a_list(name: str, value: object, kind: type[_T]) -> tuple[_T, ...]:
     """Return the items of a list or tuple.
+
+    Args:
+        name: The argument, for messages.
+        value: What was given for it; a str is no list.
+        kind: Class of the items.
 
     Raises:
         ArgumentError: It is none, or one of them is of another type.

@@ -48,6 +48,11 @@ _NEAR = 0.75  # of two names, 1 where they are one; nope and notes are not near
 def path_text(path: object, error: type[VlmpassError], what: str) -> str:
     """Return a path as text.
 
+    Args:
+        path: What was given for one: str or PathLike.
+        error: Class of the error to raise.
+        what: What it is the path of, for messages.
+
     Raises:
         VlmpassError: It is of another type, or holds a NUL.
     """

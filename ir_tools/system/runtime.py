@@ -15,7 +15,11 @@ OPTIMIZATIONS: tuple[Optimization, ...] = ("none", "basic", "extended", "all")
 
 
 def require_onnxruntime() -> None:
-    """Raise a VerifyError that says how to install ONNX Runtime, if it is not."""
+    """Check that ONNX Runtime is installed.
+
+    Raises:
+        VerifyError: It is not, and how to install it.
+    """
     if importlib.util.find_spec("onnxruntime") is None:
         raise VerifyError(
             "ONNX Runtime is not installed", remedy='install it: pip install "vlmpass[runtime]"'

@@ -113,8 +113,12 @@ def retyped_attributes(
 ) -> list[ir.Attr]:
     """Return the attributes of a node to be set so that the mapped types take their place.
 
-    Tensors are not among them. `parameters` are the functions' attributes that carry types, as
-    `dtype_parameters` finds them.
+    Tensors are not among them.
+
+    Args:
+        node: The node.
+        mapping: The new element type for each that is replaced.
+        parameters: The functions' attributes that carry types, as `dtype_parameters` finds them.
     """
     return [
         *_result(node, mapping),

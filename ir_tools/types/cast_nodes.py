@@ -44,7 +44,13 @@ def is_made(node: ir.Node) -> bool:
 
 
 def mark(node: ir.Node, names: Names, reason: str) -> None:
-    """Make a Cast of the source one of ours, where an island that we leave ends there."""
+    """Make a Cast of the source one of ours, where an island that we leave ends there.
+
+    Args:
+        node: A Cast.
+        names: Where its new name comes from.
+        reason: What its metadata says about it.
+    """
     node.metadata_props[REASON] = reason
     dtype = ir.DataType(node.attributes["to"].as_int())
     value = node.inputs[0]

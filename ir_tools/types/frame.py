@@ -79,7 +79,13 @@ class Frame:
         return self.attributes.get(attribute.ref_attr_name or "")
 
     def integer(self, node: ir.Node, name: str, default: int | None = None) -> int | None:
-        """Return an integer attribute of a node, or the default where it is absent."""
+        """Return an integer attribute of a node, or the default where it is absent.
+
+        Args:
+            node: A node of the frame.
+            name: The attribute; ``to`` may name a type by a word.
+            default: What an absent one means.
+        """
         attribute = self.attribute(node, name)
         if attribute is None or attribute.type != ir.AttributeType.INT:
             # Below opset 6 a Cast names its type by a word.
@@ -88,7 +94,13 @@ class Frame:
         return attribute.as_int()
 
     def give(self, value: ir.Value, text: str, source: ir.Value | None = None) -> None:
-        """Set the type of a value, and report where its declaration says otherwise."""
+        """Set the type of a value, and report where its declaration says otherwise.
+
+        Args:
+            value: The value.
+            text: Its type as the schemas spell it, ``tensor(float)``.
+            source: The value that it has the type from; None if from none.
+        """
         self.types[value] = text
         if source is not None:
             self.origin[value] = source

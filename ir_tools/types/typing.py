@@ -103,10 +103,15 @@ def retyped(old: ir.TypeProtocol | None, text: str) -> ir.TypeProtocol | None:
 
 
 def apply(model: ir.Model, typing: Typing, keep: Collection[ir.Value] = ()) -> bool:
-    """Write solved types into the values of a model, but those to keep; say whether any changed.
+    """Write solved types into the values of a model; say whether any changed.
 
     A value whose type is unknown keeps its declaration, except in a function whose calls disagree
     about it: there a declaration would be wrong for some, and goes.
+
+    Args:
+        model: The model that was solved.
+        typing: Its types.
+        keep: Values that stay as they are.
     """
     changed = False
     for value, text in typing.texts.items():
@@ -124,11 +129,14 @@ def _refusals(conflicts: tuple[Conflict, ...]) -> Iterator[Refusal]:
 
 
 def require_well_typed(model: ir.Model, request: str) -> Typing:
-    """Solve a model and raise `Refused` with every conflict if it has any.
+    """Solve a model whose types must agree.
 
     Args:
         model: The model as a pass leaves it.
         request: What was asked, for the message, such as ``unify-dtype to float32``.
+
+    Raises:
+        Refused: It has conflicts; the error lists every one.
     """
     typing = solve(model)
     if typing.conflicts:

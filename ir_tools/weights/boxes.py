@@ -45,7 +45,14 @@ def shifted(box: Box, origin: Box) -> Box:
 
 
 def strip(box: Box, axis: int, start: int, stop: int) -> Box:
-    """Return a box with the range of one axis replaced."""
+    """Return a box with the range of one axis replaced.
+
+    Args:
+        box: A range for each axis.
+        axis: Which to replace, counted from the front.
+        start: First index of the new range.
+        stop: The index after its last.
+    """
     return (*box[:axis], (start, stop), *box[axis + 1 :])
 
 
@@ -75,7 +82,13 @@ def cut(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
 
 
 def flat_cover(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Box]:
-    """Yield the boxes that make up a range of row-major element numbers, in order."""
+    """Yield the boxes that make up a range of row-major element numbers, in order.
+
+    Args:
+        shape: Of the tensor.
+        start: First element.
+        stop: The element after the last.
+    """
     if start >= stop:
         return
     if not shape:

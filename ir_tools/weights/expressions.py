@@ -249,15 +249,20 @@ class Joined(Expression):
             size = source.shape[axis]
             start, stop = max(first, origin), min(last, origin + size)
             if start < stop:
-                part = source.read(strip(box, axis, start - origin, stop - origin), tally)
                 where = (*ahead, slice(start - first, stop - first))
-                out[where] = part
+                out[where] = source.read(strip(box, axis, start - origin, stop - origin), tally)
             origin += size
         return out
 
 
 def cast(source: Expression, dtype: ir.DataType, saturate: bool) -> Expression:
-    """Cast; a cast before it that lost nothing is dropped."""
+    """Cast; a cast before it that lost nothing is dropped.
+
+    Args:
+        source: What is cast.
+        dtype: The new element type.
+        saturate: Whether what a float8 type cannot hold becomes its largest number.
+    """
     saturate = casts.saturates(dtype, saturate)
     if isinstance(source, Cast):
         inner = source.source.dtype

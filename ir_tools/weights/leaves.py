@@ -238,7 +238,11 @@ class Held(Expression):
         return Held.of, (self._concrete(),)
 
     def array(self) -> AnyArray:
-        """Return all of it."""
+        """Return all of it.
+
+        Raises:
+            ModelError: The tensor is not what it says it is.
+        """
         array: AnyArray = self.tensor.numpy()
         if array.shape != self.shape or array.itemsize != self.width:
             raise ModelError(

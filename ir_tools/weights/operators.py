@@ -78,7 +78,17 @@ def cast_from(tensor: ir.TensorProtocol) -> ir.DataType:
 
 
 def take(weight: Weight, axis: int, start: int, stop: int) -> Weight:
-    """Return the slice [start, stop) along an axis, both within its extent."""
+    """Return the slice [start, stop) along an axis.
+
+    Args:
+        weight: The weight.
+        axis: Counted from the back if negative.
+        start: First index.
+        stop: The index after the last.
+
+    Raises:
+        ValueError: There is no such axis or range.
+    """
     shape = weight.expression.shape
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"axis {axis} of a tensor with {len(shape)} axes")
@@ -90,17 +100,33 @@ def take(weight: Weight, axis: int, start: int, stop: int) -> Weight:
 
 
 def rows(weight: Weight, start: int, stop: int) -> Weight:
-    """Return the slice [start, stop) along the first axis: a range of the same file."""
+    """Return the slice [start, stop) along the first axis: a range of the same file.
+
+    Args:
+        weight: Of one axis or more.
+        start: First index.
+        stop: The index after the last.
+    """
     return take(weight, 0, start, stop)
 
 
 def columns(weight: Weight, start: int, stop: int) -> Weight:
-    """Return the slice [start, stop) along the last axis."""
+    """Return the slice [start, stop) along the last axis.
+
+    Args:
+        weight: Of one axis or more.
+        start: First index.
+        stop: The index after the last.
+    """
     return take(weight, -1, start, stop)
 
 
 def transpose(weight: Weight, perm: Sequence[int]) -> Weight:
-    """Return the weight with axis i the source's axis perm[i], as ONNX Transpose does."""
+    """Return the weight with axis i the source's axis perm[i], as ONNX Transpose does.
+
+    Raises:
+        ValueError: perm is no permutation of the axes.
+    """
     if sorted(perm) != list(range(len(weight.expression.shape))):
         raise ValueError(f"{list(perm)} does not permute {len(weight.expression.shape)} axes")
     return derived(weight, expressions.transposed(weight.expression, tuple(perm)))
@@ -110,6 +136,9 @@ def reshape(weight: Weight, shape: Sequence[int]) -> Weight:
     """Return the same elements in the same row-major order under another shape, all extents given.
 
     A range of a file stays one.
+
+    Raises:
+        ValueError: The shape holds another number of elements.
     """
     if min(shape, default=0) < 0 or math.prod(shape) != weight.size:
         raise ValueError(f"{weight.size} elements do not fill {list(shape)}")
@@ -117,7 +146,11 @@ def reshape(weight: Weight, shape: Sequence[int]) -> Weight:
 
 
 def concat(weights: Sequence[Weight], axis: int) -> Weight:
-    """Join weights of one type along an axis; slices that are neighbours in a file become one."""
+    """Join weights of one type along an axis; slices that are neighbours in a file become one.
+
+    Raises:
+        ValueError: There are none, or they differ in type or in an extent beside the axis.
+    """
     if not weights:
         raise ValueError("nothing to concatenate")
     first = weights[0].expression
@@ -142,6 +175,7 @@ def scale(weight: Weight, factor: npt.ArrayLike) -> Weight:
 
     Raises:
         ModelError: The weight is not of a floating-point type.
+        ValueError: The factor does not broadcast to the shape.
     """
     if not weight.dtype.is_floating_point() or weight.dtype == ir.DataType.FLOAT8E8M0:
         raise ModelError(f"tensor {weight.name} is {weight.dtype} and cannot be scaled")

@@ -100,6 +100,12 @@ def seeds(
 
     Not those that take and give the half precision and compute in float32 in between, as a fused
     normalisation does: that is an island already.
+
+    Args:
+        model: The model.
+        typing: Its types.
+        sensitive: Why an operator stays wide, by domain and name.
+        half: FLOAT16 or BFLOAT16.
     """
     found = {}
     for scope in scopes(model):

@@ -33,7 +33,11 @@ class Dump(Instrument):
         self._digests = Digests()
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
-        """Write the file."""
+        """Write the file.
+
+        Raises:
+            SaveError: It cannot be written.
+        """
         if changed:
             path = self._folder / f"{step.number:02}-{step.name}.onnxtxt"
             text = f"# {step.replay}\n{model_text(model, self._digests)}"

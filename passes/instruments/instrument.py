@@ -45,7 +45,19 @@ class Instrument:
         """See the model before the pass."""
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
-        """See the model after the pass, and whether the pass says it changed something."""
+        """See the model after the pass.
+
+        Args:
+            step: The run of the pass.
+            model: The model as the pass left it.
+            changed: Whether the pass says that it changed something.
+        """
 
     def failed(self, step: Step, model: ir.Model, error: BaseException) -> None:
-        """See what a pass raised; only called where `before` of this instrument came through."""
+        """See what a pass raised; only called where `before` of this instrument came through.
+
+        Args:
+            step: The run of the pass.
+            model: The model, which may be half changed.
+            error: What it raised, or what an `after` did.
+        """

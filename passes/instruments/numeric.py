@@ -31,7 +31,11 @@ class NumericCheck(Instrument):
         self._source = self._source or clone(model)
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
-        """Compare what both compute, if the model changed."""
+        """Compare what both compute, if the model changed.
+
+        Raises:
+            VerifyError: They differ by more than the tolerance.
+        """
         assert self._source is not None
         if not changed:
             return

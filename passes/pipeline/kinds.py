@@ -47,7 +47,11 @@ class Kind:
     example: str
 
     def read(self, written: Written) -> object:
-        """Return the value that a word or list of words stands for, or raise BadValueError."""
+        """Return the value that a word or list of words stands for.
+
+        Raises:
+            BadValueError: They are no value of this kind.
+        """
         if not isinstance(written, Text):
             raise BadValueError
         return self.read_word(written)
@@ -257,7 +261,11 @@ _SCALARS: Mapping[object, type[Kind]] = {
 
 
 def kind_of(annotation: object) -> Kind:
-    """Return the kind of an annotation; TypeError names those that exist."""
+    """Return the kind of an annotation.
+
+    Raises:
+        TypeError: It is of no kind; those that exist are named.
+    """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in _SCALARS:
         return _SCALARS[annotation]()

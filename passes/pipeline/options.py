@@ -44,7 +44,11 @@ class Option:
     doc: str
 
     def accept(self, value: object) -> object:
-        """Return a Python value in the form the field holds it, or raise BadValueError."""
+        """Return a Python value in the form the field holds it.
+
+        Raises:
+            BadValueError: It is none of the option's kind.
+        """
         if not self.free:
             return self.kind.accept(value)
         pairs = list(value.items()) if isinstance(value, Mapping) else value

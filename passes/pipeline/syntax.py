@@ -51,7 +51,13 @@ class PassText:
 
 
 def point(text: str, span: Span, problem: str) -> PipelineError:
-    """Return an error that shows the line of the text with carets under a span."""
+    """Return an error that shows the line of the text with carets under a span.
+
+    Args:
+        text: The whole pipeline.
+        span: What the error is about.
+        problem: What is wrong with it.
+    """
     begin = text.rfind("\n", 0, span.start) + 1
     end = text.find("\n", span.start)
     line = text[begin : len(text) if end < 0 else end]

@@ -53,6 +53,12 @@ def imported(option: str, text: str, form: str) -> object:
 
 
 def tell_kept_io(model: ir.Model, request: str, types: Collection[ir.DataType]) -> None:
-    """Say so if no input or output has a type that `keep-io` could keep."""
+    """Say so if no input or output has a type that `keep-io` could keep.
+
+    Args:
+        model: The model, not converted yet.
+        request: What was asked, for the message.
+        types: Element types that are converted.
+    """
     if not any(value.dtype in types for value in (*model.graph.inputs, *model.graph.outputs)):
         _LOG.warning("%s: keep-io: no input or output has a type that is converted", request)

@@ -42,6 +42,12 @@ def plan(
 ) -> list[Part] | None:
     """Cut a shape vector into parts of the sources' shapes, whole other vectors and constants.
 
+    Args:
+        target: Elements of the shape vector.
+        sources: Values whose axes may be read.
+        facts: What is known about all of them.
+        vectors: int64 vectors whose elements may be taken.
+
     Returns:
         The parts, None if an element is none of these.
     """
@@ -98,7 +104,13 @@ def cost_of(parts: Sequence[Part], opset: int) -> int:
 
 
 def write(parts: Sequence[Part], lowering: Lowering, anchor: ir.Node) -> ir.Value:
-    """Return the vector, whose nodes lie before the anchor."""
+    """Return the vector, whose nodes lie before the anchor.
+
+    Args:
+        parts: As `plan` cut the vector.
+        lowering: Writes into the graph.
+        anchor: A node of the graph.
+    """
     values = [_written(part, lowering, anchor) for part in parts]
     return lowering.concat(values, sum(len(part.dims) for part in parts), anchor)
 

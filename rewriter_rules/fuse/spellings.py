@@ -58,7 +58,13 @@ def over_root(x: Pattern, y: Pattern) -> Pattern:
 
 
 def product(one: Pattern, two: Pattern, three: Pattern) -> Pattern:
-    """Match a product of three factors, whichever two are multiplied first."""
+    """Match a product of three factors, whichever two are multiplied first.
+
+    Args:
+        one: A factor.
+        two: Another.
+        three: The third.
+    """
     factors = (one, two, three)
     return P.either(
         *(

@@ -37,12 +37,25 @@ def at_opset(op: Tape, opset: int) -> None:
 
 
 def vector(op: Tape, values: Sequence[int], name: str = "const") -> ir.Value:
-    """Record an int64 vector; it may be empty."""
+    """Record an int64 vector; it may be empty.
+
+    Args:
+        op: The tape.
+        values: Its elements.
+        name: What it is called after.
+    """
     return op.const(np.array(values, np.int64), name=name)
 
 
 def scalar(op: Tape, value: float, dtype: ir.DataType, name: str = "const") -> ir.Value:
-    """Record a scalar of an element type."""
+    """Record a scalar of an element type.
+
+    Args:
+        op: The tape.
+        value: A number; it is rounded to the type.
+        dtype: The element type.
+        name: What it is called after.
+    """
     return op.const(np.array(value, np.float64).astype(dtype.numpy()), dtype, name)
 
 
@@ -96,6 +109,13 @@ def given_scalar(
     """Record an attribute's number as a scalar of an element type.
 
     A parameter of the function around the node becomes a Constant of that parameter.
+
+    Args:
+        op: The tape.
+        node: The node that has the attribute.
+        name: A float attribute.
+        default: What an absent one means.
+        dtype: The element type.
     """
     found = node.attributes.get(name)
     if found is None or found.ref_attr_name is None:
@@ -110,6 +130,11 @@ def given_integers(op: Tape, node: ir.Node, name: str) -> ir.Value | None:
     """Record an attribute's integers as a vector; None if it is absent.
 
     A parameter of the function around the node becomes a Constant of that parameter.
+
+    Args:
+        op: The tape.
+        node: The node that has the attribute.
+        name: An attribute of integers.
     """
     found = node.attributes.get(name)
     if found is None:
@@ -137,6 +162,11 @@ def axis_of(node: ir.Node, default: int, name: str = "axis") -> int:
     """Return an axis attribute of the first input, counted from the front.
 
     The rank is asked for only if the axis counts from the back.
+
+    Args:
+        node: A node with a first input.
+        default: What an absent attribute means.
+        name: The attribute.
     """
     axis = integer(node, name, default)
     if axis >= 0:
@@ -147,7 +177,13 @@ def axis_of(node: ir.Node, default: int, name: str = "axis") -> int:
 
 
 def nonnegative(op: Tape, indices: ir.Value, count: ir.Value) -> ir.Value:
-    """Record int64 indices in [-count, count - 1] as indices in [0, count - 1]; opset 10."""
+    """Record int64 indices in [-count, count - 1] as indices in [0, count - 1]; opset 10.
+
+    Args:
+        op: The tape.
+        indices: Of any shape.
+        count: An int64 scalar, or what broadcasts to the indices.
+    """
     return op.Mod(indices, count)
 
 
@@ -157,5 +193,11 @@ def shape_of(op: Tape, value: ir.Value) -> ir.Value:
 
 
 def size_at(op: Tape, value: ir.Value, axis: int) -> ir.Value:
-    """Record the size of one axis as an int64 vector of one element."""
+    """Record the size of one axis as an int64 vector of one element.
+
+    Args:
+        op: The tape.
+        value: Any tensor.
+        axis: Counted from the front.
+    """
     return op.Gather(op.Shape(value), vector(op, [axis]), axis=0)

@@ -54,7 +54,6 @@ class Route:
         version: Since-version at the target; None if the operator does not exist there.
         gap: The first step that nothing covers, if any.
         narrows: Whether the target admits fewer types.
-        unknown: Whether the operator does not exist at the source.
     """
 
     entries: tuple[Entry, ...]
@@ -65,7 +64,13 @@ class Route:
 
 @cache
 def route(operator: str, at: int, to: int) -> Route:
-    """Return the route of an operator that exists at opset `at`."""
+    """Return the route of an operator that exists at the opset it starts from.
+
+    Args:
+        operator: Of the default domain.
+        at: The opset that its nodes are at.
+        to: The opset that they go to.
+    """
     source = _meant(operator, at)
     assert source is not None
     target = since(operator, to)
@@ -298,11 +303,7 @@ class Conversion:
         return self._settle(node, tape, outputs, "bridge-types")
 
     def _settle(
-        self,
-        node: ir.Node,
-        tape: Tape,
-        outputs: Sequence[ir.Value | None],
-        rule: str,
+        self, node: ir.Node, tape: Tape, outputs: Sequence[ir.Value | None], rule: str
     ) -> Built:
         """Lead what an adapter built on to the target."""
         results, opset = list(outputs), tape.opsets[""]

@@ -54,19 +54,37 @@ def attribute(node: ir.Node, name: str) -> ir.Attr | None:
 
 
 def integer(node: ir.Node, name: str, default: int = 0) -> int:
-    """Return an integer attribute."""
+    """Return an integer attribute.
+
+    Args:
+        node: The node.
+        name: The attribute.
+        default: What an absent one means.
+    """
     found = attribute(node, name)
     return default if found is None else found.as_int()
 
 
 def real(node: ir.Node, name: str, default: float = 0.0) -> float:
-    """Return a float attribute."""
+    """Return a float attribute.
+
+    Args:
+        node: The node.
+        name: The attribute.
+        default: What an absent one means.
+    """
     found = attribute(node, name)
     return default if found is None else found.as_float()
 
 
 def text(node: ir.Node, name: str, default: str = "") -> str:
-    """Return a string attribute."""
+    """Return a string attribute.
+
+    Args:
+        node: The node.
+        name: The attribute.
+        default: What an absent one means.
+    """
     found = attribute(node, name)
     return default if found is None else found.as_string()
 

@@ -69,6 +69,9 @@ def refuse(reason: str, remedy: str = "") -> NoReturn:
         reason: Why it cannot be done, without a full stop.
         remedy: What the user can do, in the imperative; ``{opset}`` in it is the opset that the
             refusing step leads down from.
+
+    Raises:
+        CannotConvertError: Always.
     """
     raise CannotConvertError(reason, remedy)
 
@@ -205,7 +208,13 @@ def is_same(step: Step) -> bool:
 
 
 def steps_between(operator: str, source: int, opset: int) -> list[Step]:
-    """Return the steps that lead from a since-version to the one in force at an opset."""
+    """Return the steps that lead from a since-version to the one in force at an opset.
+
+    Args:
+        operator: Of the default domain.
+        source: The since-version that its nodes are of.
+        opset: The opset that they go to, either way.
+    """
     versions = history(operator)
     at = versions.index(source)
     if opset >= source:

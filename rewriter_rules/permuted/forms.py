@@ -128,7 +128,13 @@ def form_of(node: ir.Node, axes: int, opset: int) -> Form | None:
 
 
 def turn_constant(tape: Tape, value: ir.Value, order: Order) -> ir.Value:
-    """Record a constant with its axes in another order; new ones of size 1 come first."""
+    """Record a constant with its axes in another order; new ones of size 1 come first.
+
+    Args:
+        tape: The tape.
+        value: A constant of at most as many axes as the order has.
+        order: The new axis i is the old axis order[i].
+    """
     tensor = tensor_of(value)
     assert tensor is not None
     sizes = tensor.shape.numpy()

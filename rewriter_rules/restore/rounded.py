@@ -85,7 +85,14 @@ def exactly(c: TensorProtocol, groups: Iterable[Sequence[Exact]]) -> Restored | 
 
 
 def reading(op: Tape, op_type: str, x: Value, number: Restored) -> Value:
-    """Build an operator on a value and a restored number, with the reason on its node."""
+    """Build an operator on a value and a restored number, with the reason on its node.
+
+    Args:
+        op: The tape.
+        op_type: An operator of two inputs.
+        x: Its first input.
+        number: Its second input.
+    """
     (result,) = op.node(op_type, [x, op.const(number.number, name="exact")])
     node = result.producer()
     assert node is not None

@@ -14,7 +14,13 @@ __all__ = ["STANDARD", "spelled"]
 
 
 def spelled(build: Callable[[Tape, Node], Outputs], op: Tape, node: Node) -> Replacement:
-    """Build a node as an opset adapter does; what the adapter refuses, the rule refuses."""
+    """Build a node as an opset adapter does; what the adapter refuses, the rule refuses.
+
+    Args:
+        build: The adapter.
+        op: The tape.
+        node: The node.
+    """
     try:
         result = build(op, node)
     except CannotConvertError as error:

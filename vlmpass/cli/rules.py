@@ -26,7 +26,11 @@ _SHOWN = 20
 def rules(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME | explain NAME MODEL", show_default=False),
+        typer.Argument(
+            metavar="NAME | explain NAME MODEL",
+            help="The rule to show; or explain, the rule and the model. All rules by default.",
+            show_default=False,
+        ),
     ] = None,
     near: Annotated[
         str | None,

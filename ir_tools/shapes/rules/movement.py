@@ -46,6 +46,12 @@ def reshaped(
     An element that may be 0 means "copy the axis" unless `allowzero`; it is believed where copying
     gives 0 as well, or where the number of elements leaves nothing else. It does leave something
     else where two computed elements are 0 at once, and an empty tensor is the result in any case.
+
+    Args:
+        call: For fresh sizes.
+        data: Shape of the input; None if its rank is not known.
+        target: Elements of the shape asked for.
+        allowzero: Whether a 0 is a size of 0.
     """
     algebra = call.algebra
     fresh = call.fresh(len(target))

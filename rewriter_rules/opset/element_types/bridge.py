@@ -128,7 +128,13 @@ def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
 
 
 def bridge(op: Tape, node: ir.Node, found: Schema) -> list[ir.Value | None]:
-    """Cast(Op(Cast(x))), where Op does not admit x's type and a wider one holds all its values."""
+    """Cast(Op(Cast(x))), where Op does not admit x's type and a wider one holds all its values.
+
+    Args:
+        op: The tape.
+        node: The node.
+        found: The schema of its operator at the version to write.
+    """
     chosen = _choices(node, found)
     inputs: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs):

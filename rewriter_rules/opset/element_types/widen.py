@@ -89,7 +89,13 @@ class Widened:
             value.type = None
 
     def value(self, value: ir.Value, kind: ir.TypeProtocol, target: int) -> None:
-        """Change the type of a value, and the tensor that it is."""
+        """Change the type of a value, and the tensor that it is.
+
+        Args:
+            value: Any value of the model.
+            kind: Its type, as it was solved.
+            target: The opset whose types it may have.
+        """
         old, tensor = value.type, value.const_value
 
         def undo() -> None:
@@ -103,7 +109,13 @@ class Widened:
             value.const_value = _cast(tensor, target)
 
     def attribute(self, node: ir.Node, given: ir.Attr, target: int) -> None:
-        """Change the type that an attribute names or has."""
+        """Change the type that an attribute names or has.
+
+        Args:
+            node: The node.
+            given: Its attribute: a type, the number of one, or a tensor.
+            target: The opset whose types it may have.
+        """
 
         def undo() -> None:
             node.attributes[given.name] = given

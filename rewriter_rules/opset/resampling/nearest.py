@@ -37,7 +37,13 @@ class Axis:
 
 
 def scalar_at(op: Tape, vector: ir.Value, index: int) -> ir.Value:
-    """Record one element of a vector as a scalar."""
+    """Record one element of a vector as a scalar.
+
+    Args:
+        op: The tape.
+        vector: A tensor of one axis.
+        index: Which element, counted from the front.
+    """
     return op.Gather(vector, op.const(index), axis=0)
 
 

@@ -230,7 +230,13 @@ def gelu(op: Tape, node: ir.Node) -> Outputs:
 
 
 def spell_gelu(op: Tape, x: ir.Value, approximate: str) -> ir.Value:
-    """Record Gelu in primitive operators; `approximate` is ``none`` or ``tanh``."""
+    """Record Gelu in primitive operators.
+
+    Args:
+        op: The tape.
+        x: A float tensor.
+        approximate: ``none`` or ``tanh``.
+    """
     kind = dtype(x)
     one, half = scalar(op, 1, kind, "one"), scalar(op, 0.5, kind, "half")
     if approximate == "tanh":

@@ -148,7 +148,13 @@ def divided(op: Tape, node: ir.Node, *, whole: bool = True, shift: bool = True) 
 
 
 def clipped(op: Tape, value: ir.Value, kind: ir.DataType) -> ir.Value:
-    """Record float32 values between the ends of an integer type."""
+    """Record float32 values between the ends of an integer type.
+
+    Args:
+        op: The tape.
+        value: A float32 tensor.
+        kind: The integer type.
+    """
     ends = ml_dtypes.iinfo(kind.numpy())  # type: ignore[no-untyped-call]
     return op.Clip(value, *(scalar(op, int(end), _D.FLOAT) for end in (ends.min, ends.max)))
 

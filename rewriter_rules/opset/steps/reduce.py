@@ -83,7 +83,13 @@ def axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
 
 
 def flagged_axes(op: Tape, axes: ir.Value, count: int) -> ir.Value:
-    """Record for each axis of a rank whether it is among some axes, as int64 0 or 1; opset 11."""
+    """Record for each axis of a rank whether it is among some axes, as int64 0 or 1; opset 11.
+
+    Args:
+        op: The tape.
+        axes: An int64 vector, elements in [-count, count - 1].
+        count: The rank.
+    """
     places = op.Mod(axes, op.const(count))
     ones = op.Expand(op.const(1), op.Shape(axes))
     return op.ScatterElements(vector(op, [0] * count), places, ones, axis=0)
@@ -104,6 +110,13 @@ def conditional(
     """Record an If with one output of a type, each branch built on a tape of its own.
 
     bfloat16 leaves the branches as float, since If does not admit it before opset 16.
+
+    Args:
+        op: The tape.
+        flag: A bool scalar.
+        yes: Builds the output where it is true.
+        no: Builds the output where it is false.
+        kind: The type of the output; None if it is not known.
     """
     narrow = isinstance(kind, ir.TensorType) and kind.dtype == ir.DataType.BFLOAT16
     branches: dict[str, object] = {}
