@@ -166,7 +166,7 @@ def _is_mask(array: _Floats, limit: float) -> bool:
 
 def _narrows(source: ir.DataType, to: ir.DataType) -> bool:
     """Whether a cast can overflow, or turn small numbers into zero."""
-    if not source.is_floating_point() or source == to:
+    if not source.is_floating_point() or not to.is_floating_point() or source == to:
         return False
     (old_limit, old_tiny), (limit, tiny) = _range(source), _range(to)
     return old_limit > limit or old_tiny < tiny
