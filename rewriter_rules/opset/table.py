@@ -7,6 +7,7 @@ operator's first version: the operator is expanded into what older opsets have.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,7 +84,7 @@ class Entry:
     Attributes:
         run: Builds on the tape what stands for the node and returns its outputs.
         name: The function's name, written to the new nodes as ``vlmpass.rule``.
-        summary: First line of its docstring.
+        summary: First line of its docstring, the formula, with the operator in place of ``Op``.
         opset: Opset at which the nodes it builds are valid.
         kind: ``exact`` for the operator's own other version, ``expanded`` for other operators.
         asks: Whether it looks at shapes that it can do without.
@@ -105,7 +106,7 @@ _SAME: set[Step] = set()
 def _enter(step: Step, run: Adapter, opset: int, kind: str, asks: bool) -> None:
     assert step not in _TABLE, step
     assert step not in _SAME, step
-    summary = (run.__doc__ or "").partition("\n")[0]
+    summary = re.sub(r"\bOp\b", step[0], (run.__doc__ or "").partition("\n")[0])
     _TABLE[step] = Entry(run, run.__name__, summary, opset, kind, asks)
 
 
@@ -113,6 +114,8 @@ def adapter(
     operators: str, source: int, target: int, *, asks: bool = False
 ) -> Callable[[Adapter], Adapter]:
     """Enter a function into the table.
+
+    In the first line of its docstring, its formula, ``Op`` stands for each of the operators.
 
     Args:
         operators: One operator or several, separated by spaces.

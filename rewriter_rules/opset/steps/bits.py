@@ -56,7 +56,7 @@ def bitwise_not(op: Tape, node: ir.Node) -> Outputs:
 
 @expansion("BitwiseAnd BitwiseOr BitwiseXor", 18)
 def by_bits(op: Tape, node: ir.Node) -> Outputs:
-    """BitwiseAnd(x, y) -> the sum over i of 2^i where bit i is set in x and in y."""
+    """Op(x, y) -> the sum over i of 2^i where bits i of x and y make a 1."""
     kind = dtype(operand(node, 0))
     operands = [op.Cast(operand(node, index), to=_D.INT64) for index in range(2)]
     logic = node.op_type.removeprefix("Bitwise")

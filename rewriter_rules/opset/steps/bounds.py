@@ -82,7 +82,7 @@ def positive_integers(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Less Greater", 9, 7)
 def long_by_halves(op: Tape, node: ir.Node) -> Outputs:
-    """Less(x, y) of int64 -> Or(h < k, And(h == k, l < m)), x = 2^32 h + l, y = 2^32 k + m."""
+    """Op(x, y) of int64 -> Or(Op(h, k), And(h == k, Op(l, m))), x = 2^32 h + l, y = 2^32 k + m."""
     kind = dtype(operand(node, 0))
     if kind not in _LONG:
         return UNCHANGED
@@ -124,7 +124,7 @@ def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Max Min", 12, 8)
 def greater_integers(op: Tape, node: ir.Node) -> Outputs:
-    """Max(x, y) -> Where(Less(x, y), y, x), of integers."""
+    """Op(x, y) -> Where(Less(x, y), one, the other), of integers."""
     if not dtype(operand(node, 0)).is_integer():
         return UNCHANGED
     found = operand(node, 0)

@@ -18,7 +18,7 @@ _D = ir.DataType
 
 @adapter("Max Mean Min Sum", 8, 6)
 def broadcast_before(op: Tape, node: ir.Node) -> Outputs:
-    """Max(x, y) -> Max(x - z, y - z), z zeros of their common shape; Sum is a chain of Add."""
+    """Op(x, y) -> Op(x - z, y - z), z zeros of their common shape; Sum is a chain of Add."""
     values = [operand(node, index) for index in range(len(node.inputs))]
     if node.op_type == "Sum":
         total = values[0]
@@ -66,7 +66,7 @@ def spread_over_zeros(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("MatMul", 9, 1)
 def sum_of_products(op: Tape, node: ir.Node) -> Outputs:
-    """MatMul(x, y) -> ReduceSum(x[..., None] * y[..., None, :, :]), of integers."""
+    """MatMul(x, y) -> ReduceSum(Unsqueeze(x) * Unsqueeze(y)), of integers."""
     x, y = operand(node, 0), operand(node, 1)
     kind = dtype(x)
     if not kind.is_integer():

@@ -25,13 +25,13 @@ _D = ir.DataType
 @adapter("Cast", 19, 13)
 @adapter("CastLike", 19, 15)
 def saturating(op: Tape, node: ir.Node) -> Outputs:
-    """Cast(x, to, saturate) -> Cast(x, to), when `to` is no float8 type."""
+    """Op(x, saturate=s) -> Op(x), when it is no cast to a float8 type."""
     return again(op, node, drop=("saturate",)) if "saturate" in node.attributes else UNCHANGED
 
 
 @adapter("Cast CastLike", 24, 23)
 def rounding(op: Tape, node: ir.Node) -> Outputs:
-    """Cast(x, to, round_mode) -> Cast(x, to), when `to` is not float8e8m0."""
+    """Op(x, round_mode=m) -> Op(x), when it is no cast to float8e8m0."""
     return again(op, node, drop=("round_mode",)) if "round_mode" in node.attributes else UNCHANGED
 
 
@@ -151,7 +151,7 @@ def _size(dim: int | ir.SymbolicDim) -> int | str | None:
 
 @adapter("If", 11, 1)
 def branches_alike(op: Tape, node: ir.Node) -> Outputs:
-    """If stays, when no output has different shapes in the two branches."""
+    """If(c) stays, when no output has different shapes in the two branches."""
     branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
     for first, second in zip(*(branch.outputs for branch in branches), strict=True):
         if first.shape is None or second.shape is None:

@@ -207,7 +207,7 @@ def grid_sample(op: Tape, node: ir.Node) -> Outputs:
 
 @expansion("DeformConv", 19)
 def deform_conv(op: Tape, node: ir.Node) -> Outputs:
-    """DeformConv(x, w, o, b, m) -> MatMul(w, samples of x at the moved places, times m) + b."""
+    """DeformConv(x, w, o, b, m) -> MatMul(w, samples of x at the moved places * m) + b."""
     x, weight, offset = (operand(node, index) for index in range(3))
     bias = optional_input(node, 3)
     kernel = integers(node, "kernel_shape") or _known((dims(weight) or [])[2:])

@@ -46,7 +46,7 @@ def without_consumed_inputs(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Add Sub Mul Div", 6, 7)
 @adapter("And Or Xor Equal Greater Less Pow", 1, 7)
 def aligned(op: Tape, node: ir.Node) -> Outputs:
-    """Add(x, y, broadcast=1, axis=a) -> Add(x, y with axes of size 1 at its end)."""
+    """Op(x, y, broadcast=1, axis=a) -> Op(x, y with axes of size 1 at its end)."""
     x, y = operand(node, 0), operand(node, 1)
     if not integer(node, "broadcast"):
         _demand_one_shape(x, y)
@@ -127,7 +127,7 @@ def direction_spelled(op: Tape, node: ir.Node) -> Outputs:
 @adapter("GRU", 3, 7)
 @adapter("LSTM RNN", 1, 7)
 def outputs_as_asked(op: Tape, node: ir.Node) -> Outputs:
-    """LSTM(x, output_sequence=s) -> LSTM(x)."""
+    """Op(x, output_sequence=s) -> Op(x)."""
     there = "output_sequence" in node.attributes
     return again(op, node, drop=("output_sequence",)) if there else UNCHANGED
 
@@ -141,7 +141,7 @@ def rounded_defaults(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Clip", 1, 6)
 def bounds_of_the_type(op: Tape, node: ir.Node) -> Outputs:
-    """Clip(x) -> Clip(x, low, high) of opset 11, where float's own ends are not those of x."""
+    """Clip(x) -> Clip of opset 11, which has no bounds by default, where x is of doubles."""
     x = operand(node, 0)
     if dtype(x) != _D.DOUBLE or {"min", "max"} <= set(node.attributes):
         return again(op, node, drop=("consumed_inputs",))

@@ -43,22 +43,18 @@ _D = ir.DataType
 
 @adapter("Concat", 11, 4)
 @adapter("Split", 11, 2)
-@adapter("DepthToSpace", 11, 1)
 @adapter("Flatten", 11, 9)
 @adapter("ArgMax ArgMin Softmax LogSoftmax Hardmax", 11, 1)
 @adapter("Compress", 11, 9)
-@adapter("TopK", 11, 10)
 def axis_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, axis=a) -> Op(x, axis=a + r), when a < 0."""
-    if node.op_type == "DepthToSpace":
-        return _depth_to_space(op, node)
-    if node.op_type == "TopK":
-        return _top_k(op, node)
     axis = integer(node, "axis")
     return again(op, node, axis=axis_of(node, 0)) if axis < 0 else UNCHANGED
 
 
-def _depth_to_space(op: Tape, node: ir.Node) -> Outputs:
+@adapter("DepthToSpace", 11, 1)
+def depth_to_space_by_column(op: Tape, node: ir.Node) -> Outputs:
+    """DepthToSpace(x, mode=CRD) -> Reshape(Transpose(Reshape(x)))."""
     if text(node, "mode", "DCR") == "DCR":
         return again(op, node, drop=("mode",)) if "mode" in node.attributes else UNCHANGED
     x, block = operand(node, 0), integer(node, "blocksize")
@@ -85,7 +81,9 @@ def space_to_depth_by_column(op: Tape, node: ir.Node) -> Outputs:
     return op.Reshape(moved, op.Concat(n, op.Mul(c, area), high, wide, axis=0))
 
 
-def _top_k(op: Tape, node: ir.Node) -> Outputs:
+@adapter("TopK", 11, 10)
+def largest_of_negated(op: Tape, node: ir.Node) -> Outputs:
+    """TopK(x, k, largest=0) -> TopK(-x, k), its values negated, axis counted from the front."""
     axis = integer(node, "axis", -1)
     if axis != -1:
         axis = axis_of(node, -1)
@@ -126,7 +124,7 @@ def k_becomes_attribute(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Squeeze", 11, 1)
 @adapter("Unsqueeze", 11, 1)
 def squeezed_from_the_front(op: Tape, node: ir.Node) -> Outputs:
-    """Squeeze(x, axes=a) -> Squeeze(x, axes=a + r) for each a below 0."""
+    """Op(x, axes=a) -> Op(x, axes=a + r) for each a below 0."""
     axes = integers(node, "axes")
     if axes is None or min(axes, default=0) >= 0:
         return UNCHANGED

@@ -32,7 +32,7 @@ STATIC = "fix the input shapes, or choose opset {opset} or higher"
 @adapter("AveragePool", 19, 22, asks=True)
 @adapter("MaxPool", 12, 22, asks=True)
 def windows_beyond_the_border(op: Tape, node: ir.Node) -> Outputs:
-    """Pool(x, ceil_mode=1) stays, when no window starts in the padding at the end."""
+    """Op(x, ceil_mode=1) stays, when no window starts in the padding at the end."""
     if not _windows_stay_inside(node):
         refuse(
             "with ceil_mode its last window may start in the padding, which counts before opset 22"
@@ -45,7 +45,7 @@ def windows_beyond_the_border(op: Tape, node: ir.Node) -> Outputs:
 @adapter("AveragePool", 22, 19)
 @adapter("MaxPool", 22, 12)
 def windows_within_the_border(op: Tape, node: ir.Node) -> Outputs:
-    """Pool(x, ceil_mode=1) -> Pool(x, pads to the end of the last window that starts inside)."""
+    """Op(x, ceil_mode=1) -> Op(x, pads to the end of the last window that starts inside)."""
     if _windows_stay_inside(node):
         return UNCHANGED
     sizes = static(operand(node, 0))[2:]
@@ -136,7 +136,7 @@ def _stays_inside(size: int | None, reach: int, stride: int, start: int, end: in
 @adapter("AveragePool", 10, 7)
 @adapter("MaxPool", 10, 8)
 def plain_windows(op: Tape, node: ir.Node) -> Outputs:
-    """Pool(x, ceil_mode=1) -> Pool(x, pads with stride - 1 more at each end)."""
+    """Op(x, ceil_mode=1) -> Op(x, pads with stride - 1 more at each end)."""
     if any(each != 1 for each in integers(node, "dilations") or ()):
         refuse("its dilations do not exist before opset 10", "choose opset 10 or higher")
     if not integer(node, "ceil_mode") or _same(node):
@@ -169,7 +169,7 @@ def _longer_pads(node: ir.Node, given: Sequence[int]) -> list[int]:
 @adapter("AveragePool", 19, 11)
 @adapter("LpPool", 18, 11)
 def dilated_windows(op: Tape, node: ir.Node) -> Outputs:
-    """Pool(x, dilations=d) -> Conv of x with a window of ones, divided by what it counts."""
+    """Op(x, dilations=d) -> Conv of x or its powers with a window of ones, then mean or root."""
     power_mean = node.op_type == "LpPool"
     if all(each == 1 for each in integers(node, "dilations") or ()):
         if power_mean and integer(node, "ceil_mode") and not _same(node):
@@ -264,7 +264,7 @@ def without_indices(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("GRU LSTM RNN", 14, 7)
 def sequence_first(op: Tape, node: ir.Node) -> Outputs:
-    """LSTM(x, layout=1) -> Transpose(LSTM(Transpose(x)))."""
+    """Op(x, layout=1) -> Transpose(Op(Transpose(x)))."""
     if not integer(node, "layout"):
         return again(op, node, drop=("layout",)) if "layout" in node.attributes else UNCHANGED
     inputs = list(node.inputs)

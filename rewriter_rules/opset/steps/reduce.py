@@ -68,7 +68,7 @@ def axes_become_input(op: Tape, node: ir.Node) -> Outputs:
 @adapter(_ALL, 18, 13)
 @adapter("ReduceSum", 13, 11)
 def axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
-    """Reduce(x, a) -> Reduce(x, axes=a), one conditional Reduce for each axis if a varies."""
+    """Op(x, a) -> Op(x, axes=a), one conditional Op for each axis if a varies."""
     x, axes = operand(node, 0), optional_input(node, 1)
     bare = integer(node, "noop_with_empty_axes") == 1
     values = known_or_none(axes)
@@ -200,7 +200,7 @@ def _reduce_if(op: Tape, operator: str, x: ir.Value, flag: ir.Value, axis: int) 
 
 @adapter(_ALL + " ReduceSum", 11, 1)
 def axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
-    """Reduce(x, axes=a) -> Reduce(x, axes=a + r) for each a below 0."""
+    """Op(x, axes=a) -> Op(x, axes=a + r) for each a below 0."""
     axes = integers(node, "axes")
     if axes is None or min(axes, default=0) >= 0:
         return UNCHANGED
@@ -211,7 +211,7 @@ def axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("ReduceMax ReduceMin", 20, 18)
 def reduce_bool(op: Tape, node: ir.Node) -> Outputs:
-    """ReduceMax(bool) -> Cast(ReduceMax(Cast(bool, uint8)), bool)."""
+    """Op(x) -> Cast(Op(Cast(x, to=uint8)), to=bool), of booleans."""
     x = operand(node, 0)
     if dtype(x) != ir.DataType.BOOL:
         return UNCHANGED
@@ -222,7 +222,7 @@ def reduce_bool(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("ArgMax ArgMin", 12, 11)
 def last_index(op: Tape, node: ir.Node) -> Outputs:
-    """ArgMax(x, select_last_index=1) -> d - 1 - ArgMax(reversed x), d the size of the axis."""
+    """Op(x, select_last_index=1) -> d - 1 - Op(reversed x), d the size of the axis."""
     if integer(node, "select_last_index") == 0:
         if "select_last_index" not in node.attributes:
             return UNCHANGED

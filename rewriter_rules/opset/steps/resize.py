@@ -62,7 +62,7 @@ def upsample(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Resize", 10, 11)
 def asymmetric(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, s) -> Resize(x, roi, s, asymmetric, floor), which opset 10 did without saying."""
+    """Resize(x, s) -> Resize(x, empty, s, nearest_mode=floor), asymmetric as opset 10 is."""
     inputs = [node.inputs[0], _nothing(op), node.inputs[1]]
     return again(
         op, node, inputs, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
@@ -75,7 +75,7 @@ def _nothing(op: Tape) -> ir.Value:
 
 @adapter("Resize", 11, 10)
 def asymmetric_by_default(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, roi, s, asymmetric, floor) -> Resize(x, s); others by products or Gathers."""
+    """Resize(x, , s, nearest_mode=floor) -> Resize(x, s), asymmetric; else products or Gathers."""
     nearest = text(node, "mode", "nearest") == "nearest"
     exact = text(node, _MODE, "half_pixel") == "asymmetric" and (
         not nearest or text(node, "nearest_mode", "round_prefer_floor") == "floor"
@@ -122,7 +122,7 @@ def every_input_given(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Resize", 19, 18)
 def symmetric(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, sizes, half_pixel_symmetric) -> Resize(x, sizes, half_pixel), or products."""
+    """Resize(x, , s), half_pixel_symmetric -> Resize(x, , s), half_pixel, or products."""
     if text(node, _MODE) != "half_pixel_symmetric":
         return UNCHANGED
     if not _divides(node):
@@ -154,7 +154,7 @@ def _antialiased(node: ir.Node) -> bool:
 
 @adapter("Resize", 18, 13)
 def every_axis(op: Tape, node: ir.Node) -> Outputs:
-    """Resize(x, s, axes) -> Resize(x, s with 1 at the other axes); products where antialiased."""
+    """Resize(x, , s, axes=a) -> Resize(x, , s with 1 at the others); products where antialiased."""
     stretched = text(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
     if _antialiased(node) or (not stretched and optional_input(node, 3) is not None):
         return axis_by_axis(op, node)

@@ -26,7 +26,7 @@ def output_half_pixel(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("RoiAlign", 16, 10)
 def output_half_pixel_by_default(op: Tape, node: ir.Node) -> Outputs:
-    """RoiAlign(x, output_half_pixel) -> RoiAlign(x); half_pixel by weighted Gathers."""
+    """RoiAlign(x), output_half_pixel -> RoiAlign(x); half_pixel by weighted Gathers."""
     if text(node, _MODE, "half_pixel") == "output_half_pixel":
         return again(op, node, drop=(_MODE,))
     return _gathered(op, node)

@@ -24,7 +24,7 @@ _D = ir.DataType
 
 @adapter("ScatterElements ScatterND", 18, 16)
 def extremes(op: Tape, node: ir.Node) -> Outputs:
-    """Scatter(x, i, u, reduction=max) -> a Loop over the updates, one at a time."""
+    """Op(x, i, u, reduction=max) -> a Loop over the updates, one at a time."""
     if text(node, "reduction", "none") in ("max", "min"):
         return _one_by_one(op, node)
     return UNCHANGED
@@ -32,7 +32,7 @@ def extremes(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("ScatterElements ScatterND", 16, 13)
 def sums(op: Tape, node: ir.Node) -> Outputs:
-    """Scatter(x, i, u, reduction=add) -> a Loop over the updates, one at a time."""
+    """Op(x, i, u, reduction=add) -> a Loop over the updates, one at a time."""
     if text(node, "reduction", "none") != "none":
         return _one_by_one(op, node)
     return again(op, node, drop=("reduction",)) if "reduction" in node.attributes else UNCHANGED

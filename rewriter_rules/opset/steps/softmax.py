@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 @adapter("Softmax LogSoftmax Hardmax", 11, 13, asks=True)
 def flattened(op: Tape, node: ir.Node) -> Outputs:
-    """Softmax(x, axis=a) -> Reshape(Softmax(Flatten(x, a), -1), Shape(x)), when a is not last."""
+    """Op(x, axis=a) -> Reshape(Op(Flatten(x, axis=a), axis=-1), Shape(x)), when a is not last."""
     x, axis = operand(node, 0), integer(node, "axis", 1)
     count = None if x.shape is None else len(x.shape)
     if axis == -1 or (count is not None and normalized(axis, count) == count - 1):
@@ -25,7 +25,7 @@ def flattened(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Softmax LogSoftmax Hardmax", 13, 11)
 def last_axis(op: Tape, node: ir.Node) -> Outputs:
-    """Softmax(x, axis=a) -> Transpose(Softmax(Transpose(x), axis=-1)), when a is not last."""
+    """Op(x, axis=a) -> Transpose(Op(Transpose(x), axis=-1)), when a is not last."""
     x, axis = operand(node, 0), integer(node, "axis", -1)
     if axis == -1:
         return again(op, node, axis=-1)
