@@ -15,7 +15,7 @@ from vlmpass.ir_tools.graph.describe import name_node
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
-from vlmpass.ir_tools.operators.formals import schema_of
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.passes.pipeline.base import OptionError, Pass
 
 __all__ = ["InlineFunctions"]
@@ -120,8 +120,8 @@ def _refusals(
 def _same(node: ir.Node, a: int, b: int) -> bool:
     if a == b:
         return True
-    there, here = (schema_of(node.domain, node.op_type, version) for version in (a, b))
-    return there is not None and here is not None and there.since == here.since
+    there, here = (in_force(node.domain, node.op_type, version) for version in (a, b))
+    return there is not None and here is not None and there.version == here.version
 
 
 def _inline(

@@ -13,7 +13,7 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.signatures import signature
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import tensor as tensor_text
 from vlmpass.ir_tools.weights import as_weight, take
 
@@ -48,7 +48,7 @@ class Parts:
 
 def _admits(tape: Tape, op_type: str, dtype: ir.DataType) -> bool:
     """Whether an operator of the opset in force takes tensors of a type as its variable T."""
-    known = signature("", op_type, tape.opsets.get("", 1))
+    known = in_force("", op_type, tape.opsets.get("", 1))
     return known is not None and tensor_text(dtype) in known.allowed.get("T", ())
 
 

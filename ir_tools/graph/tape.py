@@ -11,8 +11,8 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.edit import constant_node, constant_value, is_used
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.symbols import refined
-from vlmpass.ir_tools.operators.formals import schema_of
 from vlmpass.ir_tools.operators.infer_node import infer_node
+from vlmpass.ir_tools.operators.schema import in_force
 
 __all__ = ["Tape", "splice"]
 
@@ -147,7 +147,7 @@ class Tape:
         attributes: Mapping[str, object],
     ) -> tuple[Sequence[ir.Value | None], Mapping[str, object]]:
         """Turn attributes that the imported version has as inputs into constants."""
-        schema = schema_of(domain, op_type, self.opsets.get(domain, 1)) if attributes else None
+        schema = in_force(domain, op_type, self.opsets.get(domain, 1)) if attributes else None
         if schema is None:
             return inputs, attributes
         placed, kept = list(inputs), dict(attributes)

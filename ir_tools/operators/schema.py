@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 import onnx
 import onnx_ir as ir
 from onnx import defs
+
+from vlmpass.ir_tools.operators.contrib import contrib
+from vlmpass.ir_tools.operators.formal import Formal, Schema
 
 __all__ = [
     "FIRST_OPSET",
@@ -49,68 +51,6 @@ _IR_VERSIONS = (
     (7, 4), (10, 5), (11, 6), (12, 7), (15, 8), (19, 9), (21, 10), (23, 11), (24, 12), (25, 13),
     (28, 14),
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Formal:
-    """One formal input or output.
-
-    Attributes:
-        name: Its name in the specification.
-        parameter: Type parameter such as ``T``, or the one type it has.
-        optional: Whether it may be absent.
-        variadic: Whether it stands for any number of arguments.
-        homogeneous: Whether these all have the same type.
-        types: Every type it admits, as the specification spells them.
-    """
-
-    name: str
-    parameter: str
-    optional: bool
-    variadic: bool
-    homogeneous: bool
-    types: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Schema:
-    """An operator at one since-version.
-
-    Attributes:
-        name: The operator.
-        version: The since-version.
-        inputs: Its formals, in order.
-        outputs: Its formals, in order.
-        min_inputs: The fewest inputs that a node may have, trailing ones left out.
-        max_inputs: The most.
-        max_outputs: The most outputs that a node may have.
-        attributes: Type of each attribute, by name.
-        required: Names of the attributes that have no default and must be given.
-        defaults: Attributes that have a default, by name.
-        deprecated: Whether this version retires the operator.
-        bodies: Opsets at which ONNX gives a function body, ascending.
-    """
-
-    name: str
-    version: int
-    inputs: tuple[Formal, ...]
-    outputs: tuple[Formal, ...]
-    min_inputs: int
-    max_inputs: int
-    max_outputs: int
-    attributes: Mapping[str, ir.AttributeType]
-    required: frozenset[str]
-    defaults: Mapping[str, ir.Attr]
-    deprecated: bool
-    bodies: tuple[int, ...]
-
-    def input(self, index: int) -> Formal:
-        """Return the formal that an actual input matches."""
-        return self.inputs[min(index, len(self.inputs) - 1)]
-
-    def output(self, index: int) -> Formal:
-        """Return the formal that an actual output matches."""
-        return self.outputs[min(index, len(self.outputs) - 1)]
 
 
 @cache
@@ -198,7 +138,9 @@ def needed_graphs(operator: str) -> tuple[str, ...]:
 
 @cache
 def in_force(domain: str, operator: str, opset: int) -> Schema | None:
-    """Return what is in force at a domain's opset; None for an operator that onnx lacks.
+    """Return what is in force at a domain's opset; None for an operator that nobody knows.
+
+    onnx knows the standard domains, and `contrib.txt` what ONNX Runtime registers beside them.
 
     Args:
         domain: Empty for the default one.
@@ -208,7 +150,7 @@ def in_force(domain: str, operator: str, opset: int) -> Schema | None:
     try:
         return _read(defs.get_schema(operator, opset, domain))
     except defs.SchemaError:
-        return None
+        return contrib().get((domain, operator))
 
 
 def _read(found: defs.OpSchema) -> Schema:

@@ -13,7 +13,8 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from vlmpass.ir_tools.operators import commutes
-from vlmpass.ir_tools.operators.formals import OpSchema, schema_of
+from vlmpass.ir_tools.operators.formal import Schema
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.decomposition import ABSENT_TOKEN, Token
 from vlmpass.ir_tools.rewrite.pattern import Anything, Capture, Number, Op, Pattern
@@ -65,7 +66,7 @@ class Layout:
         further: The index of an input that the pattern knows nothing of, if there is one.
     """
 
-    schema: OpSchema | None
+    schema: Schema | None
     given: tuple[Given, ...]
     orders: tuple[tuple[tuple[Pattern, int], ...], ...]
     rest: str | None
@@ -142,13 +143,13 @@ class Surroundings:
             parts.append((kind, -1 if shape is None else shape.rank()))
         return tuple(parts)
 
-    def _schema(self, signature: Signature) -> OpSchema | None:
+    def _schema(self, signature: Signature) -> Schema | None:
         """Return the schema in force for nodes with a signature, if onnx knows the operator."""
         domain, op_type = signature[:2]
         assert isinstance(domain, str)
         assert isinstance(op_type, str)
         version = self.opsets.get(domain)
-        return None if version is None else schema_of(domain, op_type, version)
+        return None if version is None else in_force(domain, op_type, version)
 
     def layout(self, rule: Rule, op: Op, node: ir.Node) -> Layout:
         """Return how a node pattern of a rule lies on a node.
@@ -201,7 +202,7 @@ class Surroundings:
 
 
 def _attributes(
-    op: Op, tokens: Sequence[Token], schema: OpSchema | None
+    op: Op, tokens: Sequence[Token], schema: Schema | None
 ) -> tuple[tuple[Given, ...], tuple[tuple[Pattern, int], ...], set[int]]:
     """Return attributes to look at, attribute captures that are inputs, and all such inputs."""
     given: list[Given] = []
@@ -209,7 +210,7 @@ def _attributes(
     taken: set[int] = set()
     for name, expected in op.attributes.items():
         index = None if schema is None else schema.input_named(name)
-        default = None if schema is None else schema.attributes.get(name)
+        default = None if schema is None else schema.default(name)
         if index is not None:
             taken.add(index)
             there = index < len(tokens) and tokens[index] != ABSENT_TOKEN

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.operators.formals import OpSchema
+from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.rewrite.expected import attribute_is
 
 __all__ = ["axis_rank", "unmentioned"]
 
 
 def unmentioned(
-    node: ir.Node, mentioned: Mapping[str, object], schema: OpSchema | None
+    node: ir.Node, mentioned: Mapping[str, object], schema: Schema | None
 ) -> Iterator[ir.Attr]:
     """Yield the attributes that a pattern does not mention and that are not at their defaults.
 
@@ -25,7 +25,7 @@ def unmentioned(
     for name, attribute in node.attributes.data.items():
         if name in mentioned:
             continue
-        default = None if schema is None else schema.attributes.get(name)
+        default = None if schema is None else schema.default(name)
         if default is None or attribute.is_ref() or not attribute_is(attribute.value, default):
             yield attribute
 

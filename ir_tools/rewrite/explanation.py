@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes
-from vlmpass.ir_tools.operators.formals import schema_of
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite.alignment import Surroundings
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.match import Match
@@ -49,8 +49,8 @@ class Attempt:
 
 def _label(node: ir.Node, scope: Scope) -> str:
     version = scope.opsets.get(node.domain)
-    schema = None if version is None else schema_of(node.domain, node.op_type, version)
-    since = "" if schema is None else f"({schema.since})"
+    schema = None if version is None else in_force(node.domain, node.op_type, version)
+    since = "" if schema is None else f"({schema.version})"
     domain = f"{node.domain}::" if node.domain else ""
     return f"{domain}{node.op_type}{since} at '{node.name or node.outputs[0].name}'"
 

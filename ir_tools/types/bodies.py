@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
-from vlmpass.ir_tools.operators.signatures import Formal, Signature, signature
+from vlmpass.ir_tools.operators.formal import Formal, Schema
+from vlmpass.ir_tools.operators.schema import in_force
 
 __all__ = ["STRUCTURAL", "Slot", "Tie", "graph_of", "ties"]
 
@@ -64,7 +65,7 @@ def ties(node: ir.Node, scope: Scope) -> Iterator[Tie]:
         node: A node.
         scope: The scope it lies in.
     """
-    known = signature(node.domain, node.op_type, scope.opsets.get(node.domain, 1))
+    known = in_force(node.domain, node.op_type, scope.opsets.get(node.domain, 1))
     if known is None or (node.domain, node.op_type) not in STRUCTURAL:
         return
     if node.op_type == "If":
@@ -72,15 +73,15 @@ def ties(node: ir.Node, scope: Scope) -> Iterator[Tie]:
     elif node.op_type == "SequenceMap":
         yield from _of_map(node, known, graph_of(scope))
     else:
-        batched = node.op_type == "Scan" and known.since < 9  # input 0 is sequence_lens there
+        batched = node.op_type == "Scan" and known.version < 9  # input 0 is sequence_lens there
         yield from _of_loop(node, known, graph_of(scope), 1 if batched else 0)
 
 
-def _allowed(known: Signature, formal: Formal | None) -> frozenset[str]:
-    return known.allowed[formal.variable] if formal is not None else frozenset()
+def _allowed(known: Schema, formal: Formal | None) -> frozenset[str]:
+    return known.allowed[formal.parameter] if formal is not None else frozenset()
 
 
-def _of_if(node: ir.Node, known: Signature) -> Iterator[Tie]:
+def _of_if(node: ir.Node, known: Schema) -> Iterator[Tie]:
     branches = list(subgraphs(node))
     for index, value in enumerate(node.outputs):
         slots = [
@@ -88,22 +89,22 @@ def _of_if(node: ir.Node, known: Signature) -> Iterator[Tie]:
             for branch in branches
             if index < len(branch.outputs)
         ]
-        allowed = _allowed(known, known.output(index))
+        allowed = _allowed(known, known.output_at(index))
         yield Tie(f"output {index}", value, allowed, tuple(slots), (value,))
 
 
-def _of_map(node: ir.Node, known: Signature, graph: ir.Graph) -> Iterator[Tie]:
+def _of_map(node: ir.Node, known: Schema, graph: ir.Graph) -> Iterator[Tie]:
     for body in subgraphs(node):
         yield from _entering(node, known, graph, node.inputs, body.inputs)
         for index, (value, inner) in enumerate(zip(node.outputs, body.outputs, strict=False)):
-            allowed = _allowed(known, known.output(index))
+            allowed = _allowed(known, known.output_at(index))
             slots = (Slot(inner, None, index, body),)
             yield Tie(f"output {index}", value, allowed, slots, (value,))
 
 
 def _entering(
     node: ir.Node,
-    known: Signature,
+    known: Schema,
     graph: ir.Graph,
     given: Sequence[ir.Value | None],
     inner: Sequence[ir.Value],
@@ -113,11 +114,11 @@ def _entering(
     for index, (value, below) in enumerate(zip(given, inner, strict=False), first):
         if value is not None:
             slots = (Slot(value, node, index, graph),)
-            allowed = _allowed(known, known.input(index))
+            allowed = _allowed(known, known.input_at(index))
             yield Tie(f"input {index}", value, allowed, slots, (below,))
 
 
-def _of_loop(node: ir.Node, known: Signature, graph: ir.Graph, batched: int) -> Iterator[Tie]:
+def _of_loop(node: ir.Node, known: Schema, graph: ir.Graph, batched: int) -> Iterator[Tie]:
     loop = node.op_type == "Loop"
     first_in, first_out, inner_in = (2, 1, 2) if loop else (batched, 0, 0)
     scanned = 0 if loop else node.attributes.get_int("num_scan_inputs", 0)
@@ -131,7 +132,7 @@ def _of_loop(node: ir.Node, known: Signature, graph: ir.Graph, batched: int) -> 
                 slots.insert(0, Slot(before, node, first_in + index, graph))
                 values.append(body.inputs[inner_in + index])
             outside = before if before is not None else next(iter(values), after)
-            allowed = _allowed(known, known.output(index))
+            allowed = _allowed(known, known.output_at(index))
             yield Tie(f"value {index}", outside, allowed, tuple(slots), tuple(values))
         rest = node.inputs[first_in + carried :]
         yield from _entering(node, known, graph, rest, body.inputs[inner_in + carried :])

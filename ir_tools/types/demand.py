@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
-from vlmpass.ir_tools.operators.signatures import Signature, signature
+from vlmpass.ir_tools.operators.formal import Schema
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import dtype_of, with_dtypes
 from vlmpass.ir_tools.types.bodies import STRUCTURAL, Slot, graph_of, ties
 from vlmpass.ir_tools.types.ends import wide_ends
@@ -69,7 +70,7 @@ class Demand:
     have: dict[ir.Value, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._signatures: dict[ir.Node, Signature | None] = {}
+        self._signatures: dict[ir.Node, Schema | None] = {}
         self._scopes = list(scopes(self.model))
         self.kept = {node for node in self.kept if not self._is_shell(node)}
         self._held_values: set[ir.Value] = set()
@@ -88,13 +89,13 @@ class Demand:
         """Return a type with the element types that give way replaced."""
         return with_dtypes(text, self.mapping)
 
-    def signature(self, node: ir.Node, scope: Scope) -> Signature | None:
+    def signature(self, node: ir.Node, scope: Scope) -> Schema | None:
         """Return a node's signature; None for functions, subgraph operators and unknown ones."""
         if node not in self._signatures:
             operator = (node.domain, node.op_type)
             version = scope.opsets.get(node.domain, 1)
             shell = self._is_shell(node)
-            self._signatures[node] = None if shell else signature(*operator, version)
+            self._signatures[node] = None if shell else in_force(*operator, version)
         return self._signatures[node]
 
     def _is_shell(self, node: ir.Node) -> bool:
@@ -153,9 +154,9 @@ class Demand:
         if fixed is not None:
             return fixed
         known = self.signature(node, scope)
-        formal = known.input(index) if known is not None else None
+        formal = known.input_at(index) if known is not None else None
         have = self.have[value]
-        if known is None or formal is None or have in known.allowed[formal.variable]:
+        if known is None or formal is None or have in known.allowed[formal.parameter]:
             return have
         return self.typing.text_of(value) or have
 
@@ -167,28 +168,28 @@ class Demand:
         if text is None or node in self.kept or (node, index) in self._held_places:
             return text
         known = self.signature(node, scope)
-        formal = known.input(index) if known is not None else None
+        formal = known.input_at(index) if known is not None else None
         new = self.mapped(text)
         if known is None or formal is None:
             return new
-        if new not in known.allowed[formal.variable]:
+        if new not in known.allowed[formal.parameter]:
             return text
-        return None if self._takes_any(node, known, formal.variable) else new
+        return None if self._takes_any(node, known, formal.parameter) else new
 
     @staticmethod
-    def _takes_any(node: ir.Node, known: Signature, variable: str) -> bool:
+    def _takes_any(node: ir.Node, known: Schema, variable: str) -> bool:
         """Whether a variable types one input and nothing else of the node."""
         operator = (node.domain, node.op_type)
         if operator in DECIDED or operator in _TIED:
             return False
         inputs = sum(
             value is not None
-            and (formal := known.input(i)) is not None
-            and formal.variable == variable
+            and (formal := known.input_at(i)) is not None
+            and formal.parameter == variable
             for i, value in enumerate(node.inputs)
         )
         outputs = sum(
-            (formal := known.output(i)) is not None and formal.variable == variable
+            (formal := known.output_at(i)) is not None and formal.parameter == variable
             for i in range(len(node.outputs))
         )
         return inputs == 1 and outputs == 0
@@ -207,11 +208,11 @@ class Demand:
                 text = self.typing.text_of(value)
                 if text is None:
                     continue
-                formal = known.output(index) if known is not None else None
+                formal = known.output_at(index) if known is not None else None
                 held = node in self.kept or value in self._held_values
                 new = text if held else self.mapped(text)
                 if known is not None and formal is not None:
-                    new = new if new in known.allowed[formal.variable] else text
+                    new = new if new in known.allowed[formal.parameter] else text
                 self.have[value] = new
 
     def _decide_constants(self) -> None:

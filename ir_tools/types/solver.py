@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.operators.signatures import Signature, signature
+from vlmpass.ir_tools.operators.formal import Schema
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import element, spell, tensor
 from vlmpass.ir_tools.types.frame import Frame, Mismatch, Use
 from vlmpass.ir_tools.types.outputs import DECIDED
@@ -94,7 +95,7 @@ class Solver:
         if nested is not None:
             nested(frame, node)
         version = frame.owner.opset_imports.get(node.domain, 1)
-        known = signature(node.domain, node.op_type, version)
+        known = in_force(node.domain, node.op_type, version)
         if nested is not None:
             self._admit_nested(frame, node, known)
             return
@@ -106,19 +107,19 @@ class Solver:
         bound = self._bind(frame, node, known)
         self._type_outputs(frame, node, known, bound)
 
-    def _bind(self, frame: Frame, node: ir.Node, known: Signature) -> dict[str, ir.Value]:
+    def _bind(self, frame: Frame, node: ir.Node, known: Schema) -> dict[str, ir.Value]:
         """Bind the schema's type variables by the inputs; return the value that bound each."""
         bound: dict[str, ir.Value] = {}
         unbound = False
         for index, value in enumerate(node.inputs):
-            formal = known.input(index)
+            formal = known.input_at(index)
             if value is None or formal is None:
                 continue
             text = frame.types.get(value)
             if text is None:
                 unbound = True
                 continue
-            variable = formal.variable
+            variable = formal.parameter
             if text not in known.allowed[variable]:
                 use = Use(f"input {index} ({formal.name})", value, text, index)
                 kind = Mismatch("unsupported", node, variable, (use,), known.allowed[variable])
@@ -131,7 +132,7 @@ class Solver:
         return bound
 
     @staticmethod
-    def _mixed(frame: Frame, node: ir.Node, known: Signature, variable: str) -> None:
+    def _mixed(frame: Frame, node: ir.Node, known: Schema, variable: str) -> None:
         last = frame.mismatches[-1] if frame.mismatches else None
         if last is not None and (last.kind, last.node, last.variable) == ("mixed", node, variable):
             return
@@ -139,75 +140,77 @@ class Solver:
             Use(f"input {index} ({formal.name})", value, frame.types[value], index)
             for index, value in enumerate(node.inputs)
             if value in frame.types
-            and (formal := known.input(index)) is not None
-            and formal.variable == variable
+            and (formal := known.input_at(index)) is not None
+            and formal.parameter == variable
         )
         frame.mismatches.append(Mismatch("mixed", node, variable, uses))
 
     @staticmethod
-    def _bound_by_outputs(frame: Frame, node: ir.Node, known: Signature) -> dict[str, ir.Value]:
+    def _bound_by_outputs(frame: Frame, node: ir.Node, known: Schema) -> dict[str, ir.Value]:
         decided = DECIDED.get((node.domain, node.op_type), {})
         return {
-            formal.variable: value
+            formal.parameter: value
             for index, value in enumerate(node.outputs)
             if index not in decided
             and value in frame.types
-            and (formal := known.output(index)) is not None
+            and (formal := known.output_at(index)) is not None
             and formal.homogeneous
         }
 
     def _demand(
-        self, frame: Frame, node: ir.Node, known: Signature, bound: Mapping[str, ir.Value]
+        self, frame: Frame, node: ir.Node, known: Schema, bound: Mapping[str, ir.Value]
     ) -> None:
         """Give untyped inputs the type that their variable has from elsewhere."""
         bound = {**self._bound_by_outputs(frame, node, known), **bound}
         for index, value in enumerate(node.inputs):
-            formal = known.input(index)
+            formal = known.input_at(index)
             if value is None or formal is None or value in frame.types or not formal.homogeneous:
                 continue
-            if formal.variable in known.fixed:
-                frame.types[value] = known.fixed[formal.variable]
-            elif formal.variable in bound:
-                source = bound[formal.variable]
+            if formal.parameter in known.fixed:
+                frame.types[value] = known.fixed[formal.parameter]
+            elif formal.parameter in bound:
+                source = bound[formal.parameter]
                 frame.types[value] = frame.types[source]
                 frame.origin[value] = source
             elif node not in frame.open[-1:]:
                 frame.open.append(node)
 
     def _type_outputs(
-        self, frame: Frame, node: ir.Node, known: Signature, bound: Mapping[str, ir.Value]
+        self, frame: Frame, node: ir.Node, known: Schema, bound: Mapping[str, ir.Value]
     ) -> None:
         decided = DECIDED.get((node.domain, node.op_type), {})
         for index, value in enumerate(node.outputs):
-            formal = known.output(index)
+            formal = known.output_at(index)
             if formal is None:
                 self._declared(frame, node, value)
                 continue
             text = decided[index](frame, node) if index in decided else None
-            source = bound.get(formal.variable) if formal.homogeneous else None
+            source = bound.get(formal.parameter) if formal.homogeneous else None
             if text is not None:
                 self._admit(frame, node, known, index, text)
                 frame.give(value, text)
             elif source is not None and index not in decided:
                 frame.give(value, frame.types[source], source)
-            elif formal.variable in known.fixed:
-                frame.give(value, known.fixed[formal.variable])
+            elif formal.parameter in known.fixed:
+                frame.give(value, known.fixed[formal.parameter])
             else:
                 self._declared(frame, node, value)
 
     @staticmethod
-    def _admit(frame: Frame, node: ir.Node, known: Signature, index: int, text: str) -> None:
-        formal = known.output(index)
+    def _admit(frame: Frame, node: ir.Node, known: Schema, index: int, text: str) -> None:
+        formal = known.output_at(index)
         assert formal is not None
-        allowed = known.allowed[formal.variable]
+        allowed = known.allowed[formal.parameter]
         if text not in allowed:
             use = Use(f"output {index} ({formal.name})", node.outputs[index], text)
-            frame.mismatches.append(Mismatch("unsupported", node, formal.variable, (use,), allowed))
+            frame.mismatches.append(
+                Mismatch("unsupported", node, formal.parameter, (use,), allowed)
+            )
 
-    def _admit_nested(self, frame: Frame, node: ir.Node, known: Signature | None) -> None:
+    def _admit_nested(self, frame: Frame, node: ir.Node, known: Schema | None) -> None:
         """Hold what bodies make and take to what the operator around them admits."""
         for index, value in enumerate(node.outputs if known is not None else ()):
-            if known is not None and known.output(index) is not None and value in frame.types:
+            if known is not None and known.output_at(index) is not None and value in frame.types:
                 self._admit(frame, node, known, index, frame.types[value])
 
     @staticmethod

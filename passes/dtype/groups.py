@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, scopes
-from vlmpass.ir_tools.operators.signatures import Signature, signature
+from vlmpass.ir_tools.operators.formal import Schema
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.ir_tools.types.bodies import STRUCTURAL, Slot, graph_of, ties
 from vlmpass.ir_tools.types.carried import typing_attribute
@@ -106,26 +107,26 @@ class Groups:
                 for tie in ties(node, scope) if node.op_type != "SequenceMap" else ():
                     yield Group(node, tie.name, tie.allowed, list(tie.slots), list(tie.values))
             else:
-                known = signature(*operator, scope.opsets.get(node.domain, 1))
+                known = in_force(*operator, scope.opsets.get(node.domain, 1))
                 if known is not None:
                     yield from self._of_node(node, known, graph)
 
     @staticmethod
-    def _of_node(node: ir.Node, known: Signature, graph: ir.Graph) -> Iterator[Group]:
+    def _of_node(node: ir.Node, known: Schema, graph: ir.Graph) -> Iterator[Group]:
         groups: dict[str, Group] = {}
         for index, value in enumerate(node.inputs):
-            formal = known.input(index)
+            formal = known.input_at(index)
             if value is None or formal is None:
                 continue
-            name = formal.variable if formal.homogeneous else f"{formal.variable} {index}"
-            allowed = known.allowed[formal.variable]
-            group = groups.setdefault(name, Group(node, formal.variable, allowed))
+            name = formal.parameter if formal.homogeneous else f"{formal.parameter} {index}"
+            allowed = known.allowed[formal.parameter]
+            group = groups.setdefault(name, Group(node, formal.parameter, allowed))
             group.slots.append(Slot(value, node, index, graph))
         decided = DECIDED.get((node.domain, node.op_type), {})
         for index, value in enumerate(node.outputs):
-            formal = known.output(index)
-            if formal is not None and index not in decided and formal.variable in groups:
-                groups[formal.variable].values.append(value)
+            formal = known.output_at(index)
+            if formal is not None and index not in decided and formal.parameter in groups:
+                groups[formal.parameter].values.append(value)
         yield from groups.values()
 
     def _open_attributes(self) -> None:
@@ -158,6 +159,6 @@ class Groups:
     def _target(self, node: ir.Node) -> frozenset[str] | None:
         assert node.graph is not None
         opsets = self._opsets[node.graph]
-        known = signature(node.domain, node.op_type, opsets.get(node.domain, 1))
-        formal = known.output(0) if known is not None else None
-        return known.allowed[formal.variable] if known is not None and formal is not None else None
+        known = in_force(node.domain, node.op_type, opsets.get(node.domain, 1))
+        formal = known.output_at(0) if known is not None else None
+        return known.allowed[formal.parameter] if known is not None and formal is not None else None
