@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, Formal, Schema, in_force, type_name
+from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, Formal, Schema, in_force
+from vlmpass.ir_tools.operators.type_texts import spell
 
 __all__ = ["conforms", "outputs_conform"]
 
@@ -15,7 +16,7 @@ _Types = Sequence[ir.DataType | None]
 
 def _binds(types: dict[str, str], formal: Formal, dtype: ir.DataType | None) -> bool:
     """Whether a type is admitted and the one that the formal's type parameter has already."""
-    spelt = None if dtype is None else type_name(ir.TensorType(dtype))
+    spelt = None if dtype is None else spell(ir.TensorType(dtype))
     if spelt is None or spelt not in formal.types:
         return False
     if formal.variadic and not formal.homogeneous:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
-from vlmpass.ir_tools.operators.schema import in_force, type_name
+from vlmpass.ir_tools.operators.schema import in_force
+from vlmpass.ir_tools.operators.type_texts import spell
 
 __all__ = [
     "add_constant",
@@ -71,7 +72,7 @@ def add_constant(
 def has_constants_of(dtype: ir.DataType, opset: int) -> bool:
     """Whether Constant nodes may hold an element type at an opset: before 9, floats alone."""
     found = in_force("", "Constant", opset)
-    return found is not None and type_name(ir.TensorType(dtype)) in found.outputs[0].types
+    return found is not None and spell(ir.TensorType(dtype)) in found.outputs[0].types
 
 
 def may_add_integers(scope: Scope, ir_version: int) -> bool:

@@ -36,7 +36,6 @@ __all__ = [
     "operators",
     "schema",
     "since",
-    "type_name",
 ]
 
 FIRST_OPSET = 1
@@ -223,28 +222,6 @@ def _with_all_outputs(node: ir.Node) -> onnx.NodeProto:
 
 def _type_proto(value: ir.Value | None) -> onnx.TypeProto:
     return onnx.TypeProto() if value is None else ir.serde.serialize_value(value).type
-
-
-@cache
-def _tensor_name(dtype: ir.DataType) -> str:
-    return f"tensor({dtype.name.lower()})"
-
-
-def type_name(kind: ir.TypeProtocol | None) -> str | None:
-    """Return a type as the specification spells it, such as ``seq(tensor(float))``.
-
-    None where the type is unknown.
-    """
-    if kind is None:
-        return None
-    if isinstance(kind, ir.TensorType):
-        return _tensor_name(kind.dtype)
-    if isinstance(kind, ir.SparseTensorType):
-        return f"sparse_{_tensor_name(kind.dtype)}"
-    inner = type_name(kind.elem_type if isinstance(kind.elem_type, ir.TypeProtocol) else None)
-    if inner is None:
-        return None
-    return f"seq({inner})" if isinstance(kind, ir.SequenceType) else f"optional({inner})"
 
 
 def named_type(given: ir.Attr) -> ir.DataType | None:

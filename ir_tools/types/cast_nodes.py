@@ -13,9 +13,9 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refusal
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.operators.type_texts import dtype_of, parse
 from vlmpass.ir_tools.types.typing import Typing, require_well_typed
-from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = [
     "REASON",

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.weights import as_weight, cast
-from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = ["MASK", "Narrowing", "bounds_only", "cast_tensor"]
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import all_nodes, all_values, scopes
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.operators.type_texts import dtype_of, spell
 from vlmpass.ir_tools.types.carried import dtype_parameters, retyped_attributes
 from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed, left_out_refusal
@@ -18,7 +19,6 @@ from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.saturate import Saturation
 from vlmpass.ir_tools.types.typing import apply, retyped, solve
-from vlmpass.ir_tools.weights.casts import holds_all
 
 __all__ = ["retype"]
 

@@ -17,7 +17,7 @@ from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.arrays import AnyArray, BoolArray, ByteArray
 from vlmpass.ir_tools.weights.tally import Tally
 
-__all__ = ["convert", "holds_all", "saturates", "why_not_cast"]
+__all__ = ["convert", "saturates", "why_not_cast"]
 
 _BLOCK = 1 << 16
 _FLOAT8 = (
@@ -32,13 +32,6 @@ _FLOAT, _DOUBLE = ir.DataType.FLOAT, ir.DataType.DOUBLE
 _FLOAT16, _BFLOAT16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 _WIDE_FLOATS = (_FLOAT16, _BFLOAT16, _FLOAT, _DOUBLE)
 _SMALL = (*_FLOAT8, *_NO_INFINITY)
-_FLOATS_ABOVE: dict[ir.DataType, tuple[ir.DataType, ...]] = {
-    _FLOAT: (_DOUBLE,),
-    _FLOAT16: (_FLOAT, _DOUBLE),
-    _BFLOAT16: (_FLOAT, _DOUBLE),
-    ir.DataType.FLOAT8E8M0: (_BFLOAT16, _FLOAT, _DOUBLE),
-    **dict.fromkeys(_SMALL, _WIDE_FLOATS),
-}
 _OVERFLOWED, _UNDERFLOWED, _UNDEFINED, _SUBNORMAL = 1, 2, 4, 8
 
 
@@ -57,20 +50,6 @@ def why_not_cast(source: ir.DataType, to: ir.DataType) -> str | None:
 def saturates(to: ir.DataType, wanted: bool) -> bool:
     """Return the `saturate` of a cast: it makes a difference for four float8 types, else True."""
     return wanted or to not in _FLOAT8
-
-
-def holds_all(wide: ir.DataType, narrow: ir.DataType) -> bool:
-    """Whether every value of `narrow`, infinities and NaN included, is one of `wide` too."""
-    if wide == narrow:
-        return True
-    if narrow == ir.DataType.BOOL:
-        return wide.is_integer() or wide in (*_WIDE_FLOATS, *_SMALL)
-    if not narrow.is_integer():
-        return wide in _FLOATS_ABOVE.get(narrow, ())
-    if wide.is_integer():
-        return bool(wide.min <= narrow.min and wide.max >= narrow.max)
-    magnitude_bits = narrow.bitwidth - (1 if narrow.is_signed() else 0)
-    return wide in _WIDE_FLOATS and magnitude_bits <= wide.mantissa_bitwidth + 1
 
 
 def convert(

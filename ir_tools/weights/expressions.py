@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.weights import casts
 from vlmpass.ir_tools.weights.arrays import AnyArray
 from vlmpass.ir_tools.weights.boxes import (
@@ -267,7 +268,7 @@ def cast(source: Expression, dtype: ir.DataType, saturate: bool) -> Expression:
     if isinstance(source, Cast):
         inner = source.source.dtype
         by_float = inner.is_integer() and source.dtype.is_floating_point() and dtype.is_integer()
-        if casts.holds_all(source.dtype, inner) and not by_float:
+        if holds_all(source.dtype, inner) and not by_float:
             return cast(source.source, dtype, saturate)
     if source.dtype == dtype:
         return source

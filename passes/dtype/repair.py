@@ -16,6 +16,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import left_out_at_calls
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.operators.type_texts import dtype_of, spell, tensor
 from vlmpass.ir_tools.types.bodies import Slot
 from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed, left_out_refusal
@@ -23,7 +24,6 @@ from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.narrow import Narrowing, cast_tensor
 from vlmpass.ir_tools.types.offline import Offline, constant_tensor
 from vlmpass.ir_tools.types.typing import Typing, apply, require_well_typed, retyped, solve
-from vlmpass.ir_tools.weights.casts import holds_all
 from vlmpass.passes.dtype.cut import FORBIDDEN, Offer, minimize
 from vlmpass.passes.dtype.groups import Group, Groups
 

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.cast_nodes import RESTORED
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.types.typing import Typing
-from vlmpass.ir_tools.weights.casts import holds_all
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.values import tell_kept_io
 from vlmpass.rewriter_rules.restore import restore

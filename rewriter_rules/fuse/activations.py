@@ -6,9 +6,10 @@ import math
 
 from onnx_ir import DataType, Value
 
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.rewrite import FloatAttr, P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT, cube, product, scaled
-from vlmpass.rewriter_rules.simplify.known import FLOATS, holds_all
+from vlmpass.rewriter_rules.simplify.known import FLOATS
 
 __all__ = ["ACTIVATIONS"]
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.schema import schema, since, type_name
+from vlmpass.ir_tools.operators.schema import schema, since
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.queries import integer, integers, rank, real
 from vlmpass.rewriter_rules.opset.table import refuse
 
@@ -78,7 +79,7 @@ def spell_constants(
     admitted = schema("Constant", since("Constant", opset) or 1).outputs[0].types
     found, before = list(outputs), len(op.nodes)
     for constant in list(op.constants):
-        name = type_name(constant.type)
+        name = spell(constant.type)
         used = constant.uses() or any(each is constant for each in found)
         if not used or name in admitted:
             continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from onnx_ir import DataType, Node, Value
 
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.constant_values import tensor_of
-from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, holds_all, matched, normal, rank
+from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, matched, normal, rank
 
 __all__ = ["CHAINS"]
 

@@ -15,7 +15,6 @@ __all__ = [
     "FOREVER",
     "broadcast_into",
     "dim",
-    "holds_all",
     "matched",
     "normal",
     "rank",
@@ -87,21 +86,3 @@ def normal(axes: Sequence[int], rank: int | None) -> tuple[int, ...] | None:
     found = tuple(axis + rank if axis < 0 and rank is not None else axis for axis in axes)
     fits = all(axis >= 0 and (rank is None or axis < rank) for axis in found)
     return found if fits and len(set(found)) == len(found) else None
-
-
-def holds_all(wide: ir.DataType, narrow: ir.DataType | None) -> bool:
-    """Return whether every number of one element type is also one of another."""
-    if narrow is None or wide == narrow:
-        return narrow is not None
-    if narrow == ir.DataType.BOOL:
-        return wide.is_integer() or wide in _FLOAT_FORMATS
-    if narrow in _FLOAT_FORMATS and wide in _FLOAT_FORMATS:
-        (bits, low, high), (more, lower, higher) = _FLOAT_FORMATS[narrow], _FLOAT_FORMATS[wide]
-        return bits <= more and low >= lower and high <= higher
-    if not narrow.is_integer():
-        return False
-    value_bits = narrow.bitwidth - narrow.is_signed()
-    if wide in _FLOAT_FORMATS:
-        return value_bits <= _FLOAT_FORMATS[wide][0] and value_bits <= _FLOAT_FORMATS[wide][2]
-    signed_fits = wide.is_signed() or not narrow.is_signed()
-    return wide.is_integer() and signed_fits and value_bits <= wide.bitwidth - wide.is_signed()

@@ -10,8 +10,9 @@ import pytest
 from onnx.reference.ops.op_cast import cast_to
 
 from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.weights import Tally
-from vlmpass.ir_tools.weights.casts import convert, holds_all, why_not_cast
+from vlmpass.ir_tools.weights.casts import convert, why_not_cast
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 

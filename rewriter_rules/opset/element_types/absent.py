@@ -6,8 +6,9 @@ from functools import cache
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, history, newest_opset, schema, type_name
-from vlmpass.rewriter_rules.opset.element_types.bridge import WIDER
+from vlmpass.ir_tools.operators.dtypes import wider
+from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, history, newest_opset, schema
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.table import refuse
 
 __all__ = ["absent_types", "is_absent", "refuse_absent", "stand_in", "wider_type"]
@@ -19,9 +20,9 @@ _CONTAINERS = {ir.SequenceType: 11, ir.OptionalType: 15}
 @cache
 def _first(dtype: ir.DataType) -> int:
     """Return the opset that brought an element type: Cast always is among the first to have it."""
-    if dtype not in WIDER:
+    if not wider(dtype):
         return OLDEST_OPSET
-    name = type_name(ir.TensorType(dtype))
+    name = spell(ir.TensorType(dtype))
     having = (each for each in history("Cast") if name in schema("Cast", each).input(0).types)
     return min(having, default=newest_opset() + 1)
 
@@ -34,13 +35,13 @@ def is_absent(dtype: ir.DataType | None, opset: int) -> bool:
 @cache
 def absent_types(opset: int) -> frozenset[ir.DataType]:
     """Return the element types that an opset does not have."""
-    return frozenset(dtype for dtype in WIDER if _first(dtype) > opset)
+    return frozenset(each for each in ir.DataType if wider(each) and _first(each) > opset)
 
 
 @cache
 def stand_in(dtype: ir.DataType, opset: int) -> ir.DataType:
     """Return the best type of an opset that holds all values of one that it does not have."""
-    return next(wide for wide in WIDER[dtype] if not is_absent(wide, opset))
+    return next(wide for wide in wider(dtype) if not is_absent(wide, opset))
 
 
 def wider_type(kind: ir.TypeProtocol, opset: int) -> ir.TypeProtocol:
@@ -96,7 +97,7 @@ def _brought(value: ir.Value) -> int:
 def _said(value: ir.Value) -> str:
     assert value.dtype is not None
     if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
-        return str(type_name(value.type))
+        return str(spell(value.type))
     return value.dtype.name.lower()
 
 

@@ -12,40 +12,13 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators import Kind, is_exact, named
-from vlmpass.ir_tools.operators.schema import Formal, Schema, type_name
+from vlmpass.ir_tools.operators.dtypes import holds_all, wider
+from vlmpass.ir_tools.operators.schema import Formal, Schema
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.queries import again
 from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
 
-__all__ = ["WIDER", "bridge", "misfits"]
-
-_D = ir.DataType
-
-WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
-    _D.BFLOAT16: (_D.FLOAT, _D.DOUBLE),
-    _D.FLOAT16: (_D.FLOAT, _D.DOUBLE),
-    _D.FLOAT: (_D.DOUBLE,),
-    _D.FLOAT8E4M3FN: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
-    _D.FLOAT8E4M3FNUZ: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
-    _D.FLOAT8E5M2: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
-    _D.FLOAT8E5M2FNUZ: (_D.FLOAT, _D.DOUBLE),
-    _D.FLOAT8E8M0: (_D.FLOAT, _D.DOUBLE),
-    _D.FLOAT4E2M1: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
-    _D.FLOAT6E2M3: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
-    _D.FLOAT6E3M2: (_D.FLOAT16, _D.FLOAT, _D.DOUBLE),
-    _D.BOOL: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
-    _D.UINT2: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
-    _D.INT2: (_D.INT8, _D.INT32, _D.INT64, _D.FLOAT),
-    _D.UINT4: (_D.UINT8, _D.INT32, _D.INT64, _D.FLOAT),
-    _D.INT4: (_D.INT8, _D.INT32, _D.INT64, _D.FLOAT),
-    _D.UINT8: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
-    _D.INT8: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
-    _D.UINT16: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
-    _D.INT16: (_D.INT32, _D.INT64, _D.FLOAT, _D.DOUBLE),
-    _D.UINT32: (_D.INT64, _D.DOUBLE),
-    _D.INT32: (_D.INT64, _D.DOUBLE),
-}
-"""For each type those that hold all its values, best first."""
-
+__all__ = ["bridge", "misfits"]
 
 _COMPUTING = named(
     *(Kind.ELEMENTWISE, Kind.REDUCTION, Kind.CUMULATION, Kind.NORMALIZATION, Kind.PRODUCT),
@@ -53,11 +26,7 @@ _COMPUTING = named(
 ) | {"QLinearMatMul", "Range"}
 """Operators that compute: a wider floating type gives at least the accuracy of the narrow one."""
 
-_FLOATING = frozenset(dtype for dtype in _D if dtype.is_floating_point())
-
-
-def _holds(wide: ir.DataType, narrow: ir.DataType) -> bool:
-    return wide == narrow or wide in WIDER.get(narrow, ())
+_FLOATING = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
 
 def _substitute(
@@ -70,11 +39,11 @@ def _substitute(
     if not carrying and operator not in _COMPUTING:
         refuse(f"{operator} does not admit {said} at the lower opset", _REMEDY)
     found = [
-        wider
-        for wider in (*dtypes, *WIDER.get(dtypes[0], ()))
-        if type_name(ir.TensorType(wider)) in allowed
-        and all(_holds(wider, dtype) for dtype in dtypes)
-        and (carrying or operator in _BY_FLOAT or _alike(wider, dtypes))
+        each
+        for each in (*dtypes, *wider(dtypes[0]))
+        if spell(ir.TensorType(each)) in allowed
+        and all(holds_all(each, dtype) for dtype in dtypes)
+        and (carrying or operator in _BY_FLOAT or _alike(each, dtypes))
     ]
     if not found:
         refuse(f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY)
@@ -106,7 +75,7 @@ def types_by_parameter(node: ir.Node, found: Schema) -> dict[str, tuple[Formal, 
 def misfits(node: ir.Node, found: Schema) -> bool:
     """Say whether a schema does not admit the types that a node has."""
     for formal, values in types_by_parameter(node, found).values():
-        names = {type_name(value.type) for value in values}
+        names = {spell(value.type) for value in values}
         if len(names) > 1 or not names <= formal.types:
             return True
     return False
@@ -116,12 +85,12 @@ def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
     """Return the type to run in by type parameter, for those that need another one."""
     chosen: dict[str, ir.DataType] = {}
     for formal, values in types_by_parameter(node, found).values():
-        names = {type_name(value.type) for value in values}
+        names = {spell(value.type) for value in values}
         if len(names) == 1 and names <= formal.types:
             continue
         for value in values:
             if not isinstance(value.type, ir.TensorType):
-                refuse(f"{found.name} does not admit the type {type_name(value.type)}", _REMEDY)
+                refuse(f"{found.name} does not admit the type {spell(value.type)}", _REMEDY)
         dtypes = list(dict.fromkeys(v.dtype for v in values if v.dtype is not None))
         chosen[formal.parameter] = _substitute(node, dtypes, formal.types)
     return chosen

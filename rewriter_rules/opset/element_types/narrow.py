@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.schema import schema, since, type_name
+from vlmpass.ir_tools.operators.schema import schema, since
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.element_types.absent import stand_in
 from vlmpass.rewriter_rules.opset.element_types.rounding import rounded, wrapped
 from vlmpass.rewriter_rules.opset.queries import integer, operand, text
@@ -19,7 +20,7 @@ def reads_wide(node: ir.Node, target: int) -> bool:
     version = since(node.op_type, target)
     if node.op_type != "DequantizeLinear" or version is None:
         return False
-    return type_name(operand(node, 0).type) not in schema(node.op_type, version).input(0).types
+    return spell(operand(node, 0).type) not in schema(node.op_type, version).input(0).types
 
 
 def round_to(op: Tape, node: ir.Node, kind: ir.DataType, target: int) -> ir.Value:

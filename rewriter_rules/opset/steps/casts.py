@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.schema import schema, type_name
+from vlmpass.ir_tools.operators.schema import schema
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.build import scalar
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -81,7 +82,7 @@ def as_initializer(op: Tape, node: ir.Node) -> Outputs:
     if given is None:
         refuse("it has no value", "correct the model")
     tensor = given.as_tensor()
-    admitted = type_name(ir.TensorType(tensor.dtype)) in schema("Constant", 1).outputs[0].types
+    admitted = spell(ir.TensorType(tensor.dtype)) in schema("Constant", 1).outputs[0].types
     return UNCHANGED if admitted else op.const(tensor)
 
 
@@ -96,7 +97,7 @@ def fill_in_admitted_type(op: Tape, node: ir.Node) -> Outputs:
     if given is None:
         return UNCHANGED
     fill = given.as_tensor()
-    if type_name(ir.TensorType(fill.dtype)) in schema("ConstantOfShape", 9).outputs[0].types:
+    if spell(ir.TensorType(fill.dtype)) in schema("ConstantOfShape", 9).outputs[0].types:
         return UNCHANGED
     wide = ir.tensor(fill.numpy().astype(np.float32), dtype=_D.FLOAT)
     return op.Cast(again(op, node, value=wide)[0], to=fill.dtype)

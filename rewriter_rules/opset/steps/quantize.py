@@ -7,7 +7,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.schema import schema, type_name
+from vlmpass.ir_tools.operators.schema import schema
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.build import normalized, scalar, size_at, vector
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -29,7 +30,7 @@ def _cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
 
 
 def _admits(operator: str, version: int, index: int, kind: ir.DataType) -> bool:
-    return type_name(ir.TensorType(kind)) in schema(operator, version).input(index).types
+    return spell(ir.TensorType(kind)) in schema(operator, version).input(index).types
 
 
 def _spread(op: Tape, value: ir.Value, x: ir.Value, axis: int, block: int) -> ir.Value:

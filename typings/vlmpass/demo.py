@@ -1,1 +1,0 @@
-../../vlmpass/demo.py

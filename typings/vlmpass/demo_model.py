@@ -1,0 +1,1 @@
+../../vlmpass/demo_model.py
