@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError, Refusal, Refused
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, scopes
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.rewrite import Declined, NoFixpoint, Order, make_way
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.values import imported

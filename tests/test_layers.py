@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import house
+
 ROOT = Path(__file__).parents[1]
 FLOORS = ("ir_tools", "rewriter_rules", "passes", "vlmpass")
 
@@ -49,3 +51,34 @@ def test_imports_go_downwards_only(floor: str) -> None:
 )
 def test_modules_are_told_apart(module: str, floor: int | None) -> None:
     assert floor_of(module) == floor
+
+
+ROOMS = (
+    "errors", "system", "operators", "weights", "graph", "proto", "worker", "load", "check",
+    "types", "shapes", "evaluate", "rewrite", "save", "inspecting", "run",
+)  # fmt: skip
+"""The rooms of ir_tools in the order in which they may import from each other."""
+
+
+def test_rooms_import_from_those_before_them() -> None:
+    found = house.rooms()
+    assert set(found) <= set(ROOMS)
+    upwards = {
+        (room, other)
+        for room, others in found.items()
+        for other in others
+        if ROOMS.index(other) > ROOMS.index(room)
+    }
+    assert not upwards
+
+
+def test_no_two_files_of_a_floor_share_a_name() -> None:
+    assert house.namesakes() == {}
+
+
+def test_ir_tools_has_no_loose_modules() -> None:
+    assert house.loose() == ["__init__.py", "errors.py"]
+
+
+def test_tables_of_operators_do_not_become_more() -> None:
+    assert len(list(house.tables())) <= 41

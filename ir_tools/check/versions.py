@@ -7,8 +7,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.errors import CheckError
+from vlmpass.ir_tools.graph.ir_versions import features
 from vlmpass.ir_tools.graph.walk import scopes
-from vlmpass.ir_tools.operators.ir_versions import features
 
 __all__ = ["check_functions", "check_versions"]
 

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import constant_node, constant_value, is_used
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.symbols import refined
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.operators.schema import in_force
 
 __all__ = ["Tape", "splice"]

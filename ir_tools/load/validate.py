@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 import onnx
 
 from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.graph.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.load.calls import vet_calls
 from vlmpass.ir_tools.load.infos import vet_annotations, vet_infos, vet_passed_on, vet_type
 from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, refuse_unknown_type
-from vlmpass.ir_tools.operators.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.operators.schema import needed_graphs
 
 __all__ = ["vet"]

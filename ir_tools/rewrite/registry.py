@@ -10,7 +10,7 @@ from types import ModuleType
 
 from vlmpass.ir_tools.errors import RuleError
 from vlmpass.ir_tools.rewrite.rule import Rule, RuleSet
-from vlmpass.ir_tools.rule_names import GROUP, no_rule
+from vlmpass.ir_tools.system.rule_names import GROUP, no_rule
 
 __all__ = ["all_rules", "rule_named"]
 

@@ -14,7 +14,7 @@ from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import NODE, REST, VALUE, Kind, kind_of
 from vlmpass.ir_tools.rewrite.decomposition import Plan, Use, plan_of
 from vlmpass.ir_tools.rewrite.pattern import Pattern
-from vlmpass.ir_tools.rule_names import rule_name
+from vlmpass.ir_tools.system.rule_names import rule_name
 
 __all__ = ["Declined", "Replacement", "Rule", "RuleSet", "refuse", "rule"]
 

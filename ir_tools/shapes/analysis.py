@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of, is_constant
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import Scope, holds_graphs, subgraphs
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.operators.result_types import result_type
 from vlmpass.ir_tools.operators.schema import is_legacy
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product

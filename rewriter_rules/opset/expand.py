@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import INFER_FIRST
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.operators.schema import function_body, history, schema, since
 from vlmpass.rewriter_rules.opset.table import Adapter, Outputs, expansion, refuse, unspelled
 

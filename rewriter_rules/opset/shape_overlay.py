@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import Scope
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.shapes.inferred import Size, inferred_shapes
 from vlmpass.ir_tools.types import solve
 

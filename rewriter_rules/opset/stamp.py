@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.ir_versions import features
 from vlmpass.ir_tools.graph.walk import all_nodes
-from vlmpass.ir_tools.operators.ir_versions import features
 from vlmpass.ir_tools.operators.schema import default_opset, ir_version_of, schema, since
 
 __all__ = ["fit_inputs", "needed_ir_version", "stamp"]

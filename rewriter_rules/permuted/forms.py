@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators import Kind, broadcasting, named
-from vlmpass.ir_tools.operators.formals import schema_of
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite.constant_values import SMALL_BYTES, tensor_of
 from vlmpass.ir_tools.weights import as_weight, reshape, transpose
 from vlmpass.rewriter_rules.simplify.known import normal, rank
@@ -68,10 +68,10 @@ class _Asked:
 
         Returns `...` where it is computed.
         """
-        schema = schema_of("", self.node.op_type, self.opset)
+        schema = in_force("", self.node.op_type, self.opset)
         index = None if schema is None else schema.input_named(name)
         if index is None:
-            default = None if schema is None else schema.attributes.get(name)
+            default = None if schema is None else schema.default(name)
             return self.node.attributes[name].value if name in self.node.attributes else default
         value = self.input(index)
         if value is None:

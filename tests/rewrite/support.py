@@ -19,9 +19,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators.formals import schema_of
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.rewrite import Rule, RuleSet, apply_rules, explain
 from vlmpass.ir_tools.rewrite.constant_values import tensor_of
 

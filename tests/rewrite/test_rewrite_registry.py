@@ -21,7 +21,7 @@ from vlmpass.ir_tools.rewrite import (
     rule,
     rule_named,
 )
-from vlmpass.ir_tools.rule_names import written_rules
+from vlmpass.ir_tools.system.rule_names import written_rules
 from vlmpass.rewriter_rules.fuse import FUSE
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 from vlmpass.rewriter_rules.unfuse import UNFUSE

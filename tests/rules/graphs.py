@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from rewrite.support import parse
 
-from vlmpass.ir_tools.operators.infer_node import infer_node
+from vlmpass.ir_tools.graph.infer_node import infer_node
 
 FLOAT, DOUBLE, INT64 = ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64
 

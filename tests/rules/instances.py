@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.operators.formals import schema_of
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.captures import Kind

@@ -9,7 +9,7 @@ import onnx.defs
 import onnx_ir as ir
 import pytest
 
-from vlmpass.ir_tools.operators.infer_node import infer_node
+from vlmpass.ir_tools.graph.infer_node import infer_node
 
 _RANKS = (0, 1, 2, 5)
 _TYPES = (ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING)

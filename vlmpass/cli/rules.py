@@ -64,8 +64,8 @@ def rules(
 def _judged(given: list[str], near: str | None) -> bool:
     """Refuse what can be told to be wrong at once; say whether a rule is to be explained."""
     from vlmpass.ir_tools.errors import PipelineError
-    from vlmpass.ir_tools.rule_names import refuse_unwritten
     from vlmpass.ir_tools.system.listed import listed
+    from vlmpass.ir_tools.system.rule_names import refuse_unwritten
 
     if given[:1] == ["explain"]:
         if len(given) != 3:

@@ -8,8 +8,8 @@ from vlmpass.ir_tools.graph.constants import node_tensor
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, product, sub
 from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
-from vlmpass.ir_tools.shapes.registry import shape_rule
 from vlmpass.ir_tools.shapes.rules.elementwise import broadcast
+from vlmpass.ir_tools.shapes.shape_rules import shape_rule
 
 __all__ = []
 

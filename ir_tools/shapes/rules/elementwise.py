@@ -12,7 +12,7 @@ from vlmpass.ir_tools.operators import broadcasting, keeping_shape
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
 from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import Known
-from vlmpass.ir_tools.shapes.registry import shape_rule
+from vlmpass.ir_tools.shapes.shape_rules import shape_rule
 
 __all__ = ["broadcast"]
 

@@ -19,8 +19,8 @@ from vlmpass.ir_tools.shapes.algebra import (
 )
 from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
-from vlmpass.ir_tools.shapes.registry import shape_rule
 from vlmpass.ir_tools.shapes.rules.elementwise import broadcast
+from vlmpass.ir_tools.shapes.shape_rules import shape_rule
 from vlmpass.ir_tools.shapes.slices import slice_of
 
 __all__ = ["reshaped"]

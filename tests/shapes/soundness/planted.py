@@ -10,9 +10,9 @@ from vlmpass.ir_tools.shapes import cache as alike
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, add, mul, sub
 from vlmpass.ir_tools.shapes.call import Call
 from vlmpass.ir_tools.shapes.known import Known
-from vlmpass.ir_tools.shapes.registry import all_shape_rules
 from vlmpass.ir_tools.shapes.rules import compute, elementwise
 from vlmpass.ir_tools.shapes.rules import movement as layout
+from vlmpass.ir_tools.shapes.shape_rules import all_shape_rules
 
 __all__ = ["FAULTS"]
 
