@@ -81,4 +81,4 @@ def test_ir_tools_has_no_loose_modules() -> None:
 
 
 def test_tables_of_operators_do_not_become_more() -> None:
-    assert len(list(house.tables())) <= 41
+    assert len(list(house.tables())) <= 36

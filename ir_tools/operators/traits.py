@@ -23,6 +23,7 @@ __all__ = [
     "complete",
     "hands_on",
     "is_exact",
+    "keeping_order",
     "keeping_shape",
     "named",
     "traits_of",
@@ -108,6 +109,7 @@ class Traits:
         exact: Whether any wider type that holds its operands gives the same results (cast back, of
             the least integer too). Kinds MOVE, FILL, SCATTER, SHAPE and ORDER are, said or not,
             as long as a Scatter does not combine.
+        keeps_order: Whether its result has all elements of its first operand, in the same order.
         keeps_shape: Whether its first result has the shape of its first operand. Kinds CAST,
             SCATTER, CUMULATION and NORMALIZATION do, and ELEMENTWISE where it does not broadcast.
         whole: Whether its results are whole numbers where its operands are.
@@ -121,6 +123,7 @@ class Traits:
     selects: bool = False
     broadcasts: bool = False
     exact: bool = False
+    keeps_order: bool = False
     keeps_shape: bool = False
     whole: bool = False
     sizes: tuple[int, ...] = ()
@@ -151,6 +154,14 @@ def complete() -> bool:
     """
     installed = metadata.version("onnx").split(".")
     return (int(installed[0]), int(installed[1])) <= _ONNX
+
+
+@cache
+def keeping_order() -> frozenset[str]:
+    """Return the names of the standard domain's operators that at most write another shape."""
+    return frozenset(
+        name for (domain, name), traits in _table().items() if not domain and traits.keeps_order
+    )
 
 
 @cache
@@ -230,6 +241,7 @@ def _traits(kind: Kind, flags: list[str]) -> Traits:
         selects="selects" in flags,
         broadcasts="broadcasts" in flags,
         exact="exact" in flags,
+        keeps_order="keeps-order" in flags,
         keeps_shape=keeps,
         whole="whole" in flags,
         sizes=tuple(int(index) for index in sizes.split(",") if index),

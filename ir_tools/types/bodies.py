@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
+from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.operators.formal import Formal, Schema
 from vlmpass.ir_tools.operators.schema import in_force
 
 __all__ = ["STRUCTURAL", "Slot", "Tie", "graph_of", "ties"]
 
-STRUCTURAL = frozenset({("", "If"), ("", "Loop"), ("", "Scan"), ("", "SequenceMap")})
+STRUCTURAL = frozenset(("", name) for name in named(Kind.CONTROL))
 """Operators that are what their subgraphs make of them."""
 
 

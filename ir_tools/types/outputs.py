@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.operators.schema import numbered_type
 from vlmpass.ir_tools.operators.type_texts import element, sequence_of, spell, tensor
+from vlmpass.ir_tools.types.carried import RESULT
 from vlmpass.ir_tools.types.frame import Frame
 
 __all__ = ["DECIDED", "Decide"]
@@ -130,21 +131,10 @@ def _like(*indices: int) -> Decide:
 _FLOAT = ir.DataType.FLOAT
 
 DECIDED: Mapping[tuple[str, str], Mapping[int, Decide]] = {
-    ("", "Cast"): {0: _by("to")},
-    ("", "BitCast"): {0: _by("to")},
+    **{operator: {0: _by(*decides)} for operator, decides in RESULT.items()},
     ("", "Constant"): {0: _constant},
     ("", "ConstantOfShape"): {0: _constant_of_shape},
-    ("", "EyeLike"): {0: _by("dtype")},
-    ("", "Bernoulli"): {0: _by("dtype")},
-    ("", "RandomNormal"): {0: _by("dtype", _FLOAT)},
-    ("", "RandomUniform"): {0: _by("dtype", _FLOAT)},
-    ("", "RandomNormalLike"): {0: _by("dtype")},
-    ("", "RandomUniformLike"): {0: _by("dtype")},
     ("", "Multinomial"): {0: _by("dtype", ir.DataType.INT32)},
-    ("", "BlackmanWindow"): {0: _by("output_datatype", _FLOAT)},
-    ("", "HammingWindow"): {0: _by("output_datatype", _FLOAT)},
-    ("", "HannWindow"): {0: _by("output_datatype", _FLOAT)},
-    ("", "MelWeightMatrix"): {0: _by("output_datatype", _FLOAT)},
     ("", "QuantizeLinear"): {0: _quantized},
     ("", "DequantizeLinear"): {0: _or_input("output_dtype", 1)},
     ("", "LayerNormalization"): {1: _by("stash_type", _FLOAT), 2: _by("stash_type", _FLOAT)},
@@ -162,5 +152,4 @@ DECIDED: Mapping[tuple[str, str], Mapping[int, Decide]] = {
     ("com.microsoft", "MultiHeadAttention"): {3: _like(0)},
     ("com.microsoft", "DecoderMaskedMultiHeadAttention"): {3: _like(0)},
     ("com.microsoft", "QuantizeLinear"): {0: _quantized},
-    ("com.microsoft", "GemmFloat8"): {0: _by("dtype", _FLOAT)},
 }

@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array, evaluate
 from vlmpass.ir_tools.evaluate.conform import conforms
+from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.weights import Weight, as_weight, cast, concat, reshape, take, transpose
 
 __all__ = ["fold_lazily"]
 
-_RESHAPES = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+_RESHAPES = keeping_order() - {"Identity"}
 _SMALL = 1 << 16
 """Bytes of an operand that says how to move the elements of another."""
 

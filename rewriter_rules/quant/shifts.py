@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.ir_tools.weights.weight import LazyWeight
 from vlmpass.rewriter_rules.quant.calls import Calls
@@ -25,7 +26,7 @@ from vlmpass.rewriter_rules.quant.constant import Constants
 __all__ = ["Shift", "find_shifts", "rounds_down"]
 
 _SIGNED = frozenset(ir.DataType[f"INT{bits}"] for bits in (8, 16, 32, 64))
-_MOVES = ("Cast", "CastLike", "Identity", "Reshape")
+_MOVES = keeping_order() | {"Cast", "CastLike"}
 _FLOAT_WHOLE = 1 << np.finfo(np.float32).nmant + 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from onnx_ir import Node, TensorProtocol, Value
 
+from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
 from vlmpass.ir_tools.rewrite.constant_values import is_constant, tensor_of
 from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, Exact, exactly, reading
@@ -13,7 +14,7 @@ from vlmpass.rewriter_rules.simplify.known import dim
 
 __all__ = ["SIZES"]
 
-LAYOUT = ("Cast", "Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+LAYOUT = (*sorted(keeping_order()), "Cast", "Expand", "Transpose")
 TAKEN = (*LAYOUT, "GatherElements", "Slice")
 PRODUCTS = ("MatMul", "Gemm")
 SQUARE_ROOTS = {0.5: "sqrt({})", -0.5: "1/sqrt({})"}

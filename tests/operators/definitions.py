@@ -172,6 +172,13 @@ def keeps_shape(case: Case, rng: np.random.Generator) -> str | None:
     return None if case.results[0].shape == first.shape else "its result has another shape"
 
 
+def keeps_order(case: Case, rng: np.random.Generator) -> str | None:
+    first = case.operands[0]
+    assert first is not None
+    kept = same(case.results[0].reshape(-1), first.reshape(-1))
+    return None if kept else "its elements come in another order, or others"
+
+
 def commutative(case: Case, rng: np.random.Generator) -> str | None:
     a, b, *rest = case.operands if len(case.operands) > 1 else (*case.operands, *case.operands)
     turned = same(case.run([a, b, *rest]), case.run([b, a, *rest]))
@@ -254,6 +261,8 @@ def claims(traits: Traits) -> Iterator[Check]:
         yield moves
     if traits.broadcasts:
         yield broadcasts
+    if traits.keeps_order:
+        yield keeps_order
     if traits.keeps_shape:
         yield keeps_shape
     if traits.exact or traits.kind in (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.ORDER):

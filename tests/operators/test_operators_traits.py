@@ -148,6 +148,8 @@ FAULTS = [
     ("ReduceSum", Traits(Kind.CUMULATION, keeps_shape=True)),
     ("Flatten", Traits(Kind.NORMALIZATION, keeps_shape=True)),
     ("Identity", Traits(Kind.SHAPE)),
+    ("Transpose", Traits(Kind.MOVE, keeps_order=True)),
+    ("Slice", Traits(Kind.MOVE, keeps_order=True)),
     ("Div", Traits(Kind.ELEMENTWISE, exact=True)),
     ("Sqrt", Traits(Kind.ELEMENTWISE, exact=True)),
     ("Add", Traits(Kind.ELEMENTWISE, exact=True)),
