@@ -170,6 +170,7 @@ def _attribute_names(op: Op) -> Iterator[str]:
             yield expected
 
 
+@cache  # parts are shared by many patterns, and by many alternatives of one
 def _certain(pattern: Pattern) -> frozenset[str]:
     """Return the names that every match of a pattern binds."""
     inner = [_certain(part) for part in _parts(pattern)]
