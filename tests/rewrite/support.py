@@ -21,7 +21,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import scopes
-from vlmpass.ir_tools.operators.formals import schema_of
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite import Rule, RuleSet, apply_rules, explain
 from vlmpass.ir_tools.rewrite.constant_values import tensor_of
 
@@ -83,11 +83,11 @@ class _Printer:
         for index, output in enumerate(node.outputs):
             self.names[output] = f"%{number}" + (f".{index}" if index else "")
             outputs.append(self.names[output])
-        schema = schema_of(node.domain, node.op_type, self.opsets.get(node.domain, 1))
+        schema = in_force(node.domain, node.op_type, self.opsets.get(node.domain, 1))
         words = [
             f"{name}={self._attribute(attribute)}"
             for name, attribute in sorted(node.attributes.items())
-            if schema is None or attribute.value != schema.attributes.get(name)
+            if schema is None or attribute.value != schema.default(name)
         ]
         kind = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         self.lines.append(" ".join([f"{', '.join(outputs)} = {kind}({inputs})", *words]))

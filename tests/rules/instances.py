@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.operators import commutes
-from vlmpass.ir_tools.operators.formals import schema_of
 from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.captures import Kind
@@ -228,7 +227,7 @@ class Draw:
         domain, op_type = self.chosen.setdefault(label, self.choose(op.ops))  # type: ignore[misc]
         if domain:
             self.graph.opset_imports.setdefault(domain, 1)
-        schema = schema_of(domain, op_type, self.graph.opset_imports[domain])
+        schema = in_force(domain, op_type, self.graph.opset_imports[domain])
         slots: dict[int, tuple[Pattern | None, object]] = {}
         attributes: dict[str, object] = {}
         for name, expected in op.attributes.items():

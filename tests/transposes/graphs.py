@@ -13,8 +13,8 @@ import onnx_ir as ir
 from rewrite.support import RUNTIME_ERRORS, canonical, check, difference, run
 from rules.places import in_branches, in_function
 
+from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import all_nodes
-from vlmpass.ir_tools.operators.infer_node import infer_node
 from vlmpass.passes.move_transposes import MoveTransposes
 
 __all__ = ["TransposedGraph", "examine", "transposes"]
