@@ -23,14 +23,16 @@ def values(dtype: ir.DataType) -> np.ndarray:
     if dtype.is_integer():
         return np.arange(int(dtype.min), int(dtype.max) + 1, dtype=np.float64)
     raw = np.arange(2**dtype.bitwidth, dtype=np.uint16 if dtype.bitwidth == 16 else np.uint8)
-    return raw.view(dtype.numpy()).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # NaN that signal
+        return raw.view(dtype.numpy()).astype(np.float64)
 
 
 def holds(wide: ir.DataType, numbers: np.ndarray) -> bool:
     """Whether all come back from a type, the signs of zeros and NaN included."""
     if wide == ir.DataType.BOOL or wide.is_integer():
         low, high = (0, 1) if wide == ir.DataType.BOOL else (int(wide.min), int(wide.max))
-        whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
+        with np.errstate(invalid="ignore"):
+            whole = np.isfinite(numbers) & (numbers == np.floor(numbers))
         zero = (numbers == 0) & np.signbit(numbers)
         return bool(np.all(whole & (numbers >= low) & (numbers <= high) & ~zero))
     with np.errstate(all="ignore"):
