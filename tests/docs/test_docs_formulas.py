@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from vlmpass.ir_tools.operators.formals import schema_of
-from vlmpass.ir_tools.operators.schema import Schema, history, schema, since
-from vlmpass.ir_tools.operators.signatures import signature
+from vlmpass.ir_tools.operators.schema import Schema, history, in_force, schema, since
 from vlmpass.ir_tools.rewrite import all_rules
 from vlmpass.rewriter_rules.opset import tell
 from vlmpass.rewriter_rules.opset.table import Step, entries
@@ -77,7 +75,7 @@ def words(formula: str) -> set[str]:
 
 def exists(operator: str) -> bool:
     """Whether an operator is of the standard or one of ONNX Runtime's."""
-    return bool(history(operator)) or any(signature(each, operator, 1) for each in CONTRIB)
+    return bool(history(operator)) or any(in_force(each, operator, 1) for each in CONTRIB)
 
 
 def faults_of_step(step: Step, formula: str, opset: int) -> list[str]:
@@ -113,7 +111,7 @@ def faults_of_rule(formula: str) -> list[str]:
     found = [f"there is no {word}" for word in sorted(words(formula)) if not exists(word)]
     for call in calls(formula):
         known = [schema(call.operator, each).attributes for each in history(call.operator)]
-        contrib = [schema_of(domain, call.operator, 1) for domain in CONTRIB]
+        contrib = [in_force(domain, call.operator, 1) for domain in CONTRIB]
         names = {*(n for each in known for n in each)}
         names |= {n for each in contrib if each for n in each.attributes}
         found += [
