@@ -46,7 +46,7 @@ TANH = P.Tanh(BENT * math.sqrt(2 / math.pi) | UNROLLED)
     dtypes=NARROW_X,
 )
 def gelu_tanh(op: Tape, x: Value) -> Replacement:
-    """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))) -> Gelu(x, tanh)."""
+    """0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3))) -> Gelu(x, approximate=tanh)."""
     return op.FastGelu(x, _domain=ORT) if ORT in op.emits else op.Gelu(x, approximate="tanh")
 
 

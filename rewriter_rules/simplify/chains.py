@@ -24,7 +24,7 @@ def cast_of_cast(op: Tape, x: Value, inner: DataType, outer: DataType) -> Replac
 def transpose_of_transpose(
     op: Tape, x: Value, first: tuple[int, ...], second: tuple[int, ...]
 ) -> Replacement:
-    """Transpose(Transpose(x, p), q) -> Transpose(x, p[q])."""
+    """Transpose(Transpose(x, perm=p), perm=q) -> Transpose(x, perm=p[q])."""
     if sorted(first) != sorted(second):
         return refuse("{} and {} are of different ranks", first, second)
     perm = tuple(first[axis] for axis in second)

@@ -50,7 +50,7 @@ def reshape_to_same(op: Tape, x: Value, shape: tuple[int, ...]) -> Replacement:
 
 @rule(P.Transpose("x", perm="perm"))
 def transpose_nowhere(op: Tape, x: Value, perm: tuple[int, ...]) -> Replacement:
-    """Transpose(x, 0 1 2 ...) -> x."""
+    """Transpose(x, perm=0 1 2 ...) -> x."""
     return x if perm == tuple(range(len(perm))) else refuse("{} moves axes", perm)
 
 

@@ -65,7 +65,7 @@ def concat_of_gathers(op: Tape, xs: tuple[Value, ...]) -> Replacement:
 
 @rule(P.Gather(P.Shape("x").shared, "indices", axis=0, _node="gather"), opset=(15, None))
 def gather_of_shape(op: Tape, x: Value, indices: tuple[int, ...], gather: Node) -> Replacement:
-    """Gather(Shape(x), [i, i + 1 ...]) -> Shape(x, i, end)."""
+    """Gather(Shape(x), [i, i + 1 ...]) -> Shape(x, start=i, end=j)."""
     index = gather.inputs[1]
     tensor = None if index is None else tensor_of(index)
     if tensor is None or tensor.shape.rank() != 1:
@@ -82,7 +82,7 @@ def gather_of_shape(op: Tape, x: Value, indices: tuple[int, ...], gather: Node) 
 
 @rule(P.Slice(P.Shape("x").shared, starts="start", ends="end", axes=P.any), opset=(15, None))
 def slice_of_shape(op: Tape, x: Value, start: tuple[int, ...], end: tuple[int, ...]) -> Replacement:
-    """Slice(Shape(x), i, j) -> Shape(x, i, j)."""
+    """Slice(Shape(x), i, j) -> Shape(x, start=i, end=j)."""
     return op.Shape(x, start=start[0], end=None if end[0] >= FOREVER else end[0])
 
 

@@ -89,7 +89,7 @@ def unfuse_bias_gelu(op: Tape, x: Value, bias: Value) -> Replacement:
 
 @rule(P.FastGelu("x", "bias?", _domain=ORT), dtypes=FLOAT_X)
 def unfuse_fast_gelu(op: Tape, x: Value, bias: Value | None) -> Replacement:
-    """FastGelu(x, b) -> Gelu(x + b, tanh)."""
+    """FastGelu(x, b) -> Gelu(x + b, approximate=tanh)."""
     return _gelu(op, x if bias is None else op.Add(x, bias), "tanh")
 
 
