@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.symbols import ProvenDim
+from vlmpass.ir_tools.shapes.declared import declared_sizes, merged, refuted
 from vlmpass.ir_tools.shapes.inferred import Size, inferred_shapes
 from vlmpass.ir_tools.shapes.inferred_functions import infer_functions
 from vlmpass.ir_tools.system.collector import without_collector
@@ -40,7 +41,7 @@ class Infer(Pass):
         declared = {value for value in interface if value.type is not None}
         changed = apply(model, solve(model), keep=declared)
         shapes = inferred_shapes(model)
-        stale = any(_refuted(value, sizes) for value, sizes in shapes.items())
+        stale = any(refuted(declared_sizes(value), sizes) for value, sizes in shapes.items())
         if stale:
             shapes = inferred_shapes(model, trust_unknown=False)
         for value, sizes in shapes.items():
@@ -52,8 +53,8 @@ class Infer(Pass):
 def _write(
     value: ir.Value, sizes: tuple[Size, ...] | None, *, stale: bool, is_output: bool
 ) -> bool:
-    declared = _declared(value)
-    dims = _merged(declared, sizes, stale=stale, is_output=is_output)
+    declared = declared_sizes(value)
+    dims = merged(declared, sizes, stale=stale, keep_names=is_output)
     if dims is not None and not all(isinstance(dim, int) for dim in dims):
         value.shape = ir.Shape(map(_with_symbol, dims, sizes or [None] * len(dims)))
     elif dims != declared:
@@ -67,42 +68,3 @@ def _with_symbol(dim: _Dim, size: Size | None) -> int | ir.SymbolicDim:
     if size is None or size.symbol is None:
         return ir.SymbolicDim(dim)
     return ProvenDim(dim, size.symbol)
-
-
-def _declared(value: ir.Value) -> tuple[_Dim, ...] | None:
-    if value.shape is None:
-        return None
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
-
-
-def _refuted(value: ir.Value, sizes: tuple[Size, ...] | None) -> bool:
-    """Whether a declared size is another number, or a number where the inputs decide."""
-    declared = None if sizes is None else _declared(value)
-    if declared is None or sizes is None:
-        return False
-    if len(declared) != len(sizes):
-        return True
-    return any(
-        isinstance(old, int)
-        and (old != size.known if isinstance(size.known, int) else size.known or size.varies)
-        for old, size in zip(declared, sizes, strict=True)
-    )
-
-
-def _merged(
-    declared: tuple[_Dim, ...] | None,
-    sizes: tuple[Size, ...] | None,
-    *,
-    stale: bool,
-    is_output: bool,
-) -> tuple[_Dim, ...] | None:
-    if sizes is None:
-        return None if declared is None else tuple(None if stale else dim for dim in declared)
-    if declared is None or len(declared) != len(sizes):
-        return tuple(size.known for size in sizes)
-    dims: list[_Dim] = []
-    for old, size in zip(declared, sizes, strict=True):
-        named = isinstance(old, str) and is_output and not isinstance(size.known, int)
-        unknown = size.known is None and not stale
-        dims.append(old if named or unknown else size.known)
-    return tuple(dims)

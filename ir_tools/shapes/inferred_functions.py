@@ -8,8 +8,9 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
+from vlmpass.ir_tools.shapes.declared import Sizes, declared_sizes, merged, refuted
 from vlmpass.ir_tools.shapes.functions import LAST_AXES, Calls, Dims, at_all_calls, common_axes
-from vlmpass.ir_tools.shapes.inferred import size_of
+from vlmpass.ir_tools.shapes.inferred import Size, size_of
 
 __all__ = ["infer_functions"]
 
@@ -42,16 +43,24 @@ def _declare(calls: Calls, stale: bool) -> bool:
         for value, shapes in calls.shapes.items()
         if value.type is not None
     }
-    declared = {value: _declared(value) for value in known}
+    declared = {value: _numbers(value) for value in known}
+    sizes = {value: None if dims is None else [*map(Size, dims)] for value, dims in known.items()}
     keep = calls.alike and not stale
-    keep = keep and not any(_refuted(declared[value], dims) for value, dims in known.items())
+    keep = keep and not any(refuted(declared[value], each) for value, each in sizes.items())
     changed = False
     for value, dims in known.items():
-        new = _merged(declared[value], dims) if keep else dims
-        if new != declared[value]:
+        kept = merged(declared[value], sizes[value], stale=stale, keep_names=False)
+        new = kept if keep else dims
+        if new != declared_sizes(value):
             value.shape = None if new is None else ir.Shape(new)
             changed = True
     return changed
+
+
+def _numbers(value: ir.Value) -> Sizes | None:
+    """Return the declared sizes without names, which would pass for some of the model's."""
+    declared = declared_sizes(value)
+    return declared and tuple(dim if isinstance(dim, int) else None for dim in declared)
 
 
 def _agreed(value: ir.Value, shapes: list[Dims | None]) -> Dims | None:
@@ -67,28 +76,3 @@ def _agreed(value: ir.Value, shapes: list[Dims | None]) -> Dims | None:
 
 def _known(facts: Facts, dim: Dim) -> int | str | None:
     return size_of(facts, dim).known
-
-
-def _declared(value: ir.Value) -> Dims | None:
-    if value.shape is None:
-        return None
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
-
-
-def _refuted(declared: Dims | None, known: Dims | None) -> bool:
-    """Whether a declared size is not what every call gives."""
-    if declared is None or known is None:
-        return False
-    return len(declared) != len(known) or any(
-        isinstance(old, int) and new is not None and new != old
-        for old, new in zip(declared, known, strict=True)
-    )
-
-
-def _merged(declared: Dims | None, known: Dims | None) -> Dims | None:
-    if declared is None:
-        return known
-    numbers = tuple(dim if isinstance(dim, int) else None for dim in declared)
-    if known is None:
-        return numbers
-    return tuple(old if new is None else new for old, new in zip(numbers, known, strict=True))

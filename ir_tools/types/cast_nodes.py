@@ -162,6 +162,7 @@ def _bypass(node: ir.Node, names: Names) -> bool:
         if foreign or source.is_graph_output():
             node.op_type = "Identity"
             node.attributes.clear()
+            node.resize_inputs(1)  # a CastLike has two
             return False
         source.name, output.name = output.name, names.value(f"{output.name}/bypassed")
         source.shape = source.shape if source.shape is not None else output.shape

@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import Scope
-from vlmpass.ir_tools.shapes.inferred import Size, inferred_shapes
+from vlmpass.ir_tools.shapes.declared import declared_sizes, refuted
+from vlmpass.ir_tools.shapes.inferred import inferred_shapes
 from vlmpass.ir_tools.types import solve
 
 __all__ = ["Proven"]
@@ -44,7 +45,7 @@ class Proven:
                     if sizes is None:
                         self._keep_rank(value)
                     else:
-                        if _refuted(value.shape, sizes):
+                        if refuted(declared_sizes(value), sizes):
                             self._refuted.add(value)
                         self._set(value, ir.Shape([size.known for size in sizes]))
                 if any(value.shape is None for value in node.outputs):
@@ -77,13 +78,3 @@ class Proven:
     def _type(self, value: ir.Value, found: ir.TypeProtocol | None) -> None:
         if value.type is None and found is not None:
             value.type = found
-
-
-def _refuted(declared: ir.Shape | None, sizes: Sequence[Size]) -> bool:
-    """Say whether a declared size is another number, or a number where the inputs decide."""
-    if declared is None or len(declared) != len(sizes):
-        return declared is not None
-    return any(
-        isinstance(old, int) and old != size.known and (size.known is not None or size.varies)
-        for old, size in zip(declared, sizes, strict=True)
-    )

@@ -39,6 +39,14 @@ def test_unify_cast_between_input_and_output_becomes_identity() -> None:
     check(model)
 
 
+def test_unify_cast_like_between_input_and_output_becomes_identity() -> None:
+    """What its second input gave is not the Identity's to take."""
+    model = parse("g (float16[2] x, float[1] t) => (float[2] y) { y = CastLike(x, t) }")
+    UnifyDtype().run(model)
+    assert operators(model) == ["Identity"]
+    check(model)
+
+
 def test_unify_two_outputs_that_become_one_value_keep_their_names() -> None:
     model = parse(
         "g (float16[2] x) => (float16[2] a, float[2] b) { a = Relu(x) b = Cast<to=1>(a) }"
