@@ -35,6 +35,7 @@ SAID = {
     "mixed-precision{to=float16 keep-nodes=[lm_head]}": "no node is named like 'lm_head'",
     "mixed-precision{to=float16 calibrate=random limit=1.0}": "near the end of its range",
     "mixed-precision{to=float16 keep-io=true}": None,
+    "move-transposes": "no Transpose to save",
     "name-dims{x:0=n}": "x:0 is dynamic and is named n already",
     "name-dims{y:5=n}": "REFUSED no such axis",
     "onnxscript-rewrite{rules=onnxscript.rewriter.rules.common:reshape_reshape_rule}": (

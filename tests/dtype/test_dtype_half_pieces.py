@@ -11,7 +11,7 @@ from half_pieces import PIECES, fault
 
 from vlmpass.ir_tools.types import narrow
 from vlmpass.ir_tools.types import retype as retyping
-from vlmpass.passes.dtype import islands, masks, mixed_precision
+from vlmpass.passes.dtype import islands, masks, measured, mixed_precision
 
 SAMPLE = 54
 SEEDS = 10
@@ -70,7 +70,7 @@ PLANTED: dict[str, tuple[str, Plant]] = {
     "a reciprocal is narrow": ("inverse", without("Reciprocal")),
     "tiny numbers become zero": ("tiny", nothing(mixed_precision, "_unfit", ())),
     "divisors leave the island": ("tiny", nothing(mixed_precision, "divisors", {})),
-    "nothing is measured": ("residual", nothing(mixed_precision, "magnitudes", {})),
+    "nothing is measured": ("residual", nothing(measured, "magnitudes", {})),
     "integers are rounded": ("whole", nothing(retyping, "integer_arithmetic", {})),
     "scatters are narrow": ("scattered", nothing(islands, "_scatters", None)),
 }  # fmt: skip

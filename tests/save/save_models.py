@@ -14,6 +14,11 @@ WIDTH = 32
 BYTES = WIDTH * WIDTH * 4
 
 
+def within(layout: str, limit: int | str) -> int | str | None:
+    """A limit of every file, for layouts that have one."""
+    return None if layout in ("single", "inline") else limit
+
+
 def weights(layers: int = 4, seed: int = 0) -> list[np.ndarray]:
     """Return one matrix per layer."""
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from save_models import (
     names,
     references,
     weights,
+    within,
     write_chain,
     write_inline,
 )
@@ -210,9 +211,10 @@ def test_in_place_each_layout_keeps_its_own_files(tmp_path, layout):
     source = write_chain(tmp_path / "big.onnx")
     (tmp_path / "o").mkdir()
     out = tmp_path / "o" / "m.onnx"
-    save(load(source), out, layout=layout, shard_size=2 * BYTES + 4096)
+    limit = within(layout, 2 * BYTES + 4096)
+    save(load(source), out, layout=layout, shard_size=limit)
     before = contents(tmp_path / "o")
-    report = save(load(out), out, layout=layout, shard_size=2 * BYTES + 4096, weights="keep")
+    report = save(load(out), out, layout=layout, shard_size=limit, weights="keep")
     assert set(how(report).values()) == {"written", "kept"}
     assert contents(tmp_path / "o") == before
 

@@ -14,6 +14,7 @@ from save_models import (
     names,
     references,
     weights,
+    within,
     write_inline,
 )
 from save_scaled import LIMIT
@@ -38,7 +39,7 @@ from vlmpass.ir_tools.save import Layout, save
 )
 def test_names_limit_and_results(source, tmp_path, layout, limit, data):
     out = tmp_path / "o" / "m.onnx"
-    report = save(load(source), out, layout=layout, shard_size=limit)
+    report = save(load(source), out, layout=layout, shard_size=within(layout, limit))
     assert names(out.parent) == sorted(["m.onnx", *data])
     np.testing.assert_array_equal(compute(out), compute(source))
     onnx.checker.check_model(out, full_check=True)
@@ -67,7 +68,7 @@ def test_same_bytes_whatever_the_number_of_threads(source, tmp_path, layout):
     for jobs in (1, 4):
         (tmp_path / str(jobs)).mkdir()
         out = tmp_path / str(jobs) / "m.onnx"
-        save(load(source), out, layout=layout, shard_size=LIMIT, jobs=jobs)
+        save(load(source), out, layout=layout, shard_size=within(layout.value, LIMIT), jobs=jobs)
     assert contents(tmp_path / "1") == contents(tmp_path / "4")
 
 

@@ -43,7 +43,8 @@ for value in model.graph.initializers.values():
     elif how == "transpose":
         value.const_value = transpose(weight, (1, 0))
 before = peak()
-report = save(model, folder / "m.onnx", layout=layout, shard_size="300MB", weights="copy", jobs=4)
+limit = None if layout == "inline" else "300MB"
+report = save(model, folder / "m.onnx", layout=layout, shard_size=limit, weights="copy", jobs=4)
 print(json.dumps({"grown": peak() - before, "nbytes": report.nbytes}))
 """
 

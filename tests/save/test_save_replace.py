@@ -18,6 +18,7 @@ from save_models import (
     contents,
     names,
     references,
+    within,
     write_chain,
     write_inline,
 )
@@ -36,12 +37,12 @@ def test_an_output_is_replaced_whole(source, tmp_path, before, layout):
     out = tmp_path / "o" / "m.onnx"
     fresh = tmp_path / "fresh"
     fresh.mkdir()
-    save(scaled(source), fresh / "m.onnx", layout=layout, shard_size=2 * LIMIT)
+    save(scaled(source), fresh / "m.onnx", layout=layout, shard_size=within(layout, 2 * LIMIT))
     save(load(source), out, layout=before, shard_size=LIMIT)
     (tmp_path / "o" / "notes.txt").write_text("mine")
     (tmp_path / "o" / "m-00009-of-00009.onnx.data").write_text("mine too")
     old = set(names(out.parent))
-    report = save(scaled(source), out, layout=layout, shard_size=2 * LIMIT)
+    report = save(scaled(source), out, layout=layout, shard_size=within(layout, 2 * LIMIT))
     after = contents(out.parent)
     assert after.pop("notes.txt") == b"mine"
     assert after.pop("m-00009-of-00009.onnx.data") == b"mine too"
@@ -56,11 +57,12 @@ def test_saving_over_the_source_again_and_again(tmp_path, layout):
     path = write_chain(tmp_path / "m.onnx")
     expected = compute(path)
     for factor in (2.0, 0.25, 4.0, 2.0):
-        save(scaled(path, factor), path, layout=layout, shard_size=2 * LIMIT)
+        save(scaled(path, factor), path, layout=layout, shard_size=within(layout, 2 * LIMIT))
         expected = expected * factor**4
         np.testing.assert_array_equal(compute(path), expected)
         onnx.load(path)
-    save(load(path), tmp_path / "copy.onnx", layout=layout, shard_size=2 * LIMIT, weights="copy")
+    limit = within(layout, 2 * LIMIT)
+    save(load(path), tmp_path / "copy.onnx", layout=layout, shard_size=limit, weights="copy")
     mine = {name for name in names(tmp_path) if name.startswith("m")}
     assert len(mine) == len([name for name in names(tmp_path) if name.startswith("copy")])
 
