@@ -74,7 +74,7 @@ def data_files_of(model: Path) -> set[Path]:
     backslash may be part of a name, or separate folders as on Windows: both files are named then.
     """
     folder = os.path.abspath(model.parent)
-    locations = _locations(model)
+    locations = {name for name in _locations(model) if "\0" not in name}  # which names no file
     locations |= {name.replace("\\", "/") for name in locations}
     return {Path(os.path.normpath(os.path.join(folder, name))) for name in locations}
 

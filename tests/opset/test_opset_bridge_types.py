@@ -7,6 +7,7 @@ import pytest
 
 from vlmpass.ir_tools.errors import ModelError, Refused
 from vlmpass.passes.convert_opset import ConvertOpset
+from vlmpass.rewriter_rules.opset.element_types import absent
 
 from .opset_cases import attempts, differs
 from .opset_graphs import assert_same_after, build
@@ -302,3 +303,7 @@ def test_a_model_of_an_unknown_opset_is_left_as_it_is():
     with pytest.raises(ModelError, match="imports opset 99"):
         ConvertOpset(to=13).run(model)
     assert model.graph.initializers["w"].dtype == D.INT4
+
+
+def test_a_value_whose_elements_have_no_type_is_told_without_one():
+    assert absent._said(ir.Value(name="v")) == "a sequence or an optional of no type"

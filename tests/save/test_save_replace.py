@@ -52,6 +52,17 @@ def test_an_output_is_replaced_whole(source, tmp_path, before, layout):
     assert set(report.removed) == old - set(after) - mine
 
 
+def test_an_output_that_names_no_possible_file_is_replaced(source, tmp_path):
+    out = tmp_path / "new" / "m.onnx"
+    out.parent.mkdir()
+    old = onnx.load(source, load_external_data=False)
+    for entry in old.graph.initializer[0].external_data:
+        entry.value = "a\0b" if entry.key == "location" else entry.value
+    out.write_bytes(old.SerializeToString())
+    save(load(source), out)
+    np.testing.assert_array_equal(compute(out), compute(source))
+
+
 @pytest.mark.parametrize("layout", ["default", "hf", "single", "safetensors"])
 def test_saving_over_the_source_again_and_again(tmp_path, layout):
     path = write_chain(tmp_path / "m.onnx")

@@ -95,9 +95,8 @@ def _brought(value: ir.Value) -> int:
 
 
 def _said(value: ir.Value) -> str:
-    assert value.dtype is not None
-    if isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
-        return str(spell(value.type))
+    if value.dtype is None or isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+        return spell(value.type) or "a sequence or an optional of no type"
     return value.dtype.name.lower()
 
 
