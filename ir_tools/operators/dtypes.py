@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
+import ml_dtypes
 import onnx_ir as ir
 
-__all__ = ["holds_all", "wider"]
+__all__ = ["end_of", "holds_all", "wider"]
 
 _D = ir.DataType
 
@@ -91,6 +92,11 @@ def _holds_format(wide: _Format, narrow: _Format) -> bool:
         and wide.nan >= narrow.nan
         and wide.signed_zero >= narrow.signed_zero
     )
+
+
+def end_of(dtype: ir.DataType) -> float:
+    """Return the largest finite number of a floating-point type."""
+    return float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
 
 
 @cache

@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -19,6 +18,7 @@ from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import weight_bytes
+from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.attempts import Tried
 from vlmpass.ir_tools.run.inputs import InputPlan
@@ -29,7 +29,7 @@ from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing, solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["end_of", "generated_magnitudes", "magnitudes", "overflows"]
+__all__ = ["generated_magnitudes", "magnitudes", "overflows"]
 
 
 class _Gauge:
@@ -196,11 +196,6 @@ def magnitudes(
     with SegmentRunner(model, budget=budget) as runner:
         runner.run_all(feeds, gauge)
     return gauge.found
-
-
-def end_of(dtype: ir.DataType) -> float:
-    """Return the largest finite number of a floating-point type."""
-    return float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
 
 
 def overflows(twin: ir.Model, feeds: Sequence[Feed], dtype: ir.DataType) -> dict[str, float]:

@@ -15,6 +15,7 @@ from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.load.source import Source, load
+from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.attempts import Ran, Tried
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
@@ -23,7 +24,7 @@ from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.participants import Side, cast_to, computed_in, rounds
-from vlmpass.ir_tools.run.ranges import end_of, overflows
+from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
 from vlmpass.ir_tools.run.verdict import Trial, Verification

@@ -43,9 +43,21 @@ def _quoted_value(_: bytes, match: re.Match[bytes]) -> bytes:
 
 
 def _unquoted(value: bytes, suffix: str) -> str:
-    if suffix == ".json":
-        return str(json.loads(b'"' + value + b'"'))
-    return os.fsdecode(codecs.escape_decode(value)[0])
+    """Return what is quoted; nothing where it is no text, which no model has that can be read."""
+    try:
+        if suffix == ".json":
+            return str(json.loads(b'"' + value + b'"'))
+        return os.fsdecode(codecs.escape_decode(value)[0])
+    except ValueError:
+        return ""
+
+
+def _names_a_file(location: str) -> bool:
+    """Whether a file can have the name: not with a NUL, nor with half a character."""
+    try:
+        return b"\0" not in os.fsencode(location) and location != ""
+    except UnicodeEncodeError:
+        return False
 
 
 def _locations(path: Path) -> set[str]:
@@ -74,7 +86,7 @@ def data_files_of(model: Path) -> set[Path]:
     backslash may be part of a name, or separate folders as on Windows: both files are named then.
     """
     folder = os.path.abspath(model.parent)
-    locations = {name for name in _locations(model) if "\0" not in name}  # which names no file
+    locations = set(filter(_names_a_file, _locations(model)))
     locations |= {name.replace("\\", "/") for name in locations}
     return {Path(os.path.normpath(os.path.join(folder, name))) for name in locations}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -17,6 +16,7 @@ from vlmpass.ir_tools.graph.edit import constant_node
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.operators import Kind, named
+from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import MASK
 from vlmpass.ir_tools.types.offline import constant_tensor
@@ -60,10 +60,10 @@ class Saturation:
         wide, narrow, node = dtype_of(have), dtype_of(want), value.producer()
         if value not in self._masks or node is None or wide is None or narrow is None:
             return value
-        if not narrow.is_floating_point() or self._masks[value] <= _limit(narrow):
+        if not narrow.is_floating_point() or self._masks[value] <= end_of(narrow):
             return value
         if (value, want) not in self._made:
-            self._made[value, want] = self._bound(value, wide, -_limit(narrow) / 2, node)
+            self._made[value, want] = self._bound(value, wide, -end_of(narrow) / 2, node)
         return self._made[value, want]
 
     def _look(self, scope: Scope) -> None:
@@ -112,7 +112,3 @@ def _mask(tensor: ir.TensorProtocol) -> Iterator[float]:
         largest = float(np.abs(tensor.numpy()).max())
         if largest >= MASK:
             yield largest
-
-
-def _limit(dtype: ir.DataType) -> float:
-    return float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]

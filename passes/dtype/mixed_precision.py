@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.graph.walk import all_nodes
-from vlmpass.ir_tools.run.ranges import end_of
+from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 from vlmpass.ir_tools.types.offline import constant_tensor

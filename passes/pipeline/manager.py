@@ -57,7 +57,7 @@ class PassManager:
         Raises:
             ArgumentError: It is no ir.Model.
             CheckError: It has a cycle.
-        Refused: A pass refuses; the error says which one, too.
+            Refused: A pass refuses; the error says which one, too.
             PassFailed: A pass, or an instrument after it, raised anything else.
         """
         if not isinstance(model, ir.Model):

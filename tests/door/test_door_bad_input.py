@@ -8,6 +8,9 @@ import onnx
 import pytest
 from door_tools import child, demo_model, listing, mlp_model
 
+from vlmpass import Pipeline
+from vlmpass.ir_tools.errors import SaveError
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -241,3 +244,17 @@ def test_a_full_disk(folder):
     assert "vlmpass: error: " in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert listing(folder) == before
+
+
+@pytest.mark.parametrize("layout", ["single", "inline"])
+def test_a_limit_of_files_that_a_layout_has_not_is_refused(door, tmp_path, layout):
+    path, out = mlp_model(tmp_path), tmp_path / "o.onnx"
+    asked = ("convert", path, out, "--simplify", "--layout", layout, "--no-verify")
+    code, _, err = door(*asked, "--shard-size", "500MB")
+    assert code == 2
+    assert f"layout {layout} has all weights in one file" in err
+    assert "leave --shard-size out" in err
+    assert not out.exists()
+    assert door(*asked)[0] == 0
+    with pytest.raises(SaveError, match=f"layout {layout}"):
+        Pipeline(simplify=True).convert(path, tmp_path / "p.onnx", layout=layout, shard_size=9**9)

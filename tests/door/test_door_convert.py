@@ -11,7 +11,7 @@ from door_tools import TINY, child, demo_model, listing, mlp_model
 
 from vlmpass import Pipeline, Report, check, load, verify
 from vlmpass.demo_model import build_demo_model
-from vlmpass.ir_tools.errors import PassFailed, SaveError, VerifyError, VlmpassError
+from vlmpass.ir_tools.errors import PassFailed, VerifyError, VlmpassError
 
 
 class Scale(ir.passes.InPlacePass):
@@ -386,17 +386,3 @@ def test_types_that_belong_together_change_together(door, tmp_path, text):
     code, out, err = door("convert", source, "--dtype", "float16", "--keep-io", "--verify")
     assert (code, err) == (0, "")
     assert "1 output equal" in out
-
-
-@pytest.mark.parametrize("layout", ["single", "inline"])
-def test_a_limit_of_files_that_a_layout_has_not_is_refused(door, tmp_path, layout):
-    path, out = mlp_model(tmp_path), tmp_path / "o.onnx"
-    asked = ("convert", path, out, "--simplify", "--layout", layout, "--no-verify")
-    code, _, err = door(*asked, "--shard-size", "500MB")
-    assert code == 2
-    assert f"layout {layout} has all weights in one file" in err
-    assert "leave --shard-size out" in err
-    assert not out.exists()
-    assert door(*asked)[0] == 0
-    with pytest.raises(SaveError, match=f"layout {layout}"):
-        Pipeline(simplify=True).convert(path, tmp_path / "p.onnx", layout=layout, shard_size=9**9)

@@ -391,14 +391,3 @@ def test_repair_then_unify_an_export_with_wrong_casts() -> None:
     for key, reference in wanted.items():
         # GELU's constants are rounded to bfloat16 in the export.
         assert relative_error(results[key], reference) < 3e-4
-
-
-def test_repair_constant_indices_that_are_floats() -> None:
-    """As an exporter leaves them behind a Where of integers and floats."""
-    model = parse(
-        """g (float[4,2] w) => (float[3,2] y) <float[3] i = {2, 0, 1}> { y = Gather(w, i) }"""
-    )
-    RepairTypes().run(model)
-    check(model)
-    table = np.arange(8, dtype=np.float32).reshape(4, 2)
-    np.testing.assert_array_equal(run(model, {"w": table})["y"], table[[2, 0, 1]])

@@ -47,3 +47,14 @@ def test_repair_refuses_integers_that_are_no_indices() -> None:
     model = parse("g (float[3] s) => (float[A,B,C] y) { y = ConstantOfShape(s) }")
     with pytest.raises(Refused, match="ConstantOfShape"):
         RepairTypes().run(model)
+
+
+def test_repair_constant_indices_that_are_floats() -> None:
+    """As an exporter leaves them behind a Where of integers and floats."""
+    model = parse(
+        """g (float[4,2] w) => (float[3,2] y) <float[3] i = {2, 0, 1}> { y = Gather(w, i) }"""
+    )
+    RepairTypes().run(model)
+    check(model)
+    table = np.arange(8, dtype=np.float32).reshape(4, 2)
+    np.testing.assert_array_equal(run(model, {"w": table})["y"], table[[2, 0, 1]])

@@ -52,15 +52,33 @@ def test_an_output_is_replaced_whole(source, tmp_path, before, layout):
     assert set(report.removed) == old - set(after) - mine
 
 
-def test_an_output_that_names_no_possible_file_is_replaced(source, tmp_path):
+def named(source, location):
+    """A model file whose weight lies in a file of another name."""
+    model = onnx.load(source, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = location if entry.key == "location" else entry.value
+    return model.SerializeToString()
+
+
+ENTRY = {
+    ".json": b'{"key": "location", "value": "%s"}',
+    ".textproto": b'key: "location" value: "%s"',
+    ".onnxtxt": b'"location": "%s"',
+}
+IMPOSSIBLE = (rb"a\u0000b", rb"\ud800", rb"\x", rb"\xff", b"\xff\xfe", rb"\0", b"", b"/", b"\0")
+"""NUL, half a character, escapes of no text, bytes of none, nothing."""
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "other.onnx", *(f"other{each}" for each in ENTRY)])
+def test_models_that_name_no_possible_file_are_no_hindrance(source, tmp_path, name):
     out = tmp_path / "new" / "m.onnx"
     out.parent.mkdir()
-    old = onnx.load(source, load_external_data=False)
-    for entry in old.graph.initializer[0].external_data:
-        entry.value = "a\0b" if entry.key == "location" else entry.value
-    out.write_bytes(old.SerializeToString())
-    save(load(source), out)
-    np.testing.assert_array_equal(compute(out), compute(source))
+    for impossible in IMPOSSIBLE:
+        entry = ENTRY.get(Path(name).suffix)
+        data = named(source, "a\0b") if entry is None else entry % impossible
+        (out.parent / name).write_bytes(data)
+        save(load(source), out)
+        np.testing.assert_array_equal(compute(out), compute(source))
 
 
 @pytest.mark.parametrize("layout", ["default", "hf", "single", "safetensors"])
