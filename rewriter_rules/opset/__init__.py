@@ -9,10 +9,11 @@ To add a step, write in `steps/`, in the file of the operator's family
 with the since-versions it leads from and to, in either direction, and `@expansion("Gelu", 20)` for
 an operator's first version, below which it has to be spelled by older operators. The function
 builds on the tape `op` and returns the outputs, or `UNCHANGED` if the node stands as it is, or
-calls `refuse(reason, remedy)`; it never touches the graph. What it builds has to be valid at one
-opset only (upwards the step's own, downwards the one just below it): the engine leads every new
-node on to the target, so `op.Gelu` in an expansion of something newer is fine. A step that changes
-nothing but types goes into `steps/same.py`; what `expand.py` lists is spelled by ONNX's own body.
+raises `CannotConvert(reason, remedy)`; it never touches the graph. What it builds has to be valid
+at one opset only (upwards the step's own, downwards the one just below it): the engine leads every
+new node on to the target, so `op.Gelu` in an expansion of something newer is fine. A step that
+changes nothing but types goes into `steps/same.py`; what `expand.py` lists is spelled by ONNX's own
+body.
 """
 
 from __future__ import annotations

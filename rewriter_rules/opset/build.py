@@ -11,7 +11,7 @@ from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import schema, since
 from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.queries import integer, integers, rank, real
-from vlmpass.rewriter_rules.opset.table import refuse
+from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = [
     "at_opset",
@@ -74,7 +74,7 @@ def spell_constants(
         What stands for the outputs then.
 
     Raises:
-        CannotConvertError: The opset has no Constant of the type, nor of one that holds it.
+        CannotConvert: The opset has no Constant of the type, nor of one that holds it.
     """
     admitted = schema("Constant", since("Constant", opset) or 1).outputs[0].types
     found, before = list(outputs), len(op.nodes)
@@ -86,7 +86,7 @@ def spell_constants(
         value = _from_double(op, constant)
         if value is None:
             why = f"a Constant of type {name} does not exist at opset {opset}"
-            refuse(why, "run inline-functions first")
+            raise CannotConvert(why, "run inline-functions first")
         constant.replace_all_uses_with(value)
         found = [value if each is constant else each for each in found]
     op.nodes[:] = [*op.nodes[before:], *op.nodes[:before]]
@@ -153,9 +153,12 @@ def normalized(axis: int, count: int) -> int:
     Args:
         axis: May count from the back.
         count: The rank.
+
+    Raises:
+        CannotConvert: The rank has no such axis.
     """
     if not -count <= axis < count:
-        refuse(f"axis {axis} is out of range for rank {count}", "correct the model")
+        raise CannotConvert(f"axis {axis} is out of range for rank {count}", "correct the model")
     return axis + count if axis < 0 else axis
 
 

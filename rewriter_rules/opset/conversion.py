@@ -26,12 +26,11 @@ from vlmpass.rewriter_rules.opset.element_types.widen import Widened
 from vlmpass.rewriter_rules.opset.queries import WANTED, bind_types, used
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
-    CannotConvertError,
+    CannotConvert,
     Entry,
     Step,
     entry,
     is_same,
-    refuse,
     steps_between,
     why_unspelled,
 )
@@ -219,7 +218,7 @@ class Conversion:
         """Build what stands for a node of the model; None if it stays as it is.
 
         Raises:
-            CannotConvertError: It cannot be converted; the graph is as it was.
+            CannotConvert: It cannot be converted; the graph is as it was.
         """
         self._tapes = []
         try:
@@ -228,7 +227,7 @@ class Conversion:
             built = self._around(node) or self._lead(node, self.source, original=True)
             if built is not None:
                 self._finish(node, built)
-        except CannotConvertError:
+        except CannotConvert:
             for tape in self._tapes:
                 self._detach(tape)
             raise
@@ -237,7 +236,7 @@ class Conversion:
     def _refuse_types(self, node: ir.Node) -> None:
         refuse_absent(node, self.target, self._main, wider=self._widened.wider)
         if node in self._widened.blocked:
-            refuse(
+            raise CannotConvert(
                 f"it works on values of other types in other calls of its function, and opset"
                 f" {self.target} does not have one of them",
                 "run inline-functions first",
@@ -280,13 +279,13 @@ class Conversion:
             tape = self._tape(node, each.opset)
             try:
                 outputs = each.run(tape, node)
-            except CannotConvertError as error:
+            except CannotConvert as error:
                 raise error.at(each.opset + 1) from None
             if outputs is not UNCHANGED:
                 listed = [outputs] if isinstance(outputs, ir.Value) else outputs
                 return self._settle(node, tape, listed, each.name)
         if found.gap is not None:
-            refuse(*_why_not(found.gap))
+            raise CannotConvert(*_why_not(found.gap))
         assert found.version is not None, node.op_type
         if original and not found.narrows and node not in self._widened.nodes:
             return None
@@ -298,7 +297,7 @@ class Conversion:
         tape = self._tape(node, self.target)
         try:
             outputs = bridge(tape, node, found)
-        except CannotConvertError as error:
+        except CannotConvert as error:
             raise error.at(_admitting(node, found.version)) from None
         return self._settle(node, tape, outputs, "bridge-types")
 
@@ -357,7 +356,9 @@ class Conversion:
         absent = [o for o, n in zip(node.outputs, built.outputs, strict=False) if n is None]
         for output in (*missing, *absent):
             if output.uses() or output.is_graph_output():
-                refuse(f"its output {output.name} does not exist at opset {self.target}")
+                raise CannotConvert(
+                    f"its output {output.name} does not exist at opset {self.target}"
+                )
         heir = built.outputs[0].producer() if built.outputs and built.outputs[0] else None
         if heir is None or (heir.domain, heir.op_type) != (node.domain, node.op_type):
             return

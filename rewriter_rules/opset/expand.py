@@ -10,7 +10,7 @@ from vlmpass.ir_tools.errors import INFER_FIRST
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import function_body, history, schema, since
-from vlmpass.rewriter_rules.opset.table import Adapter, Outputs, expansion, refuse, unspelled
+from vlmpass.rewriter_rules.opset.table import Adapter, CannotConvert, Outputs, expansion, unspelled
 
 __all__ = ["inline"]
 
@@ -115,10 +115,10 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
     def spelled(op: Tape, node: ir.Node) -> Outputs:
         for index, value in enumerate(node.inputs):
             if value is not None and value.type is None:
-                refuse(f"the type of its input {index} is unknown", INFER_FIRST)
+                raise CannotConvert(f"the type of its input {index} is unknown", INFER_FIRST)
         body = function_body(node, version, opset)
         if body is None:
-            refuse(f"ONNX gives no function body for this use of {operator}")
+            raise CannotConvert(f"ONNX gives no function body for this use of {operator}")
         return inline(op, body, node)
 
     spelled.__name__ = f"{operator.lower()}_body"

@@ -23,7 +23,7 @@ from vlmpass.ir_tools.operators.schema import (
 from vlmpass.rewriter_rules.opset.conversion import Built, Conversion, ill_formed
 from vlmpass.rewriter_rules.opset.element_types.widen import Change, Interface, Widened, widen
 from vlmpass.rewriter_rules.opset.shape_overlay import Proven
-from vlmpass.rewriter_rules.opset.table import CannotConvertError
+from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = ["Dry", "Edit", "drop_unused", "label"]
 
@@ -180,7 +180,7 @@ class Dry:
             self._proven = Proven(self._model, self._scopes)
         try:
             built = conversion.build(node)
-        except CannotConvertError as error:
+        except CannotConvert as error:
             if self._proven is None:
                 self._proven = Proven(self._model, self._scopes)
                 return self._build_node(scope, node, conversion)

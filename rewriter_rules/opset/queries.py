@@ -13,7 +13,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import INFER_FIRST
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import Schema, history, named_type, schema
-from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
+from vlmpass.rewriter_rules.opset.table import HIGHER, CannotConvert
 
 __all__ = [
     "WANTED",
@@ -41,11 +41,15 @@ _LARGEST_CONSTANT = 1 << 20
 
 
 def attribute(node: ir.Node, name: str) -> ir.Attr | None:
-    """Return an attribute as given; None if absent."""
+    """Return an attribute as given; None if absent.
+
+    Raises:
+        CannotConvert: It is a parameter of the function around the node.
+    """
     given = node.attributes.get(name)
     if given is not None:
         if given.is_ref():
-            refuse(
+            raise CannotConvert(
                 f"its attribute {name} is a parameter of the function around it",
                 "run inline-functions first",
             )
@@ -152,12 +156,16 @@ def _bind(value: ir.Value) -> None:
 
 
 def dtype(value: ir.Value) -> ir.DataType:
-    """Return a value's element type."""
+    """Return a value's element type.
+
+    Raises:
+        CannotConvert: It is unknown, or the value is no tensor.
+    """
     _bind(value)
     if value.type is None:
-        refuse(f"the element type of {value.name} is unknown", INFER_FIRST)
+        raise CannotConvert(f"the element type of {value.name} is unknown", INFER_FIRST)
     if not isinstance(value.type, (ir.TensorType, ir.SparseTensorType)):
-        refuse(f"its operand {value.name} is not a tensor")
+        raise CannotConvert(f"its operand {value.name} is not a tensor")
     return value.type.dtype
 
 
@@ -169,20 +177,28 @@ def dims(value: ir.Value) -> list[int | None] | None:
 
 
 def rank(value: ir.Value) -> int:
-    """Return a value's rank."""
+    """Return a value's rank.
+
+    Raises:
+        CannotConvert: It is unknown.
+    """
     if value.shape is None:
-        refuse(f"the rank of {value.name} is unknown", INFER_FIRST)
+        raise CannotConvert(f"the rank of {value.name} is unknown", INFER_FIRST)
     return len(value.shape)
 
 
 def static(value: ir.Value) -> list[int]:
-    """Return a value's dimensions, all static."""
+    """Return a value's dimensions, all static.
+
+    Raises:
+        CannotConvert: One of them is not, or none is known.
+    """
     found = dims(value)
     if found is None:
-        refuse(f"the shape of {value.name} is unknown", INFER_FIRST)
+        raise CannotConvert(f"the shape of {value.name} is unknown", INFER_FIRST)
     sizes = [dim for dim in found if dim is not None]
     if len(sizes) < len(found):
-        refuse(f"the shape of {value.name} is dynamic", "fix the input shapes")
+        raise CannotConvert(f"the shape of {value.name} is dynamic", "fix the input shapes")
     return sizes
 
 
@@ -226,10 +242,13 @@ def known(value: ir.Value, what: str) -> np.ndarray:
     Args:
         value: The value that has to be constant.
         what: What it is to the node, such as ``axes``; the refusal says so.
+
+    Raises:
+        CannotConvert: It varies, or is too large to be read.
     """
     found = known_or_none(value)
     if found is None:
-        refuse(
+        raise CannotConvert(
             f"its input {what} is not a constant, and at the lower opset it is an attribute",
             f"fold constants first, or {HIGHER}",
         )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -22,7 +22,7 @@ __all__ = [
     "HIGHER",
     "UNCHANGED",
     "Adapter",
-    "CannotConvertError",
+    "CannotConvert",
     "Entry",
     "Outputs",
     "Step",
@@ -31,7 +31,6 @@ __all__ = [
     "entry",
     "expansion",
     "is_same",
-    "refuse",
     "same",
     "same_steps",
     "steps_between",
@@ -44,37 +43,29 @@ Outputs: TypeAlias = "ir.Value | Sequence[ir.Value | None]"
 Adapter = Callable[[Tape, ir.Node], Outputs]
 
 HIGHER = "choose opset {opset} or higher"
-"""A remedy that names the version which the refusing step leads from."""
+"""A remedy that names the version which the step leads from."""
 
 UNCHANGED: Sequence[ir.Value | None] = ()
 """What an adapter returns for a node that means the same at the other version as it stands."""
 
 
-class CannotConvertError(Exception):
-    """Raised inside an adapter: this node cannot be converted; never leaves this package."""
+class CannotConvert(Exception):
+    """Raised inside an adapter: this node cannot be converted; never leaves this package.
 
-    def at(self, opset: int) -> CannotConvertError:
-        """Return the error with the opset that its remedy speaks of."""
-        return CannotConvertError(self.reason, self.remedy.replace("{opset}", str(opset)))
+    Args:
+        reason: Why it cannot be done, without a full stop.
+        remedy: What the user can do, in the imperative; ``{opset}`` in it is the opset that the
+            step leads down from.
+    """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.remedy = remedy
 
-
-def refuse(reason: str, remedy: str = "") -> NoReturn:
-    """Refuse a node from within an adapter.
-
-    Args:
-        reason: Why it cannot be done, without a full stop.
-        remedy: What the user can do, in the imperative; ``{opset}`` in it is the opset that the
-            refusing step leads down from.
-
-    Raises:
-        CannotConvertError: Always.
-    """
-    raise CannotConvertError(reason, remedy)
+    def at(self, opset: int) -> CannotConvert:
+        """Return the error with the opset that its remedy speaks of."""
+        return CannotConvert(self.reason, self.remedy.replace("{opset}", str(opset)))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vlmpass.ir_tools.rewrite.pattern import Op, as_pattern
 from vlmpass.rewriter_rules.opset.queries import constant, dims, known_or_none
 from vlmpass.rewriter_rules.opset.resampling.antialias import Axis, separable
 from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter
-from vlmpass.rewriter_rules.opset.table import CannotConvertError
+from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = ["ATEN_RESIZES", "aten_antialiased_resize", "kernel_of"]
 
@@ -151,7 +151,7 @@ def aten_antialiased_resize(
         x.shape = ir.Shape([None, None, None, None])
     try:
         return separable(op, x, _axes(op, x, size, scales, corners), filter_)
-    except CannotConvertError as error:
+    except CannotConvert as error:
         return refuse(str(error))
 
 

@@ -8,7 +8,7 @@ from onnx_ir import Node, Value
 
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.opset.steps import elementwise, norm
-from vlmpass.rewriter_rules.opset.table import CannotConvertError, Outputs
+from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
 
 __all__ = ["STANDARD", "spelled"]
 
@@ -23,7 +23,7 @@ def spelled(build: Callable[[Tape, Node], Outputs], op: Tape, node: Node) -> Rep
     """
     try:
         result = build(op, node)
-    except CannotConvertError as error:
+    except CannotConvert as error:
         return refuse("{}", error.reason)
     outputs = [result] if isinstance(result, Value) else list(result)
     return [*outputs, *[None] * (len(node.outputs) - len(outputs))]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.operators.dtypes import wider
 from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, history, newest_opset, schema
 from vlmpass.ir_tools.operators.type_texts import spell
-from vlmpass.rewriter_rules.opset.table import refuse
+from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = ["absent_types", "is_absent", "refuse_absent", "stand_in", "wider_type"]
 
@@ -61,6 +61,9 @@ def refuse_absent(node: ir.Node, target: int, main: ir.Graph, *, wider: bool) ->
         target: The opset.
         main: The model's graph.
         wider: Whether its inputs and outputs have other types already where they can.
+
+    Raises:
+        CannotConvert: It works on such values.
     """
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     strange = [(value, since) for value in values if (since := _brought(value)) > target]
@@ -79,7 +82,7 @@ def refuse_absent(node: ir.Node, target: int, main: ir.Graph, *, wider: bool) ->
     other = "convert the element type first"
     if outer and is_absent(value.dtype, target):
         other = "let the graph take and give a wider type with interface=wider (--widen-io)"
-    refuse(
+    raise CannotConvert(
         f"{does} {_said(value)}, which ONNX does not have before opset {since}",
         f"choose opset {since} or higher, or {other}",
     )

@@ -16,7 +16,7 @@ from vlmpass.ir_tools.operators.dtypes import holds_all, wider
 from vlmpass.ir_tools.operators.schema import Formal, Schema
 from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.rewriter_rules.opset.queries import again
-from vlmpass.rewriter_rules.opset.table import HIGHER, refuse
+from vlmpass.rewriter_rules.opset.table import HIGHER, CannotConvert
 
 __all__ = ["bridge", "misfits"]
 
@@ -37,7 +37,7 @@ def _substitute(
     said = " and ".join(dtype.name.lower() for dtype in dtypes)
     carrying = is_exact(node)
     if not carrying and operator not in _COMPUTING:
-        refuse(f"{operator} does not admit {said} at the lower opset", _REMEDY)
+        raise CannotConvert(f"{operator} does not admit {said} at the lower opset", _REMEDY)
     found = [
         each
         for each in (*dtypes, *wider(dtypes[0]))
@@ -46,7 +46,9 @@ def _substitute(
         and (carrying or operator in _BY_FLOAT or _alike(each, dtypes))
     ]
     if not found:
-        refuse(f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY)
+        raise CannotConvert(
+            f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY
+        )
     return found[0]
 
 
@@ -90,7 +92,9 @@ def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
             continue
         for value in values:
             if not isinstance(value.type, ir.TensorType):
-                refuse(f"{found.name} does not admit the type {spell(value.type)}", _REMEDY)
+                raise CannotConvert(
+                    f"{found.name} does not admit the type {spell(value.type)}", _REMEDY
+                )
         dtypes = list(dict.fromkeys(v.dtype for v in values if v.dtype is not None))
         chosen[formal.parameter] = _substitute(node, dtypes, formal.types)
     return chosen

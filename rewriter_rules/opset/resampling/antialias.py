@@ -29,7 +29,7 @@ from vlmpass.rewriter_rules.opset.queries import (
 )
 from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter, matrix, matrix_in_graph
 from vlmpass.rewriter_rules.opset.resampling.nearest import Axis, gathered, in_advance, scalar_at
-from vlmpass.rewriter_rules.opset.table import refuse
+from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = ["Axis", "axis_by_axis", "separable", "stretched"]
 
@@ -70,17 +70,22 @@ def separable(op: Tape, x: ir.Value, axes: Sequence[Axis], filter_: Filter) -> i
         x: Any floating-point tensor of known rank.
         axes: The axes that change.
         filter_: The kind of interpolation.
+
+    Raises:
+        CannotConvert: The image's type is not one in which interpolation is specified.
     """
     if not axes:
         return op.Identity(x)
     kind = dtype(x)
     if kind not in _FLOATS:
-        refuse(
+        raise CannotConvert(
             f"how interpolation rounds {kind.name.lower()} is not specified",
             "cast the image to float32 before the resize",
         )
     if kind == ir.DataType.DOUBLE:
-        refuse("its matrices are float32 and its image is double", "cast the image to float32")
+        raise CannotConvert(
+            "its matrices are float32 and its image is double", "cast the image to float32"
+        )
     weights = [_weights(op, x, axis, filter_) for axis in axes]
     folded = in_advance(op, x, axes, weights)
     if folded is not None:
@@ -103,9 +108,13 @@ def _filter(node: ir.Node) -> Filter:
 def _coordinates(node: ir.Node) -> str:
     found = text(node, "coordinate_transformation_mode", "half_pixel")
     if found == "tf_half_pixel_for_nn" and text(node, "mode", "nearest") != "nearest":
-        refuse("what tf_half_pixel_for_nn means for linear and cubic is not specified", "")
+        raise CannotConvert(
+            "what tf_half_pixel_for_nn means for linear and cubic is not specified", ""
+        )
     if found == "tf_crop_and_resize":
-        refuse("tf_crop_and_resize has no form axis by axis that older opsets could spell", "")
+        raise CannotConvert(
+            "tf_crop_and_resize has no form axis by axis that older opsets could spell", ""
+        )
     return found
 
 
@@ -191,6 +200,9 @@ def axis_by_axis(op: Tape, node: ir.Node) -> ir.Value:
     Args:
         op: The tape; its nodes are valid from opset 13 on.
         node: A Resize of opset 11 or later.
+
+    Raises:
+        CannotConvert: It says neither scales nor sizes.
     """
     x, scales, sizes = operand(node, 0), optional_input(node, 2), optional_input(node, 3)
     count = rank(x)
@@ -204,7 +216,7 @@ def axis_by_axis(op: Tape, node: ir.Node) -> ir.Value:
     elif scales is not None:
         changed = _by_scales(op, x, places, scales)
     else:
-        refuse("it has neither scales nor sizes", "correct the model")
+        raise CannotConvert("it has neither scales nor sizes", "correct the model")
     if text(node, "mode", "nearest") == "nearest":
         rounding = text(node, "nearest_mode", "round_prefer_floor")
         return gathered(op, x, changed, _coordinates(node), rounding)

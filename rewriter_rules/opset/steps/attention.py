@@ -22,7 +22,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     real,
     used,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -252,7 +252,9 @@ def rotary_embedding(op: Tape, node: ir.Node) -> Outputs:
     wanted = 3 if places is None else 2
     if any(len(dims(cache) or range(wanted)) != wanted for cache in caches):
         given = "without" if places is None else "with"
-        refuse(f"its caches do not have {wanted} axes, as they do {given} position_ids")
+        raise CannotConvert(
+            f"its caches do not have {wanted} axes, as they do {given} position_ids"
+        )
     if places is not None:
         caches = [op.Gather(cache, places, axis=0) for cache in caches]
     cos, sin = (op.Unsqueeze(cache, vector(op, [2 if flat else 1])) for cache in caches)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import scalar, vector
 from vlmpass.rewriter_rules.opset.queries import dtype, known_or_none, operand, text
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -95,7 +95,7 @@ def same_bits(op: Tape, node: ir.Node) -> Outputs:
     if source.is_integer() and kind in _FRACTION_BITS and source.bitwidth == kind.bitwidth:
         return op.Cast(_assembled(op, x, kind), to=kind)
     if not whole or kind.bitwidth < 8:
-        refuse(
+        raise CannotConvert(
             f"the bits of {dtype(x).name.lower()} cannot be read as {kind.name.lower()}"
             " before opset 26",
             "choose opset 26 or higher",

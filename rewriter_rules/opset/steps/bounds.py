@@ -18,10 +18,10 @@ from vlmpass.rewriter_rules.opset.queries import (
 from vlmpass.rewriter_rules.opset.table import (
     HIGHER,
     UNCHANGED,
+    CannotConvert,
     Outputs,
     adapter,
     expansion,
-    refuse,
 )
 
 __all__: list[str] = []
@@ -152,7 +152,9 @@ def chosen_by_product(op: Tape, node: ir.Node) -> Outputs:
     if dtype(x) == _D.BOOL:
         return op.Or(op.And(condition, x), op.And(op.Not(condition), y))
     if not dtype(x).is_integer():
-        refuse("below opset 9 nothing chooses between values that may not be finite", HIGHER)
+        raise CannotConvert(
+            "below opset 9 nothing chooses between values that may not be finite", HIGHER
+        )
     return _summed(op, condition, x, y)
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.queries import again, dims, dtype, operand, rank
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -50,10 +50,12 @@ def spread_over_zeros(op: Tape, node: ir.Node) -> Outputs:
     x, shape = operand(node, 0), operand(node, 1)
     kind, lengths = dtype(x), dims(shape)
     if lengths is None or lengths[0] is None:
-        refuse(f"how many axes {shape.name} asks for is not known", "choose opset 8 or higher")
+        raise CannotConvert(
+            f"how many axes {shape.name} asks for is not known", "choose opset 8 or higher"
+        )
     wide = kind
     if kind == _D.STRING:
-        refuse("nothing broadcasts strings before opset 8", "choose opset 8 or higher")
+        raise CannotConvert("nothing broadcasts strings before opset 8", "choose opset 8 or higher")
     if kind.is_integer() and kind.bitwidth < 32:
         wide = _D.INT32
     one = op.const(np.zeros([1] * lengths[0], np.int32))

@@ -16,7 +16,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     operand,
     optional_input,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -46,7 +46,7 @@ def cast(op: Tape, node: ir.Node) -> Outputs:
 def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
     """Constant(value_ints=v) -> Constant(value=v)."""
     if len(node.attributes) != 1:
-        refuse("it has not one value", "correct the model")
+        raise CannotConvert("it has not one value", "correct the model")
     (given,) = node.attributes.values()
     if given.name in ("value", "sparse_value"):
         return UNCHANGED
@@ -55,7 +55,9 @@ def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
         alpha = ir.RefAttr("alpha", given.ref_attr_name or "", ir.AttributeType.FLOAT)
         return op.Neg(op.LeakyRelu(op.const(np.float32(-1)), alpha=alpha))
     if given.is_ref():
-        refuse("its value is a parameter of the function around it", "run inline-functions first")
+        raise CannotConvert(
+            "its value is a parameter of the function around it", "run inline-functions first"
+        )
     kind = {"f": np.float32, "i": np.int64, "s": np.str_}[given.name[len("value_")]]
     if kind is np.str_:
         texts = [given.value] if given.name == "value_string" else given.value
@@ -71,7 +73,9 @@ def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
 def dense_value(op: Tape, node: ir.Node) -> Outputs:
     """Constant(value=v) stays."""
     if "sparse_value" in node.attributes:
-        refuse("sparse constants do not exist before opset 11", "make the constant dense")
+        raise CannotConvert(
+            "sparse constants do not exist before opset 11", "make the constant dense"
+        )
     return UNCHANGED
 
 
@@ -80,7 +84,7 @@ def as_initializer(op: Tape, node: ir.Node) -> Outputs:
     """Constant(value=v) -> an initializer, when v is not of a floating type."""
     given = attribute(node, "value")
     if given is None:
-        refuse("it has no value", "correct the model")
+        raise CannotConvert("it has no value", "correct the model")
     tensor = given.as_tensor()
     admitted = spell(ir.TensorType(tensor.dtype)) in schema("Constant", 1).outputs[0].types
     return UNCHANGED if admitted else op.const(tensor)
@@ -159,7 +163,7 @@ def branches_alike(op: Tape, node: ir.Node) -> Outputs:
             continue
         sizes = [[_size(dim) for dim in shape] for shape in (first.shape, second.shape)]
         if sizes[0] != sizes[1]:
-            refuse(
+            raise CannotConvert(
                 "its branches give different shapes, which opset 11 brought",
                 "choose opset 11 or higher",
             )

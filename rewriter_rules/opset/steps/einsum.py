@@ -11,7 +11,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import size_at, vector
 from vlmpass.rewriter_rules.opset.queries import dtype, operand, rank, text
-from vlmpass.rewriter_rules.opset.table import Outputs, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs, expansion
 
 __all__: list[str] = []
 
@@ -30,7 +30,9 @@ def _parsed(node: ir.Node) -> tuple[list[list[str]], list[str]]:
     left, arrow, right = equation.partition("->")
     parts = left.split(",")
     if len(parts) != len(node.inputs):
-        refuse(f"its equation {equation} is not for {len(node.inputs)} operands", "correct it")
+        raise CannotConvert(
+            f"its equation {equation} is not for {len(node.inputs)} operands", "correct it"
+        )
     terms: list[list[str]] = []
     widest = 0
     for index, part in enumerate(parts):

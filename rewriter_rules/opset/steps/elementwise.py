@@ -21,10 +21,10 @@ from vlmpass.rewriter_rules.opset.queries import (
 )
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
+    CannotConvert,
     Outputs,
     adapter,
     expansion,
-    refuse,
 )
 
 __all__ = ["spell_gelu"]
@@ -43,7 +43,7 @@ def mask_becomes_bool(op: Tape, node: ir.Node) -> Outputs:
 
 def _refuse_mask(node: ir.Node) -> None:
     if used(node, 1):
-        refuse(
+        raise CannotConvert(
             "runtimes differ on what its mask holds below opset 12: ONNX Runtime gives false,"
             " the reference evaluator true",
             f"take the output {node.outputs[1].name} away from what reads it",
@@ -90,7 +90,9 @@ def _dropped(op: Tape, node: ir.Node, x: ir.Value, training: ir.Value) -> Output
 def mask_becomes_number(op: Tape, node: ir.Node) -> Outputs:
     """Dropout(x) stays, when nothing reads its mask."""
     if used(node, 1):
-        refuse("its mask is not of type bool before opset 10", "choose opset 10 or higher")
+        raise CannotConvert(
+            "its mask is not of type bool before opset 10", "choose opset 10 or higher"
+        )
     return UNCHANGED
 
 
@@ -153,7 +155,9 @@ def remainder(op: Tape, node: ir.Node) -> Outputs:
     x, y = operand(node, 0), operand(node, 1)
     kind = dtype(x)
     if not kind.is_integer():
-        refuse("no older operator computes a remainder of floats exactly", "choose opset 10")
+        raise CannotConvert(
+            "no older operator computes a remainder of floats exactly", "choose opset 10"
+        )
     if kind.bitwidth >= 32:
         return _remainder(op, x, y, bool(integer(node, "fmod")))
     x, y = (op.Cast(each, to=_D.INT32) for each in (x, y))  # runtimes divide nothing narrower

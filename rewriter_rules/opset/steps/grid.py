@@ -21,7 +21,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     rank,
     text,
 )
-from vlmpass.rewriter_rules.opset.table import Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -154,7 +154,7 @@ def _sampled(op: Tape, node: ir.Node, mode: str) -> ir.Value:
     x, grid = operand(node, 0), operand(node, 1)
     count, corners = rank(x) - 2, bool(integer(node, "align_corners"))
     if mode != "nearest" and not dtype(x).is_floating_point():
-        refuse(f"how {mode} weights round to {dtype(x).name.lower()} is not specified")
+        raise CannotConvert(f"how {mode} weights round to {dtype(x).name.lower()} is not specified")
     image = _image(op, x, count, text(node, "padding_mode", "zeros"), corners)
     shape = op.Shape(grid)
     batch = op.Slice(shape, vector(op, [0]), vector(op, [1]), vector(op, [0]))
@@ -212,7 +212,9 @@ def deform_conv(op: Tape, node: ir.Node) -> Outputs:
     bias = optional_input(node, 3)
     kernel = integers(node, "kernel_shape") or _known((dims(weight) or [])[2:])
     if rank(x) != 4 or len(kernel) != 2:
-        refuse("only images with a kernel of known size can be spelled before opset 19")
+        raise CannotConvert(
+            "only images with a kernel of known size can be spelled before opset 19"
+        )
     taps, groups = int(np.prod(kernel)), integer(node, "group", 1)
     out = op.Slice(op.Shape(offset), vector(op, [2]), vector(op, [4]), vector(op, [0]))
     columns = _deformed_columns(op, node, kernel, out)
@@ -290,7 +292,7 @@ def column_to_image(op: Tape, node: ir.Node) -> Outputs:
     x, image, block = (operand(node, index) for index in range(3))
     count = (dims(image) or [None])[0]
     if count is None:
-        refuse("how many axes its image has is unknown", "fix the input shapes")
+        raise CannotConvert("how many axes its image has is unknown", "fix the input shapes")
     pads = integers(node, "pads") or (0,) * 2 * count
     strides = integers(node, "strides") or (1,) * count
     dilations = integers(node, "dilations") or (1,) * count

@@ -24,7 +24,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     real,
     text,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter
 
 __all__: list[str] = []
 
@@ -63,7 +63,7 @@ def _demand_one_shape(x: ir.Value, y: ir.Value) -> None:
         return
     pairs = zip(first, second, strict=False)
     if len(first) != len(second) or any(a != b for a, b in pairs if None not in (a, b)):
-        refuse(
+        raise CannotConvert(
             "its operands have different shapes, and below opset 7 nothing broadcasts unless its"
             " attribute broadcast is 1",
             "set broadcast=1 on the node",
@@ -73,7 +73,7 @@ def _demand_one_shape(x: ir.Value, y: ir.Value) -> None:
 def _trailing(op: Tape, value: ir.Value, count: int) -> ir.Value:
     """Record a value with more axes of size 1 behind its own."""
     if count < 0:
-        refuse(f"its axis leaves no room for the {rank(value)} axes of {value.name}")
+        raise CannotConvert(f"its axis leaves no room for the {rank(value)} axes of {value.name}")
     axes = range(rank(value), rank(value) + count)
     return op.Unsqueeze(value, axes=list(axes)) if count else value
 
@@ -103,7 +103,7 @@ def addend_broadcasts(op: Tape, node: ir.Node) -> Outputs:
 def never_trains(op: Tape, node: ir.Node) -> Outputs:
     """Dropout(x, is_test=1) -> Dropout(x)."""
     if not integer(node, "is_test") and real(node, "ratio", 0.5) != 0:
-        refuse(
+        raise CannotConvert(
             "its attribute is_test is 0, so that it drops elements at random, and from opset 7 on"
             " it keeps all of them",
             "set is_test=1 on the node, if the model is for inference",
@@ -162,7 +162,9 @@ def type_by_number(op: Tape, node: ir.Node) -> Outputs:
     """Cast(x, to="FLOAT") -> Cast(x, to=1)."""
     kind = named_type(node.attributes["to"])
     if kind is None:
-        refuse(f"its attribute to is '{text(node, 'to')}', which is the name of no element type")
+        raise CannotConvert(
+            f"its attribute to is '{text(node, 'to')}', which is the name of no element type"
+        )
     return again(op, node, to=kind)
 
 
@@ -201,7 +203,7 @@ def whole_power(op: Tape, node: ir.Node) -> Outputs:
     """LpPool(x, p=2.0) -> LpPool(x, p=2), or the root of the sum of powers if p is no integer."""
     power, kernel = real(node, "p", 2.0), integers(node, "kernel_shape")
     if kernel is None:
-        refuse("it has no kernel_shape", "set kernel_shape on the node")
+        raise CannotConvert("it has no kernel_shape", "set kernel_shape on the node")
     if power.is_integer():
         return again(op, node, p=int(power))
     at_opset(op, 7)
@@ -236,7 +238,7 @@ def shape_becomes_input(op: Tape, node: ir.Node) -> Outputs:
     """Reshape(x, shape=s) -> Reshape(x, s)."""
     shape = integers(node, "shape")
     if shape is None:
-        refuse("it has no shape", "set its attribute shape")
+        raise CannotConvert("it has no shape", "set its attribute shape")
     return op.Reshape(operand(node, 0), vector(op, shape, "shape"))
 
 

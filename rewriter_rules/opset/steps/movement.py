@@ -30,10 +30,10 @@ from vlmpass.rewriter_rules.opset.steps.reduce import conditional, flagged_axes
 from vlmpass.rewriter_rules.opset.table import (
     HIGHER,
     UNCHANGED,
+    CannotConvert,
     Outputs,
     adapter,
     expansion,
-    refuse,
 )
 
 __all__: list[str] = []
@@ -117,7 +117,9 @@ def k_becomes_attribute(op: Tape, node: ir.Node) -> Outputs:
     """TopK(x, [n]) -> TopK(x, k=n)."""
     count = int(known(operand(node, 1), "K").reshape(-1)[0])
     if count < 1:
-        refuse("it asks for no element, which came with opset 10", "choose opset 10 or higher")
+        raise CannotConvert(
+            "it asks for no element, which came with opset 10", "choose opset 10 or higher"
+        )
     return again(op, node, [node.inputs[0]], k=count)
 
 
@@ -225,7 +227,9 @@ def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
         if value is not None
     }
     if set(values.pop("steps", [1])) != {1}:
-        refuse("steps other than 1 do not exist before opset 10", "choose opset 10 or higher")
+        raise CannotConvert(
+            "steps other than 1 do not exist before opset 10", "choose opset 10 or higher"
+        )
     return op.node("Slice", node.inputs[:1], values)
 
 
@@ -327,7 +331,7 @@ def triangle(op: Tape, node: ir.Node) -> Outputs:
     """Trilu(x, k) -> Where(row + k <= column, x, 0)."""
     x, offset = operand(node, 0), optional_input(node, 1)
     if dtype(x) == _D.STRING:
-        refuse("it blanks elements of type string, and nothing says with what", HIGHER)
+        raise CannotConvert("it blanks elements of type string, and nothing says with what", HIGHER)
     rows = op.Squeeze(size_at(op, x, rank(x) - 2), vector(op, [0]))
     columns = op.Squeeze(size_at(op, x, rank(x) - 1), vector(op, [0]))
     zero, one = op.const(0), op.const(1)

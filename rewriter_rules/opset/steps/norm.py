@@ -19,7 +19,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     real,
     used,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -128,7 +128,9 @@ def every_activation(op: Tape, node: ir.Node) -> Outputs:
     if integer(node, "spatial", 1):
         return again(op, node, drop=("spatial",)) if "spatial" in node.attributes else UNCHANGED
     if _trains(node):
-        refuse("training statistics of every activation cannot be kept", "export for inference")
+        raise CannotConvert(
+            "training statistics of every activation cannot be kept", "export for inference"
+        )
     x = operand(node, 0)
     flat = [op.Reshape(operand(node, index), vector(op, [-1])) for index in range(1, 5)]
     (normal,) = again(op, node, [op.Flatten(x, axis=1), *flat], drop=("spatial",), outputs=1)
@@ -144,7 +146,7 @@ def _trains(node: ir.Node) -> bool:
 def spatial_by_default(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x) stays, when it does not train."""
     if _trains(node):
-        refuse("training has no defined form before opset 9", "export for inference")
+        raise CannotConvert("training has no defined form before opset 9", "export for inference")
     return UNCHANGED
 
 
@@ -154,7 +156,9 @@ def training_mode(op: Tape, node: ir.Node) -> Outputs:
     if not _trains(node):
         return UNCHANGED if len(node.outputs) == 1 else again(op, node, outputs=1)
     if used(node, 3) or used(node, 4):
-        refuse("the saved statistics do not exist from opset 14 on", "export for inference")
+        raise CannotConvert(
+            "the saved statistics do not exist from opset 14 on", "export for inference"
+        )
     return again(op, node, outputs=min(len(node.outputs), 3), training_mode=1)
 
 

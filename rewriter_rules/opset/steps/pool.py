@@ -21,7 +21,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     text,
     used,
 )
-from vlmpass.rewriter_rules.opset.table import HIGHER, UNCHANGED, Outputs, adapter, refuse
+from vlmpass.rewriter_rules.opset.table import HIGHER, UNCHANGED, CannotConvert, Outputs, adapter
 
 __all__: list[str] = []
 
@@ -34,7 +34,7 @@ STATIC = "fix the input shapes, or choose opset {opset} or higher"
 def windows_beyond_the_border(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, ceil_mode=1) stays, when no window starts in the padding at the end."""
     if not _windows_stay_inside(node):
-        refuse(
+        raise CannotConvert(
             "with ceil_mode its last window may start in the padding, which counts before opset 22"
             " and not from there on",
             "fix the input shapes, or change pads so that the last window starts inside",
@@ -97,7 +97,9 @@ def _explicit(node: ir.Node) -> tuple[int, ...]:
     for size, window, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
         # With a stride of 1 every size needs the same.
         if size is None and stride != 1:
-            refuse(f"its {kind} needs pads that depend on sizes that are not static", STATIC)
+            raise CannotConvert(
+                f"its {kind} needs pads that depend on sizes that are not static", STATIC
+            )
         whole = size or 1
         total = max(0, (-(-whole // stride) - 1) * stride + dilation * (window - 1) + 1 - whole)
         half = total // 2 if kind == "SAME_UPPER" else total - total // 2
@@ -138,12 +140,16 @@ def _stays_inside(size: int | None, reach: int, stride: int, start: int, end: in
 def plain_windows(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, ceil_mode=1) -> Op(x, pads with stride - 1 more at each end)."""
     if any(each != 1 for each in integers(node, "dilations") or ()):
-        refuse("its dilations do not exist before opset 10", "choose opset 10 or higher")
+        raise CannotConvert(
+            "its dilations do not exist before opset 10", "choose opset 10 or higher"
+        )
     if not integer(node, "ceil_mode") or _same(node):
         dropped = [name for name in ("ceil_mode", "dilations") if name in node.attributes]
         return again(op, node, drop=dropped) if dropped else UNCHANGED
     if used(node, 1):
-        refuse("its ceil_mode changes its indices before opset 10", "choose opset 10 or higher")
+        raise CannotConvert(
+            "its ceil_mode changes its indices before opset 10", "choose opset 10 or higher"
+        )
     rounding, given = ("ceil_mode", "dilations"), _windows(node)[3]
     if not integer(node, "count_include_pad"):
         return again(op, node, drop=rounding, pads=_longer_pads(node, given))
@@ -156,13 +162,13 @@ def plain_windows(op: Tape, node: ir.Node) -> Outputs:
 def _longer_pads(node: ir.Node, given: Sequence[int]) -> list[int]:
     """Return longer pads than given, with which rounding down gives what rounding up gave."""
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
-        refuse("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
+        raise CannotConvert("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
     kernel, strides, _, _ = _windows(node)
     count, pads = len(kernel), list(given)
     for axis in range(count):
         pads[count + axis] += strides[axis] - 1
         if pads[count + axis] >= kernel[axis]:
-            refuse("its ceil_mode would need pads as long as the window", HIGHER)
+            raise CannotConvert("its ceil_mode would need pads as long as the window", HIGHER)
     return pads
 
 
@@ -240,13 +246,13 @@ def _whole_pads(node: ir.Node) -> list[int]:
     if not integer(node, "ceil_mode") or _same(node):
         return list(_explicit(node))
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
-        refuse("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
+        raise CannotConvert("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
     kernel, strides, dilations, given = _windows(node)
     count, pads = len(kernel), list(given)
     for axis in range(count):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         if reach < strides[axis] + pads[count + axis]:
-            refuse("with ceil_mode its last window may hold nothing", HIGHER)
+            raise CannotConvert("with ceil_mode its last window may hold nothing", HIGHER)
         pads[count + axis] += strides[axis] - 1
     return pads
 
@@ -258,7 +264,7 @@ _WINDOW = ("dilations", "kernel_shape", "strides")
 def without_indices(op: Tape, node: ir.Node) -> Outputs:
     """MaxPool(x) stays, when nothing reads its indices."""
     if used(node, 1):
-        refuse("its indices do not exist before opset 8", "choose opset 8 or higher")
+        raise CannotConvert("its indices do not exist before opset 8", "choose opset 8 or higher")
     return again(op, node, drop=("storage_order",), outputs=1)
 
 

@@ -21,7 +21,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     text,
 )
 from vlmpass.rewriter_rules.opset.resampling.antialias import axis_by_axis, stretched
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -95,7 +95,7 @@ def one_of_scales_and_sizes(op: Tape, node: ir.Node) -> Outputs:
     if text(node, _MODE) == "tf_half_pixel_for_nn":
         nearest = text(node, "mode", "nearest") == "nearest"
         if not nearest or text(node, "nearest_mode", "round_prefer_floor") != "floor":
-            refuse(
+            raise CannotConvert(
                 "tf_half_pixel_for_nn left with opset 13, and only rounding down has another name",
                 "choose opset 12 or lower",
             )

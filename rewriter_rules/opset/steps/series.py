@@ -19,7 +19,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     optional_input,
     rank,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -34,7 +34,9 @@ def range_in_float(op: Tape, node: ir.Node) -> Outputs:
         return again(op, node, drop=("stash_type",)) if node.attributes else UNCHANGED
     stash = _D(integer(node, "stash_type", 1))
     if stash not in (_D.FLOAT, _D.DOUBLE):
-        refuse(f"its sums are rounded to {stash.name.lower()}, which came with opset 27")
+        raise CannotConvert(
+            f"its sums are rounded to {stash.name.lower()}, which came with opset 27"
+        )
     inputs = [op.Cast(operand(node, index), to=stash) for index in range(3)]
     return op.Cast(op.Range(*inputs), to=kind)
 
@@ -107,7 +109,7 @@ def _product_body(op: Tape, x: ir.Value, exclusive: bool) -> ir.Graph:
 def batch_by_batch(op: Tape, node: ir.Node) -> Outputs:
     """Scan(states, x) over a batch -> Scan over the batch of Scan(states, x)."""
     if optional_input(node, 0) is not None:
-        refuse("its sequence lengths left with opset 9", "choose opset 8")
+        raise CannotConvert("its sequence lengths left with opset 9", "choose opset 8")
     inputs = node.inputs[1:]
     count = integer(node, "num_scan_inputs")
     name = op.names.value
@@ -138,7 +140,9 @@ def batch_of_one(op: Tape, node: ir.Node) -> Outputs:
     count, states = integer(node, "num_scan_inputs"), len(node.inputs)
     states -= count
     if any(integers(node, "scan_output_directions") or ()):
-        refuse("it prepends to its outputs, which came with opset 9", "choose opset 9 or higher")
+        raise CannotConvert(
+            "it prepends to its outputs, which came with opset 9", "choose opset 9 or higher"
+        )
     axes = integers(node, "scan_input_axes") or (0,) * count
     inputs: list[ir.Value | None] = [None]
     for index in range(len(node.inputs)):
@@ -165,7 +169,7 @@ def scan_axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Scan(x, scan_input_axes=a) -> Scan(x, scan_input_axes=a + r), where a < 0."""
     axes, out = integers(node, "scan_input_axes"), integers(node, "scan_output_axes")
     if min(out or (0,)) < 0:
-        refuse("its output axes count from the back, which came with opset 11")
+        raise CannotConvert("its output axes count from the back, which came with opset 11")
     if axes is None or min(axes) >= 0:
         return UNCHANGED
     values = node.inputs[len(node.inputs) - len(axes) :]

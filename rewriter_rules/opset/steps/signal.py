@@ -21,7 +21,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     optional_input,
     rank,
 )
-from vlmpass.rewriter_rules.opset.table import Outputs, adapter, expansion, refuse
+from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs, adapter, expansion
 
 __all__: list[str] = []
 
@@ -71,7 +71,7 @@ def short_time_transform(op: Tape, node: ir.Node) -> Outputs:
     elif window is not None:
         length = op.Size(window)
     else:
-        refuse("it has neither a window nor a frame length", "correct the model")
+        raise CannotConvert("it has neither a window nor a frame length", "correct the model")
     hop = op.Cast(op.Reshape(step, vector(op, [])), to=_D.INT64)
     whole = op.Gather(op.Shape(x), _int(op, 1), axis=0)
     count = op.Add(op.Div(op.Sub(whole, length), hop), _int(op, 1))
@@ -98,7 +98,7 @@ def _transform(
     kind = dtype(operand(node, 0))
     parts = (dims(x) or [None])[-1]
     if parts not in (1, 2):
-        refuse("whether its input is real or complex is unknown", INFER_FIRST)
+        raise CannotConvert("whether its input is real or complex is unknown", INFER_FIRST)
     half = bool(integer(node, "onesided", onesided))
     inverse = bool(integer(node, "inverse"))
     shape = op.Shape(x)
@@ -233,7 +233,9 @@ def affine_grid(op: Tape, node: ir.Node) -> Outputs:
     theta, size = operand(node, 0), operand(node, 1)
     count = (dims(theta) or [None, None])[1]
     if count not in (2, 3):
-        refuse("whether its grid is of images or of volumes is unknown", "fix the input shapes")
+        raise CannotConvert(
+            "whether its grid is of images or of volumes is unknown", "fix the input shapes"
+        )
     kind, one = dtype(theta), vector(op, [1])
     space = op.Slice(size, vector(op, [2]), vector(op, [2 + count]), vector(op, [0]))
     places: list[ir.Value] = []
