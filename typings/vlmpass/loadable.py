@@ -1,0 +1,1 @@
+../../vlmpass/loadable.py
