@@ -82,3 +82,10 @@ def test_ir_tools_has_no_loose_modules() -> None:
 
 def test_tables_of_operators_do_not_become_more() -> None:
     assert len(list(house.tables())) <= 36
+
+
+def test_a_checkout_is_type_checked_whole():
+    """What type checkers see of a checkout are links, one for each file of the door."""
+    linked = {path.name for path in (ROOT / "typings" / "vlmpass").iterdir()}
+    door = {path.name for path in (ROOT / "vlmpass").iterdir() if path.name != "__pycache__"}
+    assert linked == door | {"ir_tools", "passes", "rewriter_rules"}
