@@ -15,7 +15,7 @@ from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.cast_nodes import remove_needless
 from vlmpass.passes.pipeline.base import OptionError, Pass
-from vlmpass.rewriter_rules.opset import Change, Dry, drop_unused, fit_inputs, stamp
+from vlmpass.rewriter_rules.opset import Change, Planner, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
 
 __all__ = ["ConvertOpset"]
@@ -55,33 +55,28 @@ class ConvertOpset(Pass):
 
     def run(self, model: ir.Model) -> bool:
         """Convert in place; nothing is edited unless every node can be converted."""
-        work, built = Dry(model, self.interface), False
+        planner = Planner(model, self.interface)
         try:
-            target = self._target(work)
-            edits = work.build(target)
-            built = True
+            target = self._target(planner)
+            plan = planner.plan(target)
         except Refused as refused:
             raise advised(model, refused) from None
-        finally:
-            work.forget(correct=built)
-        for edit in edits:
-            edit.apply()
-        drop_unused(edits)
-        _tell(work.changes, target)
-        if self.interface == "wider" and not work.changes:
+        plan.apply()
+        _tell(plan.widening.changes, target)
+        if self.interface == "wider" and not plan.widening.changes:
             _LOG.warning(
                 "interface=wider: opset %d has the types of every input and output", target
             )
         fitted = fit_inputs(model, target)
-        changed = stamp(model, target) or fitted or bool(edits)
-        if work.widened:
+        changed = stamp(model, target) or fitted or bool(plan.replacements)
+        if plan.widening:
             remove_needless(model, solve(model), Names.of(model))
         return changed
 
-    def _target(self, work: Dry) -> int:
+    def _target(self, planner: Planner) -> int:
         if self.to == "lowest":
-            return work.lowest()
-        return work.nearest(_AUTO_OPSET) if self.to == "auto" else self.to
+            return planner.lowest()
+        return planner.nearest(_AUTO_OPSET) if self.to == "auto" else self.to
 
 
 def _tell(changes: Sequence[Change], opset: int) -> None:

@@ -31,8 +31,18 @@ class Names:
         names._model = model
         return names
 
-    def _collect(self, model: ir.Model) -> None:
-        self._model = None
+    def copy(self) -> Names:
+        """Return the same names, to take fresh ones that may never come into the model."""
+        self._collect()
+        names = Names()
+        names._values, names._nodes = set(self._values), set(self._nodes)
+        names._next = dict(self._next)
+        return names
+
+    def _collect(self) -> None:
+        model, self._model = self._model, None
+        if model is None:
+            return
         for scope in scopes(model):
             self._values.update(value.name for value in scope.graph.inputs if value.name)
             self._values.update(scope.initializers)
@@ -55,8 +65,7 @@ class Names:
         self._nodes.difference_update(name for name in nodes if name)
 
     def _fresh(self, taken: set[str], hint: str) -> str:
-        if self._model is not None:
-            self._collect(self._model)
+        self._collect()
         name = hint
         while name in taken:
             self._next[hint] = self._next.get(hint, 0) + 1

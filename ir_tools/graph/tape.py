@@ -177,7 +177,6 @@ class Tape:
         """
         tensor = value if isinstance(value, ir.TensorProtocol) else _tensor(value, dtype)
         label = self.names.value(f"{self.hint}/{name}")
-        tensor.name = label
         constant = constant_value(tensor, label)
         self.constants.append(constant)
         return constant
@@ -197,13 +196,13 @@ class Tape:
 
 def _place_constants(tape: Tape, anchor: ir.Node, graph: ir.Graph, in_function: bool) -> None:
     for constant in tape.constants:
-        if not constant.uses():
+        tensor = constant.const_value
+        if not constant.uses() or tensor is None:
             continue
+        tensor.name = constant.name
         if not in_function:
             graph.register_initializer(constant)
             continue
-        tensor = constant.const_value
-        assert tensor is not None
         assert constant.name is not None
         name = tape.names.node(f"{constant.name}/Constant")
         node = constant_node(tensor, constant.name, name)

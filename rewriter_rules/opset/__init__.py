@@ -22,7 +22,8 @@ from vlmpass.rewriter_rules.opset import expand, steps
 from vlmpass.rewriter_rules.opset.conversion import route
 from vlmpass.rewriter_rules.opset.element_types.widen import Change
 from vlmpass.rewriter_rules.opset.history import Telling, Version, tell
-from vlmpass.rewriter_rules.opset.plan import Dry, Edit, drop_unused
+from vlmpass.rewriter_rules.opset.plan import ConversionPlan, Replacement
+from vlmpass.rewriter_rules.opset.planner import Planner
 from vlmpass.rewriter_rules.opset.stamp import fit_inputs, needed_ir_version, stamp
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 
@@ -31,13 +32,13 @@ _ENTERED = (expand, steps)
 
 __all__ = [
     "Change",
-    "Dry",
-    "Edit",
+    "ConversionPlan",
     "Entry",
+    "Planner",
+    "Replacement",
     "Step",
     "Telling",
     "Version",
-    "drop_unused",
     "entries",
     "entry",
     "fit_inputs",

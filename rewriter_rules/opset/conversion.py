@@ -2,12 +2,13 @@
 
 A node is led along the steps from its since-version to the one in force at the target. What an
 adapter builds is led further in the same way, until every new node is one the target has, with
-element types the target admits. Nothing is touched before the caller splices the result.
+element types the target admits. The nodes of the model are seen through a view, so that nothing
+is touched before the caller splices the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias
@@ -16,13 +17,13 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
-from vlmpass.ir_tools.graph.walk import subgraphs
+from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators.schema import Schema, history, schema, since
 from vlmpass.rewriter_rules.opset.build import spell_constants
 from vlmpass.rewriter_rules.opset.element_types.absent import refuse_absent
 from vlmpass.rewriter_rules.opset.element_types.bridge import bridge, misfits
 from vlmpass.rewriter_rules.opset.element_types.narrow import dequantized, reads_wide, round_to
-from vlmpass.rewriter_rules.opset.element_types.widen import Widened
+from vlmpass.rewriter_rules.opset.element_types.widen import Widening
 from vlmpass.rewriter_rules.opset.queries import WANTED, bind_types, used
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
@@ -34,8 +35,9 @@ from vlmpass.rewriter_rules.opset.table import (
     steps_between,
     why_unspelled,
 )
+from vlmpass.rewriter_rules.opset.view import SeenNode
 
-__all__ = ["Built", "Conversion", "Route", "detach", "ill_formed", "route"]
+__all__ = ["Built", "Conversion", "Route", "ill_formed", "route"]
 
 _Given: TypeAlias = tuple[str, ir.AttributeType]
 """The name and the type of an attribute."""
@@ -152,56 +154,37 @@ class Built:
     outputs: list[ir.Value | None]
 
 
-def detach(nodes: Iterable[ir.Node], keep: Callable[[ir.Graph], bool]) -> None:
-    """Let go of the inputs of nodes that go nowhere, and of those in their subgraphs.
-
-    Args:
-        nodes: Nodes that are in no graph.
-        keep: Says of a subgraph that it belongs to the model all the same.
-    """
-    for node in nodes:
-        for index, value in enumerate(node.inputs):
-            if value is not None:
-                node.replace_input_with(index, None)
-        for graph in subgraphs(node):
-            if not keep(graph):
-                detach(graph, keep)
-
-
 class Conversion:
     """Leads the nodes of one graph or function, subgraphs included, to one opset.
 
     Args:
         names: Where fresh names come from.
-        imports: The owner's imported opsets.
+        scope: The graph or function.
         source: Opset its nodes are valid at.
         target: Opset they are led to.
         own: Identities of the graphs that belong to the model, whose nodes the caller walks.
         main: The model's graph.
-        in_function: Whether the owner is a function.
-        widened: What has another element type at the target.
+        widening: What has another element type at the target.
     """
 
     def __init__(
         self,
         names: Names,
-        imports: Mapping[str, int],
+        scope: Scope,
         source: int,
         target: int,
-        own: set[int],
+        own: Container[int],
         main: ir.Graph,
-        in_function: bool,
-        widened: Widened,
+        widening: Widening,
     ) -> None:
         self._names = names
-        self._imports = {key: value for key, value in imports.items() if key != "ai.onnx"}
+        self._imports = {key: value for key, value in scope.opsets.items() if key != "ai.onnx"}
         self.source = source
         self.target = target
         self._own = own
         self._main = main
-        self._in_function = in_function
-        self._widened = widened
-        self._tapes: list[Tape] = []
+        self._in_function = scope.in_function
+        self._widening = widening
 
     def touches(self, operator: str) -> bool:
         """Say whether nodes of an operator need a closer look at all."""
@@ -214,38 +197,32 @@ class Conversion:
         down = self.target < self.source
         return down or found.narrows or any(each.asks for each in found.entries)
 
-    def build(self, node: ir.Node) -> Built | None:
+    def build(self, node: SeenNode) -> Built | None:
         """Build what stands for a node of the model; None if it stays as it is.
 
         Raises:
-            CannotConvert: It cannot be converted; the graph is as it was.
+            CannotConvert: It cannot be converted.
         """
-        self._tapes = []
-        try:
-            if self.target < self.source:
-                self._refuse_types(node)
-            built = self._around(node) or self._lead(node, self.source, original=True)
-            if built is not None:
-                self._finish(node, built)
-        except CannotConvert:
-            for tape in self._tapes:
-                self._detach(tape)
-            raise
+        if self.target < self.source:
+            self._refuse_types(node)
+        built = self._around(node) or self._lead(node, self.source)
+        if built is not None:
+            self._finish(node, built)
         return built
 
-    def _refuse_types(self, node: ir.Node) -> None:
-        refuse_absent(node, self.target, self._main, wider=self._widened.wider)
-        if node in self._widened.blocked:
+    def _refuse_types(self, node: SeenNode) -> None:
+        refuse_absent(node, self.target, self._main, wider=self._widening.wider)
+        if node.original in self._widening.blocked:
             raise CannotConvert(
                 f"it works on values of other types in other calls of its function, and opset"
                 f" {self.target} does not have one of them",
                 "run inline-functions first",
             )
 
-    def _around(self, node: ir.Node) -> Built | None:
+    def _around(self, node: SeenNode) -> Built | None:
         """Build what makes or reads values of a type that the target does not have, if it does."""
-        kind = self._widened.rounds.get(node)
-        if kind is None and not (node in self._widened.nodes and reads_wide(node, self.target)):
+        kind = self._widening.rounds.get(node.original)
+        if kind is None and not (self._has_wider(node) and reads_wide(node, self.target)):
             return None
         tape = self._tape(node, max(self.target, _SPELLED_AT))
         if kind is None:
@@ -259,19 +236,13 @@ class Conversion:
             new.metadata_props["vlmpass.reason"] = reason
         return built
 
-    def discard(self, built: Built) -> None:
-        """Let go of what was built and will not be used."""
-        self._detach(built.tape)
-
-    def _detach(self, tape: Tape) -> None:
-        detach(tape.nodes, lambda graph: id(graph) in self._own)
+    def _has_wider(self, node: SeenNode) -> bool:
+        return node.original in self._widening.nodes
 
     def _tape(self, node: ir.Node, opset: int) -> Tape:
-        tape = Tape(self._names, {**self._imports, "": opset}, node.name or node.op_type)
-        self._tapes.append(tape)
-        return tape
+        return Tape(self._names, {**self._imports, "": opset}, node.name or node.op_type)
 
-    def _lead(self, node: ir.Node, at: int, *, original: bool = False) -> Built | None:
+    def _lead(self, node: ir.Node, at: int) -> Built | None:
         if node.domain != "" or not history(node.op_type):
             return None
         found = route(node.op_type, at, self.target)
@@ -287,7 +258,7 @@ class Conversion:
         if found.gap is not None:
             raise CannotConvert(*_why_not(found.gap))
         assert found.version is not None, node.op_type
-        if original and not found.narrows and node not in self._widened.nodes:
+        if isinstance(node, SeenNode) and not found.narrows and not self._has_wider(node):
             return None
         return self._admit(node, schema(node.op_type, found.version))
 
@@ -332,7 +303,8 @@ class Conversion:
                 if value is not None:
                     _stand_in(old, value)
                     results = [value if result is old else result for result in results]
-            detach([new], lambda graph: True)
+            for index in range(len(new.inputs)):
+                new.replace_input_with(index, None)  # else it would count among the users
         for each in made:
             each.meta.pop(WANTED, None)
         return Built(settled, results)
@@ -348,14 +320,14 @@ class Conversion:
                     pairs = _pairs(inner, built)
                     splice(built.tape, [inner], pairs, in_function=self._in_function)
 
-    def _finish(self, node: ir.Node, built: Built) -> None:
+    def _finish(self, node: SeenNode, built: Built) -> None:
         """Check that every used output has its value; let the node's heir keep its name."""
         if self._in_function:
             built.outputs = spell_constants(built.tape, built.outputs, self.target)
         missing = node.outputs[len(built.outputs) :]
         absent = [o for o, n in zip(node.outputs, built.outputs, strict=False) if n is None]
         for output in (*missing, *absent):
-            if output.uses() or output.is_graph_output():
+            if WANTED in output.meta:
                 raise CannotConvert(
                     f"its output {output.name} does not exist at opset {self.target}"
                 )
@@ -365,7 +337,7 @@ class Conversion:
         if heir in built.tape.nodes:
             heir.name = node.name
             heir.doc_string = node.doc_string
-            heir.device_configurations = node.device_configurations
+            heir.device_configurations = node.original.device_configurations
 
 
 def _admitting(node: ir.Node, version: int) -> int:

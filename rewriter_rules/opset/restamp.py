@@ -23,7 +23,7 @@ from vlmpass.ir_tools.operators.schema import (
     newest_opset,
 )
 from vlmpass.rewriter_rules.opset.conversion import ill_formed
-from vlmpass.rewriter_rules.opset.plan import Dry, label
+from vlmpass.rewriter_rules.opset.planner import Planner, label
 from vlmpass.rewriter_rules.opset.stamp import stamp
 
 __all__ = ["advised", "misfits_at", "nearest_valid", "remedy", "vet_meaning"]
@@ -66,16 +66,11 @@ def vet_meaning(model: ir.Model, opset: int) -> None:
         Refused: Names them; which of the two is meant, nobody can know.
     """
     astray = frozenset(node for node, stamped in _uses(model) if ill_formed(node, stamped))
-    work = Dry(model, passed_over=astray)
-    refusals: list[Refusal] = []
     try:
-        for edit in work.build(opset):
-            refusals.append(Refusal(label(edit.node, opset), ""))
-            edit.conversion.discard(edit.built)
+        plan = Planner(model, passed_over=astray).plan(opset)
+        refusals = [Refusal(label(each.node, opset), "") for each in plan.replacements]
     except Refused as refused:
-        refusals += refused.refusals
-    finally:
-        work.forget(correct=False)
+        refusals = list(refused.refusals)
     if refusals:
         reason = f"at opset {opset} it computes something else, or is written otherwise"
         advice = f"restamp{{to={opset}}} among --passes says that it was written for {opset}"

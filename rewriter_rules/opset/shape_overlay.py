@@ -1,80 +1,80 @@
-"""What adapters may ask about values, for as long as they ask: types, and shapes that are proven.
+"""The shapes that adapters may believe: those that are proven.
 
 Exporters declare traced sizes between a graph's inputs and outputs, and a conversion that believed
-them would be right for these sizes only. While adapters look, a value has the shape that follows
-from the model's inputs and the operators, and of what is declared beyond that only its rank.
+them would be right for these sizes only. Adapters see the shape that follows from the model's
+inputs and the operators, and of what is declared beyond that only its rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.shapes.declared import declared_sizes, refuted
-from vlmpass.ir_tools.shapes.inferred import inferred_shapes
-from vlmpass.ir_tools.types import solve
+from vlmpass.ir_tools.shapes.inferred import Size, inferred_shapes
+from vlmpass.ir_tools.types import Typing
+from vlmpass.rewriter_rules.opset.view import ModelView, Overlay
 
-__all__ = ["Proven"]
+__all__ = ["ShapeOverlay"]
 
 
-class Proven:
-    """Gives every value its proven shape, and its type if it has none, until taken back.
+@dataclass
+class ShapeOverlay:
+    """The proven shape of every value, and a type for those that have none.
 
-    Args:
-        model: In topological order.
-        scopes: All of its graphs.
+    Attributes:
+        overlay: The shapes and types.
+        refuted: Those shapes that contradict what is declared: a runtime believes what is declared
+            and computes with it, once something new asks for a shape.
     """
 
-    def __init__(self, model: ir.Model, scopes: Sequence[Scope]) -> None:
-        self._shapes: list[tuple[ir.Value, ir.Shape | None]] = []
-        self._refuted: set[ir.Value] = set()
-        self._untyped: list[ir.Value] = []
-        proven = inferred_shapes(model)
-        typing = solve(model)
-        for scope in scopes:
-            for value in scope.graph.inputs:
-                if scope.graph is not model.graph:
-                    self._keep_rank(value)
-                self._type(value, typing.type_of(value))
-            for node in scope.graph:
-                for value in node.outputs:
-                    sizes = proven.get(value)
-                    if sizes is None:
-                        self._keep_rank(value)
-                    else:
-                        if refuted(declared_sizes(value), sizes):
-                            self._refuted.add(value)
-                        self._set(value, ir.Shape([size.known for size in sizes]))
-                if any(value.shape is None for value in node.outputs):
-                    infer_node(node, scope.opsets)
-                for value in node.outputs:
-                    self._type(value, typing.type_of(value))
+    overlay: Overlay = field(default_factory=Overlay)
+    refuted: dict[ir.Value, ir.Shape] = field(default_factory=dict)
 
-    def take_back(self, *, correct: bool) -> None:
-        """Give every value what it had before.
+    @classmethod
+    def of(cls, model: ir.Model, scopes: Sequence[Scope], typing: Typing) -> ShapeOverlay:
+        """Prove the shapes of a model.
 
         Args:
-            correct: Whether shapes that are proven wrong are not given back: a runtime believes
-                them and computes with them, once something new asks for a shape.
+            model: In topological order; it is not changed.
+            scopes: All of its graphs.
+            typing: Its types.
         """
-        for value, shape in self._shapes:
-            if not correct or value not in self._refuted:
-                value.shape = shape
-        for value in self._untyped:
-            value.type = None
+        found, proven = cls(), inferred_shapes(model)
+        view = ModelView((found.overlay,), lambda: typing)
+        for scope in scopes:
+            if scope.graph is not model.graph:
+                found._keep_ranks(scope.graph.inputs)
+            for node in scope.graph:
+                for value in node.outputs:
+                    found._note(value, proven.get(value))
+                if any(found.overlay.shapes[value] is None for value in node.outputs):
+                    found._infer(node, scope, view)
+        return found
 
-    def _set(self, value: ir.Value, shape: ir.Shape | None) -> None:
-        self._shapes.append((value, value.shape))
-        if value.type is None:
-            self._untyped.append(value)
-        value.shape = shape
+    def _note(self, value: ir.Value, sizes: Sequence[Size] | None) -> None:
+        if sizes is None:
+            self._keep_ranks([value])
+            return
+        shape = ir.Shape([size.known for size in sizes])
+        self.overlay.shapes[value] = shape
+        if refuted(declared_sizes(value), sizes):
+            self.refuted[value] = shape
 
-    def _keep_rank(self, value: ir.Value) -> None:
-        self._set(value, None if value.shape is None else ir.Shape([None] * len(value.shape)))
+    def _keep_ranks(self, values: Sequence[ir.Value]) -> None:
+        for value in values:
+            rank = None if value.shape is None else [None] * len(value.shape)
+            self.overlay.shapes[value] = None if rank is None else ir.Shape(rank)
 
-    def _type(self, value: ir.Value, found: ir.TypeProtocol | None) -> None:
-        if value.type is None and found is not None:
-            value.type = found
+    def _infer(self, node: ir.Node, scope: Scope, view: ModelView) -> None:
+        """Take what follows from the ranks of operands where no size is proven."""
+        seen = view.node(node)
+        infer_node(seen, scope.opsets)
+        for value, output in zip(node.outputs, seen.outputs, strict=True):
+            self.overlay.shapes[value] = output.shape
+            if value.type is None and output.type is not None:
+                self.overlay.types[value] = output.type

@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.operators.schema import FIRST_OPSET
 from vlmpass.passes.convert_opset import ConvertOpset
-from vlmpass.rewriter_rules.opset.element_types.absent import is_absent, stand_in
+from vlmpass.rewriter_rules.opset.element_types.absent import is_absent, wider_dtype
 from vlmpass.rewriter_rules.opset.element_types.widen import Interface
 
 from .opset_sources import exports, restamped
@@ -177,7 +177,7 @@ class Border:
             for one, other in zip(before, after, strict=True):
                 old, new = (ir.DataType(each.type.tensor_type.elem_type) for each in (one, other))
                 wider = interface == "wider" and is_absent(old, opset)
-                if one.name != other.name or new != (stand_in(old, opset) if wider else old):
+                if one.name != other.name or new != (wider_dtype(old, opset) if wider else old):
                     problem = f"{one.name} of type {old} became {other.name} of type {new}"
                 types.append(new if wider else None)
         computes = not {node.op_type for node in source.graph.node} <= EXACT

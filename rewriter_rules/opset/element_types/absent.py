@@ -9,9 +9,11 @@ import onnx_ir as ir
 from vlmpass.ir_tools.operators.dtypes import wider
 from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, history, newest_opset, schema
 from vlmpass.ir_tools.operators.type_texts import spell
+from vlmpass.rewriter_rules.opset.seen import SeenValue
 from vlmpass.rewriter_rules.opset.table import CannotConvert
+from vlmpass.rewriter_rules.opset.view import SeenNode
 
-__all__ = ["absent_types", "is_absent", "refuse_absent", "stand_in", "wider_type"]
+__all__ = ["absent_types", "is_absent", "refuse_absent", "wider_dtype", "wider_type"]
 
 _CONTAINERS = {ir.SequenceType: 11, ir.OptionalType: 15}
 """The opset that brought each type of value that is not a tensor."""
@@ -39,7 +41,7 @@ def absent_types(opset: int) -> frozenset[ir.DataType]:
 
 
 @cache
-def stand_in(dtype: ir.DataType, opset: int) -> ir.DataType:
+def wider_dtype(dtype: ir.DataType, opset: int) -> ir.DataType:
     """Return the best type of an opset that holds all values of one that it does not have."""
     return next(wide for wide in wider(dtype) if not is_absent(wide, opset))
 
@@ -50,14 +52,14 @@ def wider_type(kind: ir.TypeProtocol, opset: int) -> ir.TypeProtocol:
         return type(kind)(wider_type(kind.elem_type, opset), denotation=kind.denotation)
     if not isinstance(kind, ir.TensorType) or not is_absent(kind.dtype, opset):
         return kind
-    return ir.TensorType(stand_in(kind.dtype, opset), denotation=kind.denotation)
+    return ir.TensorType(wider_dtype(kind.dtype, opset), denotation=kind.denotation)
 
 
-def refuse_absent(node: ir.Node, target: int, main: ir.Graph, *, wider: bool) -> None:
+def refuse_absent(node: SeenNode, target: int, main: ir.Graph, *, wider: bool) -> None:
     """Refuse a node that works on values of a type that an opset does not have.
 
     Args:
-        node: A node of the model.
+        node: A node of the model, as it is seen.
         target: The opset.
         main: The model's graph.
         wider: Whether its inputs and outputs have other types already where they can.
@@ -65,14 +67,14 @@ def refuse_absent(node: ir.Node, target: int, main: ir.Graph, *, wider: bool) ->
     Raises:
         CannotConvert: It works on such values.
     """
-    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    values = [each for each in (*node.inputs, *node.outputs) if isinstance(each, SeenValue)]
     strange = [(value, since) for value in values if (since := _brought(value)) > target]
     if not strange:
         return
     outer = [
         (value, since)
         for value, since in strange
-        if _is_interface(value, main) and not (wider and is_absent(value.dtype, target))
+        if _is_interface(value.original, main) and not (wider and is_absent(value.dtype, target))
     ]
     value, since = (outer or strange)[0]
     contained = isinstance(value.type, (ir.SequenceType, ir.OptionalType))

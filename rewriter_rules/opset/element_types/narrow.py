@@ -7,7 +7,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import schema, since
 from vlmpass.ir_tools.operators.type_texts import spell
-from vlmpass.rewriter_rules.opset.element_types.absent import stand_in
+from vlmpass.rewriter_rules.opset.element_types.absent import wider_dtype
 from vlmpass.rewriter_rules.opset.element_types.rounding import rounded, wrapped
 from vlmpass.rewriter_rules.opset.queries import integer, operand, text
 from vlmpass.rewriter_rules.opset.steps.quantize import clipped, dequantized, divided
@@ -32,7 +32,7 @@ def round_to(op: Tape, node: ir.Node, kind: ir.DataType, target: int) -> ir.Valu
         kind: The type.
         target: The opset, which does not have it.
     """
-    wide = stand_in(kind, target)
+    wide = wider_dtype(kind, target)
     if node.op_type == "QuantizeLinear":
         return _quantized(op, node, kind, wide)
     x = operand(node, 0)

@@ -10,7 +10,7 @@ from vlmpass.ir_tools.graph.walk import holds_graphs, subgraphs
 from vlmpass.ir_tools.operators import Kind, is_exact, named
 from vlmpass.ir_tools.operators.schema import history
 
-__all__ = ["NAMES_ITS_TYPE", "READING", "ROUNDING", "Kin", "computes"]
+__all__ = ["NAMES_ITS_TYPE", "READING", "ROUNDING", "TypeGroups", "computes"]
 
 _D = ir.DataType
 
@@ -41,7 +41,7 @@ def computes(node: ir.Node) -> bool:
     return node.op_type not in _HOLDS and not is_exact(node)
 
 
-class Kin:
+class TypeGroups:
     """Values of types to be replaced, in groups that are replaced together or not at all.
 
     Args:

@@ -18,18 +18,19 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.walk import Scope, holds_graphs
 from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.operators.type_texts import dtype_of, element
-from vlmpass.ir_tools.types import Typing, solve
+from vlmpass.ir_tools.types import Typing
 from vlmpass.ir_tools.weights import as_weight, cast
-from vlmpass.rewriter_rules.opset.element_types.absent import absent_types, stand_in, wider_type
+from vlmpass.rewriter_rules.opset.element_types.absent import absent_types, wider_dtype, wider_type
 from vlmpass.rewriter_rules.opset.element_types.type_groups import (
     NAMES_ITS_TYPE,
     READING,
     ROUNDING,
-    Kin,
+    TypeGroups,
     computes,
 )
+from vlmpass.rewriter_rules.opset.view import Overlay
 
-__all__ = ["Change", "Interface", "Widened", "widen"]
+__all__ = ["Change", "Interface", "Widening", "widen"]
 
 Interface = Literal["keep", "wider"]
 
@@ -54,10 +55,11 @@ class Change:
 
 
 @dataclass
-class Widened:
-    """What of a model has another element type.
+class Widening:
+    """What of a model gets another element type.
 
     Attributes:
+        overlay: The types, tensors and attributes that values and nodes get.
         rounds: Nodes that are to round to a type, which is no longer that of their output.
         nodes: All nodes that work on a value with another type.
         blocked: Nodes of functions that work on values of different types in different calls, of
@@ -67,26 +69,24 @@ class Widened:
     """
 
     wider: bool = False
+    overlay: Overlay = field(default_factory=Overlay)
     rounds: dict[ir.Node, ir.DataType] = field(default_factory=dict)
     nodes: set[ir.Node] = field(default_factory=set)
     blocked: set[ir.Node] = field(default_factory=set)
     changes: list[Change] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list)
-    _untyped: list[ir.Value] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self._undo)
+        return bool(self.overlay.types or self.overlay.attributes)
 
-    def take_back(self) -> None:
-        """Give everything the type it had."""
-        for undo in self._undo:
-            undo()
-        self._undo = []
-
-    def forget(self) -> None:
-        """Take back the types of values that had none."""
-        for value in self._untyped:
-            value.type = None
+    def apply(self) -> None:
+        """Give the model the types; a value that has none declared goes on without one."""
+        for value, kind in self.overlay.types.items():
+            if value.type is not None:
+                value.type = kind
+        for value, tensor in self.overlay.tensors.items():
+            value.const_value = tensor
+        for node, attributes in self.overlay.attributes.items():
+            node.attributes.update(attributes)
 
     def value(self, value: ir.Value, kind: ir.TypeProtocol, target: int) -> None:
         """Change the type of a value, and the tensor that it is.
@@ -96,17 +96,9 @@ class Widened:
             kind: Its type, as it was solved.
             target: The opset whose types it may have.
         """
-        old, tensor = value.type, value.const_value
-
-        def undo() -> None:
-            value.type, value.const_value = old, tensor
-
-        self._undo.append(undo)
-        if old is None:
-            self._untyped.append(value)
-        value.type = wider_type(kind, target)
-        if tensor is not None:
-            value.const_value = _cast(tensor, target)
+        self.overlay.types[value] = wider_type(kind, target)
+        if value.const_value is not None:
+            self.overlay.tensors[value] = _cast(value.const_value, target)
 
     def attribute(self, node: ir.Node, given: ir.Attr, target: int) -> None:
         """Change the type that an attribute names or has.
@@ -116,11 +108,6 @@ class Widened:
             given: Its attribute: a type, the number of one, or a tensor.
             target: The opset whose types it may have.
         """
-
-        def undo() -> None:
-            node.attributes[given.name] = given
-
-        self._undo.append(undo)
         if given.type == ir.AttributeType.TENSOR:
             new = ir.AttrTensor(given.name, _cast(given.as_tensor(), target))
         elif given.type == ir.AttributeType.TYPE_PROTO:
@@ -130,43 +117,48 @@ class Widened:
             wider = ir.TypeAndShape(wider_type(held.type, target), held.shape)
             new = ir.Attr(given.name, given.type, wider)
         else:
-            new = ir.AttrInt64(given.name, stand_in(ir.DataType(given.as_int()), target).value)
+            new = ir.AttrInt64(given.name, wider_dtype(ir.DataType(given.as_int()), target).value)
         new.doc_string = given.doc_string
-        node.attributes[given.name] = new
+        self.overlay.attributes.setdefault(node, {})[given.name] = new
 
 
 def _cast(tensor: ir.TensorProtocol, target: int) -> ir.TensorProtocol:
-    wide = cast(as_weight(tensor), stand_in(tensor.dtype, target))
+    wide = cast(as_weight(tensor), wider_dtype(tensor.dtype, target))
     wide.name = tensor.name
     return wide
 
 
 def widen(
-    model: ir.Model, scopes: Sequence[Scope], target: int, interface: Interface = "keep"
-) -> Widened:
-    """Give values element types that an opset has, instead of those that it does not have.
+    model: ir.Model,
+    scopes: Sequence[Scope],
+    typing: Callable[[], Typing],
+    target: int,
+    interface: Interface = "keep",
+) -> Widening:
+    """Say which values get element types that an opset has, instead of those that it has not.
 
     Args:
-        model: The model.
+        model: The model; it is not changed.
         scopes: All its graphs.
+        typing: Returns its types.
         target: The opset.
         interface: Whether inputs and outputs of the model keep their types or get wider ones.
     """
-    found = Widened(interface == "wider")
+    found = Widening(interface == "wider")
     absent = absent_types(target)
     if not any(_is_above(scope, target) for scope in scopes) or not _mentions(scopes, absent):
         return found
-    types, unclear = _types(scopes, solve(model), absent)
+    types, unclear = _types(scopes, typing(), absent)
     kinds = {**{value: _element(kind) for value, kind in types.items()}, **unclear}
-    kin = Kin(model, kinds, unclear)
+    groups = TypeGroups(model, kinds, unclear)
     if interface == "keep":
-        kin.keep((*model.graph.inputs, *model.graph.outputs))
+        groups.keep((*model.graph.inputs, *model.graph.outputs))
     touching = []
     for scope in scopes:
         if not _is_above(scope, target):
-            kin.keep(_values(scope))
-        touching += [node for node in scope.graph if kin.add(node)]
-    stays = kin.stays()
+            groups.keep(_values(scope))
+        touching += [node for node in scope.graph if groups.add(node)]
+    stays = groups.stays()
     found.blocked = {
         node for node in touching if any(v in unclear and v in stays for v in _around(node))
     }
@@ -181,7 +173,7 @@ def widen(
 
 
 def _note_rounding(
-    found: Widened, nodes: Iterable[ir.Node], free: Mapping[ir.Value, ir.TypeProtocol]
+    found: Widening, nodes: Iterable[ir.Node], free: Mapping[ir.Value, ir.TypeProtocol]
 ) -> None:
     """Note which nodes make values of a type that has another one now out of other values."""
     for node in nodes:
@@ -299,7 +291,7 @@ def _spelled(text: str) -> ir.DataType | None:
 
 
 def _note_changes(
-    found: Widened, model: ir.Model, free: Mapping[ir.Value, ir.TypeProtocol], target: int
+    found: Widening, model: ir.Model, free: Mapping[ir.Value, ir.TypeProtocol], target: int
 ) -> None:
     sides: Iterable[tuple[str, Sequence[ir.Value]]] = (
         ("input", model.graph.inputs),
@@ -309,12 +301,12 @@ def _note_changes(
         for value in values:
             kind = _element(free.get(value))
             if kind is not None:
-                new = stand_in(kind, target)
+                new = wider_dtype(kind, target)
                 found.changes.append(Change(side, value.name or "", kind, new))
 
 
 def _rename_types(
-    found: Widened, scopes: Sequence[Scope], stays: set[ir.Value], target: int
+    found: Widening, scopes: Sequence[Scope], stays: set[ir.Value], target: int
 ) -> None:
     """Change the attributes that name types, but those of values that stay."""
     absent = absent_types(target)

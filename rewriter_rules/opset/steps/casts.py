@@ -17,6 +17,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     optional_input,
 )
 from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
+from vlmpass.rewriter_rules.opset.view import shape_within
 
 __all__: list[str] = []
 
@@ -158,10 +159,11 @@ def _size(dim: int | ir.SymbolicDim) -> int | str | None:
 def branches_alike(op: Tape, node: ir.Node) -> Outputs:
     """If(c) stays, when no output has different shapes in the two branches."""
     branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
-    for first, second in zip(*(branch.outputs for branch in branches), strict=True):
-        if first.shape is None or second.shape is None:
+    for pair in zip(*(branch.outputs for branch in branches), strict=True):
+        first, second = (shape_within(node, value) for value in pair)
+        if first is None or second is None:
             continue
-        sizes = [[_size(dim) for dim in shape] for shape in (first.shape, second.shape)]
+        sizes = [[_size(dim) for dim in shape] for shape in (first, second)]
         if sizes[0] != sizes[1]:
             raise CannotConvert(
                 "its branches give different shapes, which opset 11 brought",

@@ -26,6 +26,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     rank,
     text,
 )
+from vlmpass.rewriter_rules.opset.seen import original
 from vlmpass.rewriter_rules.opset.steps.reduce import conditional, flagged_axes
 from vlmpass.rewriter_rules.opset.table import (
     HIGHER,
@@ -203,7 +204,7 @@ def zeros_allowed(op: Tape, node: ir.Node) -> Outputs:
 
 def _has_minus_one(shape: ir.Value) -> bool:
     """Whether a part of a shape is -1, beside which it may not have a 0."""
-    producer = shape.producer()
+    producer = original(shape).producer()
     if producer is None or (producer.domain, producer.op_type) != ("", "Concat"):
         return False
     parts = [known_or_none(part) for part in producer.inputs]

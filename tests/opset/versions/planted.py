@@ -11,6 +11,7 @@ import pytest
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset import conversion as convert
 from vlmpass.rewriter_rules.opset import table
+from vlmpass.rewriter_rules.opset.seen import original
 from vlmpass.rewriter_rules.opset.table import UNCHANGED, Adapter, Outputs, Step
 
 __all__ = ["PLANTED"]
@@ -103,6 +104,18 @@ def widened(run: Adapter) -> Adapter:
     return faulty
 
 
+def touching(run: Adapter) -> Adapter:
+    """The model is changed while its conversion is planned."""
+
+    def faulty(op: Tape, node: ir.Node) -> Outputs:
+        for value in node.inputs:
+            if value is not None:
+                original(value).doc_string = "seen"
+        return run(op, node)
+
+    return faulty
+
+
 def lost(run: Adapter) -> Adapter:
     """The last operand is left out."""
 
@@ -134,6 +147,7 @@ PLANTED: dict[tuple[Step, str], Plant] = {
         (("Unsqueeze", 13, 11), forgotten),
         (("Add", 6, 7), forgotten),
         (("GRU", 14, 7), forgotten),
+        (("Concat", 11, 4), touching),
         (("Gelu", 20, None), negated),
         (("LayerNormalization", 17, None), negated),
         (("Mod", 10, None), turned),
