@@ -5,21 +5,22 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import VerifyError, VlmpassError
-from vlmpass.ir_tools.run import Allowance, Verification, default_memory, verify
-from vlmpass.ir_tools.run.compare import limit_text
-from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.system.memory import hand_back
-from vlmpass.loadable import LoadJudge
 from vlmpass.report import NOT_TRIED, Checked, Loaded
-from vlmpass.rewriter_rules.restore import restore
+from vlmpass.stages import Stages
 
-__all__ = ["VERIFY_SECONDS", "Judge"]
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.run.allowance import Allowance
+    from vlmpass.ir_tools.run.verdict import Verification
+
+__all__ = ["VERIFY_SECONDS", "Held", "Judge", "Result"]
 
 VERIFY_SECONDS = 120.0
 """How long comparing numbers may take where nobody asked for it."""
@@ -28,6 +29,31 @@ _WIDER = (
     "show such inputs with --calibrate, or keep nodes in float32 with "
     "mixed-precision{keep-nodes=...}; --no-verify writes it all the same"
 )
+
+
+class Result(Protocol):
+    """A result that can be checked, and loaded where that is asked for."""
+
+    def check(self) -> None:
+        """Check it fully, or raise CheckError."""
+
+    def load(self) -> ir.Model:
+        """Return it as a graph, its weights readable."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A result in memory."""
+
+    model: ir.Model
+
+    def check(self) -> None:
+        """Check it fully, or raise CheckError."""
+        check(self.model)
+
+    def load(self) -> ir.Model:
+        """Return it."""
+        return self.model
 
 
 @dataclass(frozen=True)
@@ -46,6 +72,7 @@ class Judge:
         rounded_constants: Whether a pass may have rounded constants as the source does, running.
         half: The half precision that the source was brought to, if it was: the result is also
             judged with every value rounded to it, which ONNX Runtime's CPU does not do.
+        stages: Takes the time of what it does.
     """
 
     source: Callable[[], ir.Model]
@@ -55,6 +82,7 @@ class Judge:
     seconds: float | None = None
     rounded_constants: bool = False
     half: ir.DataType | None = None
+    stages: Stages = field(default_factory=Stages)
 
     def loads(self, result: ir.Model) -> Loaded:
         """Return whether ONNX Runtime loads a result; a target is held to it in any case.
@@ -65,15 +93,19 @@ class Judge:
         """
         if not self._strict and self.numbers is False:
             return NOT_TRIED
-        check(result)
-        target = self.target if self._strict else None
-        return LoadJudge(self.source, target, Allowance(self._most)).judge(result)
+        from vlmpass.loadable import LoadJudge
 
-    def judge(self, result: ir.Model, loaded: Loaded) -> Checked:
+        with self.stages("check"):
+            check(result)
+        target = self.target if self._strict else None
+        with self.stages("load on ONNX Runtime"):
+            return LoadJudge(self.source, target, self._allowance()).judge(result)
+
+    def judge(self, result: Result, loaded: Loaded) -> Checked:
         """Return what was verified.
 
         Args:
-            result: The result, its weights readable.
+            result: The result.
             loaded: What `loads` returned for it.
 
         Raises:
@@ -81,11 +113,19 @@ class Judge:
             VerifyError: It computes something else than the source, or a comparison was asked for
                 and cannot be made.
         """
-        check(result)
+        with self.stages("check"):
+            result.check()
         hand_back()
         reason = self._why_not()
         if reason:
             return Checked(True, None, reason, loaded)
+        with self.stages("read back"):
+            model = result.load()
+        with self.stages("compare"):
+            return self._judge(model, loaded)
+
+    def _judge(self, result: ir.Model, loaded: Loaded) -> Checked:
+        """Return what was verified of a valid result, or raise VerifyError."""
         until = self._until()
         try:
             found = self._compare(result, until)
@@ -110,9 +150,11 @@ class Judge:
     def _strict(self) -> bool:
         return (self.target or "").startswith("ort-")
 
-    @property
-    def _most(self) -> int:
-        return default_memory() if self.memory is None else self.memory
+    def _allowance(self, until: float | None = None) -> Allowance:
+        """Return what a runtime may take; its module is imported for who compares or loads."""
+        from vlmpass.ir_tools.run.allowance import Allowance, default_memory
+
+        return Allowance(default_memory() if self.memory is None else self.memory, until)
 
     def _until(self) -> float | None:
         seconds = self.seconds
@@ -123,6 +165,9 @@ class Judge:
     def _compare(
         self, result: ir.Model, until: float | None, emulated: ir.DataType | None = None
     ) -> Verification:
+        from vlmpass.ir_tools.run.verify import verify
+        from vlmpass.rewriter_rules.restore import restore
+
         return verify(
             self.source(),
             result,
@@ -131,7 +176,7 @@ class Judge:
             hard=emulated is not None,
             restore=restore,
             rounded_constants=self.rounded_constants,
-            allowance=Allowance(self._most, until),
+            allowance=self._allowance(until),
         )
 
     def _rounded(
@@ -145,6 +190,8 @@ class Judge:
         Raises:
             VerifyError: Rounded, it computes something else.
         """
+        from vlmpass.ir_tools.run.participants import computed_in
+
         if self.half is None or self.half not in computed_in(result):
             return found, None
         name = self.half.name.lower()
@@ -166,10 +213,13 @@ class Judge:
 
     def _strays(self, until: float | None) -> bool:
         """Whether the source was of that half precision, and hardware gets something else too."""
+        from vlmpass.ir_tools.run.participants import computed_in
+        from vlmpass.ir_tools.run.verify import verify
+
         source, half = self.source(), self.half
         if half is None or half not in computed_in(source):
             return False
-        allowance = Allowance(self._most, until)
+        allowance = self._allowance(until)
         return not verify(source, source, emulated=half, hard=True, allowance=allowance).ok
 
     def _why_not(self) -> str:
@@ -190,6 +240,8 @@ def _worst(found: Verification) -> str:
     worst = max(wrong, key=lambda output: output.max_rel)
     detail = f"{worst.reason} in output '{worst.name}'"
     if worst.max_rel > 0:
+        from vlmpass.ir_tools.run.compare import limit_text
+
         limit = limit_text(worst.tolerance)
         detail += f", relative error {worst.max_rel:.1e} where {limit} is allowed"
     others = len(wrong) - 1

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.acceptance import Judge
+from vlmpass.acceptance import Held, Judge, Result
 from vlmpass.intent import Intent
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
 from vlmpass.ir_tools.graph.clone import clone
@@ -35,7 +35,7 @@ from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.presets import SIMPLIFY, fit_ir_version, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
-from vlmpass.rewriter_rules.opset.restamp import remedy
+from vlmpass.stages import Stages
 
 __all__ = ["Pipeline"]
 
@@ -141,8 +141,8 @@ class Pipeline:
         run = _Run(self, model, _judging(verify, memory, verify_seconds))
         with run.advising():
             run.transform()
-            checked = run.judge(run.work, run.loads())
-        return run.report(checked, _snapshot(run.work, None), result=run.work)
+            checked = run.judge(Held(run.work), run.loads())
+        return run.report(checked, run.snapshot(None), result=run.work)
 
     def convert(
         self,
@@ -185,27 +185,25 @@ class Pipeline:
         judging = _judging(verify, memory, verify_seconds)
         _refuse_foreign(output_file(path), flag("force", force))
         run = _Run(self, source, judging)
-        found: list[tuple[Checked, Facts]] = []
+        found: list[Checked] = []
         with run.advising():
             run.transform()
             if kind.limits_files:
                 run.split(limit)
             loaded = run.loads()
-            saved = save(
-                run.work,
-                path,
-                shard_size=None if shard_size is None else limit,
-                layout=kind,
-                weights=way,
-                jobs=jobs,
-                progress=progress,
-                before_commit=lambda written: found.append(
-                    (run.judge(written, loaded), Facts.of(written))
-                ),
-            )
-        checked, facts = found[0]
-        total = sum(file.nbytes for file in saved.files)
-        return run.report(checked, Snapshot(facts, total, len(saved.files) - 1), saved=saved)
+            with run.stages("save"):
+                saved = save(
+                    run.work,
+                    path,
+                    shard_size=None if shard_size is None else limit,
+                    layout=kind,
+                    weights=way,
+                    jobs=jobs,
+                    progress=progress,
+                    before_commit=lambda written: found.append(run.judge(written, loaded)),
+                )
+        after = run.snapshot(saved)
+        return run.report(found[0], after, saved=saved)
 
 
 def _passes(given: object) -> tuple[ir.passes.PassBase, ...]:
@@ -238,8 +236,11 @@ class _Run:
         self._verify = verify
         self._path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         # An ir.Model is the caller's: load would replace its tensors.
-        self.work = load(clone(source) if isinstance(source, ir.Model) else source)
-        self._before = _snapshot(self.work, self._path)  # now: the file may be about to be replaced
+        self.stages = Stages()
+        with self.stages("load"):
+            self.work = load(clone(source) if isinstance(source, ir.Model) else source)
+        with self.stages("count"):  # now: the file may be about to be replaced
+            self._before = _snapshot(self.work, self._path)
         self._source = None if self._path is not None else clone(self.work)
         self._ran: list[RunReport] = []
         self._notes: list[str] = []
@@ -273,7 +274,7 @@ class _Run:
         self._half = next((each.half for each in ours if each.half is not None), self._half)
         self._mends += [each for each in ours if each.mends_source]
         manager = PassManager(passes, self._pipeline._instruments, source=self._path)
-        with warnings_kept(self._notes):
+        with self.stages("passes"), warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
         asked = [each for each in self._ran[-1].passes if not each.needed_by]
         self._done += zip(passes, asked, strict=True)
@@ -285,6 +286,8 @@ class _Run:
             yield
         except CheckError as error:
             if not self._pipeline._intent.restamp:
+                from vlmpass.rewriter_rules.opset.restamp import remedy
+
                 error.remedy = remedy(self._load_source()) or error.remedy
             raise
 
@@ -292,7 +295,7 @@ class _Run:
         """Return whether ONNX Runtime loads what came out, before any of it is written."""
         return self._judge().loads(self.work)
 
-    def judge(self, result: ir.Model, loaded: Loaded) -> Checked:
+    def judge(self, result: Result, loaded: Loaded) -> Checked:
         """Return what was verified of a result, or raise."""
         return self._judge().judge(result, loaded)
 
@@ -306,6 +309,7 @@ class _Run:
             seconds,
             rounded_constants=self._rounds,
             half=self._half,
+            stages=self.stages,
         )
 
     def _load_source(self) -> ir.Model:
@@ -314,11 +318,21 @@ class _Run:
             assert self._source is not None
             source = self._source
         else:
-            source = load(self._path)
+            with self.stages("load the source again"):
+                source = load(self._path)
         with warnings_kept([]):  # they were said of the result
             for each in self._mends:
                 each.run(source)
         return source
+
+    def snapshot(self, saved: SaveReport | None) -> Snapshot:
+        """Return the result in figures, read off the final graph."""
+        with self.stages("count"):
+            facts = Facts.of(self.work)
+        if saved is None:
+            return Snapshot(facts, facts.nbytes, 0)
+        total = sum(file.nbytes for file in saved.files)
+        return Snapshot(facts, total, len(saved.files) - 1)
 
     def report(
         self,
@@ -344,6 +358,7 @@ class _Run:
                 *(losses(saved) if saved is not None else ()),
             ),
             result=result,
+            stages=self.stages.all(),
         )
 
 

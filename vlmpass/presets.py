@@ -11,10 +11,6 @@ from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.passes.pipeline.kinds import write_word
-from vlmpass.rewriter_rules.opset.restamp import nearest_valid
-from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
-from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
-from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
 __all__ = ["SIMPLIFY", "fit_ir_version", "pipeline_text"]
 
@@ -68,6 +64,8 @@ def _source_opset(intent: Intent, model: ir.Model) -> int | None:
     """Return the opset that the passes start from."""
     with contextlib.suppress(Refused):
         if intent.restamp:
+            from vlmpass.rewriter_rules.opset.restamp import nearest_valid
+
             return nearest_valid(model)
     return default_opset(model.opset_imports)
 
@@ -78,6 +76,8 @@ def _widens_before_quant(intent: Intent) -> bool:
 
 
 def _quant_parts(intent: Intent, model: ir.Model) -> list[str]:
+    from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
+
     parts = [f"quant-linear{{to={intent.quant}}}"]
     has = _source_opset(intent, model)
     if intent.quant == "dequantize-linear" and has is not None and has < BLOCKED_OPSET:
@@ -106,11 +106,20 @@ def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
             parts.append("infer")
         wider = " interface=wider" if intent.widen_io else ""
         parts.append(f"convert-opset{{to={opset}{wider}}}")
-    if any(kernel_of(node) is not None for node in all_nodes(model)):
+    if any(_has_substitute(node) for node in all_nodes(model)):
         # What stands for the foreign node is written at opset 13 or later.
         early = opset == "lowest" or (isinstance(opset, int) and opset < 13)
         parts.insert(len(parts) - 1 if early else len(parts), "substitute")
     return parts
+
+
+def _has_substitute(node: ir.Node) -> bool:
+    """Whether `substitute` has something for a node; its rules are imported for foreign ones."""
+    if node.domain in ("", "ai.onnx"):
+        return False
+    from vlmpass.rewriter_rules.substitute.aten import kernel_of
+
+    return kernel_of(node) is not None
 
 
 def fit_ir_version(model: ir.Model, target: str) -> None:
@@ -119,6 +128,8 @@ def fit_ir_version(model: ir.Model, target: str) -> None:
     Raises:
         PipelineError: Something in the model needs a newer one.
     """
+    from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
+
     limit = TARGETS[target].ir_version
     needed = needed_ir_version(model)
     if needed > limit:

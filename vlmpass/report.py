@@ -14,13 +14,15 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.run import Verification
 from vlmpass.ir_tools.save import SaveReport, save
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.passes import PassReport
+from vlmpass.stages import Stage
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from vlmpass.ir_tools.run import Verification
 
 __all__ = ["NOT_TRIED", "Checked", "Loaded", "Report", "Snapshot", "to_data"]
 
@@ -93,6 +95,7 @@ class Report:
         saved: What was written; None for a run in memory.
         notes: What a reader should know, such as values that a narrower type cannot hold.
         result: The result of a run in memory; None for one that was written.
+        stages: What was done around the passes; the stage ``passes`` is all of them.
     """
 
     pipeline: str
@@ -106,6 +109,7 @@ class Report:
     saved: SaveReport | None = None
     notes: tuple[str, ...] = ()
     result: ir.Model | None = field(default=None, repr=False, compare=False)
+    stages: tuple[Stage, ...] = ()
 
     @property
     def model(self) -> ir.Model:

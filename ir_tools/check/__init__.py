@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check.full import check_types
 from vlmpass.ir_tools.check.structure import check_structure
 from vlmpass.ir_tools.check.versions import check_functions, check_versions
+from vlmpass.ir_tools.check.weightless import ReadBytes, without_weights
 from vlmpass.ir_tools.load.source import Source, load
 
-__all__ = ["check"]
+__all__ = ["check", "check_written"]
 
 
 def check(source: Source) -> None:
@@ -29,7 +33,26 @@ def check(source: Source) -> None:
             checker's own words where it found it.
     """
     model = source if isinstance(source, ir.Model) else load(source)
+    _check_graph(model)
+    check_types(model)
+
+
+def check_written(model: ir.Model, written: Callable[[], onnx.ModelProto], read: ReadBytes) -> None:
+    """Check a model and the protobuf that it was written as; it is as good as `check` of a load.
+
+    Args:
+        model: In memory.
+        written: Returns its protobuf, with the same nodes in the same order, to be changed freely.
+        read: Returns bytes of a data file that the protobuf refers to.
+
+    Raises:
+        CheckError: The first fault.
+    """
+    _check_graph(model)
+    check_types(model, lambda: without_weights(written(), read))
+
+
+def _check_graph(model: ir.Model) -> None:
     check_versions(model)
     check_structure(model)
     check_functions(model)
-    check_types(model)

@@ -1,16 +1,16 @@
 """The onnx checker with strict inference, run on a model of any size.
 
-Every large tensor becomes a reference to one empty file: the checker wants the file to
-exist and reads nothing of it. Nodes go under numbers, so that what it says about an unnamed node,
-or about one of a name used twice, is still known to be about that node.
+Large tensors are references to one empty file, which the checker wants to exist. Nodes go under
+numbers, so that what it says about an unnamed node, or about one of a name used twice, is still
+known to be about that node.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import onnx
@@ -19,16 +19,15 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.explain import explain
 from vlmpass.ir_tools.check.fault import fault
-from vlmpass.ir_tools.errors import CheckError, ModelError
+from vlmpass.ir_tools.check.weightless import LOCATION, weightless
+from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.graph.walk import all_nodes, scopes, subgraphs
-from vlmpass.ir_tools.proto.proto_view import graph_protos, inline, skeleton
+from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.worker.bounded import NativeError, check_model
 
-__all__ = ["check_types", "weightless"]
+__all__ = ["check_types"]
 
-_INLINE_BYTES = 1024
-_INLINE_INTEGERS = 16384  # shapes, axes, lengths: inference fails without those that it needs
-_LOCATION = "weights"
 _OUTSIDE = "vlmpass.unknown"
 _MARK = re.compile(r"#(\d+)#")
 
@@ -61,35 +60,21 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
 )
 
 
-def weightless(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Return what stands for a tensor where only types and shapes matter.
-
-    Small tensors keep their values, because shapes may depend on them. Where one lies in a file
-    that cannot be read, the type check goes on without; it says so if a shape does depend on it.
-    """
-    limit = _INLINE_INTEGERS if tensor.dtype.is_integer() else _INLINE_BYTES
-    if tensor.nbytes <= limit:
-        if not isinstance(tensor, ir.ExternalTensor):
-            return inline(tensor)
-        try:
-            return ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-        except (OSError, ModelError):
-            pass
-    dims = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor(
-        _LOCATION, None, None, tensor.dtype, shape=dims, name=tensor.name or ""
-    )
-
-
-def check_types(model: ir.Model) -> None:
+def check_types(model: ir.Model, protobuf: Callable[[], onnx.ModelProto] | None = None) -> None:
     """Run the onnx checker with strict type and shape inference.
+
+    Args:
+        model: Its nodes are named in errors.
+        protobuf: Returns a new protobuf of it, without large weights, in which nodes are in the
+            same order; by default it is serialised.
 
     Raises:
         CheckError: The first fault it finds.
     """
-    error = _first_fault(model, doubt=False)
+    twin = protobuf or partial(skeleton, model, weightless)
+    error = _first_fault(model, twin(), doubt=False)
     if error is not None and any(_is_doubtful(node) for node in all_nodes(model)):
-        error = _first_fault(model, doubt=True)
+        error = _first_fault(model, twin(), doubt=True)
     if error is not None:
         raise error
 
@@ -110,13 +95,13 @@ def _is_doubtful(node: ir.Node) -> bool:
     return node.op_type == "Attention" and (len(node.inputs) > 4 or len(node.outputs) > 3)
 
 
-def _first_fault(model: ir.Model, *, doubt: bool) -> CheckError | None:
+@without_collector
+def _first_fault(model: ir.Model, proto: onnx.ModelProto, *, doubt: bool) -> CheckError | None:
     """Return the first fault; `doubt` takes nodes that onnx may be wrong about as they are."""
-    proto = skeleton(model, weightless)
     nodes = _number(model, proto, doubt=doubt)
     with tempfile.TemporaryDirectory(prefix="vlmpass-check-") as folder:
         path = Path(folder, "model.onnx")
-        Path(folder, _LOCATION).touch()
+        Path(folder, LOCATION).touch()
         path.write_bytes(proto.SerializeToString())
         try:
             check_model(path)

@@ -79,7 +79,7 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 def _below(scope: Scope) -> Iterator[Scope]:
     yield scope
     for node in scope.graph:
-        if holds_graphs(node):
+        if node.attributes.data and holds_graphs(node):  # most have none: spare them the call
             for graph in subgraphs(node):
                 yield from _below(Scope(graph, scope.owner, scope.depth + 1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,39 +13,12 @@ import onnx.serialization
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
+from vlmpass.ir_tools.proto.proto_tensors import model_tensors
 
-__all__ = ["PROTOBUF_LIMIT", "is_text", "model_tensors", "parsed", "serialised"]
+__all__ = ["PROTOBUF_LIMIT", "is_text", "parsed", "serialised"]
 
 PROTOBUF_LIMIT = (1 << 31) - 1
 """The most bytes a protobuf message may have."""
-
-
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        yield from _attribute_tensors(node.attribute)
-
-
-def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
-    for attribute in attributes:
-        if attribute.type == onnx.AttributeProto.TENSOR:
-            yield attribute.t
-        elif attribute.type == onnx.AttributeProto.TENSORS:
-            yield from attribute.tensors
-        elif attribute.type == onnx.AttributeProto.GRAPH:
-            yield from _graph_tensors(attribute.g)
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            for graph in attribute.graphs:
-                yield from _graph_tensors(graph)
-
-
-def model_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor of a protobuf: initializers and attributes, functions included."""
-    yield from _graph_tensors(model.graph)
-    for function in model.functions:
-        yield from _attribute_tensors(function.attribute_proto)
-        for node in function.node:
-            yield from _attribute_tensors(node.attribute)
 
 
 def _form_of(path: Path) -> str:

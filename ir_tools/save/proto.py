@@ -16,9 +16,9 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.graph.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.graph.walk import TensorSlot
+from vlmpass.ir_tools.proto.proto_tensors import model_tensors
 from vlmpass.ir_tools.proto.proto_view import whole
 from vlmpass.ir_tools.save.collect import Placed, name_of
-from vlmpass.ir_tools.save.forms import model_tensors
 from vlmpass.ir_tools.save.plan import Plan
 from vlmpass.ir_tools.save.splice import mark
 from vlmpass.ir_tools.weights import StoredWeight, Tally, Weight, as_weight

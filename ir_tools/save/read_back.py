@@ -10,9 +10,10 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
-from vlmpass.ir_tools.save.forms import model_tensors, parsed
+from vlmpass.ir_tools.proto.proto_tensors import model_tensors
+from vlmpass.ir_tools.save.forms import parsed
 
-__all__ = ["check_model_file"]
+__all__ = ["check_model_file", "check_references"]
 
 
 def _expected_bytes(tensor: onnx.TensorProto) -> int:
@@ -31,7 +32,20 @@ def check_model_file(prepared: Path, output: Path, sizes: Mapping[str, int]) -> 
     Raises:
         SaveError: A reference goes beyond its file or is not of the tensor's size.
     """
-    model = parsed(prepared.read_bytes(), output)
+    check_references(parsed(prepared.read_bytes(), output), output, sizes)
+
+
+def check_references(model: onnx.ModelProto, output: Path, sizes: Mapping[str, int]) -> None:
+    """Check that every reference of a model fits its file.
+
+    Args:
+        model: As it was read back.
+        output: What its file will be called.
+        sizes: Bytes of every data file, by the name that references use.
+
+    Raises:
+        SaveError: A reference goes beyond its file or is not of the tensor's size.
+    """
     for tensor in model_tensors(model):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue

@@ -12,24 +12,16 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load.source import Source, load
-from vlmpass.ir_tools.save.commit import (
-    Prepared,
-    UnfinishedError,
-    copied,
-    put_in_place,
-    stale_files,
-)
+from vlmpass.ir_tools.save.commit import UnfinishedError, copied, put_in_place, stale_files
 from vlmpass.ir_tools.save.commits import note_commit
-from vlmpass.ir_tools.save.forms import parsed
 from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
 from vlmpass.ir_tools.save.orphans import record_litter
 from vlmpass.ir_tools.save.prepare import Output, plan_output
-from vlmpass.ir_tools.save.read_back import check_model_file
 from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport
 from vlmpass.ir_tools.save.size import SHARD_LIMIT, parse_size
+from vlmpass.ir_tools.save.staged import Staged
 from vlmpass.ir_tools.save.staging import Staging, remove_dead
-from vlmpass.ir_tools.save.tasks import StagedFile
 from vlmpass.ir_tools.save.write import Progress, naming, write_files
 from vlmpass.ir_tools.system.arguments import callable_or_none, number
 from vlmpass.ir_tools.system.locks import locked_folder
@@ -41,58 +33,6 @@ __all__ = ["save"]
 
 
 @dataclass(frozen=True)
-class _Staged:
-    """An output in its temporary folder, its data files written."""
-
-    output: Output
-    folder: Path
-
-    @property
-    def model(self) -> Prepared:
-        return Prepared(self.folder / "model", self.output.path)
-
-    @property
-    def interim(self) -> Path:
-        return self.folder / "interim"
-
-    def data(self, names: Sequence[str]) -> list[Prepared]:
-        """Return the new data files, given the names of all."""
-        new = names[len(self.output.plan.kept) :]
-        return [
-            Prepared(self.folder / str(number), self.output.path.parent / name)
-            for number, name in enumerate(new)
-        ]
-
-    def files(self) -> list[StagedFile]:
-        """Return what to write before the commit."""
-        contents = zip(self.data(self.output.expected), self.output.plan.new, strict=True)
-        files = [StagedFile(data.path, data.final.name, content) for data, content in contents]
-        if self.output.whole is not None:
-            files.append(StagedFile(self.model.path, self.output.path.name, self.output.whole))
-        return files
-
-    def read_back(self) -> ir.Model:
-        """Return the output as it was written, its data where they were prepared."""
-        if self.output.whole is not None:
-            return load(self.model.path)
-        kept = [file.name for file in self.output.plan.kept]
-        new = [f"{self.folder.name}/{file.path.name}" for file in self.data(self.output.expected)]
-        content, _ = self.output.model_bytes([*kept, *new])
-        return load(parsed(content, self.output.path), base_dir=self.output.path.parent)
-
-    def write_model(self, path: Path, names: Sequence[str]) -> str | None:
-        """Write a model file that refers to data files by these names, and read it back."""
-        content, note = self.output.model_bytes(names)
-        with naming(self.output.path.name), path.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        sizes = dict(zip(names, self.output.plan.sizes(), strict=True))
-        check_model_file(path, self.output.path, sizes)
-        return note
-
-
-@dataclass(frozen=True)
 class _Committed:
     names: Sequence[str]
     nbytes: int
@@ -100,7 +40,7 @@ class _Committed:
     note: str | None
 
 
-def _commit(staged: _Staged) -> _Committed:
+def _commit(staged: Staged) -> _Committed:
     """Put a written output in place; the folder is looked at anew, under its lock."""
     output = staged.output
     with locked_folder(output.path.parent):
@@ -170,7 +110,7 @@ def save(
     weights: Weights = "auto",
     jobs: int | None = None,
     progress: Progress | None = None,
-    before_commit: Callable[[ir.Model], None] | None = None,
+    before_commit: Callable[[Staged], None] | None = None,
 ) -> SaveReport:
     """Write a model so that its files appear whole or not at all, the model file last.
 
@@ -190,8 +130,8 @@ def save(
             output's folder or below it, not above the limit, whose bytes are unchanged.
         jobs: Threads that write.
         progress: Called with bytes done and bytes in all.
-        before_commit: Called with the output as it was written, read back from the temporary
-            folder; if it raises, nothing takes its place.
+        before_commit: Called with the output as it lies in the temporary folder, which it can check
+            and read back; if it raises, nothing takes its place.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
@@ -214,10 +154,10 @@ def save(
     staging = Staging(target)
     keep = False
     try:
-        staged = _Staged(output, staging.path)
+        staged = Staged(opened, output, staging.path)
         tallies = write_files(staged.files(), jobs, progress)
         if before_commit is not None:
-            before_commit(staged.read_back())
+            before_commit(staged)
         done = shielded(lambda: _commit(staged))
     except UnfinishedError:
         keep = True

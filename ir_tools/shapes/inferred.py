@@ -13,7 +13,7 @@ from functools import cache, partial
 import onnx
 import onnx_ir as ir
 
-from vlmpass.ir_tools.check.full import weightless
+from vlmpass.ir_tools.check.weightless import weightless
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.walk import Scope, all_nodes, subgraphs
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton

@@ -290,7 +290,9 @@ def file_range(tensor: ir.TensorProtocol) -> FileRange | None:
     Raises:
         ModelError: Its data are not where it says.
     """
-    return None if tensor.dtype == ir.DataType.STRING else as_weight(tensor).file_range()
+    if not isinstance(tensor, (Weight, ir.ExternalTensor)) or tensor.dtype == ir.DataType.STRING:
+        return None
+    return as_weight(tensor).file_range()
 
 
 def as_weight(tensor: ir.TensorProtocol) -> Weight:

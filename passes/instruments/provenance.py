@@ -24,17 +24,24 @@ class Provenance(Instrument):
         self._before: dict[int, ir.Node] = {}
 
     def before(self, step: Step, model: ir.Model) -> None:
-        """Note the nodes that are there; holding them keeps their ids from being used again."""
-        self._graph = model.graph
-        self._before = {id(node): node for node in all_nodes(model)}
+        """Note the nodes that are there; holding them keeps their ids from being used again.
+
+        Between two passes of one pipeline nothing changes: what the last one left is known.
+        """
+        if step.number == 1 or model.graph is not self._graph:
+            self._graph = model.graph
+            self._before = {id(node): node for node in all_nodes(model)}
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
         """Stamp those that are new."""
-        before, self._before = self._before, {}
-        new = [node for node in all_nodes(model) if id(node) not in before] if changed else []
+        if not changed:
+            return
+        before, self._before = self._before, {id(node): node for node in all_nodes(model)}
+        new = [node for key, node in self._before.items() if key not in before]
         if model.graph is not self._graph:
             same = {_signature(node) for node in before.values()}
             new = [node for node in new if _signature(node) not in same]
+            self._graph = model.graph
         for node in new:
             node.metadata_props[KEY] = step.text
 

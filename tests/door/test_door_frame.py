@@ -98,7 +98,7 @@ def test_an_interruption_is_130_and_leaves_nothing(door, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vlmpass.acceptance.check", interrupt)
+    monkeypatch.setattr("vlmpass.ir_tools.save.staged.check_written", interrupt)
     code, out, err = door("convert", path, "--opset", 18)
     assert (code, out) == (130, "")
     assert err == "vlmpass: interrupted; nothing was written\n"
@@ -111,9 +111,9 @@ def test_signals_leave_nothing_behind(tmp_path, number, code):
     path = mlp_model(tmp_path)
     before = listing(tmp_path)
     program = (
-        "import os, signal, vlmpass.acceptance\n"
+        "import os, signal, vlmpass.ir_tools.save.staged as staged\n"
         "from vlmpass.cli import main\n"
-        f"vlmpass.acceptance.check = lambda model: os.kill(os.getpid(), {int(number)})\n"
+        f"staged.check_written = lambda *given: os.kill(os.getpid(), {int(number)})\n"
         f"main(['convert', {str(path)!r}, '--opset', '18'])"
     )
     result = subprocess.run(

@@ -241,9 +241,9 @@ def test_what_an_interrupted_process_says_is_true(tmp_path):
 def test_a_signal_that_is_ignored_stays_so(tmp_path):
     path = mlp_model(tmp_path)
     program = (
-        "import os, signal, vlmpass.acceptance; from vlmpass.cli import main\n"
+        "import os, signal, vlmpass.ir_tools.save.staged as staged; from vlmpass.cli import main\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "vlmpass.acceptance.check = lambda model: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "staged.check_written = lambda *given: os.kill(os.getpid(), signal.SIGHUP)\n"
         f"main(['convert', {str(path)!r}, '--opset', '18', '--no-verify'])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)

@@ -25,6 +25,7 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import save
+from vlmpass.ir_tools.save.staged import Staged
 from vlmpass.ir_tools.weights import as_weight, cast, rows, scale
 
 
@@ -340,7 +341,9 @@ def test_an_output_is_judged_as_it_was_written_before_it_takes_its_place(tmp_pat
     value.const_value = scale(as_weight(value.const_value), np.array(2, np.float32))
     seen = []
 
-    def judge(written: ir.Model) -> None:
+    def judge(staged: Staged) -> None:
+        staged.check()
+        written = staged.load()
         assert names(tmp_path)[1:] == ["in.onnx", "in.onnx.data"]
         for i, array in enumerate(weights(4)):
             tensor = written.graph.initializers[f"w{i}"].const_value

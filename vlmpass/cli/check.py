@@ -43,7 +43,6 @@ def _check(file: Path, shown: str, json: bool) -> int:
     from vlmpass.ir_tools.check import check as run_check
     from vlmpass.ir_tools.errors import CheckError
     from vlmpass.ir_tools.load import load
-    from vlmpass.rewriter_rules.opset.restamp import remedy
     from vlmpass.screens.text import unbroken
 
     opened = load(file)
@@ -51,6 +50,8 @@ def _check(file: Path, shown: str, json: bool) -> int:
     try:
         run_check(opened)
     except CheckError as error:
+        from vlmpass.rewriter_rules.opset.restamp import remedy
+
         error.remedy = remedy(opened) or error.remedy
         finding = str(error)
     if json:

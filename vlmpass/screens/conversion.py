@@ -13,6 +13,7 @@ from vlmpass.passes import PassReport
 from vlmpass.report import Checked, Report, Snapshot
 from vlmpass.screens.text import Grid, count, grid, megabytes, seconds, size, unbroken
 from vlmpass.screens.verification import numbers_line, rounded_line
+from vlmpass.stages import Stage
 
 __all__ = ["report_screen"]
 
@@ -25,6 +26,8 @@ def report_screen(report: Report) -> RenderableType:
     parts: list[RenderableType] = [_headline(report), "", _comparison(report)]
     if report.passes:
         parts += ["", _passes(report.passes)]
+    if report.stages:
+        parts += ["", _stages(report.stages)]
     if report.saved is not None:
         parts += ["", _files(report)]
     return Group(*parts, "", _verdict(report))
@@ -121,6 +124,16 @@ def _passes(passes: tuple[PassReport, ...]) -> Grid:
         if each.needed_by:
             what.append(f", which {each.needed_by.partition('{')[0]} needs", "dim")
         table.line(what, f"{each.seconds:.2f}", nodes, megabytes(each.peak_rss))
+    return table
+
+
+def _stages(stages: tuple[Stage, ...]) -> Grid:
+    table = grid("outside the passes", "seconds", "share", "memory", right=(1, 2, 3))
+    total = sum(each.seconds for each in stages) or 1.0
+    for each in stages:
+        if each.name != "passes":
+            share = f"{each.seconds / total:.0%}"
+            table.line(each.name, f"{each.seconds:.2f}", share, megabytes(each.peak_rss))
     return table
 
 
