@@ -10,21 +10,31 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import schema, since
 from vlmpass.ir_tools.operators.type_texts import spell
-from vlmpass.rewriter_rules.opset.queries import integer, integers, rank, real
-from vlmpass.rewriter_rules.opset.table import CannotConvert
+from vlmpass.rewriter_rules.opset.queries import again, integer, integers, rank, real
+from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs
 
 __all__ = [
+    "along",
+    "arange",
     "at_opset",
     "axis_of",
+    "blank",
+    "cast",
+    "exchanged",
+    "flat",
     "given_integers",
     "given_scalar",
+    "index_along",
     "nonnegative",
     "normalized",
+    "part",
     "scalar",
-    "shape_of",
+    "scalar_at",
     "size_at",
+    "sizes_of",
     "spell_constants",
     "vector",
+    "without",
 ]
 
 _EXACT = 2**53
@@ -191,11 +201,6 @@ def nonnegative(op: Tape, indices: ir.Value, count: ir.Value) -> ir.Value:
     return op.Mod(indices, count)
 
 
-def shape_of(op: Tape, value: ir.Value) -> ir.Value:
-    """Record a value's shape as an int64 vector."""
-    return op.Shape(value)
-
-
 def size_at(op: Tape, value: ir.Value, axis: int) -> ir.Value:
     """Record the size of one axis as an int64 vector of one element.
 
@@ -205,3 +210,117 @@ def size_at(op: Tape, value: ir.Value, axis: int) -> ir.Value:
         axis: Counted from the front.
     """
     return op.Gather(op.Shape(value), vector(op, [axis]), axis=0)
+
+
+def scalar_at(op: Tape, vector: ir.Value, index: int) -> ir.Value:
+    """Record one element of a vector as a scalar.
+
+    Args:
+        op: The tape.
+        vector: A tensor of one axis.
+        index: Which element, counted from the front.
+    """
+    return op.Gather(vector, op.const(index), axis=0)
+
+
+def part(op: Tape, value: ir.Value, start: int, stop: int) -> ir.Value:
+    """Record the elements of a vector, or the rows of a tensor, from one to before another.
+
+    Args:
+        op: The tape.
+        value: A tensor of one axis or more.
+        start: The first; may count from the back.
+        stop: The one after the last; may count from the back, or lie beyond the end.
+    """
+    return op.Slice(value, vector(op, [start]), vector(op, [stop]), vector(op, [0]))
+
+
+def sizes_of(op: Tape, value: ir.Value, start: int, stop: int) -> ir.Value:
+    """Record the sizes of some neighbouring axes as an int64 vector.
+
+    Args:
+        op: The tape.
+        value: Any tensor.
+        start: The first axis; may count from the back.
+        stop: The axis after the last; may count from the back, or lie beyond the end.
+    """
+    return part(op, op.Shape(value), start, stop)
+
+
+def flat(op: Tape, value: ir.Value) -> ir.Value:
+    """Record a value's elements as a vector."""
+    return op.Reshape(value, vector(op, [-1]))
+
+
+def cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
+    """Record a value in an element type; the value itself where it has that.
+
+    Args:
+        op: The tape.
+        value: A tensor.
+        to: The element type.
+    """
+    return value if value.dtype == to else op.Cast(value, to=to)
+
+
+def blank(op: Tape, kind: ir.DataType) -> ir.Value:
+    """Record the zero of an element type as a scalar."""
+    return op.const(np.zeros([], kind.numpy()), kind)
+
+
+def arange(op: Tape, count: ir.Value) -> ir.Value:
+    """Record 0, 1, 2 and so on as an int64 vector; opset 11.
+
+    Args:
+        op: The tape.
+        count: How many, an int64 scalar.
+    """
+    return op.Range(op.const(0), count, op.const(1))
+
+
+def along(op: Tape, line: ir.Value, axis: int, count: int) -> ir.Value:
+    """Record a vector as the values along one axis, of size 1 in the others.
+
+    Args:
+        op: The tape.
+        line: A vector.
+        axis: Counted from the front.
+        count: How many axes there are.
+    """
+    return op.Reshape(line, vector(op, [-1 if each == axis else 1 for each in range(count)]))
+
+
+def index_along(op: Tape, sizes: ir.Value, axis: int, count: int) -> ir.Value:
+    """Record the index along one axis, of size 1 in the others; opset 11.
+
+    Args:
+        op: The tape.
+        sizes: The size of every axis.
+        axis: Counted from the front.
+        count: How many axes the index is to have.
+    """
+    return along(op, arange(op, scalar_at(op, sizes, axis)), axis, count)
+
+
+def exchanged(count: int, one: int, other: int) -> list[int]:
+    """Return the permutation of some axes that exchanges two of them.
+
+    Args:
+        count: How many axes there are.
+        one: An axis.
+        other: Another one.
+    """
+    order = [*range(count)]
+    order[one], order[other] = order[other], order[one]
+    return order
+
+
+def without(op: Tape, node: ir.Node, *names: str) -> Outputs:
+    """Record a node without some attributes; it stands as it is where it has none of them.
+
+    Args:
+        op: The tape.
+        node: The node.
+        names: The attributes.
+    """
+    return again(op, node, drop=names) if set(names) & set(node.attributes) else UNCHANGED

@@ -27,7 +27,9 @@ __all__ = [
     "integers",
     "known",
     "known_or_none",
+    "listed",
     "operand",
+    "operands",
     "optional_input",
     "rank",
     "real",
@@ -109,6 +111,11 @@ def operand(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     assert value is not None, (node.op_type, index)
     return value
+
+
+def operands(node: ir.Node, count: int) -> list[ir.Value]:
+    """Return the first inputs, none of which can be absent."""
+    return [operand(node, index) for index in range(count)]
 
 
 def used(node: ir.Node, index: int) -> bool:
@@ -253,6 +260,11 @@ def known(value: ir.Value, what: str) -> np.ndarray:
             f"fold constants first, or {HIGHER}",
         )
     return found
+
+
+def listed(values: np.ndarray) -> list[int]:
+    """Return the integers that a small constant holds."""
+    return [int(each) for each in values.reshape(-1)]
 
 
 def again(

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import normalized
+from vlmpass.rewriter_rules.opset.build import exchanged, normalized, scalar_at
 from vlmpass.rewriter_rules.opset.queries import (
     dims,
     dtype,
@@ -28,7 +28,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     text,
 )
 from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter, matrix, matrix_in_graph
-from vlmpass.rewriter_rules.opset.resampling.nearest import Axis, gathered, in_advance, scalar_at
+from vlmpass.rewriter_rules.opset.resampling.nearest import Axis, gathered, in_advance
 from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = ["Axis", "axis_by_axis", "separable", "stretched"]
@@ -57,8 +57,7 @@ def _along(op: Tape, x: ir.Value, axis: Axis, weights: ir.Value, count: int) -> 
         known = known_or_none(weights)
         turned = op.Transpose(weights, perm=[1, 0]) if known is None else op.const(known.T.copy())
         return op.MatMul(x, turned)
-    order = [*range(count)]
-    order[axis.index], order[count - 2] = order[count - 2], order[axis.index]
+    order = exchanged(count, axis.index, count - 2)
     return op.Transpose(op.MatMul(weights, op.Transpose(x, perm=order)), perm=order)
 
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.rewriter_rules.opset.build import arange, scalar_at
 from vlmpass.rewriter_rules.opset.queries import constant, dims
 from vlmpass.rewriter_rules.opset.resampling.resized import resized
 
-__all__ = ["Axis", "gathered", "in_advance", "scalar_at"]
+__all__ = ["Axis", "gathered", "in_advance"]
 
 _FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
 
@@ -34,17 +35,6 @@ class Axis:
     index: int
     size: int | ir.Value
     scale: float | ir.Value | None = None
-
-
-def scalar_at(op: Tape, vector: ir.Value, index: int) -> ir.Value:
-    """Record one element of a vector as a scalar.
-
-    Args:
-        op: The tape.
-        vector: A tensor of one axis.
-        index: Which element, counted from the front.
-    """
-    return op.Gather(vector, op.const(index), axis=0)
 
 
 def _indices(
@@ -126,7 +116,7 @@ def _recorded(
     if isinstance(scale, float):
         scale = op.const(scale)
     sizes = _Sizes(*wide, op.Div(wide[1], wide[0]) if scale is None else scale)
-    i = op.Cast(op.Range(op.const(0), size, op.const(1)), to=_FLOAT)
+    i = op.Cast(arange(op, size), to=_FLOAT)
     near = _rounded(op, _places(op, i, sizes, coordinates), rounding)
     inside = op.Min(op.Max(near, op.const(0.0)), op.Sub(sizes.n, op.const(1.0)))
     return op.Cast(inside, to=_INT64)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import scalar, vector
+from vlmpass.rewriter_rules.opset.build import scalar, vector, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     attribute,
@@ -46,9 +45,7 @@ def without_window(op: Tape, node: ir.Node) -> Outputs:
     """Attention(q, k, v, left_window_size=w) -> products, masks and Softmax, when w >= 0."""
     if any(integer(node, name, -1) >= 0 for name in _WINDOWS):
         return _spelled(op, node)
-    if not any(name in node.attributes for name in _WINDOWS):
-        return UNCHANGED
-    return again(op, node, drop=_WINDOWS)
+    return without(op, node, *_WINDOWS)
 
 
 @adapter("Attention", 24, 23)
@@ -57,11 +54,9 @@ def without_padding(op: Tape, node: ir.Node) -> Outputs:
     if optional_input(node, 6) is not None:
         return _spelled(op, node)
     mask = optional_input(node, 3)
-    if mask is None:
+    padded = None if mask is None else _padded(op, node, mask)
+    if padded is mask:
         return again(op, node, node.inputs[:6]) if len(node.inputs) > 6 else UNCHANGED
-    padded = _padded(op, node, mask)
-    if padded is mask and len(node.inputs) <= 6:
-        return UNCHANGED
     return again(op, node, [*node.inputs[:3], padded, *node.inputs[4:6]])
 
 
@@ -150,7 +145,7 @@ def _scale_root(op: Tape, node: ir.Node, query: ir.Value) -> ir.Value | None:
 
 def _positions(op: Tape, heads: _Heads, node: ir.Node) -> tuple[ir.Value, ir.Value]:
     """Record the absolute place of every query, as a column, and that of every key, as a row."""
-    zero, one = op.const(np.int64(0)), op.const(np.int64(1))
+    zero, one = op.const(0), op.const(1)
     queries = op.Squeeze(op.Shape(heads.query, start=2, end=3), vector(op, [0]))
     keys = op.Squeeze(op.Shape(heads.key, start=2, end=3), vector(op, [0]))
     column = op.Unsqueeze(op.Range(zero, queries, one), vector(op, [1]))
@@ -174,9 +169,9 @@ def _allowed(op: Tape, node: ir.Node, heads: _Heads) -> ir.Value | None:
     if causal:
         tests.append(op.LessOrEqual(row, column))
     if left >= 0:
-        tests.append(op.LessOrEqual(op.Sub(column, op.const(np.int64(left))), row))
+        tests.append(op.LessOrEqual(op.Sub(column, op.const(left)), row))
     if right >= 0:
-        tests.append(op.LessOrEqual(row, op.Add(column, op.const(np.int64(right)))))
+        tests.append(op.LessOrEqual(row, op.Add(column, op.const(right))))
     if valid is not None:
         tests.append(op.Less(row, op.Reshape(valid, vector(op, [-1, 1, 1, 1]))))
     allowed = tests[0]
@@ -245,10 +240,30 @@ def _spelled(op: Tape, node: ir.Node) -> list[ir.Value | None]:
 @expansion("RotaryEmbedding", 23)
 def rotary_embedding(op: Tape, node: ir.Node) -> Outputs:
     """RotaryEmbedding(x, cos, sin) -> Concat(a * cos - b * sin, a * sin + b * cos)."""
-    x, places = operand(node, 0), optional_input(node, 3)
-    flat = rank(x) == 3
-    value = op.Reshape(x, vector(op, [0, 0, integer(node, "num_heads"), -1])) if flat else x
-    caches = [operand(node, 1), operand(node, 2)]
+    x, heads = operand(node, 0), integer(node, "num_heads")
+    value = _by_place(op, x, heads)
+    cos, sin = _caches(op, node)
+    turning, rest = _turning(op, value, integer(node, "rotary_embedding_dim"))
+    turned = _rotated(op, turning, cos, sin, interleaved=bool(integer(node, "interleaved")))
+    whole = turned if rest is None else op.Concat(turned, rest, axis=-1)
+    return whole if value is x else op.Reshape(whole, op.Shape(x))
+
+
+def _by_place(op: Tape, x: ir.Value, heads: int) -> ir.Value:
+    """Record x with an axis for the heads behind that of the places, where it has none."""
+    return op.Reshape(x, vector(op, [0, 0, heads, -1])) if rank(x) == 3 else x
+
+
+def _turning(op: Tape, x: ir.Value, size: int) -> tuple[ir.Value, ir.Value | None]:
+    """Record the part of each head that turns, and what is left of it; a size of 0 means all."""
+    if not size:
+        return x, None
+    return _last(op, x, 0, size), _last(op, x, size, 2**31 - 1)
+
+
+def _caches(op: Tape, node: ir.Node) -> list[ir.Value]:
+    """Record the cosines and sines of every place, with an axis of size 1 for the heads."""
+    places, caches = optional_input(node, 3), [operand(node, 1), operand(node, 2)]
     wanted = 3 if places is None else 2
     if any(len(dims(cache) or range(wanted)) != wanted for cache in caches):
         given = "without" if places is None else "with"
@@ -257,28 +272,23 @@ def rotary_embedding(op: Tape, node: ir.Node) -> Outputs:
         )
     if places is not None:
         caches = [op.Gather(cache, places, axis=0) for cache in caches]
-    cos, sin = (op.Unsqueeze(cache, vector(op, [2 if flat else 1])) for cache in caches)
-    size = integer(node, "rotary_embedding_dim")
-    turning, rest = value, None
-    if size:
-        turning = _last(op, value, 0, size)
-        rest = _last(op, value, size, 2**31 - 1)
-    interleaved = bool(integer(node, "interleaved"))
+    heads = 2 if rank(operand(node, 0)) == 3 else 1
+    return [op.Unsqueeze(cache, vector(op, [heads])) for cache in caches]
+
+
+def _rotated(op: Tape, x: ir.Value, cos: ir.Value, sin: ir.Value, *, interleaved: bool) -> ir.Value:
+    """Record pairs of elements, neighbours or from either half, turned by their angles."""
     if interleaved:
-        first = _last(op, turning, 0, 2**31 - 1, 2)
-        second = _last(op, turning, 1, 2**31 - 1, 2)
+        first, second = (_last(op, x, start, 2**31 - 1, 2) for start in (0, 1))
     else:
-        first, second = op.node("Split", [turning], {"axis": -1, "num_outputs": 2}, outputs=2)
+        first, second = op.node("Split", [x], {"axis": -1, "num_outputs": 2}, outputs=2)
     real_part = op.Sub(op.Mul(first, cos), op.Mul(second, sin))
     imaginary = op.Add(op.Mul(first, sin), op.Mul(second, cos))
-    if interleaved:
-        last = vector(op, [-1])
-        pairs = op.Concat(op.Unsqueeze(real_part, last), op.Unsqueeze(imaginary, last), axis=-1)
-        turned = op.Reshape(pairs, op.Shape(turning))
-    else:
-        turned = op.Concat(real_part, imaginary, axis=-1)
-    whole = turned if rest is None else op.Concat(turned, rest, axis=-1)
-    return op.Reshape(whole, op.Shape(x)) if flat else whole
+    if not interleaved:
+        return op.Concat(real_part, imaginary, axis=-1)
+    last = vector(op, [-1])
+    pairs = op.Concat(op.Unsqueeze(real_part, last), op.Unsqueeze(imaginary, last), axis=-1)
+    return op.Reshape(pairs, op.Shape(x))
 
 
 def _last(op: Tape, x: ir.Value, start: int, end: int, step: int = 1) -> ir.Value:

@@ -7,8 +7,21 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import scalar, vector
-from vlmpass.rewriter_rules.opset.queries import dtype, known_or_none, operand, text
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
+from vlmpass.rewriter_rules.opset.queries import (
+    dtype,
+    known_or_none,
+    operand,
+    operands,
+    text,
+)
+from vlmpass.rewriter_rules.opset.table import (
+    HIGHER,
+    UNCHANGED,
+    CannotConvert,
+    Outputs,
+    adapter,
+    expansion,
+)
 
 __all__: list[str] = []
 
@@ -20,27 +33,32 @@ _UNSIGNED = {_D.INT8: _D.UINT8, _D.INT16: _D.UINT16, _D.INT32: _D.UINT32, _D.INT
 @adapter("BitShift", 28, 11)
 def within_the_width(op: Tape, node: ir.Node) -> Outputs:
     """BitShift(x, y) -> Where(y < width, BitShift(x, y), 0), of unsigned integers."""
-    x, amount = operand(node, 0), operand(node, 1)
-    kind, direction = dtype(x), text(node, "direction")
-    width = kind.bitwidth
-    fixed = known_or_none(amount)
-    inside = fixed is not None and bool(((fixed >= 0) & (fixed < width)).all())
-    if kind not in _UNSIGNED:
-        return UNCHANGED if inside else _guarded(op, x, amount, direction, width)
-    bare, zero = _UNSIGNED[kind], scalar(op, 0, kind)
-    steps = op.Cast(amount, to=bare)
+    x, amount = operands(node, 2)
+    width, fixed = dtype(x).bitwidth, known_or_none(amount)
+    if dtype(x) in _UNSIGNED:
+        return _signed_shift(op, x, amount, text(node, "direction"))
+    if fixed is not None and ((fixed >= 0) & (fixed < width)).all():
+        return UNCHANGED
+    return _guarded(op, x, amount, text(node, "direction"))
+
+
+def _signed_shift(op: Tape, x: ir.Value, amount: ir.Value, direction: str) -> ir.Value:
+    """Record a shift of signed integers by one of unsigned ones."""
+    kind, bare = dtype(x), _UNSIGNED[dtype(x)]
+    zero, steps = scalar(op, 0, kind), op.Cast(amount, to=bare)
     if direction == "LEFT":
-        return op.Cast(_guarded(op, op.Cast(x, to=bare), steps, direction, width), to=kind)
+        return op.Cast(_guarded(op, op.Cast(x, to=bare), steps, direction), to=kind)
     # ~((~x) >> y) shifts the sign in, and ~x is -1 - x.
     below, ones = op.Less(x, zero), scalar(op, -1, kind)
     positive = op.Where(below, op.Sub(ones, x), x)
-    moved = op.Cast(_guarded(op, op.Cast(positive, to=bare), steps, direction, width), to=kind)
+    moved = op.Cast(_guarded(op, op.Cast(positive, to=bare), steps, direction), to=kind)
     return op.Where(op.And(below, op.Equal(moved, moved)), op.Sub(ones, moved), moved)
 
 
-def _guarded(op: Tape, x: ir.Value, amount: ir.Value, direction: str, width: int) -> ir.Value:
+def _guarded(op: Tape, x: ir.Value, amount: ir.Value, direction: str) -> ir.Value:
+    """Record a shift that leaves 0 from the width on."""
     kind = dtype(amount)
-    inside = op.Less(amount, scalar(op, width, kind))
+    inside = op.Less(amount, scalar(op, dtype(x).bitwidth, kind))
     safe = op.Where(inside, amount, scalar(op, 0, kind))
     return op.Where(inside, op.BitShift(x, safe, direction=direction), scalar(op, 0, dtype(x)))
 
@@ -57,18 +75,22 @@ def bitwise_not(op: Tape, node: ir.Node) -> Outputs:
 @expansion("BitwiseAnd BitwiseOr BitwiseXor", 18)
 def by_bits(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, y) -> the sum over i of 2^i where bits i of x and y make a 1."""
-    kind = dtype(operand(node, 0))
-    operands = [op.Cast(operand(node, index), to=_D.INT64) for index in range(2)]
-    logic = node.op_type.removeprefix("Bitwise")
-    if kind.bitwidth <= 32:
-        return op.Cast(_words(op, operands, logic, kind.bitwidth), to=kind)
+    kind, logic = dtype(operand(node, 0)), node.op_type.removeprefix("Bitwise")
+    values = [op.Cast(each, to=_D.INT64) for each in operands(node, 2)]
+    if kind.bitwidth > 32:
+        return op.Cast(_long_words(op, values, logic), to=kind)
+    return op.Cast(_words(op, values, logic, kind.bitwidth), to=kind)
+
+
+def _long_words(op: Tape, operands: list[ir.Value], logic: str) -> ir.Value:
+    """Record the logic of all bits of int64 values, by halves."""
     half = scalar(op, 2**32, _D.INT64)
     low = _words(op, operands, logic, 32)
     lower = [op.Mod(value, half) for value in operands]
     upper = [op.Div(op.Sub(v, rest), half) for v, rest in zip(operands, lower, strict=True)]
     high = _words(op, upper, logic, 32)
     signed = op.Where(op.Less(high, scalar(op, 2**31, _D.INT64)), high, op.Sub(high, half))
-    return op.Cast(op.Add(op.Mul(signed, half), low), to=kind)
+    return op.Add(op.Mul(signed, half), low)
 
 
 def _words(op: Tape, operands: list[ir.Value], logic: str, width: int) -> ir.Value:
@@ -88,19 +110,19 @@ def _words(op: Tape, operands: list[ir.Value], logic: str, width: int) -> ir.Val
 def same_bits(op: Tape, node: ir.Node) -> Outputs:
     """BitCast(x, to) -> Cast(x, to) of integers; the sum of a float's parts where `to` is one."""
     x, kind = operand(node, 0), _D(node.attributes["to"].as_int())
-    source = _D.UINT8 if dtype(x) == _D.BOOL else dtype(x)
-    whole = source.is_integer() and kind.is_integer() and source.bitwidth == kind.bitwidth
     if dtype(x) == kind:
         return op.Identity(x)
-    if source.is_integer() and kind in _FRACTION_BITS and source.bitwidth == kind.bitwidth:
-        return op.Cast(_assembled(op, x, kind), to=kind)
-    if not whole or kind.bitwidth < 8:
-        raise CannotConvert(
-            f"the bits of {dtype(x).name.lower()} cannot be read as {kind.name.lower()}"
-            " before opset 26",
-            "choose opset 26 or higher",
-        )
-    return op.Cast(x, to=kind)
+    if not _readable(dtype(x), kind):
+        old, new = (each.name.lower() for each in (dtype(x), kind))
+        raise CannotConvert(f"the bits of {old} cannot be read as {new} before opset 26", HIGHER)
+    return op.Cast(_assembled(op, x, kind) if kind in _FRACTION_BITS else x, to=kind)
+
+
+def _readable(source: ir.DataType, kind: ir.DataType) -> bool:
+    """Whether arithmetic makes of a type's numbers those of another type with the same bits."""
+    whole = _D.UINT8 if source == _D.BOOL else source
+    known = kind in _FRACTION_BITS or (kind.is_integer() and kind.bitwidth >= 8)
+    return known and whole.is_integer() and whole.bitwidth == kind.bitwidth
 
 
 def _assembled(op: Tape, x: ir.Value, kind: ir.DataType) -> ir.Value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,11 +11,12 @@ from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import at_opset, scalar
 from vlmpass.rewriter_rules.opset.queries import (
     again,
-    attribute,
     dtype,
     known_or_none,
     operand,
+    operands,
     optional_input,
+    real,
 )
 from vlmpass.rewriter_rules.opset.table import (
     HIGHER,
@@ -33,16 +36,11 @@ _LARGEST = float(np.finfo(np.float32).max)
 @adapter("Clip", 6, 11)
 def bounds_become_inputs(op: Tape, node: ir.Node) -> Outputs:
     """Clip(x, min=a, max=b) -> Clip(x, a, b)."""
-    x = operand(node, 0)
-    low, high = attribute(node, "min"), attribute(node, "max")
-    if low is None and high is None:
-        low_value, high_value = -_LARGEST, _LARGEST
-        if dtype(x) != _D.DOUBLE:
-            return UNCHANGED
-    else:
-        low_value = -_LARGEST if low is None else low.as_float()
-        high_value = _LARGEST if high is None else high.as_float()
-    bounds = [_bound(op, low_value, dtype(x), "min"), _bound(op, high_value, dtype(x), "max")]
+    x, ends = operand(node, 0), {"min": -_LARGEST, "max": _LARGEST}
+    if not ends.keys() & node.attributes.keys() and dtype(x) != _D.DOUBLE:
+        return UNCHANGED
+    given = {name: real(node, name, end) for name, end in ends.items()}
+    bounds = [_bound(op, value, dtype(x), name) for name, value in given.items()]
     return again(op, node, [x, *bounds], drop=("min", "max"))
 
 
@@ -82,14 +80,13 @@ def positive_integers(op: Tape, node: ir.Node) -> Outputs:
 
 @adapter("Less Greater", 9, 7)
 def long_by_halves(op: Tape, node: ir.Node) -> Outputs:
-    """Op(x, y) of int64 -> Or(Op(h, k), And(h == k, Op(l, m))), x = 2^32 h + l, y = 2^32 k + m."""
-    kind = dtype(operand(node, 0))
-    if kind not in _LONG:
+    """Op(x, y) of int64 -> Or(Op(h, k), And(h == k, Op(l, m))), x = 2^32 h + l, y = 2^32 k + m.
+
+    Each half is exact in double, the widest type that is compared there.
+    """
+    if dtype(operand(node, 0)) not in _LONG:
         return UNCHANGED
-    half = op.const(np.array(2**32, kind.numpy()))
-    high = [op.Div(operand(node, index), half) for index in range(2)]
-    low = [op.Sub(operand(node, i), op.Mul(h, half)) for i, h in enumerate(high)]
-    # Each half is exact in double, the widest type that is compared there.
+    high, low = _halves(op, operands(node, 2))
     first, second = (
         op.node(node.op_type, [op.Cast(part, to=_D.DOUBLE) for part in parts])[0]
         for parts in (high, low)
@@ -98,28 +95,36 @@ def long_by_halves(op: Tape, node: ir.Node) -> Outputs:
     return op.Or(first, op.And(same, second))
 
 
+def _halves(op: Tape, values: Sequence[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Record the upper and the lower 32 bits of integers of 64."""
+    half = op.const(np.array(2**32, dtype(values[0]).numpy()))
+    high = [op.Div(value, half) for value in values]
+    return high, [op.Sub(v, op.Mul(h, half)) for v, h in zip(values, high, strict=True)]
+
+
 @adapter("Clip", 11, 6)
 def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
     """Clip(x, a, b) -> Clip(x, min=a, max=b), by Max and Min if they vary."""
     x, low, high = operand(node, 0), optional_input(node, 1), optional_input(node, 2)
-    bounds = [known_or_none(low), known_or_none(high)]
-    given = [value for value in (low, high) if value is not None]
-    exact = all(
-        each is None or float(np.float32(each.reshape(-1)[0])) == float(each.reshape(-1)[0])
-        for each in bounds
-    )
-    limits = [float(each.reshape(-1)[0]) for each in bounds if each is not None]
-    ordered = limits == sorted(limits)
-    if (
-        dtype(x) != _D.DOUBLE
-        and exact
-        and len(given) == sum(b is not None for b in bounds)
-        and ordered
-    ):
-        low_value, high_value = (None if b is None else float(b.reshape(-1)[0]) for b in bounds)
-        return again(op, node, [x], min=low_value, max=high_value)
+    if dtype(x) != _D.DOUBLE and (limits := _limits(low, high)) is not None:
+        return again(op, node, [x], min=limits[0], max=limits[1])
     value = x if low is None else op.Max(x, low)
     return value if high is None else op.Min(value, high)
+
+
+def _limits(*bounds: ir.Value | None) -> list[float | None] | None:
+    """Return bounds as float attributes say them; None if one varies, or is not exact or in order.
+
+    A bound that is left out is None.
+    """
+    fixed = [known_or_none(bound) for bound in bounds]
+    if any(each is None and bound is not None for each, bound in zip(fixed, bounds, strict=True)):
+        return None
+    numbers = [None if each is None else each.reshape(-1)[0] for each in fixed]
+    exact = all(each is None or float(np.float32(each)) == float(each) for each in numbers)
+    limits = [None if each is None else float(each) for each in numbers]
+    given = [each for each in limits if each is not None]
+    return limits if exact and given == sorted(given) else None
 
 
 @adapter("Max Min", 12, 8)
@@ -148,7 +153,7 @@ def _chosen(op: Tape, condition: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value
 @expansion("Where", 9)
 def chosen_by_product(op: Tape, node: ir.Node) -> Outputs:
     """Where(c, x, y) -> Cast(c) * x + Cast(Not(c)) * y, of integers and booleans."""
-    condition, x, y = (operand(node, index) for index in range(3))
+    condition, x, y = operands(node, 3)
     if dtype(x) == _D.BOOL:
         return op.Or(op.And(condition, x), op.And(op.Not(condition), y))
     if not dtype(x).is_integer():

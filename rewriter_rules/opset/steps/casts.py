@@ -8,7 +8,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import schema
 from vlmpass.ir_tools.operators.type_texts import spell
-from vlmpass.rewriter_rules.opset.build import scalar
+from vlmpass.rewriter_rules.opset.build import scalar, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     attribute,
@@ -16,7 +16,14 @@ from vlmpass.rewriter_rules.opset.queries import (
     operand,
     optional_input,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
+from vlmpass.rewriter_rules.opset.table import (
+    HIGHER,
+    UNCHANGED,
+    CannotConvert,
+    Outputs,
+    adapter,
+    expansion,
+)
 from vlmpass.rewriter_rules.opset.view import shape_within
 
 __all__: list[str] = []
@@ -28,13 +35,13 @@ _D = ir.DataType
 @adapter("CastLike", 19, 15)
 def saturating(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, saturate=s) -> Op(x), when it is no cast to a float8 type."""
-    return again(op, node, drop=("saturate",)) if "saturate" in node.attributes else UNCHANGED
+    return without(op, node, "saturate")
 
 
 @adapter("Cast CastLike", 24, 23)
 def rounding(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, round_mode=m) -> Op(x), when it is no cast to float8e8m0."""
-    return again(op, node, drop=("round_mode",)) if "round_mode" in node.attributes else UNCHANGED
+    return without(op, node, "round_mode")
 
 
 @expansion("CastLike", 15)
@@ -51,23 +58,31 @@ def value_as_tensor(op: Tape, node: ir.Node) -> Outputs:
     (given,) = node.attributes.values()
     if given.name in ("value", "sparse_value"):
         return UNCHANGED
-    if given.is_ref() and given.name == "value_float":
-        # No older operator makes a tensor of an attribute as directly: LeakyRelu(-1) is -alpha.
-        alpha = ir.RefAttr("alpha", given.ref_attr_name or "", ir.AttributeType.FLOAT)
-        return op.Neg(op.LeakyRelu(op.const(np.float32(-1)), alpha=alpha))
     if given.is_ref():
+        return _of_parameter(op, given)
+    return again(op, node, drop=(given.name,), value=_as_tensor(given))
+
+
+def _of_parameter(op: Tape, given: ir.Attr) -> ir.Value:
+    """Record the number that is a parameter of the function around the node.
+
+    No older operator makes a tensor of an attribute as directly: LeakyRelu(-1) is -alpha.
+    """
+    if given.name != "value_float":
         raise CannotConvert(
             "its value is a parameter of the function around it", "run inline-functions first"
         )
-    kind = {"f": np.float32, "i": np.int64, "s": np.str_}[given.name[len("value_")]]
-    if kind is np.str_:
+    alpha = ir.RefAttr("alpha", given.ref_attr_name or "", ir.AttributeType.FLOAT)
+    return op.Neg(op.LeakyRelu(op.const(np.float32(-1)), alpha=alpha))
+
+
+def _as_tensor(given: ir.Attr) -> ir.TensorProtocol:
+    """Return the numbers or texts of an attribute of Constant as a tensor."""
+    if given.name in ("value_string", "value_strings"):
         texts = [given.value] if given.name == "value_string" else given.value
-        data = [text.encode() for text in texts]
-        shape = [] if given.name == "value_string" else [len(data)]
-        tensor: ir.TensorProtocol = ir.StringTensor(data, shape=ir.Shape(shape))
-    else:
-        tensor = ir.tensor(np.array(given.value, kind))
-    return again(op, node, drop=(given.name,), value=tensor)
+        shape = [] if given.name == "value_string" else [len(texts)]
+        return ir.StringTensor([text.encode() for text in texts], shape=ir.Shape(shape))
+    return ir.tensor(np.array(given.value, np.float32 if "float" in given.name else np.int64))
 
 
 @adapter("Constant", 11, 9)
@@ -143,12 +158,16 @@ def same_sequence(op: Tape, node: ir.Node) -> Outputs:
     x = operand(node, 0)
     if not isinstance(x.type, ir.SequenceType) or not isinstance(x.type.elem_type, ir.TensorType):
         return UNCHANGED
-    kind = x.type.elem_type.dtype
-    if kind == _D.STRING:
-        return op.SequenceErase(
-            op.SequenceInsert(x, op.const(ir.StringTensor([b""], shape=ir.Shape([1]))))
-        )
-    return op.SequenceErase(op.SequenceInsert(x, scalar(op, 0, kind)))
+    kind, text = x.type.elem_type.dtype, ir.StringTensor([b""], shape=ir.Shape([1]))
+    filler = op.const(text) if kind == _D.STRING else scalar(op, 0, kind)
+    return op.SequenceErase(op.SequenceInsert(x, filler))
+
+
+def _differ(one: ir.Shape | None, other: ir.Shape | None) -> bool:
+    """Whether two shapes are known, and not the same."""
+    if one is None or other is None:
+        return False
+    return [_size(dim) for dim in one] != [_size(dim) for dim in other]
 
 
 def _size(dim: int | ir.SymbolicDim) -> int | str | None:
@@ -160,13 +179,8 @@ def branches_alike(op: Tape, node: ir.Node) -> Outputs:
     """If(c) stays, when no output has different shapes in the two branches."""
     branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
     for pair in zip(*(branch.outputs for branch in branches), strict=True):
-        first, second = (shape_within(node, value) for value in pair)
-        if first is None or second is None:
-            continue
-        sizes = [[_size(dim) for dim in shape] for shape in (first, second)]
-        if sizes[0] != sizes[1]:
+        if _differ(*(shape_within(node, value) for value in pair)):
             raise CannotConvert(
-                "its branches give different shapes, which opset 11 brought",
-                "choose opset 11 or higher",
+                "its branches give different shapes, which opset 11 brought", HIGHER
             )
     return UNCHANGED

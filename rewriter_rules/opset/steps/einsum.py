@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import size_at, vector
+from vlmpass.rewriter_rules.opset.build import along, arange, blank, part, size_at, sizes_of
 from vlmpass.rewriter_rules.opset.queries import dtype, operand, rank, text
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs, expansion
 
@@ -35,10 +34,10 @@ def _parsed(node: ir.Node) -> tuple[list[list[str]], list[str]]:
         )
     terms: list[list[str]] = []
     widest = 0
-    for index, part in enumerate(parts):
-        count = rank(operand(node, index)) - len(part.replace("...", ""))
-        widest = max(widest, count if "..." in part else 0)
-        terms.append(_labels(part, count))
+    for index, own in enumerate(parts):
+        count = rank(operand(node, index)) - len(own.replace("...", ""))
+        widest = max(widest, count if "..." in own else 0)
+        terms.append(_labels(own, count))
     if arrow:
         return terms, _labels(right, widest)
     named = sorted({label for term in terms for label in term if label.isalpha()})
@@ -78,7 +77,7 @@ def _diagonal(op: Tape, term: _Term) -> _Term:
             second = term.labels.index(label, first + 1)
             lines = [_line(op, term, axis) for axis in (first, second)]
             kind = dtype(term.value)
-            zero = op.const(np.zeros([], kind.numpy()), kind)
+            zero = blank(op, kind)
             kept = op.Where(op.Equal(*lines), term.value, zero)
             labels = [each for axis, each in enumerate(term.labels) if axis != second]
             term = _Term(op.ReduceSum(kept, axes=[second], keepdims=0), labels)
@@ -88,10 +87,7 @@ def _diagonal(op: Tape, term: _Term) -> _Term:
 def _line(op: Tape, term: _Term, axis: int) -> ir.Value:
     """Record the index along one axis, to be broadcast against the term."""
     size = op.Squeeze(size_at(op, term.value, axis), axes=[0])
-    line = op.Range(op.const(np.int64(0)), size, op.const(np.int64(1)))
-    shape = [1] * len(term.labels)
-    shape[axis] = -1
-    return op.Reshape(line, vector(op, shape))
+    return along(op, arange(op, size), axis, len(term.labels))
 
 
 def _product(op: Tape, a: _Term, b: _Term, needed: set[str]) -> _Term:
@@ -109,7 +105,7 @@ def _product(op: Tape, a: _Term, b: _Term, needed: set[str]) -> _Term:
     labels = [*both, *left, *right]
     if len(left) == len(right) == 1:
         return _Term(result, labels)
-    lead = op.Slice(op.Shape(result), vector(op, [0]), vector(op, [len(both)]), vector(op, [0]))
+    lead = sizes_of(op, result, 0, len(both))
     sizes = [size_at(op, a.value, a.labels.index(label)) for label in left]
     sizes += [size_at(op, b.value, b.labels.index(label)) for label in right]
     return _Term(op.Reshape(result, op.Concat(lead, *sizes, axis=0)), labels)
@@ -121,32 +117,30 @@ def _matrix(op: Tape, value: ir.Value, batch: int, rows: int, columns: int) -> i
     if rows == columns == 1:
         return value
     shape = op.Shape(value)
-
-    def part(start: int, stop: int) -> ir.Value:
-        return op.Slice(shape, vector(op, [start]), vector(op, [stop]), vector(op, [0]))
-
     groups = [
-        op.ReduceProd(part(start, stop), axes=[0], keepdims=1)
+        op.ReduceProd(part(op, shape, start, stop), axes=[0], keepdims=1)
         for start, stop in ((batch, batch + rows), (batch + rows, total))
     ]
-    return op.Reshape(value, op.Concat(part(0, batch), *groups, axis=0))
+    return op.Reshape(value, op.Concat(part(op, shape, 0, batch), *groups, axis=0))
+
+
+def _joined(op: Tape, total: _Term | None, term: _Term, needed: set[str]) -> _Term:
+    """Record the product of all terms so far, summed over the labels that nothing else needs."""
+    before = set() if total is None else set(total.labels)
+    term = _summed(op, term, [each for each in term.labels if each not in needed | before])
+    total = term if total is None else _product(op, total, term, needed)
+    total.value.shape = ir.Shape([None] * len(total.labels))
+    return total
 
 
 @expansion("Einsum", 12)
 def einsum(op: Tape, node: ir.Node) -> Outputs:
     """Einsum(x, y) -> MatMul(Transpose(x), Transpose(y)), one pair of operands after the other."""
     inputs, output = _parsed(node)
-    terms = []
-    for index, labels in enumerate(inputs):
-        value = operand(node, index)
-        terms.append(_diagonal(op, _Term(value, list(labels))))
+    terms = [_diagonal(op, _Term(operand(node, i), [*labels])) for i, labels in enumerate(inputs)]
     total: _Term | None = None
     for index, term in enumerate(terms):
         later = {label for each in terms[index + 1 :] for label in each.labels}
-        before = set() if total is None else set(total.labels)
-        own = [each for each in term.labels if each not in {*later, *before, *output}]
-        term = _summed(op, term, own)
-        total = term if total is None else _product(op, total, term, {*later, *output})
-        total.value.shape = ir.Shape([None] * len(total.labels))
+        total = _joined(op, total, term, {*later, *output})
     assert total is not None
     return _moved(op, total, output)

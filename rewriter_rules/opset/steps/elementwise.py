@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import scalar, vector
+from vlmpass.rewriter_rules.opset.build import cast, flat, scalar, vector
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     attribute,
@@ -14,12 +14,14 @@ from vlmpass.rewriter_rules.opset.queries import (
     integer,
     known_or_none,
     operand,
+    operands,
     optional_input,
     real,
     text,
     used,
 )
 from vlmpass.rewriter_rules.opset.table import (
+    HIGHER,
     UNCHANGED,
     CannotConvert,
     Outputs,
@@ -90,9 +92,7 @@ def _dropped(op: Tape, node: ir.Node, x: ir.Value, training: ir.Value) -> Output
 def mask_becomes_number(op: Tape, node: ir.Node) -> Outputs:
     """Dropout(x) stays, when nothing reads its mask."""
     if used(node, 1):
-        raise CannotConvert(
-            "its mask is not of type bool before opset 10", "choose opset 10 or higher"
-        )
+        raise CannotConvert("its mask is not of type bool before opset 10", HIGHER)
     return UNCHANGED
 
 
@@ -108,23 +108,31 @@ def addend_required(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Pow", 12, 7)
 def one_type(op: Tape, node: ir.Node) -> Outputs:
     """Pow(x, y) -> Pow(x, Cast(y)), or in double where x is an integer."""
-    x, y = operand(node, 0), operand(node, 1)
+    x, y = operands(node, 2)
     if dtype(x) == dtype(y) and dtype(x).is_floating_point():
         return UNCHANGED
-    if dtype(x).is_floating_point() and (dtype(y) != _D.DOUBLE or dtype(x) == _D.DOUBLE):
-        fixed = known_or_none(y)
-        small = fixed is not None and bool((np.abs(fixed) < 2048).all())
-        if small or dtype(y).bitwidth <= dtype(x).bitwidth // 2:
-            return op.Pow(x, op.Cast(y, to=dtype(x)))
-    # Whole numbers of 64 bits to a whole power may be larger than what double holds exactly.
+    if _fits(y, dtype(x)):
+        return op.Pow(x, op.Cast(y, to=dtype(x)))
     if dtype(x) in (_D.INT64, _D.UINT64) and not dtype(y).is_floating_point():
         return _whole_power(op, x, y)
-    power = op.Pow(op.Cast(x, to=_D.DOUBLE), op.Cast(y, to=_D.DOUBLE))
-    return op.Cast(power, to=dtype(x))
+    return op.Cast(op.Pow(op.Cast(x, to=_D.DOUBLE), op.Cast(y, to=_D.DOUBLE)), to=dtype(x))
+
+
+def _fits(exponent: ir.Value, kind: ir.DataType) -> bool:
+    """Whether a floating type holds all that an exponent of another type may be."""
+    given = dtype(exponent)
+    if not kind.is_floating_point() or (given == _D.DOUBLE and kind != _D.DOUBLE):
+        return False
+    fixed = known_or_none(exponent)
+    small = fixed is not None and bool((np.abs(fixed) < 2048).all())
+    return small or given.bitwidth <= kind.bitwidth // 2
 
 
 def _whole_power(op: Tape, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Record x to the power of y by squaring; to a negative power, what is left of a fraction."""
+    """Record x to the power of y by squaring; to a negative power, what is left of a fraction.
+
+    A power of whole numbers of 64 bits may be larger than what double holds exactly.
+    """
     fixed, kind = known_or_none(y), dtype(x)
     nonnegative = fixed is not None and bool((fixed >= 0).all())
     most = 6 if fixed is None else int(np.abs(fixed).max(initial=1)).bit_length() or 1
@@ -152,16 +160,12 @@ def _whole_power(op: Tape, x: ir.Value, y: ir.Value) -> ir.Value:
 @expansion("Mod", 10)
 def remainder(op: Tape, node: ir.Node) -> Outputs:
     """Mod(x, y) of integers -> x - x / y * y, plus y where its sign is another and it is not 0."""
-    x, y = operand(node, 0), operand(node, 1)
-    kind = dtype(x)
+    kind = dtype(operand(node, 0))
     if not kind.is_integer():
-        raise CannotConvert(
-            "no older operator computes a remainder of floats exactly", "choose opset 10"
-        )
-    if kind.bitwidth >= 32:
-        return _remainder(op, x, y, bool(integer(node, "fmod")))
-    x, y = (op.Cast(each, to=_D.INT32) for each in (x, y))  # runtimes divide nothing narrower
-    return op.Cast(_remainder(op, x, y, bool(integer(node, "fmod"))), to=kind)
+        raise CannotConvert("no older operator computes a remainder of floats exactly", HIGHER)
+    wide = kind if kind.bitwidth >= 32 else _D.INT32  # runtimes divide nothing narrower
+    x, y = (cast(op, each, wide) for each in operands(node, 2))
+    return cast(op, _remainder(op, x, y, bool(integer(node, "fmod"))), kind)
 
 
 def _remainder(op: Tape, x: ir.Value, y: ir.Value, truncated: bool) -> ir.Value:
@@ -178,27 +182,32 @@ def _remainder(op: Tape, x: ir.Value, y: ir.Value, truncated: bool) -> ir.Value:
 @adapter("Equal", 19, 13)
 def equal_texts(op: Tape, node: ir.Node) -> Outputs:
     """Equal(a, b) of strings -> Equal of their places among the Unique ones; opset 11."""
-    a, b = operand(node, 0), operand(node, 1)
+    a, b = operands(node, 2)
     if dtype(a) != _D.STRING:
         return UNCHANGED
     wide = [op.Expand(a, op.Shape(b)), op.Expand(b, op.Shape(a))]
-    rows = [op.Reshape(v, vector(op, [-1])) for v in wide]
-    both, half = op.Concat(*rows, axis=0), op.Shape(rows[0])
+    places = _unique_places(op, *[flat(op, each) for each in wide])
+    return op.Reshape(op.Equal(*places), op.Shape(wide[0]))
+
+
+def _unique_places(op: Tape, a: ir.Value, b: ir.Value) -> list[ir.Value]:
+    """Record where the texts of two vectors of one length stand among the unique ones of both."""
+    both, half = op.Concat(a, b, axis=0), op.Shape(a)
     places = op.node("Unique", [both], {"sorted": 0}, outputs=3)[2]
     first = op.Slice(places, vector(op, [0]), half)
-    second = op.Slice(places, half, op.Shape(both))
-    return op.Reshape(op.Equal(first, second), op.Shape(wide[0]))
+    return [first, op.Slice(places, half, op.Shape(both))]
 
 
 @adapter("Mod", 28, 13)
 def floored(op: Tape, node: ir.Node) -> Outputs:
-    """Mod(a, b) -> Mod(a, b, fmod=1), moved to the sign of b, for floating types."""
-    x, y = operand(node, 0), operand(node, 1)
+    """Mod(a, b) -> Mod(a, b, fmod=1), moved to the sign of b, for floating types.
+
+    A rest of 0 takes the divisor's sign; any other of the wrong sign moves by one divisor.
+    """
+    x, y = operands(node, 2)
     if integer(node, "fmod") or not dtype(x).is_floating_point():
         return UNCHANGED
-    rest = op.Mod(x, y, fmod=1)
-    zero = scalar(op, 0, dtype(x))
-    # A rest of 0 takes the divisor's sign; any other of the wrong sign moves by one divisor.
+    rest, zero = op.Mod(x, y, fmod=1), scalar(op, 0, dtype(x))
     against = op.Xor(op.Less(rest, zero), op.Less(y, zero))
     signed = op.Where(op.Less(y, zero), scalar(op, -0.0, dtype(x)), zero)
     moved = op.Where(against, op.Add(rest, y), rest)
@@ -255,21 +264,21 @@ def spell_gelu(op: Tape, x: ir.Value, approximate: str) -> ir.Value:
 @expansion("GreaterOrEqual", 12)
 def greater_or_equal(op: Tape, node: ir.Node) -> Outputs:
     """GreaterOrEqual(a, b) -> Or(Greater(a, b), Equal(a, b))."""
-    x, y = operand(node, 0), operand(node, 1)
+    x, y = operands(node, 2)
     return op.Or(op.Greater(x, y), op.Equal(x, y))
 
 
 @expansion("LessOrEqual", 12)
 def less_or_equal(op: Tape, node: ir.Node) -> Outputs:
     """LessOrEqual(a, b) -> Or(Less(a, b), Equal(a, b))."""
-    x, y = operand(node, 0), operand(node, 1)
+    x, y = operands(node, 2)
     return op.Or(op.Less(x, y), op.Equal(x, y))
 
 
 @adapter("PRelu", 16, 9)
 def slope_below_zero(op: Tape, node: ir.Node) -> Outputs:
     """PRelu(x, s) -> Where(x < 0, s * x, x) in types of which runtimes have no older kernel."""
-    x, slope = operand(node, 0), operand(node, 1)
+    x, slope = operands(node, 2)
     if dtype(x) not in (_D.DOUBLE, *_INTEGERS):
         return UNCHANGED
     if not dtype(x).is_signed():
@@ -282,15 +291,23 @@ def shrink(op: Tape, node: ir.Node) -> Outputs:
     """Shrink(x) -> x + bias below -lambd, x - bias above lambd, 0 between; integers in double."""
     x, kind = operand(node, 0), dtype(operand(node, 0))
     wide = kind if kind.is_floating_point() else _D.DOUBLE
-    inner = x if wide == kind else op.Cast(x, to=wide)
+    inner = cast(op, x, wide)
     offset, edge = scalar(op, real(node, "bias"), wide, "bias"), real(node, "lambd", 0.5)
     below = op.Less(inner, scalar(op, -edge, wide, "lambd"))
     above = op.Greater(inner, scalar(op, edge, wide, "lambd"))
     more, less = op.Add(inner, offset), op.Sub(inner, offset)
-    if wide == kind:
-        return op.Where(below, more, op.Where(above, less, scalar(op, 0, kind)))
-    above = op.And(above, op.Not(below))
-    parts = [op.Mul(op.Cast(flag, to=wide), x) for flag, x in ((below, more), (above, less))]
+    return _first_of(op, (below, more), (above, less), kind)
+
+
+def _first_of(
+    op: Tape, one: tuple[ir.Value, ir.Value], other: tuple[ir.Value, ir.Value], kind: ir.DataType
+) -> ir.Value:
+    """Record the first of two values whose flag is true, else 0; by products for an integer."""
+    if dtype(one[1]) == kind:
+        return op.Where(*one, op.Where(*other, scalar(op, 0, kind)))
+    flags = [one[0], op.And(other[0], op.Not(one[0]))]
+    pairs = zip(flags, (one[1], other[1]), strict=True)
+    parts = [op.Mul(op.Cast(flag, to=dtype(value)), value) for flag, value in pairs]
     return op.Cast(op.Add(*parts), to=kind)
 
 
@@ -301,17 +318,22 @@ def celu(op: Tape, node: ir.Node) -> Outputs:
     if alpha == 1.0:
         return op.Elu(x, alpha=1.0)
     factor = scalar(op, alpha, dtype(x), "alpha")
-    if alpha < 0:  # x and x / alpha have different signs
-        zero, one = scalar(op, 0, dtype(x)), scalar(op, 1, dtype(x))
-        below = op.Mul(factor, op.Sub(op.Exp(op.Div(x, factor)), one))
-        return op.Add(op.Max(x, zero), op.Min(below, zero))
+    if alpha < 0:
+        return _celu_of_negative(op, x, factor)
     return op.Mul(factor, op.Elu(op.Div(x, factor), alpha=1.0))
+
+
+def _celu_of_negative(op: Tape, x: ir.Value, alpha: ir.Value) -> ir.Value:
+    """Record Celu where x and x / alpha have different signs."""
+    zero, one = scalar(op, 0, dtype(x)), scalar(op, 1, dtype(x))
+    below = op.Mul(alpha, op.Sub(op.Exp(op.Div(x, alpha)), one))
+    return op.Add(op.Max(x, zero), op.Min(below, zero))
 
 
 @adapter("Equal", 11, 7)
 def neither_less_nor_greater(op: Tape, node: ir.Node) -> Outputs:
     """Equal(x, y) -> neither Less(x, y) nor Greater(x, y) nor a NaN, of floating types."""
-    x, y = operand(node, 0), operand(node, 1)
+    x, y = operands(node, 2)
     if not dtype(x).is_floating_point():
         return UNCHANGED
     apart = op.Or(op.Less(x, y), op.Greater(x, y))

@@ -10,13 +10,23 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import scalar, vector
+from vlmpass.rewriter_rules.opset.build import (
+    along,
+    arange,
+    blank,
+    part,
+    scalar,
+    scalar_at,
+    sizes_of,
+    vector,
+)
 from vlmpass.rewriter_rules.opset.queries import (
     dims,
     dtype,
     integer,
     integers,
     operand,
+    operands,
     optional_input,
     rank,
     text,
@@ -26,10 +36,6 @@ from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs, adapter, 
 __all__: list[str] = []
 
 _D = ir.DataType
-
-
-def _int(op: Tape, value: int) -> ir.Value:
-    return op.const(np.int64(value))
 
 
 @dataclass
@@ -53,8 +59,8 @@ class _Image:
 
 def _image(op: Tape, x: ir.Value, count: int, padding: str, corners: bool) -> _Image:
     shape = op.Shape(x)
-    sizes = [op.Gather(shape, _int(op, 2 + axis), axis=0) for axis in range(count)]
-    lead = op.Slice(shape, vector(op, [0]), vector(op, [2]), vector(op, [0]))
+    sizes = [scalar_at(op, shape, 2 + axis) for axis in range(count)]
+    lead = part(op, shape, 0, 2)
     flat = op.Reshape(x, op.Concat(lead, vector(op, [-1]), axis=0))
     kind = _D.DOUBLE if dtype(x) == _D.DOUBLE else _D.FLOAT
     return _Image(op.Transpose(flat, perm=[0, 2, 1]), sizes, kind, padding, corners)
@@ -72,7 +78,7 @@ def _reflected(op: Tape, image: _Image, place: ir.Value, axis: int) -> ir.Value:
     low, high = _limits(op, image, axis)
     span = op.Sub(high, low)
     zero, one, two = (scalar(op, each, image.kind) for each in (0, 1, 2))
-    span = op.Where(op.Equal(op.Cast(span, to=_D.INT64), _int(op, 0)), one, span)
+    span = op.Where(op.Equal(op.Cast(span, to=_D.INT64), op.const(0)), one, span)
     far = op.Abs(op.Sub(place, low))
     laps = op.Floor(op.Div(far, span))
     rest = op.Sub(far, op.Mul(laps, span))
@@ -83,7 +89,7 @@ def _reflected(op: Tape, image: _Image, place: ir.Value, axis: int) -> ir.Value:
 def _inside(op: Tape, image: _Image, place: ir.Value, axis: int) -> ir.Value:
     """Record a place moved into the image where its padding asks for that."""
     if image.padding == "border":
-        last = op.Cast(op.Sub(image.sizes[axis], _int(op, 1)), to=image.kind)
+        last = op.Cast(op.Sub(image.sizes[axis], op.const(1)), to=image.kind)
         return op.Min(op.Max(place, scalar(op, 0, image.kind)), last)
     return _reflected(op, image, place, axis) if image.padding == "reflection" else place
 
@@ -93,8 +99,8 @@ def _tap(op: Tape, image: _Image, places: Sequence[ir.Value]) -> ir.Value:
     index, valid = None, None
     for axis, place in enumerate(places):
         whole = op.Cast(_inside(op, image, place, axis), to=_D.INT64)
-        last = op.Sub(image.sizes[axis], _int(op, 1))
-        safe = op.Min(op.Max(whole, _int(op, 0)), last)
+        last = op.Sub(image.sizes[axis], op.const(1))
+        safe = op.Min(op.Max(whole, op.const(0)), last)
         if image.padding == "zeros":
             here = op.Equal(safe, whole)
             valid = here if valid is None else op.And(valid, here)
@@ -104,8 +110,8 @@ def _tap(op: Tape, image: _Image, places: Sequence[ir.Value]) -> ir.Value:
     if valid is None:
         return found
     kind = dtype(image.rows)
-    blank = op.const(np.zeros([], kind.numpy()), kind)
-    return op.Where(op.Unsqueeze(valid, vector(op, [2])), found, blank)
+    filler = blank(op, kind)
+    return op.Where(op.Unsqueeze(valid, vector(op, [2])), found, filler)
 
 
 def _cubic(op: Tape, t: ir.Value, kind: ir.DataType) -> list[ir.Value]:
@@ -151,19 +157,19 @@ def _interpolated(op: Tape, image: _Image, places: Sequence[ir.Value], mode: str
 
 
 def _sampled(op: Tape, node: ir.Node, mode: str) -> ir.Value:
-    x, grid = operand(node, 0), operand(node, 1)
+    x, grid = operands(node, 2)
     count, corners = rank(x) - 2, bool(integer(node, "align_corners"))
     if mode != "nearest" and not dtype(x).is_floating_point():
         raise CannotConvert(f"how {mode} weights round to {dtype(x).name.lower()} is not specified")
     image = _image(op, x, count, text(node, "padding_mode", "zeros"), corners)
     shape = op.Shape(grid)
-    batch = op.Slice(shape, vector(op, [0]), vector(op, [1]), vector(op, [0]))
+    batch = part(op, shape, 0, 1)
     flat = op.Reshape(
         op.Cast(grid, to=image.kind), op.Concat(batch, vector(op, [-1, count]), axis=0)
     )
     places: list[ir.Value] = []
     for axis in range(count):
-        column = op.Gather(flat, _int(op, count - 1 - axis), axis=2)
+        column = op.Gather(flat, op.const(count - 1 - axis), axis=2)
         place = _denormalized(op, image, column, axis)
         place = op.Round(place) if mode == "nearest" else place
         places.append(_inside(op, image, place, axis))
@@ -171,8 +177,8 @@ def _sampled(op: Tape, node: ir.Node, mode: str) -> ir.Value:
         found = _tap(op, image, places)
     else:
         found = op.Cast(_interpolated(op, image, places, mode), to=dtype(x))
-    channels = op.Slice(op.Shape(x), vector(op, [1]), vector(op, [2]), vector(op, [0]))
-    space = op.Slice(shape, vector(op, [1]), vector(op, [count + 1]), vector(op, [0]))
+    channels = sizes_of(op, x, 1, 2)
+    space = part(op, shape, 1, count + 1)
     whole = op.Concat(batch, channels, space, axis=0)
     return op.Reshape(op.Transpose(found, perm=[0, 2, 1]), whole)
 
@@ -208,39 +214,50 @@ def grid_sample(op: Tape, node: ir.Node) -> Outputs:
 @expansion("DeformConv", 19)
 def deform_conv(op: Tape, node: ir.Node) -> Outputs:
     """DeformConv(x, w, o, b, m) -> MatMul(w, samples of x at the moved places * m) + b."""
-    x, weight, offset = (operand(node, index) for index in range(3))
-    bias = optional_input(node, 3)
+    x, bias = operand(node, 0), optional_input(node, 3)
+    kernel, out = _kernel_of_images(node), sizes_of(op, operand(node, 2), 2, 4)
+    columns = _deformed_columns(op, node, kernel, out)
+    batch = sizes_of(op, x, 0, 1)
+    result = _by_group(op, node, columns, batch, int(np.prod(kernel)))
+    result = op.Cast(
+        op.Reshape(result, op.Concat(batch, vector(op, [-1]), out, axis=0)), to=dtype(x)
+    )
+    return result if bias is None else op.Add(result, op.Reshape(bias, vector(op, [-1, 1, 1])))
+
+
+def _kernel_of_images(node: ir.Node) -> tuple[int, ...]:
+    x, weight = operands(node, 2)
     kernel = integers(node, "kernel_shape") or _known((dims(weight) or [])[2:])
     if rank(x) != 4 or len(kernel) != 2:
         raise CannotConvert(
             "only images with a kernel of known size can be spelled before opset 19"
         )
-    taps, groups = int(np.prod(kernel)), integer(node, "group", 1)
-    out = op.Slice(op.Shape(offset), vector(op, [2]), vector(op, [4]), vector(op, [0]))
-    columns = _deformed_columns(op, node, kernel, out)
-    batch = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [1]), vector(op, [0]))
-    deep = op.Mul(_over(op, x, groups), _int(op, taps))
+    return kernel
+
+
+def _by_group(op: Tape, node: ir.Node, columns: ir.Value, batch: ir.Value, taps: int) -> ir.Value:
+    """Record the filters of each group times what their taps read."""
+    x, weight = operands(node, 2)
+    groups = integer(node, "group", 1)
+    deep = op.Mul(_over(op, x, groups), op.const(taps))
     split = op.Concat(batch, vector(op, [groups]), deep, vector(op, [-1]), axis=0)
     by_group = op.Concat(vector(op, [groups, -1]), deep, axis=0)
     filters = op.Reshape(op.Cast(weight, to=dtype(columns)), by_group)
-    result = op.MatMul(filters, op.Reshape(columns, split))
-    result = op.Reshape(result, op.Concat(batch, vector(op, [-1]), out, axis=0))
-    result = op.Cast(result, to=dtype(x))
-    return result if bias is None else op.Add(result, op.Reshape(bias, vector(op, [-1, 1, 1])))
+    return op.MatMul(filters, op.Reshape(columns, split))
 
 
 def _deformed_columns(op: Tape, node: ir.Node, kernel: Sequence[int], out: ir.Value) -> ir.Value:
     """Record what each tap of the kernel reads, of shape (batch * parts, channels, taps, ...)."""
     x, offset, mask = operand(node, 0), operand(node, 2), optional_input(node, 4)
     taps, parts = int(np.prod(kernel)), integer(node, "offset_group", 1)
-    sizes = op.Slice(op.Shape(x), vector(op, [2]), vector(op, [4]), vector(op, [0]))
+    sizes = sizes_of(op, x, 2, 4)
     split = op.Reshape(x, op.Concat(vector(op, [-1]), _over(op, x, parts), sizes, axis=0))
     image = _image(op, split, 2, "zeros", corners=True)
     by_tap = op.Concat(vector(op, [-1, taps, 2]), out, axis=0)
     moved = op.Reshape(op.Cast(offset, to=image.kind), by_tap)
     places: list[ir.Value] = []
     for axis in range(2):
-        shift = op.Gather(moved, _int(op, axis), axis=2)
+        shift = op.Gather(moved, op.const(axis), axis=2)
         place = op.Add(shift, _kernel_places(op, node, out, kernel, axis))
         places.append(op.Reshape(place, _rows(op, split)))
     found = op.Transpose(_interpolated(op, image, places, "linear"), perm=[0, 2, 1])
@@ -258,13 +275,11 @@ def _known(sizes: Sequence[int | None]) -> tuple[int, ...]:
 
 def _over(op: Tape, x: ir.Value, parts: int) -> ir.Value:
     """Record the number of channels in each of some parts."""
-    channels = op.Slice(op.Shape(x), vector(op, [1]), vector(op, [2]), vector(op, [0]))
-    return op.Div(channels, _int(op, parts))
+    return op.Div(sizes_of(op, x, 1, 2), op.const(parts))
 
 
 def _rows(op: Tape, split: ir.Value) -> ir.Value:
-    batch = op.Slice(op.Shape(split), vector(op, [0]), vector(op, [1]), vector(op, [0]))
-    return op.Concat(batch, vector(op, [-1]), axis=0)
+    return op.Concat(sizes_of(op, split, 0, 1), vector(op, [-1]), axis=0)
 
 
 def _kernel_places(
@@ -276,11 +291,8 @@ def _kernel_places(
     pad = (integers(node, "pads") or (0, 0, 0, 0))[axis]
     ticks = np.arange(kernel[axis]) * dilation - pad
     taps = np.broadcast_to(ticks[:, None] if axis == 0 else ticks[None, :], tuple(kernel))
-    length = op.Gather(out, _int(op, axis), axis=0)
-    line = op.Mul(op.Range(_int(op, 0), length, _int(op, 1)), _int(op, stride))
-    shape = [1, 1, 1]
-    shape[1 + axis] = -1
-    spread = op.Reshape(line, vector(op, shape))
+    line = op.Mul(arange(op, scalar_at(op, out, axis)), op.const(stride))
+    spread = along(op, line, 1 + axis, 3)
     whole = op.Add(op.const(taps.reshape(-1, 1, 1).astype(np.int64)), spread)
     kind = _D.DOUBLE if dtype(operand(node, 0)) == _D.DOUBLE else _D.FLOAT
     return op.Cast(whole, to=kind)
@@ -289,43 +301,58 @@ def _kernel_places(
 @expansion("Col2Im", 18)
 def column_to_image(op: Tape, node: ir.Node) -> Outputs:
     """Col2Im(x, image, block) -> ScatterElements(0, place of every element, x, reduction=add)."""
-    x, image, block = (operand(node, index) for index in range(3))
-    count = (dims(image) or [None])[0]
+    x, image, block = operands(node, 3)
+    starts, ends = _pads_of_image(node)
+    padded = op.Add(image, vector(op, [a + b for a, b in zip(starts, ends, strict=True)]))
+    index = _index_in_image(op, node, block, padded)
+    lead = sizes_of(op, x, 0, 1)
+    summed = _summed_at(op, x, index, block, padded)
+    whole = op.Reshape(summed, op.Concat(lead, vector(op, [-1]), padded, axis=0))
+    first = vector(op, starts)
+    return op.Slice(whole, first, op.Add(first, image), vector(op, range(2, 2 + len(starts))))
+
+
+def _pads_of_image(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the pads before and after each axis of the image."""
+    count = (dims(operand(node, 1)) or [None])[0]
     if count is None:
         raise CannotConvert("how many axes its image has is unknown", "fix the input shapes")
     pads = integers(node, "pads") or (0,) * 2 * count
+    return pads[:count], pads[count:]
+
+
+def _index_in_image(op: Tape, node: ir.Node, block: ir.Value, padded: ir.Value) -> ir.Value:
+    """Record where every element goes in the image as a line, of shape (block..., blocks...)."""
+    count = len(_pads_of_image(node)[0])
     strides = integers(node, "strides") or (1,) * count
     dilations = integers(node, "dilations") or (1,) * count
-    padded = op.Add(
-        image, vector(op, [a + b for a, b in zip(pads[:count], pads[count:], strict=True)])
-    )
     reach = op.Add(
-        op.Mul(op.Sub(block, _int(op, 1)), vector(op, dilations)), vector(op, [1] * count)
+        op.Mul(op.Sub(block, op.const(1)), vector(op, dilations)), vector(op, [1] * count)
     )
-    blocks = op.Add(op.Div(op.Sub(padded, reach), vector(op, strides)), _int(op, 1))
+    blocks = op.Add(op.Div(op.Sub(padded, reach), vector(op, strides)), op.const(1))
     index: ir.Value | None = None
     for axis in range(count):
         at = _places_of_columns(op, block, blocks, axis, count, dilations[axis], strides[axis])
-        size = op.Gather(padded, _int(op, axis), axis=0)
+        size = scalar_at(op, padded, axis)
         index = at if index is None else op.Add(op.Mul(index, size), at)
     assert index is not None
-    lead = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [1]), vector(op, [0]))
+    return index
+
+
+def _summed_at(
+    op: Tape, x: ir.Value, index: ir.Value, block: ir.Value, padded: ir.Value
+) -> ir.Value:
+    """Record the sum of all elements that go to one place, an image as a line for each channel."""
     taps = op.ReduceProd(block, axes=[0], keepdims=1)
-    planes = op.Reshape(x, op.Concat(vector(op, [-1]), op.Mul(taps, _columns(op, x)), axis=0))
+    whole = vector(op, [-1])
+    planes = op.Reshape(x, op.Concat(whole, op.Mul(taps, sizes_of(op, x, 2, 3)), axis=0))
     total = op.ReduceProd(padded, axes=[0], keepdims=1)
-    rows = op.Slice(op.Shape(planes), vector(op, [0]), vector(op, [1]), vector(op, [0]))
+    rows = sizes_of(op, planes, 0, 1)
     zeros = op.Expand(scalar(op, 0, dtype(x)), op.Concat(rows, total, axis=0))
     places = op.Expand(op.Reshape(index, vector(op, [1, -1])), op.Shape(planes))
     for value in (zeros, places, planes):
         value.shape = ir.Shape([None, None])
-    summed = op.ScatterElements(zeros, places, planes, axis=1, reduction="add")
-    whole = op.Reshape(summed, op.Concat(lead, vector(op, [-1]), padded, axis=0))
-    starts = vector(op, pads[:count])
-    return op.Slice(whole, starts, op.Add(starts, image), vector(op, range(2, 2 + count)))
-
-
-def _columns(op: Tape, x: ir.Value) -> ir.Value:
-    return op.Slice(op.Shape(x), vector(op, [2]), vector(op, [3]), vector(op, [0]))
+    return op.ScatterElements(zeros, places, planes, axis=1, reduction="add")
 
 
 def _places_of_columns(
@@ -340,9 +367,6 @@ def _places_of_columns(
     """Record where every element goes along an axis, of shape (block..., blocks...)."""
     lines = []
     for sizes, step, place in ((block, dilation, axis), (blocks, stride, count + axis)):
-        length = op.Gather(sizes, _int(op, axis), axis=0)
-        line = op.Mul(op.Range(_int(op, 0), length, _int(op, 1)), _int(op, step))
-        shape = [1] * 2 * count
-        shape[place] = -1
-        lines.append(op.Reshape(line, vector(op, shape)))
+        line = op.Mul(arange(op, scalar_at(op, sizes, axis)), op.const(step))
+        lines.append(along(op, line, place, 2 * count))
     return op.Expand(op.Add(lines[0], lines[1]), op.Concat(block, blocks, axis=0))

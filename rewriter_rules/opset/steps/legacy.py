@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import named_type
-from vlmpass.rewriter_rules.opset.build import at_opset, normalized, scalar, vector
+from vlmpass.rewriter_rules.opset.build import at_opset, flat, normalized, scalar, vector, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     attribute,
@@ -18,7 +18,9 @@ from vlmpass.rewriter_rules.opset.queries import (
     integer,
     integers,
     known_or_none,
+    listed,
     operand,
+    operands,
     optional_input,
     rank,
     real,
@@ -38,16 +40,14 @@ _INPLACE = (
 @adapter(_INPLACE, 1, 6)
 def without_consumed_inputs(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, consumed_inputs=c) -> Op(x)."""
-    if "consumed_inputs" not in node.attributes:
-        return UNCHANGED
-    return again(op, node, drop=("consumed_inputs",))
+    return without(op, node, "consumed_inputs")
 
 
 @adapter("Add Sub Mul Div", 6, 7)
 @adapter("And Or Xor Equal Greater Less Pow", 1, 7)
 def aligned(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, y, broadcast=1, axis=a) -> Op(x, y with axes of size 1 at its end)."""
-    x, y = operand(node, 0), operand(node, 1)
+    x, y = operands(node, 2)
     if not integer(node, "broadcast"):
         _demand_one_shape(x, y)
     elif (axis := integer(node, "axis", -1)) != -1:
@@ -81,7 +81,7 @@ def _trailing(op: Tape, value: ir.Value, count: int) -> ir.Value:
 @adapter("PRelu", 6, 7)
 def slope_of_channels(op: Tape, node: ir.Node) -> Outputs:
     """PRelu(x, s) -> PRelu(x, s with axes of size 1 at its end), s one number for a channel."""
-    x, slope = operand(node, 0), operand(node, 1)
+    x, slope = operands(node, 2)
     if rank(slope) != 1 or rank(x) <= 2 or dims(slope) == [1]:
         return UNCHANGED
     return again(op, node, [x, _trailing(op, slope, rank(x) - 2)])
@@ -96,7 +96,7 @@ def product_as_it_was(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Gemm", 6, 7)
 def addend_broadcasts(op: Tape, node: ir.Node) -> Outputs:
     """Gemm(a, b, c, broadcast=1) -> Gemm(a, b, c)."""
-    return again(op, node, drop=("broadcast",)) if "broadcast" in node.attributes else UNCHANGED
+    return without(op, node, "broadcast")
 
 
 @adapter("Dropout", 6, 7)
@@ -108,13 +108,13 @@ def never_trains(op: Tape, node: ir.Node) -> Outputs:
             " it keeps all of them",
             "set is_test=1 on the node, if the model is for inference",
         )
-    return again(op, node, drop=("is_test",)) if "is_test" in node.attributes else UNCHANGED
+    return without(op, node, "is_test")
 
 
 @adapter("BatchNormalization", 6, 7)
 def outputs_say_what_it_does(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x, is_test=t) -> BatchNormalization(x): it trains if it has outputs to."""
-    return again(op, node, drop=("is_test",)) if "is_test" in node.attributes else UNCHANGED
+    return without(op, node, "is_test")
 
 
 @adapter("GRU", 1, 3)
@@ -128,8 +128,7 @@ def direction_spelled(op: Tape, node: ir.Node) -> Outputs:
 @adapter("LSTM RNN", 1, 7)
 def outputs_as_asked(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, output_sequence=s) -> Op(x)."""
-    there = "output_sequence" in node.attributes
-    return again(op, node, drop=("output_sequence",)) if there else UNCHANGED
+    return without(op, node, "output_sequence")
 
 
 @adapter("Selu", 1, 6)
@@ -176,7 +175,7 @@ def sizes_only_as_attribute(op: Tape, node: ir.Node) -> Outputs:
         return UNCHANGED
     fixed = known_or_none(sizes)
     if fixed is not None:
-        return again(op, node, [x], split=[int(size) for size in fixed.reshape(-1)])
+        return again(op, node, [x], split=listed(fixed))
     at_opset(op, 13)
     return again(op, node, [x, op.Cast(sizes, to=_D.INT64)], drop=("split",))
 
@@ -184,18 +183,23 @@ def sizes_only_as_attribute(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Tile", 1, 6)
 def repeats_of_every_axis(op: Tape, node: ir.Node) -> Outputs:
     """Tile(x, n, axis) -> Tile(x, r), r being n at this axis and 1 at the others."""
-    x, tiles, axis = (operand(node, index) for index in range(3))
-    count, fixed = rank(x), [known_or_none(tiles), known_or_none(axis)]
-    if fixed[0] is not None and fixed[1] is not None:
-        repeats = np.ones(count, np.int64)
-        repeats[normalized(int(fixed[1].reshape(-1)[0]), count)] = int(fixed[0].reshape(-1)[0])
-        return op.Tile(x, op.const(repeats))
+    x, tiles, axis = operands(node, 3)
+    amount, place, count = known_or_none(tiles), known_or_none(axis), rank(x)
+    if amount is None or place is None:
+        return op.Tile(x, _hot(op, axis, tiles, count))
+    repeats = np.ones(count, np.int64)
+    repeats[normalized(listed(place)[0], count)] = listed(amount)[0]
+    return op.Tile(x, op.const(repeats))
+
+
+def _hot(op: Tape, axis: ir.Value, amount: ir.Value, count: int) -> ir.Value:
+    """Record an amount at one axis, and 1 at the others."""
     at_opset(op, 11)
-    place = op.Reshape(op.Cast(axis, to=_D.INT64), vector(op, [1]))
-    amount = op.Reshape(op.Cast(tiles, to=_D.INT64), vector(op, [1]))
-    values = op.Concat(vector(op, [1]), amount, axis=0)
-    hot = op.OneHot(place, op.const(np.int64(count)), values)
-    return op.Tile(x, op.Reshape(hot, vector(op, [-1])))
+    place, given = (
+        op.Reshape(op.Cast(each, to=_D.INT64), vector(op, [1])) for each in (axis, amount)
+    )
+    values = op.Concat(vector(op, [1]), given, axis=0)
+    return flat(op, op.OneHot(place, op.const(count), values))
 
 
 @adapter("LpPool", 1, 2)
@@ -206,25 +210,33 @@ def whole_power(op: Tape, node: ir.Node) -> Outputs:
         raise CannotConvert("it has no kernel_shape", "set kernel_shape on the node")
     if power.is_integer():
         return again(op, node, p=int(power))
+    return _root_of_powers(op, node, power, lambda powers: _window_sum(op, node, powers, kernel))
+
+
+def _root_of_powers(
+    op: Tape, node: ir.Node, power: float, total: Callable[[ir.Value], ir.Value]
+) -> ir.Value:
+    """Record the root of what a total makes of the powers of x."""
     at_opset(op, 7)
     x = operand(node, 0)
     exponent = scalar(op, power, dtype(x))
-    powers = op.Pow(op.Abs(x), exponent)
-    (mean,) = again(op, node, [powers], op_type="AveragePool", drop=("p",), count_include_pad=1)
-    total = op.Mul(mean, scalar(op, float(np.prod(kernel)), dtype(x)))
-    return op.Pow(total, op.Reciprocal(exponent))
+    return op.Pow(total(op.Pow(op.Abs(x), exponent)), op.Reciprocal(exponent))
+
+
+def _window_sum(op: Tape, node: ir.Node, x: ir.Value, kernel: Sequence[int]) -> ir.Value:
+    """Record the sum in each window."""
+    (mean,) = again(op, node, [x], op_type="AveragePool", drop=("p",), count_include_pad=1)
+    return op.Mul(mean, scalar(op, float(np.prod(kernel)), dtype(x)))
 
 
 @adapter("GlobalLpPool", 1, 2)
 def whole_power_of_all(op: Tape, node: ir.Node) -> Outputs:
     """GlobalLpPool(x, p=2.0) -> GlobalLpPool(x, p=2), or the root of the sum of powers."""
-    power, x = real(node, "p", 2.0), operand(node, 0)
+    power = real(node, "p", 2.0)
     if power.is_integer():
         return again(op, node, p=int(power))
-    at_opset(op, 7)
-    exponent = scalar(op, power, dtype(x))
-    total = op.ReduceSum(op.Pow(op.Abs(x), exponent), axes=list(range(2, rank(x))))
-    return op.Pow(total, op.Reciprocal(exponent))
+    axes = [*range(2, rank(operand(node, 0)))]
+    return _root_of_powers(op, node, power, lambda powers: op.ReduceSum(powers, axes=axes))
 
 
 @adapter("Pad", 1, 2)

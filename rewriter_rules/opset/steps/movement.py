@@ -8,11 +8,17 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import (
     axis_of,
+    blank,
+    cast,
     given_integers,
+    index_along,
     nonnegative,
     normalized,
+    part,
+    scalar_at,
     size_at,
     vector,
+    without,
 )
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -21,7 +27,9 @@ from vlmpass.rewriter_rules.opset.queries import (
     integers,
     known,
     known_or_none,
+    listed,
     operand,
+    operands,
     optional_input,
     rank,
     text,
@@ -53,46 +61,44 @@ def axis_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     return again(op, node, axis=axis_of(node, 0)) if axis < 0 else UNCHANGED
 
 
+def _images(op: Tape, node: ir.Node) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Record the sizes of a batch of images, and the side and the area of a block."""
+    x, block = operand(node, 0), integer(node, "blocksize")
+    sizes = [size_at(op, x, axis) for axis in range(4)]
+    return sizes, [vector(op, [block]), vector(op, [block * block])]
+
+
 @adapter("DepthToSpace", 11, 1)
 def depth_to_space_by_column(op: Tape, node: ir.Node) -> Outputs:
     """DepthToSpace(x, mode=CRD) -> Reshape(Transpose(Reshape(x)))."""
     if text(node, "mode", "DCR") == "DCR":
-        return again(op, node, drop=("mode",)) if "mode" in node.attributes else UNCHANGED
-    x, block = operand(node, 0), integer(node, "blocksize")
-    n, c, h, w = (size_at(op, x, axis) for axis in range(4))
-    side, area = vector(op, [block]), vector(op, [block * block])
+        return without(op, node, "mode")
+    (n, c, h, w), (side, area) = _images(op, node)
     deep = op.Div(c, area)
     blocks = op.Concat(n, deep, side, side, h, w, axis=0)
-    moved = op.Transpose(op.Reshape(x, blocks), perm=[0, 1, 4, 2, 5, 3])
-    shape = op.Concat(n, deep, op.Mul(h, side), op.Mul(w, side), axis=0)
-    return op.Reshape(moved, shape)
+    moved = op.Transpose(op.Reshape(operand(node, 0), blocks), perm=[0, 1, 4, 2, 5, 3])
+    return op.Reshape(moved, op.Concat(n, deep, op.Mul(h, side), op.Mul(w, side), axis=0))
 
 
 @adapter("SpaceToDepth", 28, 13)
 def space_to_depth_by_column(op: Tape, node: ir.Node) -> Outputs:
     """SpaceToDepth(x, mode=CRD) -> Reshape(Transpose(Reshape(x)))."""
     if text(node, "mode", "DCR") == "DCR":
-        return again(op, node, drop=("mode",)) if "mode" in node.attributes else UNCHANGED
-    x, block = operand(node, 0), integer(node, "blocksize")
-    n, c, h, w = (size_at(op, x, axis) for axis in range(4))
-    side, area = vector(op, [block]), vector(op, [block * block])
+        return without(op, node, "mode")
+    (n, c, h, w), (side, area) = _images(op, node)
     high, wide = op.Div(h, side), op.Div(w, side)
     blocks = op.Concat(n, c, high, side, wide, side, axis=0)
-    moved = op.Transpose(op.Reshape(x, blocks), perm=[0, 1, 3, 5, 2, 4])
+    moved = op.Transpose(op.Reshape(operand(node, 0), blocks), perm=[0, 1, 3, 5, 2, 4])
     return op.Reshape(moved, op.Concat(n, op.Mul(c, area), high, wide, axis=0))
 
 
 @adapter("TopK", 11, 10)
 def largest_of_negated(op: Tape, node: ir.Node) -> Outputs:
     """TopK(x, k, largest=0) -> TopK(-x, k), its values negated, axis counted from the front."""
-    axis = integer(node, "axis", -1)
-    if axis != -1:
-        axis = axis_of(node, -1)
-    x = operand(node, 0)
+    axis = -1 if integer(node, "axis", -1) == -1 else axis_of(node, -1)
     if integer(node, "largest", 1):
         return again(op, node, drop=("largest", "sorted"), axis=axis)
-    turned = _turned(op, x)
-    inputs = [turned, *node.inputs[1:]]
+    inputs = [_turned(op, operand(node, 0)), *node.inputs[1:]]
     values, indices = again(op, node, inputs, drop=("largest", "sorted"), axis=axis)
     return [_turned(op, values), indices]
 
@@ -116,11 +122,9 @@ def k_becomes_input(op: Tape, node: ir.Node) -> Outputs:
 @adapter("TopK", 10, 1)
 def k_becomes_attribute(op: Tape, node: ir.Node) -> Outputs:
     """TopK(x, [n]) -> TopK(x, k=n)."""
-    count = int(known(operand(node, 1), "K").reshape(-1)[0])
+    (count, *_) = listed(known(operand(node, 1), "K"))
     if count < 1:
-        raise CannotConvert(
-            "it asks for no element, which came with opset 10", "choose opset 10 or higher"
-        )
+        raise CannotConvert("it asks for no element, which came with opset 10", HIGHER)
     return again(op, node, [node.inputs[0]], k=count)
 
 
@@ -131,8 +135,7 @@ def squeezed_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     axes = integers(node, "axes")
     if axes is None or min(axes, default=0) >= 0:
         return UNCHANGED
-    x = operand(node, 0)
-    count = rank(x) + (len(axes) if node.op_type == "Unsqueeze" else 0)
+    count = rank(operand(node, 0)) + (len(axes) if node.op_type == "Unsqueeze" else 0)
     # In order: shape inference of these versions takes them to be.
     return again(op, node, axes=sorted(normalized(axis, count) for axis in axes))
 
@@ -140,17 +143,22 @@ def squeezed_from_the_front(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Unsqueeze", 13, 11)
 def unsqueeze_axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
     """Unsqueeze(x, a) -> Unsqueeze(x, axes=a), by Reshape if a varies."""
-    x, axes = operand(node, 0), operand(node, 1)
+    x, axes = operands(node, 2)
     values = known_or_none(axes)
     if values is not None:
-        return again(op, node, [x], axes=[int(axis) for axis in values.reshape(-1)])
+        return again(op, node, [x], axes=listed(values))
+    return op.Reshape(x, _unsqueezed(op, x, axes))
+
+
+def _unsqueezed(op: Tape, x: ir.Value, axes: ir.Value) -> ir.Value:
+    """Record the shape of x with axes of size 1 where they are asked for."""
     count = op.Add(op.Size(axes), op.const(rank(x)))
     length = op.Unsqueeze(count, axes=[0])
     ones = op.ConstantOfShape(length, value=ir.tensor(np.array([1], np.int64)))
     zeros = op.Expand(op.const(0), op.Shape(axes))
     kept = op.ScatterElements(ones, op.Mod(axes, count), zeros, axis=0)
     places = op.Squeeze(op.NonZero(kept), axes=[0])
-    return op.Reshape(x, op.ScatterElements(ones, places, op.Shape(x), axis=0))
+    return op.ScatterElements(ones, places, op.Shape(x), axis=0)
 
 
 @adapter("Squeeze", 13, 11)
@@ -161,7 +169,7 @@ def squeeze_axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
         return UNCHANGED
     values = known_or_none(axes)
     if values is not None:
-        return again(op, node, [x], axes=[int(axis) for axis in values.reshape(-1)])
+        return again(op, node, [x], axes=listed(values))
     kept = op.Equal(flagged_axes(op, axes, rank(x)), op.const(0))
     return op.Reshape(x, op.Compress(op.Shape(x), kept, axis=0))
 
@@ -169,42 +177,33 @@ def squeeze_axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Shape", 15, 13)
 def part_of_shape(op: Tape, node: ir.Node) -> Outputs:
     """Shape(x, start=a, end=b) -> Slice(Shape(x), a, b)."""
-    start = integer(node, "start")
-    end = integer(node, "end", 2**31 - 1)
+    start, end = integer(node, "start"), integer(node, "end", 2**31 - 1)
     if not {"start", "end"} & set(node.attributes):
         return UNCHANGED
     (shape,) = again(op, node, drop=("start", "end"))
-    if start == 0 and "end" not in node.attributes:
-        return shape
-    return op.Slice(shape, vector(op, [start]), vector(op, [end]), vector(op, [0]))
+    whole = start == 0 and "end" not in node.attributes
+    return shape if whole else part(op, shape, start, end)
 
 
 @adapter("Reshape", 14, 13)
 def zeros_allowed(op: Tape, node: ir.Node) -> Outputs:
     """Reshape(x, s, allowzero=1) -> an empty tensor of shape s, where s has a 0."""
-    if integer(node, "allowzero") == 0:
-        return again(op, node, drop=("allowzero",)) if node.attributes else UNCHANGED
-    x, shape = operand(node, 0), operand(node, 1)
-    values = known_or_none(shape)
-    if (values is not None and not (values == 0).any()) or _has_minus_one(shape):
-        return again(op, node, drop=("allowzero",))
-    filler = op.const(np.zeros([], dtype(x).numpy()), dtype(x))
-    if values is not None:
+    x, shape = operands(node, 2)
+    if integer(node, "allowzero") == 0 or _has_no_zero(shape):
+        return without(op, node, "allowzero")
+    filler = blank(op, dtype(x))
+    if known_or_none(shape) is not None:
         return op.Expand(filler, shape)
-    lowest = op.ReduceMin(op.Abs(shape), axes=[0], keepdims=0)
-    empty = op.Not(op.Cast(lowest, to=_D.BOOL))
-    return conditional(
-        op,
-        empty,
-        lambda inner: inner.Expand(filler, shape),
-        lambda inner: inner.Reshape(x, shape),
-        x.type,
-    )
+    empty = op.Not(op.Cast(op.ReduceMin(op.Abs(shape), axes=[0], keepdims=0), to=_D.BOOL))
+    branches = (lambda inner: inner.Expand(filler, shape), lambda inner: inner.Reshape(x, shape))
+    return conditional(op, empty, *branches, x.type)
 
 
-def _has_minus_one(shape: ir.Value) -> bool:
-    """Whether a part of a shape is -1, beside which it may not have a 0."""
-    producer = original(shape).producer()
+def _has_no_zero(shape: ir.Value) -> bool:
+    """Whether a shape is known to have no 0: beside a -1 there may be none."""
+    values, producer = known_or_none(shape), original(shape).producer()
+    if values is not None and not (values == 0).any():
+        return True
     if producer is None or (producer.domain, producer.op_type) != ("", "Concat"):
         return False
     parts = [known_or_none(part) for part in producer.inputs]
@@ -221,91 +220,90 @@ def bounds_become_inputs(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Slice", 10, 1)
 def bounds_become_attributes(op: Tape, node: ir.Node) -> Outputs:
     """Slice(x, s, e, a) -> Slice(x, starts=s, ends=e, axes=a), when every step is 1."""
-    names = ("starts", "ends", "axes", "steps")
-    values = {
-        name: [int(each) for each in known(value, name).reshape(-1)]
-        for name, value in zip(names, node.inputs[1:], strict=False)
-        if value is not None
-    }
+    given = zip(("starts", "ends", "axes", "steps"), node.inputs[1:], strict=False)
+    values = {name: listed(known(value, name)) for name, value in given if value is not None}
     if set(values.pop("steps", [1])) != {1}:
-        raise CannotConvert(
-            "steps other than 1 do not exist before opset 10", "choose opset 10 or higher"
-        )
+        raise CannotConvert("steps other than 1 do not exist before opset 10", HIGHER)
     return op.node("Slice", node.inputs[:1], values)
 
 
 @adapter("Slice", 11, 10)
 def slice_axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Slice(x, s, e, a) -> Slice(x, s, e, a + r), where a < 0."""
-    axes, x = optional_input(node, 3), operand(node, 0)
-    if axes is None:
+    axes = optional_input(node, 3)
+    if axes is None or not _may_be_negative(axes):
         return UNCHANGED
-    values = known_or_none(axes)
-    if values is not None and (values >= 0).all():
-        return UNCHANGED
-    count = rank(x)
-    if values is None:
-        wide = op.Cast(axes, to=_D.INT64)
-        front = op.Cast(nonnegative(op, wide, op.const(count)), to=dtype(axes))
-    else:
-        front = op.const(np.where(values < 0, values + count, values))
+    front = _axes_in_front(op, axes, rank(operand(node, 0)))
     return again(op, node, [*node.inputs[:3], front, *node.inputs[4:]])
 
 
-def _int64(op: Tape, value: ir.Value) -> ir.Value:
-    return value if value.dtype == _D.INT64 else op.Cast(value, to=_D.INT64)
+def _may_be_negative(values: ir.Value) -> bool:
+    """Whether indices may count from the back."""
+    fixed = known_or_none(values)
+    return fixed is None or bool((fixed < 0).any())
+
+
+def _axes_in_front(op: Tape, axes: ir.Value, count: int) -> ir.Value:
+    """Record axes counted from the front, in the type they have."""
+    fixed = known_or_none(axes)
+    if fixed is not None:
+        return op.const(np.where(fixed < 0, fixed + count, fixed))
+    wide = op.Cast(axes, to=_D.INT64)
+    return op.Cast(nonnegative(op, wide, op.const(count)), to=dtype(axes))
+
+
+def _in_front(op: Tape, x: ir.Value, indices: ir.Value, axis: int) -> ir.Value:
+    """Record indices into an axis of x, counted from the front."""
+    size = scalar_at(op, op.Shape(x), axis)
+    return nonnegative(op, cast(op, indices, _D.INT64), size)
 
 
 @adapter("Gather", 11, 1)
 def indices_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Gather(x, i) -> Gather(x, i mod d), where i may be negative."""
-    x, indices = operand(node, 0), operand(node, 1)
+    x, indices = operands(node, 2)
     axis = axis_of(node, 0)
-    values = known_or_none(indices)
-    if values is not None and (values >= 0).all():
+    if not _may_be_negative(indices):
         return again(op, node, axis=axis) if axis != integer(node, "axis") else UNCHANGED
-    size = op.Gather(op.Shape(x), op.const(axis), axis=0)
-    front = nonnegative(op, _int64(op, indices), size)
-    return again(op, node, [x, front], axis=axis)
+    return again(op, node, [x, _in_front(op, x, indices, axis)], axis=axis)
 
 
 @adapter("OneHot", 11, 9)
 def hot_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """OneHot(i, d, v) -> OneHot(i + d, d, v), where i < 0."""
-    indices, depth, values = (operand(node, index) for index in range(3))
+    indices, depth, values = operands(node, 3)
     axis = integer(node, "axis", -1)
-    if axis < -1:
-        axis = normalized(axis, rank(indices) + 1)
-    fixed = known_or_none(indices)
-    if fixed is None or (fixed < 0).any():
-        whole = _int64(op, indices)
-        count = _int64(op, depth)
-        front = op.Where(op.Less(whole, op.const(0)), op.Add(whole, count), whole)
-        # What is still below 0 is hot nowhere, as is what lies beyond the depth.
-        indices = op.Where(op.Less(front, op.const(0)), count, front)
+    axis = normalized(axis, rank(indices) + 1) if axis < -1 else axis
+    if _may_be_negative(indices):
+        indices = _hot_in_front(op, indices, depth)
     return again(op, node, [indices, depth, values], axis=axis)
+
+
+def _hot_in_front(op: Tape, indices: ir.Value, depth: ir.Value) -> ir.Value:
+    """Record indices counted from the front; those below 0 even then are hot nowhere."""
+    whole, count = cast(op, indices, _D.INT64), cast(op, depth, _D.INT64)
+    front = op.Where(op.Less(whole, op.const(0)), op.Add(whole, count), whole)
+    # Nor is what lies beyond the depth.
+    return op.Where(op.Less(front, op.const(0)), count, front)
 
 
 @adapter("GatherND", 12, 11)
 def batches_become_indices(op: Tape, node: ir.Node) -> Outputs:
     """GatherND(x, i, batch_dims=b) -> GatherND(x, Concat(batch places, i))."""
-    count = integer(node, "batch_dims")
-    if count == 0:
-        return again(op, node, drop=("batch_dims",)) if node.attributes else UNCHANGED
-    x, indices = operand(node, 0), operand(node, 1)
+    if integer(node, "batch_dims") == 0:
+        return without(op, node, "batch_dims")
+    x, indices = operands(node, 2)
+    batch = _batch_places(op, indices, integer(node, "batch_dims"))
+    return again(op, node, [x, op.Concat(*batch, indices, axis=-1)], drop=("batch_dims",))
+
+
+def _batch_places(op: Tape, indices: ir.Value, count: int) -> list[ir.Value]:
+    """Record for each index its place along each of the first axes."""
     depth = rank(indices)
     shape = op.Shape(indices)
-    lead = op.Slice(shape, vector(op, [0]), vector(op, [-1]), vector(op, [0]))
-    places = op.Concat(lead, vector(op, [1]), axis=0)
-    coordinates: list[ir.Value] = []
-    for axis in range(count):
-        size = op.Gather(shape, op.const(axis), axis=0)
-        line = op.Range(op.const(0), size, op.const(1))
-        spread = [1] * depth
-        spread[axis] = -1
-        coordinates.append(op.Expand(op.Reshape(line, vector(op, spread)), places))
-    whole = op.Concat(*coordinates, indices, axis=-1)
-    return again(op, node, [x, whole], drop=("batch_dims",))
+    places = op.Concat(part(op, shape, 0, -1), vector(op, [1]), axis=0)
+    lines = (index_along(op, shape, axis, depth) for axis in range(count))
+    return [op.Expand(line, places) for line in lines]
 
 
 @adapter("Scatter", 9, 11)
@@ -317,14 +315,11 @@ def scatter_elements(op: Tape, node: ir.Node) -> Outputs:
 @expansion("ScatterElements", 11)
 def scatter(op: Tape, node: ir.Node) -> Outputs:
     """ScatterElements(x, i, u) -> Scatter(x, i, u), when no index is negative."""
-    x, indices = operand(node, 0), operand(node, 1)
+    x, indices, updates = operands(node, 3)
     axis = axis_of(node, 0)
-    values = known_or_none(indices)
-    if values is None or (values < 0).any():
-        size = op.Gather(op.Shape(x), op.const(axis), axis=0)
-        front = nonnegative(op, _int64(op, indices), size)
-        return again(op, node, [x, front, node.inputs[2]], op_type="Scatter", axis=axis)
-    return again(op, node, op_type="Scatter", axis=axis)
+    if _may_be_negative(indices):
+        indices = _in_front(op, x, indices, axis)
+    return again(op, node, [x, indices, updates], op_type="Scatter", axis=axis)
 
 
 @expansion("Trilu", 14)
@@ -333,15 +328,16 @@ def triangle(op: Tape, node: ir.Node) -> Outputs:
     x, offset = operand(node, 0), optional_input(node, 1)
     if dtype(x) == _D.STRING:
         raise CannotConvert("it blanks elements of type string, and nothing says with what", HIGHER)
-    rows = op.Squeeze(size_at(op, x, rank(x) - 2), vector(op, [0]))
-    columns = op.Squeeze(size_at(op, x, rank(x) - 1), vector(op, [0]))
+    row, column = _rows_and_columns(op, x)
+    shifted = row if offset is None else op.Add(row, offset)
+    beyond = (op.Less if integer(node, "upper", 1) else op.Greater)(column, shifted)
+    keep, filler = op.Not(beyond), blank(op, dtype(x))
+    return op.Where(keep, x, filler)
+
+
+def _rows_and_columns(op: Tape, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Record the row of each element of a matrix, as a column, and the column, as a row."""
+    rows, columns = (op.Squeeze(size_at(op, x, rank(x) - back), vector(op, [0])) for back in (2, 1))
     zero, one = op.const(0), op.const(1)
     row = op.Unsqueeze(op.Range(zero, rows, one), vector(op, [1]))
-    column = op.Range(zero, columns, one)
-    shifted = row if offset is None else op.Add(row, offset)
-    if integer(node, "upper", 1):
-        keep = op.Not(op.Less(column, shifted))
-    else:
-        keep = op.Not(op.Greater(column, shifted))
-    blank = op.const(np.zeros([], dtype(x).numpy()), dtype(x))
-    return op.Where(keep, x, blank)
+    return row, op.Range(zero, columns, one)

@@ -8,12 +8,22 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import given_scalar, normalized, scalar, size_at, vector
+from vlmpass.rewriter_rules.opset.build import (
+    cast,
+    flat,
+    given_scalar,
+    normalized,
+    scalar,
+    size_at,
+    vector,
+    without,
+)
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     dtype,
     integer,
     operand,
+    operands,
     optional_input,
     rank,
     real,
@@ -24,10 +34,6 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs
 __all__: list[str] = []
 
 _D = ir.DataType
-
-
-def _cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
-    return value if value.dtype == to else op.Cast(value, to=to)
 
 
 def _stash(node: ir.Node, x: ir.Value) -> ir.DataType:
@@ -48,35 +54,40 @@ def _mean(op: Tape, x: ir.Value, axes: Sequence[int]) -> ir.Value:
     return op.ReduceMean(x, vector(op, axes, "axes"))
 
 
+def _standardized(
+    op: Tape, node: ir.Node, x: ir.Value, axes: Sequence[int]
+) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+    """Record (x - mean) / sqrt(var + eps) along axes; and the mean, the variance and the root."""
+    mean = _mean(op, x, axes)
+    centred = op.Sub(x, mean)
+    variance = _mean(op, op.Mul(centred, centred), axes)
+    epsilon = given_scalar(op, node, "epsilon", 1e-5, dtype(x))
+    deviation = op.Sqrt(op.Add(variance, epsilon))
+    return op.Div(centred, deviation), mean, variance, deviation
+
+
 @expansion("LayerNormalization", 17)
 def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
     """LayerNormalization(x, s, b) -> (x - mean) / sqrt(var + eps) * s + b."""
     x, scale, bias = operand(node, 0), operand(node, 1), optional_input(node, 2)
-    stash, axes = _stash(node, x), _last_axes(node, x)
-    wide = _cast(op, x, stash)
-    mean = _mean(op, wide, axes)
-    centred = op.Sub(wide, mean)
-    variance = _mean(op, op.Mul(centred, centred), axes)
-    epsilon = given_scalar(op, node, "epsilon", 1e-5, stash)
-    deviation = op.Sqrt(op.Add(variance, epsilon))
-    scaled = op.Mul(_cast(op, op.Div(centred, deviation), dtype(x)), scale)
-    outputs = [scaled if bias is None else op.Add(scaled, bias)]
-    if used(node, 1) or used(node, 2):
-        outputs += [mean, op.Reciprocal(deviation)]
-    return outputs
+    wide = cast(op, x, _stash(node, x))
+    normal, mean, _, deviation = _standardized(op, node, wide, _last_axes(node, x))
+    scaled = op.Mul(cast(op, normal, dtype(x)), scale)
+    y = scaled if bias is None else op.Add(scaled, bias)
+    return [y, mean, op.Reciprocal(deviation)] if used(node, 1) or used(node, 2) else [y]
 
 
 @expansion("RMSNormalization", 23)
 def rms_normalization(op: Tape, node: ir.Node) -> Outputs:
     """RMSNormalization(x, s) -> x / sqrt(mean(x * x) + eps) * s."""
-    x, scale = operand(node, 0), operand(node, 1)
+    x, scale = operands(node, 2)
     stash, axes = _stash(node, x), _last_axes(node, x)
-    wide = _cast(op, x, stash)
+    wide = cast(op, x, stash)
     mean = _mean(op, op.Mul(wide, wide), axes)
     epsilon = given_scalar(op, node, "epsilon", 1e-5, stash)
     normal = op.Div(wide, op.Sqrt(op.Add(mean, epsilon)))
     # The output has the scale's type: the narrow product the specification asks for.
-    return op.Mul(_cast(op, normal, dtype(scale)), scale)
+    return op.Mul(cast(op, normal, dtype(scale)), scale)
 
 
 @adapter("GroupNormalization", 18, 21)
@@ -92,10 +103,10 @@ def _repeated(op: Tape, node: ir.Node, groups: int) -> list[ir.Value]:
     each = op.Div(size_at(op, operand(node, 0), 1), vector(op, [groups]))
     shape = op.Concat(vector(op, [groups]), each, axis=0)
     rows = vector(op, [groups, 1])
-    return [
-        op.Reshape(op.Expand(op.Reshape(operand(node, index), rows), shape), vector(op, [-1]))
-        for index in (1, 2)
-    ]
+    return [flat(op, op.Expand(op.Reshape(operand(node, index), rows), shape)) for index in (1, 2)]
+
+
+_INFERENCE = "export for inference"
 
 
 @adapter("GroupNormalization", 21, 18)
@@ -113,10 +124,10 @@ def group_normalization_by_group(op: Tape, node: ir.Node) -> Outputs:
 def _by_instances(op: Tape, node: ir.Node, scale: ir.Value, bias: ir.Value) -> ir.Value:
     x, groups = operand(node, 0), integer(node, "num_groups")
     stash, count = _stash(node, x), rank(x)
-    wide = _cast(op, op.Reshape(x, vector(op, [0, groups, -1])), stash)
+    wide = cast(op, op.Reshape(x, vector(op, [0, groups, -1])), stash)
     units = [op.const(np.full(groups, fill, stash.numpy()), stash) for fill in (1, 0)]
     epsilon = real(node, "epsilon", 1e-5)
-    normal = _cast(op, op.InstanceNormalization(wide, *units, epsilon=epsilon), dtype(x))
+    normal = cast(op, op.InstanceNormalization(wide, *units, epsilon=epsilon), dtype(x))
     whole = op.Reshape(normal, op.Shape(x))
     channels = vector(op, [-1] + [1] * (count - 2))
     return op.Add(op.Mul(whole, op.Reshape(scale, channels)), op.Reshape(bias, channels))
@@ -126,14 +137,12 @@ def _by_instances(op: Tape, node: ir.Node, scale: ir.Value, bias: ir.Value) -> i
 def every_activation(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x, spatial=0) -> Reshape(BatchNormalization(Flatten(x)), Shape(x))."""
     if integer(node, "spatial", 1):
-        return again(op, node, drop=("spatial",)) if "spatial" in node.attributes else UNCHANGED
+        return without(op, node, "spatial")
     if _trains(node):
-        raise CannotConvert(
-            "training statistics of every activation cannot be kept", "export for inference"
-        )
-    x = operand(node, 0)
-    flat = [op.Reshape(operand(node, index), vector(op, [-1])) for index in range(1, 5)]
-    (normal,) = again(op, node, [op.Flatten(x, axis=1), *flat], drop=("spatial",), outputs=1)
+        raise CannotConvert("training statistics of every activation cannot be kept", _INFERENCE)
+    x, *rows = operands(node, 5)
+    rows = [flat(op, each) for each in rows]
+    (normal,) = again(op, node, [op.Flatten(x, axis=1), *rows], drop=("spatial",), outputs=1)
     return op.Reshape(normal, op.Shape(x))
 
 
@@ -146,7 +155,7 @@ def _trains(node: ir.Node) -> bool:
 def spatial_by_default(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x) stays, when it does not train."""
     if _trains(node):
-        raise CannotConvert("training has no defined form before opset 9", "export for inference")
+        raise CannotConvert("training has no defined form before opset 9", _INFERENCE)
     return UNCHANGED
 
 
@@ -156,9 +165,7 @@ def training_mode(op: Tape, node: ir.Node) -> Outputs:
     if not _trains(node):
         return UNCHANGED if len(node.outputs) == 1 else again(op, node, outputs=1)
     if used(node, 3) or used(node, 4):
-        raise CannotConvert(
-            "the saved statistics do not exist from opset 14 on", "export for inference"
-        )
+        raise CannotConvert("the saved statistics do not exist from opset 14 on", _INFERENCE)
     return again(op, node, outputs=min(len(node.outputs), 3), training_mode=1)
 
 
@@ -173,27 +180,24 @@ def batch_statistics(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x, training_mode=1) -> (x - mean) / sqrt(var + eps) * s + b."""
     if not integer(node, "training_mode"):
         return again(op, node, drop=("training_mode",)) if node.attributes else UNCHANGED
-    x, scale, bias, mean, variance = (operand(node, index) for index in range(5))
-    count = rank(x)
-    axes = [axis for axis in range(count) if axis != 1]
-    channels = vector(op, [-1] + [1] * (count - 2))
-    wide = _cast(op, x, _D.DOUBLE if dtype(x) == _D.DOUBLE else _D.FLOAT)
-    middle = _mean(op, wide, axes)
-    centred = op.Sub(wide, middle)
-    spread = _mean(op, op.Mul(centred, centred), axes)
-    epsilon = given_scalar(op, node, "epsilon", 1e-5, dtype(wide))
-    normal = _cast(op, op.Div(centred, op.Sqrt(op.Add(spread, epsilon))), dtype(x))
-    factor = _cast(op, op.Reshape(scale, channels), dtype(x))
-    offset = _cast(op, op.Reshape(bias, channels), dtype(x))
-    momentum = real(node, "momentum", 0.9)
-    running = [
-        _running(op, old, op.Reshape(new, vector(op, [-1])), momentum)
-        for old, new in ((mean, middle), (variance, spread))
-    ]
+    x, scale, bias, *old = operands(node, 5)
+    channels, kind = _of_channels(op, x), dtype(x)
+    wide = cast(op, x, _D.DOUBLE if kind == _D.DOUBLE else _D.FLOAT)
+    axes = [axis for axis in range(rank(x)) if axis != 1]
+    normal, *new, _ = _standardized(op, node, wide, axes)
+    normal = cast(op, normal, kind)
+    factor, offset = (cast(op, op.Reshape(each, channels), kind) for each in (scale, bias))
+    running = [_running(op, node, *pair) for pair in zip(old, new, strict=True)]
     return [op.Add(op.Mul(normal, factor), offset), *running]
 
 
-def _running(op: Tape, old: ir.Value, new: ir.Value, momentum: float) -> ir.Value:
-    kind = dtype(old)
+def _of_channels(op: Tape, x: ir.Value) -> ir.Value:
+    """Record the shape in which one number for each channel broadcasts against x."""
+    return vector(op, [-1] + [1] * (rank(x) - 2))
+
+
+def _running(op: Tape, node: ir.Node, old: ir.Value, new: ir.Value) -> ir.Value:
+    """Record a running statistic moved towards that of the batch."""
+    kind, momentum, found = dtype(old), real(node, "momentum", 0.9), flat(op, new)
     keep, take = scalar(op, momentum, kind), scalar(op, 1 - momentum, kind)
-    return op.Add(op.Mul(old, keep), op.Mul(_cast(op, new, kind), take))
+    return op.Add(op.Mul(old, keep), op.Mul(cast(op, found, kind), take))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import scalar, vector
+from vlmpass.rewriter_rules.opset.build import cast, scalar, sizes_of, vector, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     dims,
@@ -48,31 +48,37 @@ def windows_within_the_border(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, ceil_mode=1) -> Op(x, pads to the end of the last window that starts inside)."""
     if _windows_stay_inside(node):
         return UNCHANGED
+    pads = _windows(node)[3]
+    reaching = [*pads[: len(pads) // 2], *_ends(node)]
+    if not integer(node, "count_include_pad"):
+        return again(op, node, drop=("ceil_mode",), pads=reaching)
+    return _counting(op, node, [*map(min, pads, reaching)], reaching)
+
+
+def _ends(node: ir.Node) -> Iterator[int]:
+    """Yield the pads to the end of the last window that starts inside, axis by axis."""
     sizes = static(operand(node, 0))[2:]
     kernel, strides, dilations, pads = _windows(node)
-    ends: list[int] = []
     for axis, size in enumerate(sizes):
         reach = dilations[axis] * (kernel[axis] - 1) + 1
         start, end = pads[axis], pads[axis + len(sizes)]
         count = -(-(size + start + end - reach) // strides[axis]) + 1
         if (count - 1) * strides[axis] >= size + start:
             count -= 1
-        ends.append(max(0, (count - 1) * strides[axis] + reach - size - start))
-    reaching = [*pads[: len(sizes)], *ends]
-    if not integer(node, "count_include_pad"):
-        return again(op, node, drop=("ceil_mode",), pads=reaching)
-    given = [*pads[: len(sizes)], *map(min, pads[len(sizes) :], ends)]
-    return _counting(
-        op, node, given, [whole - part for whole, part in zip(reaching, given, strict=True)]
-    )
+        yield max(0, (count - 1) * strides[axis] + reach - size - start)
 
 
-def _counting(op: Tape, node: ir.Node, counted: list[int], free: list[int]) -> Outputs:
-    """Record the mean with some padding that counts, made part of x, and some that does not."""
+def _counting(op: Tape, node: ir.Node, counted: list[int], whole: list[int]) -> Outputs:
+    """Record the mean with some of the padding counting, made part of x, and the rest not."""
     half = len(counted) // 2
     pads = vector(op, [0, 0, *counted[:half], 0, 0, *counted[half:]])
     padded = op.Pad(operand(node, 0), pads) if any(counted) else node.inputs[0]
+    free = [all_ - part for all_, part in zip(whole, counted, strict=True)]
     return again(op, node, [padded], drop=("ceil_mode", "count_include_pad"), pads=free)
+
+
+_ROUNDING = ("dilations", "ceil_mode")
+"""Attributes of windows that opset 10 brought, and opset 18 to LpPool."""
 
 
 def _windows(node: ir.Node) -> tuple[tuple[int, ...], ...]:
@@ -139,24 +145,37 @@ def _stays_inside(size: int | None, reach: int, stride: int, start: int, end: in
 @adapter("MaxPool", 10, 8)
 def plain_windows(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, ceil_mode=1) -> Op(x, pads with stride - 1 more at each end)."""
-    if any(each != 1 for each in integers(node, "dilations") or ()):
-        raise CannotConvert(
-            "its dilations do not exist before opset 10", "choose opset 10 or higher"
-        )
-    if not integer(node, "ceil_mode") or _same(node):
-        dropped = [name for name in ("ceil_mode", "dilations") if name in node.attributes]
-        return again(op, node, drop=dropped) if dropped else UNCHANGED
+    if _dilated(node):
+        raise CannotConvert("its dilations do not exist before opset 10", HIGHER)
+    if not _rounds_up(node):
+        return without(op, node, *_ROUNDING)
     if used(node, 1):
-        raise CannotConvert(
-            "its ceil_mode changes its indices before opset 10", "choose opset 10 or higher"
-        )
-    rounding, given = ("ceil_mode", "dilations"), _windows(node)[3]
-    if not integer(node, "count_include_pad"):
-        return again(op, node, drop=rounding, pads=_longer_pads(node, given))
+        raise CannotConvert("its ceil_mode changes its indices before opset 10", HIGHER)
+    counts = integer(node, "count_include_pad")
+    return _longer_counting(op, node) if counts else _longer(op, node)
+
+
+def _dilated(node: ir.Node) -> bool:
+    return any(each != 1 for each in integers(node, "dilations") or ())
+
+
+def _rounds_up(node: ir.Node) -> bool:
+    """Whether ceil_mode decides how many windows there are, as auto_pad does not."""
+    return bool(integer(node, "ceil_mode")) and not _same(node)
+
+
+def _longer(op: Tape, node: ir.Node) -> Outputs:
+    """Record the node with longer pads in place of ceil_mode."""
+    return again(op, node, drop=_ROUNDING, pads=_longer_pads(node, _windows(node)[3]))
+
+
+def _longer_counting(op: Tape, node: ir.Node) -> Outputs:
+    """Record it with the padding that counts made part of x, and what ceil_mode adds not."""
+    given = _windows(node)[3]
     half = len(given) // 2
     x = op.Pad(operand(node, 0), pads=[0, 0, *given[:half], 0, 0, *given[half:]])
     free = _longer_pads(node, (0,) * len(given))
-    return again(op, node, [x], drop=(*rounding, "count_include_pad"), pads=free)
+    return again(op, node, [x], drop=(*_ROUNDING, "count_include_pad"), pads=free)
 
 
 def _longer_pads(node: ir.Node, given: Sequence[int]) -> list[int]:
@@ -176,32 +195,28 @@ def _longer_pads(node: ir.Node, given: Sequence[int]) -> list[int]:
 @adapter("LpPool", 18, 11)
 def dilated_windows(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, dilations=d) -> Conv of x or its powers with a window of ones, then mean or root."""
-    power_mean = node.op_type == "LpPool"
-    if all(each == 1 for each in integers(node, "dilations") or ()):
-        if power_mean and integer(node, "ceil_mode") and not _same(node):
-            return again(
-                op,
-                node,
-                drop=("ceil_mode", "dilations"),
-                pads=_longer_pads(node, _windows(node)[3]),
-            )
-        new = ("dilations", "ceil_mode") if power_mean else ("dilations",)
-        dropped = [name for name in new if name in node.attributes]
-        return again(op, node, drop=dropped) if dropped else UNCHANGED
-    x = operand(node, 0)
-    count, kind = rank(x) - 2, dtype(x)
-    planes, space = _planes(op, x, count)
-    pooled = _power_mean(op, node, planes) if power_mean else _mean(op, node, planes, space)
-    if pooled.dtype != kind:
-        pooled = op.Cast(pooled, to=kind)
-    lead = op.Slice(op.Shape(x), vector(op, [0]), vector(op, [2]), vector(op, [0]))
-    ends = vector(op, [2]), vector(op, [count + 2]), vector(op, [0])
-    return op.Reshape(pooled, op.Concat(lead, op.Slice(op.Shape(pooled), *ends), axis=0))
+    x, of_powers = operand(node, 0), node.op_type == "LpPool"
+    if not _dilated(node):
+        return _undilated(op, node) if of_powers else without(op, node, "dilations")
+    planes, space = _planes(op, x, rank(x) - 2)
+    pooled = _power_mean(op, node, planes) if of_powers else _mean(op, node, planes, space)
+    return _unfolded(op, cast(op, pooled, dtype(x)), x)
+
+
+def _undilated(op: Tape, node: ir.Node) -> Outputs:
+    """Record an LpPool of plain windows as opset 11 has it, without ceil_mode."""
+    return _longer(op, node) if _rounds_up(node) else without(op, node, *_ROUNDING)
+
+
+def _unfolded(op: Tape, planes: ir.Value, x: ir.Value) -> ir.Value:
+    """Record planes of one channel as the channels that x has."""
+    lead = sizes_of(op, x, 0, 2)
+    return op.Reshape(planes, op.Concat(lead, sizes_of(op, planes, 2, rank(x)), axis=0))
 
 
 def _planes(op: Tape, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
     """Record each channel as an image of one channel, and the size of one."""
-    space = op.Slice(op.Shape(x), vector(op, [2]), vector(op, [count + 2]), vector(op, [0]))
+    space = sizes_of(op, x, 2, count + 2)
     wide = x if dtype(x) == _D.DOUBLE else op.Cast(x, to=_D.FLOAT)
     return op.Reshape(wide, op.Concat(vector(op, [-1, 1]), space, axis=0)), space
 
@@ -243,7 +258,7 @@ def _same(node: ir.Node) -> bool:
 
 def _whole_pads(node: ir.Node) -> list[int]:
     """Return pads with which a Conv that rounds down reaches all that the node reaches."""
-    if not integer(node, "ceil_mode") or _same(node):
+    if not _rounds_up(node):
         return list(_explicit(node))
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
         raise CannotConvert("its auto_pad and ceil_mode cannot be spelled together", HIGHER)
@@ -272,11 +287,10 @@ def without_indices(op: Tape, node: ir.Node) -> Outputs:
 def sequence_first(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, layout=1) -> Transpose(Op(Transpose(x)))."""
     if not integer(node, "layout"):
-        return again(op, node, drop=("layout",)) if "layout" in node.attributes else UNCHANGED
+        return without(op, node, "layout")
     inputs = list(node.inputs)
-    for index in (0, 5, 6):
-        value = inputs[index] if index < len(inputs) else None
-        if value is not None:
+    for index, value in enumerate(node.inputs):
+        if index in (0, 5, 6) and value is not None:
             inputs[index] = op.Transpose(value, perm=[1, 0, 2])
     found = again(op, node, inputs, drop=("layout",))
     moved = [op.Transpose(found[0], perm=[2, 0, 1, 3]) if used(node, 0) else None]

@@ -9,12 +9,23 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import schema
 from vlmpass.ir_tools.operators.type_texts import spell
-from vlmpass.rewriter_rules.opset.build import normalized, scalar, size_at, vector
+from vlmpass.rewriter_rules.opset.build import (
+    along,
+    blank,
+    cast,
+    normalized,
+    scalar,
+    size_at,
+    sizes_of,
+    vector,
+    without,
+)
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     dtype,
     integer,
     operand,
+    operands,
     optional_input,
     rank,
 )
@@ -23,10 +34,6 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter, expa
 __all__ = ["clipped", "dequantized", "divided"]
 
 _D = ir.DataType
-
-
-def _cast(op: Tape, value: ir.Value, to: ir.DataType) -> ir.Value:
-    return value if value.dtype == to else op.Cast(value, to=to)
 
 
 def _admits(operator: str, version: int, index: int, kind: ir.DataType) -> bool:
@@ -43,19 +50,11 @@ def _spread(op: Tape, value: ir.Value, x: ir.Value, axis: int, block: int) -> ir
         ones = np.ones(count + 1, np.int64)
         ones[last] = block
         tiled = op.Expand(wide, op.Max(shape, op.const(ones)))
-        merged = op.Concat(
-            op.Slice(op.Shape(x), vector(op, [0]), vector(op, [axis]), vector(op, [0])),
-            vector(op, [-1]),
-            op.Slice(op.Shape(x), vector(op, [last]), vector(op, [count]), vector(op, [0])),
-            axis=0,
-        )
+        lead = sizes_of(op, x, 0, axis)
+        merged = op.Concat(lead, vector(op, [-1]), sizes_of(op, x, last, count), axis=0)
         whole = op.Reshape(tiled, merged)
         return op.Slice(whole, vector(op, [0]), size_at(op, x, axis), vector(op, [axis]))
-    if rank(value) == 0:
-        return value
-    shape_of_axis = [1] * rank(x)
-    shape_of_axis[axis] = -1
-    return op.Reshape(value, vector(op, shape_of_axis))
+    return value if rank(value) == 0 else along(op, value, axis, rank(x))
 
 
 def _axis(node: ir.Node, x: ir.Value, scale: ir.Value) -> int:
@@ -70,11 +69,11 @@ def dequantized(op: Tape, node: ir.Node) -> ir.Value:
     x, scale, zero = operand(node, 0), operand(node, 1), optional_input(node, 2)
     axis, block = _axis(node, x, scale), integer(node, "block_size")
     kind = _D(integer(node, "output_dtype") or dtype(scale).value)
-    wide = _cast(op, x, _D.FLOAT)
-    factor = _spread(op, _cast(op, scale, _D.FLOAT), wide, axis, block)
+    wide = cast(op, x, _D.FLOAT)
+    factor = _spread(op, cast(op, scale, _D.FLOAT), wide, axis, block)
     if zero is not None:
-        wide = op.Sub(wide, _spread(op, _cast(op, zero, _D.FLOAT), wide, axis, block))
-    return _cast(op, op.Mul(wide, factor), kind)
+        wide = op.Sub(wide, _spread(op, cast(op, zero, _D.FLOAT), wide, axis, block))
+    return cast(op, op.Mul(wide, factor), kind)
 
 
 @adapter("DequantizeLinear", 23, 21)
@@ -82,35 +81,29 @@ def output_of_scale_type(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s, output_dtype=t) -> DequantizeLinear(x, Cast(s, to=t))."""
     asked = integer(node, "output_dtype")
     if not asked:
-        return (
-            again(op, node, drop=("output_dtype",))
-            if "output_dtype" in node.attributes
-            else (UNCHANGED)
-        )
-    scale = _cast(op, operand(node, 1), _D(asked))
+        return without(op, node, "output_dtype")
+    scale = cast(op, operand(node, 1), _D(asked))
     return again(op, node, [node.inputs[0], scale, *node.inputs[2:]], drop=("output_dtype",))
 
 
 @adapter("DequantizeLinear", 21, 19)
 def dequantize_blocks(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s, z, block_size=b) -> (x - spread(z)) * spread(s)."""
-    x = operand(node, 0)
-    block = integer(node, "block_size")
+    x, block = operand(node, 0), integer(node, "block_size")
     if block or not _admits("DequantizeLinear", 19, 0, dtype(x)):
         return dequantized(op, node)
-    return again(op, node, drop=("block_size",)) if "block_size" in node.attributes else UNCHANGED
+    return without(op, node, "block_size")
 
 
 @adapter("DequantizeLinear", 19, 13)
 def dequantize_to_float(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s) -> Cast(DequantizeLinear(x, Cast(s, to=float)))."""
-    scale = operand(node, 1)
-    if not _admits("DequantizeLinear", 13, 0, dtype(operand(node, 0))):
+    x, scale = operands(node, 2)
+    if not _admits("DequantizeLinear", 13, 0, dtype(x)):
         return dequantized(op, node)
     if dtype(scale) == _D.FLOAT:
         return UNCHANGED
-    wide = op.Cast(scale, to=_D.FLOAT)
-    (value,) = again(op, node, [node.inputs[0], wide, *node.inputs[2:]])
+    (value,) = again(op, node, [x, op.Cast(scale, to=_D.FLOAT), *node.inputs[2:]])
     value.type = ir.TensorType(_D.FLOAT)
     return op.Cast(value, to=dtype(scale))
 
@@ -118,9 +111,7 @@ def dequantize_to_float(op: Tape, node: ir.Node) -> Outputs:
 @adapter("DequantizeLinear", 13, 10)
 def dequantize_axis(op: Tape, node: ir.Node) -> Outputs:
     """DequantizeLinear(x, s, z, axis=a) -> (x - z) * s, when s is not a scalar."""
-    if rank(operand(node, 1)) == 0:
-        return again(op, node, drop=("axis",)) if "axis" in node.attributes else UNCHANGED
-    return dequantized(op, node)
+    return dequantized(op, node) if rank(operand(node, 1)) else without(op, node, "axis")
 
 
 @expansion("DequantizeLinear", 10)
@@ -140,12 +131,12 @@ def divided(op: Tape, node: ir.Node, *, whole: bool = True, shift: bool = True) 
     """
     x, scale, zero = operand(node, 0), operand(node, 1), optional_input(node, 2)
     axis, block = _axis(node, x, scale), integer(node, "block_size")
-    factor = _spread(op, _cast(op, scale, _D.FLOAT), x, axis, block)
-    value = op.Div(_cast(op, x, _D.FLOAT), factor)
+    factor = _spread(op, cast(op, scale, _D.FLOAT), x, axis, block)
+    value = op.Div(cast(op, x, _D.FLOAT), factor)
     value = op.Round(value) if whole else value
     if zero is None or not shift:
         return value
-    return op.Add(value, _spread(op, _cast(op, zero, _D.FLOAT), x, axis, block))
+    return op.Add(value, _spread(op, cast(op, zero, _D.FLOAT), x, axis, block))
 
 
 def clipped(op: Tape, value: ir.Value, kind: ir.DataType) -> ir.Value:
@@ -177,11 +168,11 @@ def _quantized_type(node: ir.Node) -> ir.DataType:
 @adapter("QuantizeLinear", 23, 21)
 def divide_in_one_type(op: Tape, node: ir.Node) -> Outputs:
     """QuantizeLinear(x, s, precision=t) -> QuantizeLinear(Cast(x, to=t), Cast(s, to=t))."""
-    x, scale = operand(node, 0), operand(node, 1)
+    x, scale = operands(node, 2)
     kind = _D(integer(node, "precision") or dtype(scale).value)
     if dtype(x) == dtype(scale) == kind:
-        return again(op, node, drop=("precision",)) if "precision" in node.attributes else UNCHANGED
-    inputs = [_cast(op, x, kind), _cast(op, scale, kind), *node.inputs[2:]]
+        return without(op, node, "precision")
+    inputs = [cast(op, x, kind), cast(op, scale, kind), *node.inputs[2:]]
     return again(op, node, inputs, drop=("precision",))
 
 
@@ -191,26 +182,20 @@ def quantize_blocks(op: Tape, node: ir.Node) -> Outputs:
     kind = _quantized_type(node)
     if integer(node, "block_size") or not _admits("QuantizeLinear", 19, 2, kind):
         return _quantized(op, node, kind)
-    inputs = list(node.inputs)
-    if optional_input(node, 2) is None and kind != _D.UINT8:
-        scale = operand(node, 1)
-        zero = op.const(np.zeros([], kind.numpy()), kind)
-        inputs[2:] = [op.Expand(zero, op.Shape(scale)) if rank(scale) else zero]
-    dropped = ("block_size", "output_dtype")
-    if len(inputs) == len(node.inputs) and not set(dropped) & set(node.attributes):
-        return UNCHANGED
-    return again(op, node, inputs, drop=dropped)
+    if optional_input(node, 2) is not None or kind == _D.UINT8:
+        return without(op, node, "block_size", "output_dtype")
+    scale, zero = operand(node, 1), blank(op, kind)
+    inputs = [*node.inputs[:2], op.Expand(zero, op.Shape(scale)) if rank(scale) else zero]
+    return again(op, node, inputs, drop=("block_size", "output_dtype"))
 
 
 @adapter("QuantizeLinear", 19, 13)
 def quantize_from_float(op: Tape, node: ir.Node) -> Outputs:
     """QuantizeLinear(x, s) -> QuantizeLinear(Cast(x, to=float), Cast(s, to=float))."""
-    x, scale = operand(node, 0), operand(node, 1)
-    inputs = list(node.inputs)
-    if dtype(scale) != _D.FLOAT:
-        inputs[:2] = [_cast(op, x, _D.FLOAT), op.Cast(scale, to=_D.FLOAT)]
-    elif "saturate" not in node.attributes:
-        return UNCHANGED
+    x, scale = operands(node, 2)
+    if dtype(scale) == _D.FLOAT:
+        return without(op, node, "saturate")
+    inputs = [cast(op, x, _D.FLOAT), op.Cast(scale, to=_D.FLOAT), *node.inputs[2:]]
     return again(op, node, inputs, drop=("saturate",))
 
 
@@ -218,7 +203,7 @@ def quantize_from_float(op: Tape, node: ir.Node) -> Outputs:
 def quantize_axis(op: Tape, node: ir.Node) -> Outputs:
     """QuantizeLinear(x, s, z, axis=a) -> Cast(Clip(Round(x / s) + z)), when s is not a scalar."""
     if rank(operand(node, 1)) == 0:
-        return again(op, node, drop=("axis",)) if "axis" in node.attributes else UNCHANGED
+        return without(op, node, "axis")
     return _quantized(op, node, _quantized_type(node))
 
 

@@ -11,7 +11,9 @@ from vlmpass.rewriter_rules.opset.build import (
     given_integers,
     normalized,
     scalar,
+    scalar_at,
     vector,
+    without,
 )
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -19,6 +21,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     integer,
     integers,
     known_or_none,
+    listed,
     operand,
     optional_input,
     rank,
@@ -70,16 +73,13 @@ def axes_become_input(op: Tape, node: ir.Node) -> Outputs:
 def axes_become_attribute(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, a) -> Op(x, axes=a), one conditional Op for each axis if a varies."""
     x, axes = operand(node, 0), optional_input(node, 1)
-    bare = integer(node, "noop_with_empty_axes") == 1
-    values = known_or_none(axes)
+    values, bare = known_or_none(axes), integer(node, "noop_with_empty_axes") == 1
     if axes is not None and values is None:
         return _reduce_at(op, node, x, axes, bare)
-    if values is not None and values.size:
-        chosen = [int(axis) for axis in values.reshape(-1)]
-        return again(op, node, [x], drop=("noop_with_empty_axes",), axes=chosen)
-    if bare:
+    chosen = None if values is None or not values.size else listed(values)
+    if bare and chosen is None:
         return _element(op, node, x)
-    return again(op, node, [x], drop=("noop_with_empty_axes",))
+    return again(op, node, [x], drop=("noop_with_empty_axes",), axes=chosen)
 
 
 def flagged_axes(op: Tape, axes: ir.Value, count: int) -> ir.Value:
@@ -97,7 +97,7 @@ def flagged_axes(op: Tape, axes: ir.Value, count: int) -> ir.Value:
 
 def _flag_at(op: Tape, flags: ir.Value, axis: int) -> ir.Value:
     """Record one flag as a bool scalar."""
-    return op.Cast(op.Gather(flags, op.const(axis), axis=0), to=ir.DataType.BOOL)
+    return op.Cast(scalar_at(op, flags, axis), to=ir.DataType.BOOL)
 
 
 def conditional(
@@ -224,15 +224,9 @@ def reduce_bool(op: Tape, node: ir.Node) -> Outputs:
 def last_index(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, select_last_index=1) -> d - 1 - Op(reversed x), d the size of the axis."""
     if integer(node, "select_last_index") == 0:
-        if "select_last_index" not in node.attributes:
-            return UNCHANGED
-        return again(op, node, drop=("select_last_index",))
-    x = operand(node, 0)
-    axis = integer(node, "axis")
-    lowest = -(2**63) + 1
-    backwards = op.Slice(
-        x, vector(op, [-1]), vector(op, [lowest]), vector(op, [axis]), vector(op, [-1])
-    )
+        return without(op, node, "select_last_index")
+    x, axis = operand(node, 0), integer(node, "axis")
+    backwards = op.Slice(x, *(vector(op, [each]) for each in (-1, 1 - 2**63, axis, -1)))
     (found,) = again(op, node, [backwards], drop=("select_last_index",))
-    size = op.Gather(op.Shape(x), op.const(axis), axis=0)
+    size = scalar_at(op, op.Shape(x), axis)
     return op.Sub(op.Sub(size, scalar(op, 1, ir.DataType.INT64)), found)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import at_opset, normalized, vector
+from vlmpass.rewriter_rules.opset.build import at_opset, normalized, vector, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     attribute,
@@ -90,24 +90,26 @@ def asymmetric_by_default(op: Tape, node: ir.Node) -> Outputs:
 def one_of_scales_and_sizes(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, roi, empty, sizes) -> Resize(x, roi, , sizes)."""
     inputs = list(node.inputs)
-    if optional_input(node, 3) is not None and inputs[2] is not None:
+    if optional_input(node, 3) is not None:
         inputs[2] = None
     if text(node, _MODE) == "tf_half_pixel_for_nn":
-        nearest = text(node, "mode", "nearest") == "nearest"
-        if not nearest or text(node, "nearest_mode", "round_prefer_floor") != "floor":
-            raise CannotConvert(
-                "tf_half_pixel_for_nn left with opset 13, and only rounding down has another name",
-                "choose opset 12 or lower",
-            )
-        # floor((x + 0.5) / s) is half_pixel's (x + 0.5) / s - 0.5 rounded half up.
-        return again(
-            op,
-            node,
-            inputs,
-            coordinate_transformation_mode="half_pixel",
-            nearest_mode="round_prefer_ceil",
-        )
+        return _rounded_half_up(op, node, inputs)
     return UNCHANGED if inputs == list(node.inputs) else again(op, node, inputs)
+
+
+def _rounded_half_up(op: Tape, node: ir.Node, inputs: list[ir.Value | None]) -> Outputs:
+    """Record tf_half_pixel_for_nn, which left with opset 13, by its other name.
+
+    floor((x + 0.5) / s) is half_pixel's (x + 0.5) / s - 0.5 rounded half up.
+    """
+    nearest = text(node, "mode", "nearest") == "nearest"
+    if not nearest or text(node, "nearest_mode", "round_prefer_floor") != "floor":
+        raise CannotConvert(
+            "tf_half_pixel_for_nn left with opset 13, and only rounding down has another name",
+            "choose opset 12 or lower",
+        )
+    mode, rounding = "half_pixel", "round_prefer_ceil"
+    return again(op, node, inputs, coordinate_transformation_mode=mode, nearest_mode=rounding)
 
 
 @adapter("Resize", 13, 11)
@@ -155,15 +157,23 @@ def _antialiased(node: ir.Node) -> bool:
 @adapter("Resize", 18, 13)
 def every_axis(op: Tape, node: ir.Node) -> Outputs:
     """Resize(x, , s, axes=a) -> Resize(x, , s with 1 at the others); products where antialiased."""
-    stretched = text(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
-    if _antialiased(node) or (not stretched and optional_input(node, 3) is not None):
+    if _antialiased(node) or _keeps_aspect(node):
         return axis_by_axis(op, node)
     axes = integers(node, "axes")
     if axes is None:
-        dropped = [name for name in _NEW if name in node.attributes]
-        return again(op, node, drop=dropped) if dropped else UNCHANGED
+        return without(op, node, *_NEW)
+    places = [normalized(axis, rank(operand(node, 0))) for axis in axes]
+    return again(op, node, _at_every_axis(op, node, places), drop=_NEW)
+
+
+def _keeps_aspect(node: ir.Node) -> bool:
+    policy = text(node, "keep_aspect_ratio_policy", "stretch")
+    return policy != "stretch" and optional_input(node, 3) is not None
+
+
+def _at_every_axis(op: Tape, node: ir.Node, places: list[int]) -> list[ir.Value | None]:
+    """Record a Resize's inputs with an element for each axis, given those of some axes."""
     x, count = operand(node, 0), rank(operand(node, 0))
-    places = [normalized(axis, count) for axis in axes]
     roi, scales, sizes = (optional_input(node, index) for index in (1, 2, 3))
     if roi is not None and text(node, _MODE) == "tf_crop_and_resize":
         ends = [place + count for place in places]
@@ -173,7 +183,7 @@ def every_axis(op: Tape, node: ir.Node) -> Outputs:
         scales = _placed(op, op.const(np.ones(count, np.float32)), places, scales)
     if sizes is not None:
         sizes = _placed(op, op.Shape(x), places, sizes)
-    return again(op, node, [x, roi, scales, sizes], drop=_NEW)
+    return [x, roi, scales, sizes]
 
 
 def _placed(op: Tape, whole: ir.Value, places: list[int], part: ir.Value) -> ir.Value:

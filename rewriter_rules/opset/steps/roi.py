@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import scalar, vector
+from vlmpass.rewriter_rules.opset.build import flat, scalar, vector
 from vlmpass.rewriter_rules.opset.queries import again, dtype, integer, operand, real, text
 from vlmpass.rewriter_rules.opset.table import Outputs, adapter
 
@@ -77,7 +77,7 @@ def _counts(
     if given > 0:
         return scalar(op, given, kind), vector(op, [given])
     count = op.Max(op.Ceil(step), scalar(op, 0, kind))
-    some = op.Concat(op.Reshape(count, vector(op, [-1])), op.Reshape(one, vector(op, [1])), axis=0)
+    some = op.Concat(flat(op, count), op.Reshape(one, vector(op, [1])), axis=0)
     return count, op.Cast(op.ReduceMax(some, keepdims=1), to=_D.INT64)
 
 

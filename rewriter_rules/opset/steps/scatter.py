@@ -6,11 +6,19 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import normalized, vector
+from vlmpass.rewriter_rules.opset.build import (
+    index_along,
+    normalized,
+    part,
+    scalar_at,
+    sizes_of,
+    vector,
+    without,
+)
 from vlmpass.rewriter_rules.opset.queries import (
-    again,
     integer,
     operand,
+    operands,
     optional_input,
     rank,
     text,
@@ -35,7 +43,7 @@ def sums(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, i, u, reduction=add) -> a Loop over the updates, one at a time."""
     if text(node, "reduction", "none") != "none":
         return _one_by_one(op, node)
-    return again(op, node, drop=("reduction",)) if "reduction" in node.attributes else UNCHANGED
+    return without(op, node, "reduction")
 
 
 _COMBINE = {"add": "Add", "mul": "Mul", "max": "Max", "min": "Min"}
@@ -46,18 +54,13 @@ def _one_by_one(op: Tape, node: ir.Node) -> ir.Value:
 
     Only so are indices that occur twice right without the reduction.
     """
-    x, indices, updates = (operand(node, index) for index in range(3))
+    x, indices, updates = operands(node, 3)
     if node.op_type == "ScatterElements":
         indices = _full_indices(op, node, x, indices)
     places = op.Reshape(indices, op.Concat(vector(op, [-1]), _last_size(op, indices), axis=0))
-    tail = op.Slice(
-        op.Shape(updates),
-        vector(op, [rank(operand(node, 1)) - (node.op_type == "ScatterND")]),
-        vector(op, [2**31 - 1]),
-        vector(op, [0]),
-    )
+    tail = sizes_of(op, updates, rank(operand(node, 1)) - (node.op_type == "ScatterND"), 2**31 - 1)
     rows = op.Reshape(updates, op.Concat(vector(op, [-1]), tail, axis=0))
-    count = op.Gather(op.Shape(places), op.const(np.int64(0)), axis=0)
+    count = scalar_at(op, op.Shape(places), 0)
     combine = _COMBINE[text(node, "reduction")]
     body = _turn(op, x, places, rows, combine)
     yes = op.const(np.array(True))
@@ -67,7 +70,7 @@ def _one_by_one(op: Tape, node: ir.Node) -> ir.Value:
 
 
 def _last_size(op: Tape, value: ir.Value) -> ir.Value:
-    return op.Slice(op.Shape(value), vector(op, [-1]), vector(op, [2**31 - 1]), vector(op, [0]))
+    return sizes_of(op, value, -1, 2**31 - 1)
 
 
 def _full_indices(op: Tape, node: ir.Node, x: ir.Value, indices: ir.Value) -> ir.Value:
@@ -80,11 +83,7 @@ def _full_indices(op: Tape, node: ir.Node, x: ir.Value, indices: ir.Value) -> ir
         if place == axis:
             wide = op.Cast(indices, to=_D.INT64)
         else:
-            size = op.Gather(shape, op.const(np.int64(place)), axis=0)
-            line = op.Range(op.const(np.int64(0)), size, op.const(np.int64(1)))
-            spread = [1] * count
-            spread[place] = -1
-            wide = op.Expand(op.Reshape(line, vector(op, spread)), shape)
+            wide = op.Expand(index_along(op, shape, place, count), shape)
         coordinates.append(op.Reshape(wide, op.Concat(shape, vector(op, [1]), axis=0)))
     return op.Concat(*coordinates, axis=-1)
 
@@ -115,24 +114,22 @@ def _turn(op: Tape, x: ir.Value, places: ir.Value, rows: ir.Value, combine: str)
 @expansion("TensorScatter", 24)
 def tensor_scatter(op: Tape, node: ir.Node) -> Outputs:
     """TensorScatter(cache, u, w) -> ScatterND(cache, places from w on, u)."""
-    past, update, starts = operand(node, 0), operand(node, 1), optional_input(node, 2)
-    count = rank(past)
-    axis = normalized(integer(node, "axis", -2), count)
+    past, update = operands(node, 2)
+    axis = normalized(integer(node, "axis", -2), rank(past))
     shape = op.Shape(update)
-    coordinates: list[ir.Value] = []
-    for place in range(axis + 1):
-        size = op.Gather(shape, op.const(np.int64(place)), axis=0)
-        line = op.Range(op.const(np.int64(0)), size, op.const(np.int64(1)))
-        spread = [1] * (axis + 1)
-        spread[place] = -1
-        coordinates.append(op.Reshape(line, vector(op, spread)))
+    lines = [index_along(op, shape, place, axis + 1) for place in range(axis + 1)]
+    lines[axis] = _written(op, node, lines[axis], axis)
+    lead, last = part(op, shape, 0, axis + 1), vector(op, [axis + 1])
+    columns = [op.Unsqueeze(op.Expand(each, lead), last) for each in lines]
+    return op.ScatterND(past, op.Concat(*columns, axis=-1), update)
+
+
+def _written(op: Tape, node: ir.Node, line: ir.Value, axis: int) -> ir.Value:
+    """Record where a cache is written along its axis: from where each sequence has come to."""
+    starts = optional_input(node, 2)
     if starts is not None:
         batch = vector(op, [-1] + [1] * axis)
-        coordinates[axis] = op.Add(coordinates[axis], op.Reshape(starts, batch))
-    if text(node, "mode", "linear") == "circular":
-        limit = op.Gather(op.Shape(past), op.const(np.int64(axis)), axis=0)
-        coordinates[axis] = op.Mod(coordinates[axis], limit)
-    lead = op.Slice(shape, vector(op, [0]), vector(op, [axis + 1]), vector(op, [0]))
-    last = vector(op, [axis + 1])
-    columns = [op.Unsqueeze(op.Expand(each, lead), last) for each in coordinates]
-    return op.ScatterND(past, op.Concat(*columns, axis=-1), update)
+        line = op.Add(line, op.Reshape(starts, batch))
+    if text(node, "mode", "linear") != "circular":
+        return line
+    return op.Mod(line, scalar_at(op, op.Shape(operand(node, 0)), axis))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import function_body
-from vlmpass.rewriter_rules.opset.build import normalized, scalar, vector
+from vlmpass.rewriter_rules.opset.build import cast, normalized, scalar, vector, without
 from vlmpass.rewriter_rules.opset.expand import inline
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -16,10 +18,18 @@ from vlmpass.rewriter_rules.opset.queries import (
     integer,
     integers,
     operand,
+    operands,
     optional_input,
     rank,
 )
-from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs, adapter, expansion
+from vlmpass.rewriter_rules.opset.table import (
+    HIGHER,
+    UNCHANGED,
+    CannotConvert,
+    Outputs,
+    adapter,
+    expansion,
+)
 
 __all__: list[str] = []
 
@@ -31,38 +41,48 @@ def range_in_float(op: Tape, node: ir.Node) -> Outputs:
     """Range(a, b, d) -> Cast(Range(Cast(a), Cast(b), Cast(d))), of float16 and bfloat16."""
     kind = dtype(operand(node, 0))
     if kind not in (_D.FLOAT16, _D.BFLOAT16):
-        return again(op, node, drop=("stash_type",)) if node.attributes else UNCHANGED
+        return without(op, node, "stash_type")
     stash = _D(integer(node, "stash_type", 1))
     if stash not in (_D.FLOAT, _D.DOUBLE):
-        raise CannotConvert(
-            f"its sums are rounded to {stash.name.lower()}, which came with opset 27"
-        )
-    inputs = [op.Cast(operand(node, index), to=stash) for index in range(3)]
-    return op.Cast(op.Range(*inputs), to=kind)
+        sums = stash.name.lower()
+        raise CannotConvert(f"its sums are rounded to {sums}, which came with opset 27")
+    return op.Cast(op.Range(*(op.Cast(each, to=stash) for each in operands(node, 3))), to=kind)
 
 
 @expansion("Range", 11, opset=11)
 def counted_range(op: Tape, node: ir.Node) -> Outputs:
     """Range(a, b, d) -> its function body in ONNX, its count computed in double, not in float."""
-    inputs = [operand(node, index) for index in range(3)]
+    inputs = operands(node, 3)
     kind = dtype(inputs[0])
     if kind in (_D.INT16, _D.INT32):  # the difference of the ends may not fit
         return op.Cast(op.Range(*(op.Cast(each, to=_D.INT64) for each in inputs)), to=kind)
+    return inline(op, _counting_in_double(node), node)
+
+
+def _counting_in_double(node: ir.Node) -> ir.Function:
     body = function_body(node, 11, 11)
     assert body is not None
     for inner in body:
         if inner.op_type == "Cast" and inner.attributes["to"].as_int() == _D.FLOAT:
             inner.attributes["to"] = ir.AttrInt64("to", _D.DOUBLE)
-    return inline(op, body, node)
+    return body
 
 
 @expansion("CumProd", 26)
 def running_product(op: Tape, node: ir.Node) -> Outputs:
     """CumProd(x, a) -> Scan over axis a, each element times the product so far."""
-    x, axis = operand(node, 0), operand(node, 1)
+    x, axis = operands(node, 2)
     if 0 in (dims(x) or ()):
         return op.Identity(x)
     shape = op.Shape(x)
+    inputs = _ones_and_block(op, x, shape, axis)
+    _, products = op.node("Scan", inputs, _product_along_axis(op, node, x), outputs=2)
+    products.type = x.type
+    return op.Reshape(products, shape)
+
+
+def _ones_and_block(op: Tape, x: ir.Value, shape: ir.Value, axis: ir.Value) -> list[ir.Value]:
+    """Record x with the axes before and after one made one each, and ones for a slice of that."""
     at = op.Reshape(op.Cast(axis, to=_D.INT64), vector(op, [1]))
     place = op.Mod(at, vector(op, [rank(x)]))
     zero, end = vector(op, [0]), vector(op, [2**31 - 1])
@@ -74,8 +94,13 @@ def running_product(op: Tape, node: ir.Node) -> Outputs:
     block.shape = ir.Shape([None, None, None])
     ones = op.Expand(scalar(op, 1, dtype(x)), op.Concat(lead, tail, axis=0))
     ones.shape = ir.Shape([None, None])
+    return [ones, block]
+
+
+def _product_along_axis(op: Tape, node: ir.Node, x: ir.Value) -> dict[str, object]:
+    """Return the attributes of the Scan over the middle one of three axes."""
     way = [integer(node, "reverse")]
-    attributes = {
+    return {
         "body": _product_body(op, x, bool(integer(node, "exclusive"))),
         "num_scan_inputs": 1,
         "scan_input_axes": [1],
@@ -83,9 +108,6 @@ def running_product(op: Tape, node: ir.Node) -> Outputs:
         "scan_input_directions": way,
         "scan_output_directions": way,
     }
-    _, products = op.node("Scan", [ones, block], attributes, outputs=2)
-    products.type = x.type
-    return op.Reshape(products, shape)
 
 
 def _product_body(op: Tape, x: ir.Value, exclusive: bool) -> ir.Graph:
@@ -111,50 +133,66 @@ def batch_by_batch(op: Tape, node: ir.Node) -> Outputs:
     if optional_input(node, 0) is not None:
         raise CannotConvert("its sequence lengths left with opset 9", "choose opset 8")
     inputs = node.inputs[1:]
-    count = integer(node, "num_scan_inputs")
+    outer = {"body": _batch_body(op, node), "num_scan_inputs": len(inputs)}
+    return op.node("Scan", inputs, outer, outputs=len(node.outputs))
+
+
+def _batch_body(op: Tape, node: ir.Node) -> ir.Graph:
+    """Return the Scan of one row of the batch as a body."""
     name = op.names.value
-    rows: list[ir.Value] = []
-    for value in inputs:
-        assert value is not None
-        sizes = dims(value)
-        shape = None if sizes is None else ir.Shape(sizes[1:])
-        rows.append(ir.Value(name=name(f"{op.hint}/row"), type=value.type, shape=shape))
+    rows = [
+        ir.Value(name=name(f"{op.hint}/row"), type=value.type, shape=_row(value))
+        for value in node.inputs[1:]
+        if value is not None
+    ]
     inner = Tape(op.names, op.opsets, f"{op.hint}/batch")
-    way = integers(node, "directions")
-    kept = {"body": node.attributes["body"], "num_scan_inputs": count}
-    if way is not None:
-        kept["scan_input_directions"] = way
+    kept = {
+        "body": node.attributes["body"],
+        "num_scan_inputs": integer(node, "num_scan_inputs"),
+        "scan_input_directions": integers(node, "directions"),
+    }
     results = inner.node("Scan", rows, kept, outputs=len(node.outputs))
     for result, old in zip(results, node.outputs, strict=True):
-        sizes = dims(old)
-        result.type = old.type
-        result.shape = None if sizes is None else ir.Shape(sizes[1:])
-    body = ir.Graph(rows, results, nodes=inner.nodes, name=name(f"{op.hint}/body"))
-    outer = {"body": body, "num_scan_inputs": len(rows)}
-    return op.node("Scan", inputs, outer, outputs=len(node.outputs))
+        result.type, result.shape = old.type, _row(old)
+    return ir.Graph(rows, results, nodes=inner.nodes, name=name(f"{op.hint}/body"))
+
+
+def _row(value: ir.Value) -> ir.Shape | None:
+    """Return the shape of one row of a batch."""
+    sizes = dims(value)
+    return None if sizes is None else ir.Shape(sizes[1:])
 
 
 @adapter("Scan", 9, 8)
 def batch_of_one(op: Tape, node: ir.Node) -> Outputs:
     """Scan(states, x) -> Squeeze(Scan(, Unsqueeze(states), Unsqueeze(x))), a batch of one."""
-    count, states = integer(node, "num_scan_inputs"), len(node.inputs)
-    states -= count
     if any(integers(node, "scan_output_directions") or ()):
-        raise CannotConvert(
-            "it prepends to its outputs, which came with opset 9", "choose opset 9 or higher"
-        )
-    axes = integers(node, "scan_input_axes") or (0,) * count
-    inputs: list[ir.Value | None] = [None]
-    for index in range(len(node.inputs)):
-        x, axis = operand(node, index), 0 if index < states else axes[index - states]
+        raise CannotConvert("it prepends to its outputs, which came with opset 9", HIGHER)
+    inputs, way = _in_a_batch(op, node), integers(node, "scan_input_directions")
+    count = integer(node, "num_scan_inputs")
+    given = {"body": node.attributes["body"], "num_scan_inputs": count, "directions": way}
+    results = op.node("Scan", [None, *inputs], given, outputs=len(node.outputs))
+    return _out_of_the_batch(op, node, results)
+
+
+def _in_a_batch(op: Tape, node: ir.Node) -> list[ir.Value]:
+    """Record the inputs of a Scan as a batch of one, what it goes along as their first axis."""
+    count = integer(node, "num_scan_inputs")
+    states = len(node.inputs) - count
+    axes = [0] * states + [*(integers(node, "scan_input_axes") or (0,) * count)]
+    inputs = []
+    for index, axis in enumerate(axes):
+        x = operand(node, index)
         if axis:
             order = [axis, *(each for each in range(rank(x)) if each != axis)]
             x = op.Transpose(x, perm=order)
         inputs.append(op.Unsqueeze(x, axes=[0]))
-    way = integers(node, "scan_input_directions")
-    kept = {"body": node.attributes["body"], "num_scan_inputs": count, "directions": way}
-    given = {name: value for name, value in kept.items() if value is not None}
-    results = op.node("Scan", inputs, given, outputs=len(node.outputs))
+    return inputs
+
+
+def _out_of_the_batch(op: Tape, node: ir.Node, results: Sequence[ir.Value]) -> list[ir.Value]:
+    """Record the outputs of a Scan over a batch of one, each along the axis that is asked for."""
+    states = len(node.inputs) - integer(node, "num_scan_inputs")
     found = [op.Squeeze(result, axes=[0]) for result in results]
     for index, axis in enumerate(integers(node, "scan_output_axes") or ()):
         if axis:
@@ -172,27 +210,22 @@ def scan_axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
         raise CannotConvert("its output axes count from the back, which came with opset 11")
     if axes is None or min(axes) >= 0:
         return UNCHANGED
-    values = node.inputs[len(node.inputs) - len(axes) :]
-    front = [
-        normalized(axis, rank(value)) for axis, value in zip(axes, values, strict=True) if value
-    ]
+    pairs = zip(axes, node.inputs[-len(axes) :], strict=True)
+    front = [normalized(axis, rank(value)) for axis, value in pairs if value]
     return again(op, node, scan_input_axes=front)
 
 
 @expansion("Round", 11)
 def round_half_to_even(op: Tape, node: ir.Node) -> Outputs:
     """Round(x) -> Floor(x + 0.5), less 1 where that is odd and x lies in the middle."""
-    x = operand(node, 0)
-    kind = dtype(x)
+    x, kind = operand(node, 0), dtype(operand(node, 0))
     half, one = scalar(op, 0.5, kind), scalar(op, 1, kind)
     low = op.Floor(x)
     rest = op.Sub(x, low)
     odd = op.Sub(low, op.Mul(op.Floor(op.Mul(low, half)), scalar(op, 2, kind)))
-    above = op.Or(
-        op.Greater(rest, half),
-        op.And(op.Not(op.Less(rest, half)), op.Greater(odd, half)),
-    )
-    return op.Where(above, op.Add(low, one), low)
+    above = op.Greater(rest, half)
+    tie = op.And(op.Not(op.Less(rest, half)), op.Greater(odd, half))
+    return op.Where(op.Or(above, tie), op.Add(low, one), low)
 
 
 @expansion("IsInf", 10)
@@ -217,12 +250,11 @@ def expanded(op: Tape, node: ir.Node) -> Outputs:
 @expansion("Sign", 9)
 def sign(op: Tape, node: ir.Node) -> Outputs:
     """Sign(x) -> Cast(x > 0) - Cast(x < 0), and NaN of NaN, which Atan(x) * 0 is."""
-    x = operand(node, 0)
-    kind, zero = dtype(x), scalar(op, 0, dtype(x))
-    above = op.Cast(op.Greater(x, zero), to=kind)
-    found = op.Sub(above, op.Cast(op.Less(x, zero), to=kind))
+    x, kind = operand(node, 0), dtype(operand(node, 0))
+    zero = scalar(op, 0, kind)
+    found = op.Sub(op.Cast(op.Greater(x, zero), to=kind), op.Cast(op.Less(x, zero), to=kind))
     if not kind.is_floating_point():
         return found
-    narrow = x if kind == _D.FLOAT else op.Cast(x, to=_D.FLOAT)  # runtimes have Atan of floats
+    narrow = cast(op, x, _D.FLOAT)  # runtimes have Atan of floats
     nothing = op.Mul(op.Atan(narrow), scalar(op, 0, _D.FLOAT))
-    return op.Add(found, nothing if kind == _D.FLOAT else op.Cast(nothing, to=kind))
+    return op.Add(found, cast(op, nothing, kind))

@@ -10,7 +10,15 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import INFER_FIRST
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import normalized, scalar, vector
+from vlmpass.rewriter_rules.opset.build import (
+    along,
+    arange,
+    normalized,
+    part,
+    scalar,
+    scalar_at,
+    vector,
+)
 from vlmpass.rewriter_rules.opset.queries import (
     again,
     dims,
@@ -18,6 +26,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     integer,
     known_or_none,
     operand,
+    operands,
     optional_input,
     rank,
 )
@@ -29,14 +38,10 @@ _D = ir.DataType
 _END = 2**31 - 1
 
 
-def _int(op: Tape, value: int) -> ir.Value:
-    return op.const(np.int64(value))
-
-
 @adapter("DFT", 17, 20)
 def axis_becomes_input(op: Tape, node: ir.Node) -> Outputs:
     """DFT(x, n, axis=a) -> DFT(x, n, a)."""
-    inputs = [node.inputs[0], optional_input(node, 1), _int(op, integer(node, "axis", 1))]
+    inputs = [node.inputs[0], optional_input(node, 1), op.const(integer(node, "axis", 1))]
     return again(op, node, inputs, drop=("axis",))
 
 
@@ -64,25 +69,35 @@ def transform(op: Tape, node: ir.Node) -> Outputs:
 @expansion("STFT", 17)
 def short_time_transform(op: Tape, node: ir.Node) -> Outputs:
     """STFT(x, step, w) -> MatMul(cos and sin, Gather(x, frames) * w)."""
-    x, step, window = operand(node, 0), operand(node, 1), optional_input(node, 2)
-    given = optional_input(node, 3)
+    window = optional_input(node, 2)
+    frames = _frames(op, node, _frame_length(op, node))
+    if window is not None:
+        shape = frames.shape
+        frames = op.Mul(frames, op.Unsqueeze(window, vector(op, [1])))
+        frames.shape = shape
+    return _transform(op, node, frames, vector(op, [2]), None, onesided=1)
+
+
+def _frame_length(op: Tape, node: ir.Node) -> ir.Value:
+    window, given = optional_input(node, 2), optional_input(node, 3)
     if given is not None:
-        length = op.Cast(op.Reshape(given, vector(op, [])), to=_D.INT64)
-    elif window is not None:
-        length = op.Size(window)
-    else:
-        raise CannotConvert("it has neither a window nor a frame length", "correct the model")
+        return op.Cast(op.Reshape(given, vector(op, [])), to=_D.INT64)
+    if window is not None:
+        return op.Size(window)
+    raise CannotConvert("it has neither a window nor a frame length", "correct the model")
+
+
+def _frames(op: Tape, node: ir.Node, length: ir.Value) -> ir.Value:
+    """Record the frames of a signal, one every so many steps."""
+    x, step = operands(node, 2)
     hop = op.Cast(op.Reshape(step, vector(op, [])), to=_D.INT64)
-    whole = op.Gather(op.Shape(x), _int(op, 1), axis=0)
-    count = op.Add(op.Div(op.Sub(whole, length), hop), _int(op, 1))
-    starts = op.Mul(op.Range(_int(op, 0), count, _int(op, 1)), hop)
-    steps = op.Range(_int(op, 0), length, _int(op, 1))
+    whole = scalar_at(op, op.Shape(x), 1)
+    count = op.Add(op.Div(op.Sub(whole, length), hop), op.const(1))
+    starts = op.Mul(arange(op, count), hop)
+    steps = arange(op, length)
     frames = op.Gather(x, op.Add(op.Unsqueeze(starts, vector(op, [1])), steps), axis=1)
     frames.shape = ir.Shape([None, None, None, (dims(x) or [None])[-1]])
-    if window is not None:
-        frames = op.Mul(frames, op.Unsqueeze(window, vector(op, [1])))
-        frames.shape = ir.Shape([None, None, None, (dims(x) or [None])[-1]])
-    return _transform(op, node, frames, vector(op, [2]), None, onesided=1)
+    return frames
 
 
 def _transform(
@@ -104,7 +119,7 @@ def _transform(
     shape = op.Shape(x)
     have = op.Gather(shape, place, axis=0)
     total = _length(op, have, length, half and inverse)
-    bins = op.Add(op.Div(total, _int(op, 2)), _int(op, 1)) if half else total
+    bins = op.Add(op.Div(total, op.const(2)), op.const(1)) if half else total
     source, target = (bins, total) if inverse else (total, bins)
     zero = vector(op, [0])
     lead = op.Slice(shape, zero, place, zero)
@@ -132,7 +147,7 @@ def _sum(op: Tape, terms: Sequence[ir.Value]) -> ir.Value:
 def _length(op: Tape, have: ir.Value, length: ir.Value | None, doubled: bool) -> ir.Value:
     if length is not None:
         return op.Cast(op.Reshape(length, vector(op, [1])), to=_D.INT64)
-    return op.Mul(op.Sub(have, _int(op, 1)), _int(op, 2)) if doubled else have
+    return op.Mul(op.Sub(have, op.const(1)), op.const(2)) if doubled else have
 
 
 def _fitted(op: Tape, block: ir.Value, have: ir.Value, want: ir.Value) -> ir.Value:
@@ -154,7 +169,7 @@ def _rotated(
     """Record the terms of the real and of the imaginary parts of the transform."""
     kind = dtype(block)
     rows, columns = (
-        op.Range(_int(op, 0), op.Squeeze(each, vector(op, [0])), _int(op, 1))
+        op.Range(op.const(0), op.Squeeze(each, vector(op, [0])), op.const(1))
         for each in (target, source)
     )
     turns = op.Mod(op.Mul(op.Unsqueeze(rows, vector(op, [1])), columns), total)
@@ -177,8 +192,8 @@ def _mirrored(
     op: Tape, matrix: ir.Value, columns: ir.Value, source: ir.Value, total: ir.Value
 ) -> ir.Value:
     """Count twice the columns that stand for their mirror images, where these are left out."""
-    twice = op.Mul(columns, _int(op, 2))
-    alone = op.Or(op.Equal(twice, _int(op, 0)), op.Equal(twice, total))
+    twice = op.Mul(columns, op.const(2))
+    alone = op.Or(op.Equal(twice, op.const(0)), op.Equal(twice, total))
     every = op.Or(alone, op.Equal(source, total))
     kind = dtype(matrix)
     return op.Mul(matrix, op.Where(every, scalar(op, 1, kind), scalar(op, 2, kind)))
@@ -199,24 +214,38 @@ def _product(op: Tape, matrix: ir.Value, part: ir.Value) -> ir.Value:
 def mel_filters(op: Tape, node: ir.Node) -> Outputs:
     """MelWeightMatrix(...) -> the rising and falling flanks of each triangle of mel bins."""
     kind = _D(integer(node, "output_datatype", 1))
-    bins, length, rate = (op.Cast(operand(node, i), to=_D.INT64) for i in range(3))
-    ends = [op.Cast(operand(node, i), to=_D.DOUBLE) for i in (3, 4)]
-    ten = scalar(op, math.log(10) / 2595, _D.DOUBLE)
-    one, base = scalar(op, 1, _D.DOUBLE), scalar(op, 700, _D.DOUBLE)
-    low, high = (op.Div(op.Log(op.Add(one, op.Div(each, base))), ten) for each in ends)
-    points = op.Add(bins, _int(op, 2))
-    step = op.Div(op.Sub(high, low), op.Cast(points, to=_D.DOUBLE))
-    line = op.Cast(op.Range(_int(op, 0), points, _int(op, 1)), to=_D.DOUBLE)
-    mel = op.Mul(op.Add(op.Mul(line, step), low), ten)
-    hertz = op.Mul(base, op.Sub(op.Exp(mel), one))
-    scaled = op.Mul(op.Cast(op.Add(length, _int(op, 1)), to=_D.DOUBLE), hertz)
+    bins, length, rate = (op.Cast(each, to=_D.INT64) for each in operands(node, 3))
+    low, high = (op.Cast(operand(node, index), to=_D.DOUBLE) for index in (3, 4))
+    ten, one, base = (scalar(op, each, _D.DOUBLE) for each in (math.log(10) / 2595, 1, 700))
+    hertz = _mel_hertz(op, bins, (low, high), (ten, one, base))
+    scaled = op.Mul(op.Cast(op.Add(length, op.const(1)), to=_D.DOUBLE), hertz)
     edges = op.Floor(op.Div(scaled, op.Cast(rate, to=_D.DOUBLE)))
+    return op.Cast(_triangles(op, edges, length, one), to=kind)
+
+
+def _mel_hertz(
+    op: Tape,
+    bins: ir.Value,
+    ends: tuple[ir.Value, ir.Value],
+    constants: tuple[ir.Value, ir.Value, ir.Value],
+) -> ir.Value:
+    """Record the frequencies between two ends that are equally far apart in mel."""
+    ten, one, base = constants
+    low, high = (op.Div(op.Log(op.Add(one, op.Div(each, base))), ten) for each in ends)
+    points = op.Add(bins, op.const(2))
+    step = op.Div(op.Sub(high, low), op.Cast(points, to=_D.DOUBLE))
+    line = op.Cast(arange(op, points), to=_D.DOUBLE)
+    mel = op.Mul(op.Add(op.Mul(line, step), low), ten)
+    return op.Mul(base, op.Sub(op.Exp(mel), one))
+
+
+def _triangles(op: Tape, edges: ir.Value, length: ir.Value, one: ir.Value) -> ir.Value:
+    """Record for each place of a spectrum how far it lies up or down each bin's triangle."""
     left, middle, right = (
-        op.Slice(edges, vector(op, [first]), vector(op, [last]), vector(op, [0]))
-        for first, last in ((0, -2), (1, -1), (2, _END))
+        part(op, edges, first, last) for first, last in ((0, -2), (1, -1), (2, _END))
     )
-    rows = op.Add(op.Div(length, _int(op, 2)), _int(op, 1))
-    place = op.Cast(op.Range(_int(op, 0), rows, _int(op, 1)), to=_D.DOUBLE)
+    rows = op.Add(op.Div(length, op.const(2)), op.const(1))
+    place = op.Cast(arange(op, rows), to=_D.DOUBLE)
     place = op.Unsqueeze(place, vector(op, [1]))
     rising = op.Div(op.Sub(place, left), op.Max(op.Sub(middle, left), one))
     falling = op.Div(op.Sub(right, place), op.Max(op.Sub(right, middle), one))
@@ -224,40 +253,48 @@ def mel_filters(op: Tape, node: ir.Node) -> Outputs:
     zero = scalar(op, 0, _D.DOUBLE)
     inside = op.Not(op.Or(op.Less(place, left), op.Greater(place, middle)))
     beyond = op.And(op.Not(op.Less(place, middle)), op.Less(place, right))
-    return op.Cast(op.Where(beyond, falling, op.Where(inside, peak, zero)), to=kind)
+    return op.Where(beyond, falling, op.Where(inside, peak, zero))
 
 
 @expansion("AffineGrid", 20)
 def affine_grid(op: Tape, node: ir.Node) -> Outputs:
     """AffineGrid(theta, size) -> MatMul(every place of the grid, theta^T)."""
-    theta, size = operand(node, 0), operand(node, 1)
+    theta, size = operands(node, 2)
+    count = _spatial_axes(theta)
+    one = vector(op, [1])
+    space = part(op, size, 2, 2 + count)
+    places = _grid_places(op, node, space, count)
+    grid = op.MatMul(op.Concat(*places, axis=1), op.Transpose(theta, perm=[0, 2, 1]))
+    batch = op.Slice(size, vector(op, [0]), one, vector(op, [0]))
+    return op.Reshape(grid, op.Concat(batch, space, vector(op, [count]), axis=0))
+
+
+def _spatial_axes(theta: ir.Value) -> int:
     count = (dims(theta) or [None, None])[1]
     if count not in (2, 3):
         raise CannotConvert(
             "whether its grid is of images or of volumes is unknown", "fix the input shapes"
         )
-    kind, one = dtype(theta), vector(op, [1])
-    space = op.Slice(size, vector(op, [2]), vector(op, [2 + count]), vector(op, [0]))
-    places: list[ir.Value] = []
+    return count
+
+
+def _grid_places(op: Tape, node: ir.Node, space: ir.Value, count: int) -> list[ir.Value]:
+    """Record the coordinates of every place of a grid and a 1, as columns."""
+    kind, places = dtype(operand(node, 0)), []
     for axis in reversed(range(count)):
-        spread = [1] * count
-        spread[axis] = -1
         line = _normalized_line(op, space, axis, kind, bool(integer(node, "align_corners")))
-        places.append(op.Expand(op.Reshape(line, vector(op, spread)), space))
+        places.append(op.Expand(along(op, line, axis, count), space))
     places.append(op.Expand(scalar(op, 1, kind), space))
-    flat = [op.Reshape(each, vector(op, [-1, 1])) for each in places]
-    grid = op.MatMul(op.Concat(*flat, axis=1), op.Transpose(theta, perm=[0, 2, 1]))
-    batch = op.Slice(size, vector(op, [0]), one, vector(op, [0]))
-    return op.Reshape(grid, op.Concat(batch, space, vector(op, [count]), axis=0))
+    return [op.Reshape(each, vector(op, [-1, 1])) for each in places]
 
 
 def _normalized_line(
     op: Tape, space: ir.Value, axis: int, kind: ir.DataType, corners: bool
 ) -> ir.Value:
     """Record the places along one axis of a grid, from -1 to 1."""
-    length = op.Gather(space, _int(op, axis), axis=0)
+    length = scalar_at(op, space, axis)
     wide = op.Cast(length, to=kind)
-    line = op.Cast(op.Range(_int(op, 0), length, _int(op, 1)), to=kind)
+    line = op.Cast(arange(op, length), to=kind)
     two, one = scalar(op, 2, kind), scalar(op, 1, kind)
     if corners:
         return op.Sub(op.Div(op.Mul(line, two), op.Sub(wide, one)), one)

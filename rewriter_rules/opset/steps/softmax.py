@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import normalized
+from vlmpass.rewriter_rules.opset.build import exchanged, normalized
 from vlmpass.rewriter_rules.opset.queries import again, integer, operand, rank
 from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter
 
@@ -29,11 +29,8 @@ def last_axis(op: Tape, node: ir.Node) -> Outputs:
     x, axis = operand(node, 0), integer(node, "axis", -1)
     if axis == -1:
         return again(op, node, axis=-1)
-    count = rank(x)
-    axis = normalized(axis, count)
-    if axis == count - 1:
+    if normalized(axis, rank(x)) == rank(x) - 1:
         return UNCHANGED
-    swap = list(range(count))
-    swap[axis], swap[-1] = swap[-1], swap[axis]
-    (flat,) = again(op, node, [op.Transpose(x, perm=swap)], axis=-1)
-    return op.Transpose(flat, perm=swap)
+    swap = exchanged(rank(x), normalized(axis, rank(x)), -1)
+    (moved,) = again(op, node, [op.Transpose(x, perm=swap)], axis=-1)
+    return op.Transpose(moved, perm=swap)

@@ -11,6 +11,7 @@ from vlmpass.rewriter_rules.opset.build import (
     given_integers,
     normalized,
     scalar,
+    scalar_at,
     size_at,
     vector,
 )
@@ -21,6 +22,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     integer,
     known,
     known_or_none,
+    listed,
     operand,
     optional_input,
     rank,
@@ -56,18 +58,21 @@ def sizes_of_parts(op: Tape, node: ir.Node) -> Outputs:
     """Split(x, num_outputs=n) -> Split(x, s), s the sizes with the last part the smaller."""
     if optional_input(node, 1) is not None:
         return UNCHANGED
-    x, count = operand(node, 0), len(node.outputs)
-    axis = axis_of(node, 0)
+    x, axis, count = operand(node, 0), axis_of(node, 0), len(node.outputs)
     length = (dims(x) or [None] * (axis + 1))[axis]
     if count == 1 or (length is not None and length % count == 0):
         return again(op, node, drop=("num_outputs",))
-    size = size_at(op, x, axis)
-    parts = op.const(np.int64(count))
-    part = op.Div(op.Add(size, op.const(np.int64(count - 1))), parts)
+    sizes = _even_sizes(op, size_at(op, x, axis), count)
+    return again(op, node, [x, sizes], drop=("num_outputs",))
+
+
+def _even_sizes(op: Tape, size: ir.Value, count: int) -> ir.Value:
+    """Record the sizes of parts of one size, the last the smaller."""
+    parts = op.const(count)
+    part = op.Div(op.Add(size, op.const(count - 1)), parts)
     starts = op.Mul(vector(op, range(count)), part)
     ends = op.Min(op.Add(starts, part), size)
-    sizes = op.Max(op.Sub(ends, starts), op.const(np.int64(0)))
-    return again(op, node, [x, sizes], drop=("num_outputs",))
+    return op.Max(op.Sub(ends, starts), op.const(0))
 
 
 @adapter("Split", 13, 11)
@@ -78,15 +83,20 @@ def split_becomes_attribute(op: Tape, node: ir.Node) -> Outputs:
         return UNCHANGED
     values = known_or_none(sizes)
     if values is not None:
-        return again(op, node, [x], split=[int(size) for size in values.reshape(-1)])
-    axis = vector(op, [integer(node, "axis")])
-    ends = op.CumSum(sizes, op.const(np.int64(0)))
+        return again(op, node, [x], split=listed(values))
+    return _slices(op, x, sizes, integer(node, "axis"), len(node.outputs))
+
+
+def _slices(op: Tape, x: ir.Value, sizes: ir.Value, axis: int, count: int) -> list[ir.Value]:
+    """Record parts of given sizes, each by a Slice."""
+    along_axis = vector(op, [axis])
+    ends = op.CumSum(sizes, op.const(0))
     starts = op.Sub(ends, sizes)
     parts: list[ir.Value] = []
-    for index in range(len(node.outputs)):
+    for index in range(count):
         at = vector(op, [index])
-        bounds = [op.Gather(starts, at, axis=0), op.Gather(ends, at, axis=0)]
-        parts.append(op.Slice(x, *bounds, axis))
+        bounds = [op.Gather(each, at, axis=0) for each in (starts, ends)]
+        parts.append(op.Slice(x, *bounds, along_axis))
     return parts
 
 
@@ -102,11 +112,9 @@ def pads_become_input(op: Tape, node: ir.Node) -> Outputs:
 @adapter("Pad", 11, 2)
 def pads_become_attribute(op: Tape, node: ir.Node) -> Outputs:
     """Pad(x, p, v) -> Pad(x, pads=p, value=v)."""
-    pads = known(operand(node, 1), "pads").reshape(-1)
-    filler = optional_input(node, 2)
+    pads, filler = listed(known(operand(node, 1), "pads")), optional_input(node, 2)
     value = None if filler is None else float(known(filler, "constant_value").reshape(-1)[0])
-    listed = [int(pad) for pad in pads]
-    return again(op, node, [node.inputs[0]], pads=listed, value=value)
+    return again(op, node, [node.inputs[0]], pads=pads, value=value)
 
 
 @adapter("Pad", 18, 13)
@@ -132,8 +140,8 @@ def _all_pads(op: Tape, node: ir.Node) -> ir.Value:
             full[place] = amounts[index]
             full[count + place] = amounts[len(chosen) + index]
         return op.const(full, name="pads")
-    front = op.Mod(op.Cast(axes, to=_D.INT64), op.const(np.int64(count)))
-    places = op.Concat(front, op.Add(front, op.const(np.int64(count))), axis=0)
+    front = op.Mod(op.Cast(axes, to=_D.INT64), op.const(count))
+    places = op.Concat(front, op.Add(front, op.const(count)), axis=0)
     return op.ScatterElements(vector(op, [0] * 2 * count), places, pads, axis=0)
 
 
@@ -142,15 +150,19 @@ def wrap(op: Tape, node: ir.Node) -> Outputs:
     """Pad(x, p, mode=wrap) -> Gather(x, Range(-start, d + end) mod d) along each axis."""
     if text(node, "mode", "constant") != "wrap":
         return UNCHANGED
-    x = operand(node, 0)
-    count, pads = rank(x), _all_pads(op, node)
+    x, count = operand(node, 0), rank(operand(node, 0))
+    pads = _all_pads(op, node)
     amounts = known_or_none(pads)
     for axis in range(count):
-        if amounts is not None and amounts[axis] == amounts[count + axis] == 0:
-            continue
-        size = op.Gather(op.Shape(x), op.const(np.int64(axis)), axis=0)
-        start = op.Neg(op.Gather(pads, op.const(np.int64(axis)), axis=0))
-        end = op.Add(size, op.Gather(pads, op.const(np.int64(count + axis)), axis=0))
-        line = op.Range(start, end, op.const(np.int64(1)))
-        x = op.Gather(x, op.Mod(line, size), axis=axis)
+        if amounts is None or amounts[axis] or amounts[count + axis]:
+            x = _wrapped(op, x, pads, axis, count)
     return x
+
+
+def _wrapped(op: Tape, x: ir.Value, pads: ir.Value, axis: int, count: int) -> ir.Value:
+    """Record x gone round along one axis, as often as its pads ask for."""
+    size = scalar_at(op, op.Shape(x), axis)
+    start = op.Neg(scalar_at(op, pads, axis))
+    end = op.Add(size, scalar_at(op, pads, count + axis))
+    line = op.Range(start, end, op.const(1))
+    return op.Gather(x, op.Mod(line, size), axis=axis)
