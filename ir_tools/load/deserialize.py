@@ -96,8 +96,8 @@ def _restore_interface(graph: ir.Graph, proto: onnx.GraphProto) -> None:
         for key, said in other.metadata_props.items():
             value.metadata_props.setdefault(key, said)
         value.doc_string = value.doc_string or other.doc_string
-        if value.type is None:
-            value.type = other.type
+        if value.type is None or value.dtype == ir.DataType.UNDEFINED:
+            value.type = other.type or value.type
         elif other.type is not None:
             value.type.denotation = value.type.denotation or other.type.denotation
         if value.is_graph_input() and value.is_graph_output():

@@ -48,26 +48,53 @@ def vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
 
 
 def vet_passed_on(graph: onnx.GraphProto, where: str) -> None:
-    """Refuse an input that is an output too, and of another type as such.
+    """Refuse an input or output that another place says something else of: only one can be kept.
 
     Raises:
         ModelError: Naming the value and the graph.
     """
-    inputs = {info.name: info.type.tensor_type for info in graph.input}
+    inputs = {info.name: info.type for info in graph.input}
     for info in graph.output:
-        taken, given = inputs.get(info.name), info.type.tensor_type
-        if taken is None:
-            continue
-        dims = taken.shape.dim, given.shape.dim
-        stated = taken.HasField("shape") and given.HasField("shape")
-        differ = taken.elem_type and given.elem_type and taken.elem_type != given.elem_type
-        differ = differ or (stated and len(dims[0]) != len(dims[1]))
-        differ = differ or any(map(_contradict, *dims))
-        if differ:
-            raise ModelError(
-                f"{where} says two things of value {info.name}, as an input and as an output",
-                remedy="export the model again",
-            )
+        taken = inputs.get(info.name)
+        if taken is not None and (
+            _are_unlike(taken, info.type) or _differ_in_size(taken, info.type)
+        ):
+            _refuse_two(where, info.name, "as an input and as an output")
+    interface = inputs | {info.name: info.type for info in graph.output}
+    for info in graph.value_info:
+        stated = interface.get(info.name)
+        if stated is not None and _are_unlike(stated, info.type):
+            _refuse_two(where, info.name, "in its value_info and as an input or output")
+
+
+def _refuse_two(where: str, name: str, places: str) -> None:
+    raise ModelError(
+        f"{where} says two things of value {name}, {places}", remedy="export the model again"
+    )
+
+
+def _are_unlike(one: onnx.TypeProto, other: onnx.TypeProto) -> bool:
+    """Whether two types are of different kinds, elements, ranks or numbers of elements."""
+    kinds = one.WhichOneof("value"), other.WhichOneof("value")
+    if None in kinds or kinds[0] != kinds[1]:
+        return None not in kinds
+    if kinds[0] in ("sequence_type", "optional_type"):
+        pair = (getattr(each, str(kinds[0])).elem_type for each in (one, other))
+        return _are_unlike(*pair)
+    tensors = one.tensor_type, other.tensor_type
+    elements = {each.elem_type for each in tensors} - {0}
+    dims = [each.shape.dim for each in tensors]
+    shaped = all(each.HasField("shape") for each in tensors)
+    numbers = ({each.dim_value for each in pair} - {0} for pair in zip(*dims, strict=False))
+    return (
+        len(elements) > 1
+        or (shaped and len(dims[0]) != len(dims[1]))
+        or any(len(each) > 1 for each in numbers)
+    )
+
+
+def _differ_in_size(one: onnx.TypeProto, other: onnx.TypeProto) -> bool:
+    return any(map(_contradict, one.tensor_type.shape.dim, other.tensor_type.shape.dim))
 
 
 def _contradict(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vlmpass.ir_tools.errors import cut
+
 __all__ = ["said"]
 
 _CODE = re.compile(r"^.*?\[ONNXRuntimeError\] : \d+ : (\w+) : (?:Load model from .*? failed:)?")
@@ -22,6 +24,7 @@ def said(text: str) -> str:
     Args:
         text: As raised: several lines, with the place in the runtime's source and its signature.
     """
+    text = cut(text)  # a pattern may take the square of a word's length
     lines = [line.strip() for line in text.partition("==> Context")[0].splitlines()]
     line = " ".join([line for line in lines if line and line != _ADVICE][:_LINES])
     line = _GUARANTEE.sub("", _INNER_CODE.sub("", _CODE.sub(r"\1: ", line)))

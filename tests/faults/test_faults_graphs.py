@@ -151,6 +151,28 @@ def test_an_input_that_is_an_output_of_another_type(tmp_path):
     assert save_and_read(model(outputs=(Y, same)), tmp_path).graph.input[0] == X
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        helper.make_tensor_value_info("y", TensorProto.INT8, [2, 3]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, 1]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 4]),
+        helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [2, 3]),
+    ],
+    ids=["elements", "rank", "size", "kind"],
+)
+def test_an_output_that_is_restated_as_another(tmp_path, other):
+    proto = model()
+    proto.graph.value_info.append(other)
+    refused(proto, tmp_path, "says two things of value y, in its value_info and as an input or out")
+
+
+def test_what_an_output_leaves_open_and_another_place_says_is_kept(tmp_path):
+    proto = model(outputs=(helper.make_tensor_value_info("y", 0, [2, 3]),))
+    proto.graph.value_info.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    assert save_and_read(proto, tmp_path).graph.output[0] == Y
+
+
 def test_annotations_of_what_nothing_defines_are_kept(tmp_path):
     proto = model()
     annotation = proto.graph.quantization_annotation.add(tensor_name="gone")

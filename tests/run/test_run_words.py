@@ -97,3 +97,10 @@ def test_no_places_in_the_source(name):
 )
 def test_messages_of_other_builds(text, line):
     assert said(text) == line
+
+
+@pytest.mark.parametrize("letters", ["a" * 10**6, "a/" * 10**5, "(" * 10**5, "ns::f" * 10**5])
+def test_names_without_end_are_cut(letters: str) -> None:
+    """A pattern that takes the square of a word's length would not come to an end here."""
+    text = f"[ONNXRuntimeError] : 10 : INVALID_GRAPH : {letters} is not a registered op {letters}"
+    assert len(said(text)) <= 400
