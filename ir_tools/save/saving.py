@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.uninterruptible import shielded
 from vlmpass.ir_tools.weights import Tally, release_files
 
-__all__ = ["save"]
+__all__ = ["Draft", "drafted", "save"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,79 @@ def _report(output: Output, done: _Committed, tallies: Mapping[str, Tally]) -> S
     )
 
 
+class Draft:
+    """An output that is written whole, and not yet in its place.
+
+    Args:
+        staged: The output, its data files written.
+        tallies: What evaluating its weights counted.
+
+    Attributes:
+        staged: It can be checked and read back.
+    """
+
+    def __init__(self, staged: Staged, tallies: Mapping[str, Tally]) -> None:
+        self.staged = staged
+        self._tallies = tallies
+
+    def commit(self) -> SaveReport:
+        """Put it in its place, the model file last.
+
+        Raises:
+            SaveError: It cannot be put there; the folder is as it was.
+        """
+        done = shielded(lambda: _commit(self.staged))
+        return _report(self.staged.output, done, self._tallies)
+
+
+@contextmanager
+def drafted(
+    model: Source,
+    path: str | os.PathLike[str],
+    *,
+    shard_size: int | str | None = None,
+    layout: Layout | str = Layout.DEFAULT,
+    weights: Weights = "auto",
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Draft]:
+    """Write a model into a temporary folder, from where `commit` puts it in its place.
+
+    Left without a commit, the folder goes away, and all is as it was.
+
+    Args:
+        model, path, shard_size, layout, weights, jobs, progress: As for `save`.
+
+    Raises:
+        ArgumentError: An argument is of a wrong type.
+        SaveError: It cannot be written as asked; the folder is as it was.
+        ModelError: A weight cannot be read or evaluated; likewise.
+    """
+    way = way_of(weights)
+    jobs = number("jobs", jobs, None)
+    callable_or_none("progress", progress)
+    if jobs is not None and jobs < 1:
+        raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
+    target = output_file(path)
+    limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
+    profile = layout_of(layout)
+    refuse_contradiction(profile, way, limited=shard_size is not None)
+    opened = model if isinstance(model, ir.Model) else load(model)
+    remove_dead(target)
+    output = plan_output(opened, target, profile, limit, way)
+    staging = Staging(target)
+    keep = False
+    try:
+        staged = Staged(opened, output, staging.path)
+        yield Draft(staged, write_files(staged.files(), jobs, progress))
+    except UnfinishedError:
+        keep = True
+        raise
+    finally:
+        staging.close(keep=keep)
+    remove_dead(target)
+
+
 def save(
     model: Source,
     path: str | os.PathLike[str],
@@ -138,31 +211,17 @@ def save(
         SaveError: It cannot be written as asked; the folder is as it was.
         ModelError: A weight cannot be read or evaluated; likewise.
     """
-    way = way_of(weights)
-    jobs = number("jobs", jobs, None)
-    callable_or_none("progress", progress)
     callable_or_none("before_commit", before_commit)
-    if jobs is not None and jobs < 1:
-        raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
-    target = output_file(path)
-    limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
-    profile = layout_of(layout)
-    refuse_contradiction(profile, way, limited=shard_size is not None)
-    opened = model if isinstance(model, ir.Model) else load(model)
-    remove_dead(target)
-    output = plan_output(opened, target, profile, limit, way)
-    staging = Staging(target)
-    keep = False
-    try:
-        staged = Staged(opened, output, staging.path)
-        tallies = write_files(staged.files(), jobs, progress)
+    writing = drafted(
+        model,
+        path,
+        shard_size=shard_size,
+        layout=layout,
+        weights=weights,
+        jobs=jobs,
+        progress=progress,
+    )
+    with writing as draft:
         if before_commit is not None:
-            before_commit(staged)
-        done = shielded(lambda: _commit(staged))
-    except UnfinishedError:
-        keep = True
-        raise
-    finally:
-        staging.close(keep=keep)
-    remove_dead(target)
-    return _report(output, done, tallies)
+            before_commit(draft.staged)
+        return draft.commit()
