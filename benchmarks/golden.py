@@ -144,7 +144,7 @@ def main() -> int:
         pairs = random.Random(asked.seed).sample(pairs, min(asked.sample, len(pairs)))
     before = "" if asked.against is None else asked.against.read_text(encoding="utf-8")
     lines = []
-    with ProcessPoolExecutor(asked.workers, get_context("spawn"), max_tasks_per_child=200) as pool:
+    with ProcessPoolExecutor(asked.workers, get_context("spawn")) as pool:
         for line in pool.map(outcome, pairs, [asked.verify] * len(pairs)):
             lines.append(line)
             if asked.against is None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import onnx_ir as ir
 
+from vlmpass.convert_options import Comparing
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import VerifyError, VlmpassError
+from vlmpass.ir_tools.save.size import parse_size
 from vlmpass.ir_tools.system.memory import hand_back
 from vlmpass.report import NOT_TRIED, Checked, Loaded
 from vlmpass.stages import Stages
@@ -63,12 +65,9 @@ class Judge:
     Attributes:
         source: Gives the source model, as it was before the first pass; it is asked only if it is
             needed.
-        numbers: Whether to compare numbers: True, however long it takes; False; or None where ONNX
-            Runtime is installed, for as long as `seconds`.
+        comparing: Whether numbers are compared: where None, if ONNX Runtime is installed. How long
+            it may take is `VERIFY_SECONDS` where neither that nor a time is asked for.
         target: Who is to run the result; ONNX Runtime's own targets must load it as it is.
-        memory: Bytes that a runtime may take beside the weights; None for `default_memory`.
-        seconds: How long comparing may take; None for no bound if `numbers`, else
-            `VERIFY_SECONDS`.
         rounded_constants: Whether a pass may have rounded constants as the source does, running.
         half: The half precision that the source was brought to, if it was: the result is also
             judged with every value rounded to it, which ONNX Runtime's CPU does not do.
@@ -76,10 +75,8 @@ class Judge:
     """
 
     source: Callable[[], ir.Model]
-    numbers: bool | None = None
+    comparing: Comparing
     target: str | None = None
-    memory: int | None = None
-    seconds: float | None = None
     rounded_constants: bool = False
     half: ir.DataType | None = None
     stages: Stages = field(default_factory=Stages)
@@ -91,7 +88,7 @@ class Judge:
             CheckError: The result is no valid model.
             VerifyError: It does not, and must.
         """
-        if not self._strict and self.numbers is False:
+        if not self._strict and self.comparing.verify is False:
             return NOT_TRIED
         from vlmpass.loadable import LoadJudge
 
@@ -130,7 +127,7 @@ class Judge:
         try:
             found = self._compare(result, until)
         except VerifyError as error:
-            if self.numbers:
+            if self.comparing.verify:
                 raise
             return Checked(True, None, str(error), loaded)
         if self._strict and found.findings:
@@ -154,11 +151,12 @@ class Judge:
         """Return what a runtime may take; its module is imported for who compares or loads."""
         from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 
-        return Allowance(default_memory() if self.memory is None else self.memory, until)
+        memory = self.comparing.memory
+        return Allowance(default_memory() if memory is None else parse_size(memory), until)
 
     def _until(self) -> float | None:
-        seconds = self.seconds
-        if seconds is None and not self.numbers:
+        seconds = self.comparing.verify_seconds
+        if seconds is None and not self.comparing.verify:
             seconds = VERIFY_SECONDS
         return None if seconds is None else time.monotonic() + seconds
 
@@ -198,7 +196,7 @@ class Judge:
         try:
             rounded = self._compare(result, until, self.half)
         except VlmpassError as error:
-            if self.numbers:
+            if self.comparing.verify:
                 raise
             note = f"not compared with every value rounded to {name}, as hardware does: {error}"
             return replace(found, notes=(*found.notes, note)), None
@@ -223,9 +221,9 @@ class Judge:
         return not verify(source, source, emulated=half, hard=True, allowance=allowance).ok
 
     def _why_not(self) -> str:
-        if self.numbers is False:
+        if self.comparing.verify is False:
             return "not asked for"
-        if self.numbers is None and importlib.util.find_spec("onnxruntime") is None:
+        if self.comparing.verify is None and importlib.util.find_spec("onnxruntime") is None:
             return 'ONNX Runtime is not installed; pip install "vlmpass[runtime]"'
         return ""
 

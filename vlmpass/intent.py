@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.arguments import flag, number, word
 from vlmpass.ir_tools.system.paths import inputs_file
+from vlmpass.options import Given, choice, option, options_of, settle
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = [
     "DTYPES",
@@ -18,8 +22,10 @@ __all__ = [
     "TARGETS",
     "Intent",
     "Limits",
-    "nearest",
+    "Passes",
 ]
+
+Passes: TypeAlias = "str | ir.passes.PassBase | Sequence[ir.passes.PassBase]"
 
 DTYPES = ("float32", "float16", "bfloat16")
 """The element types that can be asked for."""
@@ -32,9 +38,6 @@ QUANT = ("matmul-nbits", "dequantize-linear", "float")
 
 FUSE = ("standard", "ort")
 """Whose operators normalisations and activations can become."""
-
-_MANY = 50
-"""Of how many names a message no longer lists all."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,6 @@ class Limits:
 
 TARGETS: Mapping[str, Limits] = {"ort-cpu": Limits(opset=26, ir_version=13)}
 """The targets that can be asked for; ONNX Runtime's limits are those of 1.31."""
-
-
-def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
-    """Return an error for an unknown word that names the nearest known one, or all if not many.
-
-    Args:
-        word: What was written.
-        known: Words that exist.
-        what: What they name, such as ``target``.
-    """
-    choices = list(known)
-    folded = {each.lower(): each for each in choices}
-    found = difflib.get_close_matches(word.lower(), folded, 1, 0.6)
-    remedy = f"choose one of {', '.join(choices)}"
-    if found:
-        remedy = f"did you mean '{folded[found[0]]}'?"
-    elif len(choices) > _MANY:
-        remedy = "look up its name"
-    return PipelineError(f"there is no {what} '{word}'", remedy=remedy)
 
 
 def _parse_opset(given: object) -> int | str:
@@ -98,110 +82,151 @@ def _parse_opset(given: object) -> int | str:
     return opset
 
 
-@dataclass(frozen=True)
+def _needs_dtype(given: Given) -> PipelineError | None:
+    if given["keep_io"] and given["dtype"] is None:
+        return PipelineError("keep-io is about a change of types", remedy="give a dtype too")
+    return None
+
+
+def _needs_half(given: Given) -> PipelineError | None:
+    if given["calibrate"] is not None and given["dtype"] not in HALVES:
+        remedy = "give dtype float16 or bfloat16 too"
+        return PipelineError("calibration is for half precision", remedy=remedy)
+    return None
+
+
+def _needs_opset(given: Given) -> PipelineError | None:
+    if given["widen_io"] and given["opset"] is None and given["target"] is None:
+        return PipelineError("widen-io is about a change of opset", remedy="give an opset too")
+    return None
+
+
+def _stands_alone(given: Given) -> PipelineError | None:
+    others = (each for each in options_of(Intent) if each.name not in ("passes", "target"))
+    if given["passes"] is None or all(given[each.name] == each.default for each in others):
+        return None
+    return PipelineError(
+        "passes say everything, and an opset, element type or the like was given too",
+        remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
+    )
+
+
+def _calibration(name: str, value: object) -> str | None:
+    found = word(name, value)
+    if found not in (None, "random"):
+        inputs_file(str(found))
+    return found
+
+
+def _named(name: str, value: object) -> object:
+    """Return passes as they were given; the names in a text are looked up without any import."""
+    from vlmpass.passes.pipeline.named import read_named
+
+    if isinstance(value, str):
+        read_named(value)
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
 class Intent:
     """What the result is to be.
-
-    Attributes:
-        opset: Version of the default domain, ``auto`` or ``lowest``; None leaves it.
-        dtype: The floating-point type to compute in; None leaves them.
-        target: Who is to run it; None knows no limits.
-        quant: What linear layers with packed weights become; None leaves them.
-        simplify: Whether to leave as few nodes as possible.
-        fuse: Whose operators normalisations and activations become; None leaves them.
-        keep_io: Whether inputs and outputs keep their element types.
-        calibrate: What to find values too large for half precision with: ``random`` inputs or an
-            .npz file of inputs; None measures nothing.
-        restamp: Whether the opset is the one that the nodes are written for, whatever is stamped.
-        mend_shifts: Whether packed words are shifted as in PyTorch where the exporter divided.
-        widen_io: Whether inputs and outputs of a type that the opset does not have take a wider
-            one.
 
     Raises:
         PipelineError: There is no such opset, type, target or choice, the target reads older
             opsets only, or an option is given without what it is about.
     """
 
-    opset: int | str | None = None
-    dtype: str | None = None
-    target: str | None = None
-    quant: str | None = None
-    simplify: bool = False
-    fuse: str | None = None
-    keep_io: bool = False
-    calibrate: str | None = None
-    widen_io: bool = False
-    mend_shifts: bool = False
-    restamp: bool = False
+    opset: int | str | None = option(
+        None, "Opset to convert to, or auto or lowest.", lambda name, value: value, "N"
+    )
+    dtype: str | None = option(
+        None,
+        "Compute in float32, float16 or bfloat16.",
+        choice(DTYPES, "element type"),
+        "TYPE",
+    )
+    keep_io: bool = option(
+        False, "With a dtype: inputs and outputs keep their types.", flag, refuse=_needs_dtype
+    )
+    widen_io: bool = option(
+        False,
+        "With an opset: inputs and outputs of a type that it lacks take a wider one, such as int8"
+        " for int4.",
+        flag,
+        refuse=_needs_opset,
+    )
+    restamp: bool = option(
+        False,
+        "Stamp the opset that the nodes are written for where the file says another, before all"
+        " else.",
+        flag,
+    )
+    mend_shifts: bool = option(
+        False, "Unpack negative words as PyTorch does where the exporter divided for >>.", flag
+    )
+    calibrate: str | None = option(
+        None,
+        "With half precision: random, or an .npz file of inputs, to find what overflows and keep"
+        " it in float32.",
+        _calibration,
+        "HOW",
+        refuse=_needs_half,
+    )
+    target: str | None = option(
+        None, "Keep within what this runtime reads: ort-cpu.", choice(TARGETS, "target"), "NAME"
+    )
+    quant: str | None = option(
+        None,
+        "Make each GPTQ or AWQ layer matmul-nbits, dequantize-linear or float.",
+        choice(QUANT, "form of a quantised layer"),
+        "FORM",
+    )
+    simplify: bool = option(False, "Leave as few nodes as possible.", flag)
+    fuse: str | None = option(
+        None,
+        "Make normalisations and activations one operator each: standard, or ort for ONNX"
+        " Runtime's own.",
+        choice(FUSE, "set of operators to fuse to"),
+        "WHOSE",
+    )
+    passes: Passes | None = option(
+        None,
+        "Run these passes instead, such as 'infer,convert-opset{to=18}'; see vlmpass passes.",
+        _named,
+        "TEXT",
+        refuse=_stands_alone,
+    )
 
     def __post_init__(self) -> None:
-        self._check_kinds()
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise nearest(self.dtype, DTYPES, "element type")
-        if self.target is not None and self.target not in TARGETS:
-            raise nearest(self.target, TARGETS, "target")
-        if self.quant is not None and self.quant not in QUANT:
-            raise nearest(self.quant, QUANT, "form of a quantised layer")
-        if self.fuse is not None and self.fuse not in FUSE:
-            raise nearest(self.fuse, FUSE, "set of operators to fuse to")
-        self._check_type_options()
-        if self.widen_io and self.opset is None and self.target is None:
-            raise PipelineError("widen-io is about a change of opset", remedy="give an opset too")
+        settle(self, Intent)
         # Last, because which opsets there are is asked of onnx, whose import takes a second.
         if self.opset is not None:
             object.__setattr__(self, "opset", _parse_opset(self.opset))
-        self._check_quant()
+        self._refuse_versions()
+
+    def _refuse_versions(self) -> None:
+        """Refuse an opset that is too low or too high for what else is asked for."""
         limits = self.limits
+        asked = [each for each in (self.opset, limits and limits.opset) if isinstance(each, int)]
+        if self.quant == "dequantize-linear" and asked:
+            from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
+
+            low = next((each for each in asked if each < BLOCKED_OPSET), None)
+            if low is not None:
+                raise PipelineError(
+                    f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}, and {low} is asked for",
+                    remedy=f"ask for opset {BLOCKED_OPSET} or later, or for matmul-nbits or float",
+                )
         if limits is not None and isinstance(self.opset, int) and self.opset > limits.opset:
             raise PipelineError(
                 f"{self.target} reads opset {limits.opset} at most, not {self.opset}",
                 remedy=f"ask for opset {limits.opset}",
             )
 
-    def _check_kinds(self) -> None:
-        for name in ("dtype", "target", "quant", "fuse", "calibrate"):
-            word(name, getattr(self, name))
-        for name in ("simplify", "keep_io", "widen_io", "mend_shifts"):
-            object.__setattr__(self, name, flag(name, getattr(self, name)))
-
-    def _check_type_options(self) -> None:
-        if self.keep_io and self.dtype is None:
-            raise PipelineError("keep-io is about a change of types", remedy="give a dtype too")
-        if self.calibrate is not None and self.dtype not in HALVES:
-            raise PipelineError(
-                "calibration is for half precision", remedy="give dtype float16 or bfloat16 too"
-            )
-        if self.calibrate not in (None, "random"):
-            inputs_file(str(self.calibrate))
-
-    def _check_quant(self) -> None:
-        if self.quant != "dequantize-linear":
-            return
-        from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
-
-        asked = [each for each in (self.opset, self.limits and self.limits.opset) if each]
-        low = next((each for each in asked if isinstance(each, int) and each < BLOCKED_OPSET), None)
-        if low is not None:
-            raise PipelineError(
-                f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}, and {low} is asked for",
-                remedy=f"ask for opset {BLOCKED_OPSET} or later, or for matmul-nbits or float",
-            )
-
-    def refuse_beside_passes(self) -> None:
-        """Refuse anything but a target where passes say what is done.
-
-        Raises:
-            PipelineError: Something else was asked for.
-        """
-        if self != Intent(target=self.target):
-            raise PipelineError(
-                "passes say everything, and an opset, element type or the like was given too",
-                remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
-            )
-
-    def passes(self) -> frozenset[str] | None:
-        """Return the names of the passes that were asked for; None where passes say everything."""
-        if self == Intent(target=self.target):
+    def wanted(self) -> frozenset[str] | None:
+        """Return the names of the passes that were asked for; None where nothing else was."""
+        others = [each for each in options_of(Intent) if each.name not in ("passes", "target")]
+        if all(getattr(self, each.name) == each.default for each in others):
             return None
         names = {
             "convert-opset": self.opset is not None,
@@ -209,7 +234,7 @@ class Intent:
             "fuse": self.fuse is not None,
             "mend-shifts": self.mend_shifts,
         }
-        return frozenset(name for name, wanted in names.items() if wanted)
+        return frozenset(name for name, asked in names.items() if asked)
 
     @property
     def limits(self) -> Limits | None:

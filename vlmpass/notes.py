@@ -56,7 +56,7 @@ def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Inten
         ran: Every pass that was run, with its report.
         asked: What was asked for; where that is not in it, every pass was asked for by name.
     """
-    wanted = asked.passes()
+    wanted = asked.wanted()
     found: dict[str, str] = {}
     done: set[str] = set()
     simplified = False

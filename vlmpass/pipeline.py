@@ -6,13 +6,14 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import onnx_ir as ir
 
 from vlmpass.acceptance import Held, Judge, Result
-from vlmpass.intent import Intent
+from vlmpass.convert_options import Comparing, Writing
+from vlmpass.intent import Intent, Passes
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import tensor_slots
@@ -20,15 +21,16 @@ from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.parse import parse_file
 from vlmpass.ir_tools.load.source import Source
-from vlmpass.ir_tools.save import SaveReport, parse_size, save
-from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
-from vlmpass.ir_tools.save.size import SHARD_LIMIT
-from vlmpass.ir_tools.system.arguments import a_list, flag, number, seconds, wrong
+from vlmpass.ir_tools.save import SaveReport
+from vlmpass.ir_tools.save.layout import Layout, Weights
+from vlmpass.ir_tools.save.saving import drafted
+from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, wrong
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.runtime import require_onnxruntime
 from vlmpass.ir_tools.weights import file_range
 from vlmpass.notes import losses, unmatched, warnings_kept
+from vlmpass.options import helped
 from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
@@ -39,87 +41,44 @@ from vlmpass.stages import Stages
 
 __all__ = ["Pipeline"]
 
-Passes: TypeAlias = "str | ir.passes.PassBase | Sequence[ir.passes.PassBase]"
-_Verify: TypeAlias = "tuple[bool | None, int | None, float | None]"
 
-
-class Pipeline:
+@helped(Intent)
+@dataclass(frozen=True)
+class Pipeline(Intent):
     """Passes to run over models.
 
     Args:
         passes: Pipeline text such as ``unify-dtype{to=float32},convert-opset{to=18}``, or passes;
-            one pass alone, and onnx_ir passes, will do.
-        opset: Instead of passes: the opset wanted, ``auto`` or ``lowest``.
-        dtype: Instead of passes: ``float32``, ``float16`` or ``bfloat16``.
-        target: Who is to run the result, such as ``ort-cpu``.
-        quant: Instead of passes: what linear layers with packed weights (GPTQ, AWQ) become,
-            ``matmul-nbits``, ``dequantize-linear`` or ``float``.
-        simplify: Instead of passes: leave as few nodes as possible.
-        fuse: Instead of passes: make normalisations and activations one operator each, of the
-            ``standard`` or ONNX Runtime's own, ``ort``.
-        keep_io: With an element type: inputs and outputs keep theirs, with Casts at the border.
-        calibrate: With half precision: ``random``, or an .npz file of inputs, to find with what
-            would overflow; that stays float32.
-        widen_io: With an opset: inputs and outputs of a type that it does not have take one that
-            holds all its values, such as int8 for int4.
-        mend_shifts: Instead of passes: packed words are shifted as in PyTorch, where the exporter
-            divided; the result is compared with the source mended likewise.
-        restamp: Instead of passes: the opset is the one that the nodes are written for, whatever
-            the file says; before all else.
+            one pass alone, and onnx_ir passes, will do. Instead of them, what they are to do:
+        opset, dtype, keep_io, widen_io, restamp, mend_shifts: See `ConvertOptions`.
+        calibrate, target, quant, simplify, fuse: See `ConvertOptions`.
         instruments: What else happens around each pass.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
-        PipelineError: Unknown passes, options or names, or both passes and an intent.
+        PipelineError: Unknown passes, options or names, or both passes and what they are to do.
     """
 
-    def __init__(
-        self,
-        passes: Passes | None = None,
-        *,
-        opset: int | str | None = None,
-        dtype: str | None = None,
-        target: str | None = None,
-        quant: str | None = None,
-        simplify: bool = False,
-        fuse: str | None = None,
-        keep_io: bool = False,
-        calibrate: str | None = None,
-        widen_io: bool = False,
-        mend_shifts: bool = False,
-        restamp: bool = False,
-        instruments: Sequence[Instrument] = (),
-    ) -> None:
-        self._intent = Intent(
-            opset,
-            dtype,
-            target,
-            quant,
-            simplify,
-            fuse,
-            keep_io,
-            calibrate,
-            widen_io,
-            mend_shifts,
-            restamp,
-        )
-        if passes is not None:
-            self._intent.refuse_beside_passes()
-        self._passes: tuple[ir.passes.PassBase, ...] | None = None
-        if passes is not None:
-            self._passes = _passes(passes)
-        self._instruments = (Provenance(), *a_list("instruments", instruments, Instrument))
+    passes: Passes | None = None
+    instruments: Sequence[Instrument] = field(default=(), kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.passes is not None:
+            object.__setattr__(self, "passes", _passes(self.passes))
+        object.__setattr__(self, "instruments", a_list("instruments", self.instruments, Instrument))
 
     def __call__(self, model: Source) -> Report:
         """Run the passes over a model in memory; what `run` does without options."""
         return self.run(model)
 
+    @helped(Comparing)
     def run(
         self,
         model: Source,
         *,
         verify: bool | None = False,
-        memory: int | None = None,
+        memory: int | str | None = None,
         verify_seconds: float | None = None,
     ) -> Report:
         """Run the passes over a model in memory.
@@ -127,23 +86,20 @@ class Pipeline:
         Args:
             model: Anything that `load` takes; an `ir.Model` stays as it is, and the result is the
                 report's `model`.
-            verify: Compare the result's numbers with the source's; None does so where ONNX Runtime
-                is installed.
-            memory: Bytes that a runtime may take beside the weights to load or compare; by default
-                a quarter of the machine's memory, from 1 to 4 GB.
-            verify_seconds: How long comparing may take; by default two minutes, and as long as it
-                needs with ``verify=True``.
+            verify, memory, verify_seconds: See `ConvertOptions`.
 
         Raises:
             VlmpassError: A pass refused or failed, the result is wrong, or ONNX Runtime does not
                 load it and is its target.
         """
-        run = _Run(self, model, _judging(verify, memory, verify_seconds))
+        comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
+        run = _Run(self, self.instruments, model, comparing)
         with run.advising():
             run.transform()
             checked = run.judge(Held(run.work), run.loads())
         return run.report(checked, run.snapshot(None), result=run.work)
 
+    @helped(Writing, Comparing)
     def convert(
         self,
         source: Source,
@@ -154,7 +110,7 @@ class Pipeline:
         weights: Weights = "auto",
         jobs: int | None = None,
         verify: bool | None = None,
-        memory: int | None = None,
+        memory: int | str | None = None,
         verify_seconds: float | None = None,
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
@@ -164,46 +120,40 @@ class Pipeline:
         Args:
             source: A path, or anything that `load` takes.
             path: Of the result. A model that is there is replaced once the new one is complete.
-            shard_size: Limit of every file, such as ``500MB``, by default 2 GB; a larger weight is
-                split in the graph.
-            layout: ``default``, ``hf``, ``single``, ``inline`` or ``safetensors``.
-            weights: ``keep`` data files that need no change, ``copy`` them, or ``auto``.
-            jobs: Threads that write.
-            verify: Compare numbers with the source's; None does so where ONNX Runtime is
-                installed. The type check is always made, and a result for ONNX Runtime is loaded.
-            memory: Bytes that a runtime may take beside the weights, as for `run`.
-            verify_seconds: How long comparing may take, as for `run`.
-            force: Replace a file in the way that is not a model.
+            shard_size, layout, weights, jobs, force: See `ConvertOptions`.
+            verify, memory, verify_seconds: See `ConvertOptions`.
             progress: Called with bytes written so far and bytes in all.
 
         Raises:
             VlmpassError: It cannot be done right; nothing was written.
         """
-        limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
-        kind, way = layout_of(layout), way_of(weights)
-        refuse_contradiction(kind, way, limited=shard_size is not None)
-        judging = _judging(verify, memory, verify_seconds)
-        _refuse_foreign(output_file(path), flag("force", force))
-        run = _Run(self, source, judging)
-        found: list[Checked] = []
+        writing = Writing(
+            shard_size=shard_size, layout=layout, weights=weights, jobs=jobs, force=force
+        )
+        comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
+        callable_or_none("progress", progress)
+        _refuse_foreign(output_file(path), writing.force)
+        run = _Run(self, self.instruments, source, comparing)
         with run.advising():
             run.transform()
-            if kind.limits_files:
-                run.split(limit)
+            if writing.laid_out.limits_files:
+                run.split(writing.most_bytes)
             loaded = run.loads()
-            with run.stages("save"):
-                saved = save(
+            with (
+                run.stages("save"),
+                drafted(
                     run.work,
                     path,
-                    shard_size=None if shard_size is None else limit,
-                    layout=kind,
-                    weights=way,
-                    jobs=jobs,
+                    shard_size=writing.shard_size,
+                    layout=writing.layout,
+                    weights=writing.weights,
+                    jobs=writing.jobs,
                     progress=progress,
-                    before_commit=lambda written: found.append(run.judge(written, loaded)),
-                )
-        after = run.snapshot(saved)
-        return run.report(found[0], after, saved=saved)
+                ) as draft,
+            ):
+                checked = run.judge(draft.staged, loaded)
+                saved = draft.commit()
+        return run.report(checked, run.snapshot(saved), saved=saved)
 
 
 def _passes(given: object) -> tuple[ir.passes.PassBase, ...]:
@@ -216,24 +166,29 @@ def _passes(given: object) -> tuple[ir.passes.PassBase, ...]:
     return a_list("passes", given, ir.passes.PassBase)  # type: ignore[type-abstract]
 
 
-def _judging(verify: object, memory: object, verify_seconds: object) -> _Verify:
-    return (
-        None if verify is None else flag("verify", verify),
-        number("memory", memory, 1),
-        seconds("verify_seconds", verify_seconds),
-    )
-
-
 class _Run:
-    """One run of a pipeline over one model."""
+    """One run of a pipeline over one model.
 
-    def __init__(self, pipeline: Pipeline, source: Source, verify: _Verify) -> None:
+    Args:
+        asked: What the result is to be.
+        instruments: What else happens around each pass.
+        source: The model.
+        comparing: What the result is held to.
+    """
+
+    def __init__(
+        self,
+        asked: Intent,
+        instruments: Sequence[Instrument],
+        source: Source,
+        comparing: Comparing,
+    ) -> None:
         self._start = time.perf_counter()
-        self._pipeline = pipeline
-        target = pipeline._intent.target
-        if (target or "").startswith("ort-"):
+        if (asked.target or "").startswith("ort-"):
             require_onnxruntime()
-        self._verify = verify
+        self._asked = asked
+        self._instruments = (Provenance(), *instruments)
+        self._comparing = comparing
         self._path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
         # An ir.Model is the caller's: load would replace its tensors.
         self.stages = Stages()
@@ -251,13 +206,10 @@ class _Run:
 
     def transform(self) -> None:
         """Run the passes."""
-        pipeline = self._pipeline
-        passes = pipeline._passes
-        if passes is None:
-            passes = parse(pipeline_text(pipeline._intent, self.work))
-        self._run(passes)
-        if pipeline._intent.target is not None:
-            fit_ir_version(self.work, pipeline._intent.target)
+        given = self._asked.passes
+        self._run(_passes(pipeline_text(self._asked, self.work) if given is None else given))
+        if self._asked.target is not None:
+            fit_ir_version(self.work, self._asked.target)
 
     def split(self, limit: int) -> None:
         """Split the weights that are larger than a file may be, if there are such."""
@@ -273,7 +225,7 @@ class _Run:
         self._rounds |= any(each.rounds_constants for each in ours)
         self._half = next((each.half for each in ours if each.half is not None), self._half)
         self._mends += [each for each in ours if each.mends_source]
-        manager = PassManager(passes, self._pipeline._instruments, source=self._path)
+        manager = PassManager(passes, self._instruments, source=self._path)
         with self.stages("passes"), warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
         asked = [each for each in self._ran[-1].passes if not each.needed_by]
@@ -285,7 +237,7 @@ class _Run:
         try:
             yield
         except CheckError as error:
-            if not self._pipeline._intent.restamp:
+            if not self._asked.restamp:
                 from vlmpass.rewriter_rules.opset.restamp import remedy
 
                 error.remedy = remedy(self._load_source()) or error.remedy
@@ -300,13 +252,10 @@ class _Run:
         return self._judge().judge(result, loaded)
 
     def _judge(self) -> Judge:
-        numbers, memory, seconds = self._verify
         return Judge(
             self._load_source,
-            numbers,
-            self._pipeline._intent.target,
-            memory,
-            seconds,
+            self._comparing,
+            self._asked.target,
             rounded_constants=self._rounds,
             half=self._half,
             stages=self.stages,
@@ -354,7 +303,7 @@ class _Run:
             saved=saved,
             notes=(
                 *self._notes,
-                *unmatched(self._done, self._pipeline._intent),
+                *unmatched(self._done, self._asked),
                 *(losses(saved) if saved is not None else ()),
             ),
             result=result,

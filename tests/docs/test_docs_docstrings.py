@@ -182,7 +182,8 @@ def without_args(source: Source) -> list[str]:
 
 def _carries_help(function: Function) -> bool:
     """Say whether this is a verb, whose parameters bring their own help."""
-    annotations = [ast.unparse(each.annotation) for each in parameters(function) if each.annotation]
+    own = parameters(function)[: -1 if "takes_options" in decorators(function) else None]
+    annotations = [ast.unparse(each.annotation) for each in own if each.annotation]
     helped = all("help=" in text or re.fullmatch(r"_?[A-Z]\w*", text) for text in annotations)
     return "verb" in decorators(function) and helped
 
@@ -194,6 +195,7 @@ def false_args(source: Source) -> list[str]:
         listed = section(node, "Args")
         if listed is None:
             continue
+        inits: list[ast.stmt] = []
         if isinstance(node, ast.ClassDef):
             inits = [each for each in node.body if getattr(each, "name", "") == "__init__"]
             real = [each.arg for init in inits for each in parameters(init)]
@@ -202,7 +204,9 @@ def false_args(source: Source) -> list[str]:
             ]
         else:
             real = [each.arg for each in parameters(node)]
-        found += [f"{place}: lists {name}" for name in listed if name not in real]
+        # What a dataclass is made of takes the fields of its bases, too.
+        taken = source.fields(node) if isinstance(node, ast.ClassDef) and not inits else set(real)
+        found += [f"{place}: lists {name}" for name in listed if name not in taken]
         found += [f"{place}: leaves out {name}" for name in real if name not in listed]
     return found
 

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def _after(action):
     return change
 
 
+def _after_commit(action):
+    @contextmanager
+    def change(real, *args, **given):
+        with real(*args, **given) as output:
+            yield output
+        action(*args, **given)
+
+    return change
+
+
 def _raises(error):
     def change(real, *args, **given):
         raise error
@@ -150,10 +161,10 @@ FAULTS = {
     "a missing file is opened": _wrapped(paths, "model_file", _opened),
     "what is no model is replaced": [(pipeline, "_refuse_foreign", lambda path, force: None)],
     "written before it is judged": _wrapped(paths, "output_file", _early_write),
-    "litter": _wrapped(saving, "save", _after(_litter))
-    + _wrapped(pipeline, "save", _after(_litter)),
-    "an empty result": _wrapped(pipeline, "save", _after(_wrong_result)),
-    "a source is changed": _wrapped(pipeline, "save", _after(_touch_source)),
+    "litter": _wrapped(saving, "drafted", _after_commit(_litter))
+    + _wrapped(pipeline, "drafted", _after_commit(_litter)),
+    "an empty result": _wrapped(pipeline, "drafted", _after_commit(_wrong_result)),
+    "a source is changed": _wrapped(pipeline, "drafted", _after_commit(_touch_source)),
     "a raw error": _wrapped(pipeline, "parse", _raises(KeyError("to"))),
     "an error of a package as ours": _wrapped(
         pipeline, "parse", _raises(PipelineError("ValueError: bad"))

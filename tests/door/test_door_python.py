@@ -242,9 +242,9 @@ def test_numbers_of_numpy_are_numbers(folder, tmp_path):
         out,
         shard_size=np.int32(10_000_000),
         jobs=np.uint8(2),
-        verify=np.bool_(False),
+        verify=np.bool_(True),
         memory=np.int64(10**9),
-        verify_seconds=np.float32(5),
+        verify_seconds=np.float32(500),
     )
     assert vlmpass.load(out).opset_imports[""] == 18
     found = vlmpass.verify(

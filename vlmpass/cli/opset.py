@@ -26,8 +26,8 @@ def opset(
     A step is same (only types change), exact (another form of the operator), expanded (spelled by
     other operators) or refused; an exact or expanded step may still refuse single nodes.
     """
-    from vlmpass.intent import nearest
     from vlmpass.ir_tools.operators import Kind, complete, named, traits_of
+    from vlmpass.options import nearest
 
     if complete() and traits_of("", operator) is None:
         raise nearest(operator, sorted(named(*Kind)), "operator")

@@ -29,7 +29,7 @@ def passes(
 
     A pipeline is passes in order, such as 'unify-dtype{to=float32},convert-opset{to=18}'.
     """
-    from vlmpass.intent import nearest
+    from vlmpass.options import nearest
     from vlmpass.passes.pipeline.registry import PASSES
 
     if name is not None and name not in PASSES:

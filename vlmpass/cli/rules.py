@@ -146,8 +146,8 @@ def _explain(name: str, file: Path, shown: str, near: str | None, json: bool) ->
 
 def _refuse_unknown(near: str, model: ir.Model) -> None:
     """Refuse a name that no node and no value has."""
-    from vlmpass.intent import nearest
     from vlmpass.ir_tools.graph.walk import all_nodes, all_values
+    from vlmpass.options import nearest
 
     names = dict.fromkeys(node.name for node in all_nodes(model) if node.name)
     names |= dict.fromkeys(value.name for value in all_values(model) if value.name)

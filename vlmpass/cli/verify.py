@@ -142,10 +142,11 @@ def _judged(
     memory: str | None,
 ) -> tuple[Optimization | None, int | None]:
     """Refuse what can be told to be wrong at once; return level and memory as they are meant."""
-    from vlmpass.intent import HALVES, nearest
+    from vlmpass.intent import HALVES
     from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.system.paths import inputs_file
     from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, require_onnxruntime
+    from vlmpass.options import nearest
 
     no_pipe(inputs, "--inputs")
     if inputs is not None:

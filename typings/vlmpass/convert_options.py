@@ -1,0 +1,1 @@
+../../vlmpass/convert_options.py

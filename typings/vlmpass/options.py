@@ -1,0 +1,1 @@
+../../vlmpass/options.py
