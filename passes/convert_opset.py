@@ -14,7 +14,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.cast_nodes import remove_needless
-from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.base import Done, OptionError, Pass
 from vlmpass.rewriter_rules.opset import Change, Planner, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
 
@@ -53,7 +53,7 @@ class ConvertOpset(Pass):
                 remedy=f"choose one from {OLDEST_OPSET} to {newest_opset()}",
             )
 
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> Done:
         """Convert in place; nothing is edited unless every node can be converted."""
         planner = Planner(model, self.interface)
         try:
@@ -71,7 +71,7 @@ class ConvertOpset(Pass):
         changed = stamp(model, target) or fitted or bool(plan.replacements)
         if plan.widening:
             remove_needless(model, solve(model), Names.of(model))
-        return changed
+        return Done(changed, plan.changes)
 
     def _target(self, planner: Planner) -> int:
         if self.to == "lowest":

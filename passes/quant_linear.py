@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.graph.edit import remove_unused_constant
+from vlmpass.ir_tools.graph.effects import Effect
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
@@ -54,7 +55,7 @@ class QuantLinear(Pass):
     name: ClassVar[str] = "quant-linear"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
     nothing: ClassVar[str] = "the model has no linear layer with packed weights (GPTQ, AWQ)"
-    rounds_constants: ClassVar[bool] = True
+    effects: ClassVar[frozenset[Effect]] = frozenset({Effect.ROUNDS_CONSTANTS})
 
     to: Literal["dequantize-linear", "matmul-nbits", "float"] = "matmul-nbits"
     """What a layer becomes: DequantizeLinear and the product, MatMulNBits, or the product with

@@ -8,7 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 
@@ -26,6 +26,6 @@ class Simplify(Pass):
     fast_math: bool = False
     """Whether to use rules that change values beyond rounding too."""
 
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> Done:
         """Apply the rules to the main graph, its subgraphs and the functions."""
-        return bool(apply_rules(model, SIMPLIFY, fast_math=self.fast_math))
+        return Done.of(apply_rules(model, SIMPLIFY, fast_math=self.fast_math))

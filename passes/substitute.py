@@ -11,7 +11,7 @@ from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.graph.edit import remove_unused_constant
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules, explain
-from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.rewriter_rules.substitute.aten import ATEN_RESIZES, aten_antialiased_resize, kernel_of
 
 __all__ = ["Substitute"]
@@ -24,7 +24,7 @@ class Substitute(Pass):
     name: ClassVar[str] = "substitute"
     nothing: ClassVar[str] = "the model has no resize that PyTorch left behind"
 
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> Done:
         """Rewrite in place; every node of a known kind that cannot be replaced is listed."""
         operands = dict.fromkeys(
             value
@@ -39,7 +39,7 @@ class Substitute(Pass):
         left = [node for node in all_nodes(model) if kernel_of(node) is not None]
         if left:
             raise Refused("substitute", [_refusal(model, node) for node in left])
-        return bool(changed)
+        return Done.of(changed)
 
 
 def _refusal(model: ir.Model, node: ir.Node) -> Refusal:

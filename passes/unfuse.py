@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.unfuse import CONTRIB, UNFUSE
 
@@ -27,6 +27,6 @@ class Unfuse(Pass):
     where not, or primitive ones throughout, which takes standard normalisations and activations
     apart as well."""
 
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> Done:
         """Apply the rules to the main graph, its subgraphs and the functions."""
-        return bool(apply_rules(model, UNFUSE if self.to == "primitive" else CONTRIB))
+        return Done.of(apply_rules(model, UNFUSE if self.to == "primitive" else CONTRIB))

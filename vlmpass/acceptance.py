@@ -13,6 +13,7 @@ import onnx_ir as ir
 from vlmpass.convert_options import Comparing
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import VerifyError, VlmpassError
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.save.size import parse_size
 from vlmpass.ir_tools.system.memory import hand_back
 from vlmpass.report import NOT_TRIED, Checked, Loaded
@@ -68,7 +69,7 @@ class Judge:
         comparing: Whether numbers are compared: where None, if ONNX Runtime is installed. How long
             it may take is `VERIFY_SECONDS` where neither that nor a time is asked for.
         target: Who is to run the result; ONNX Runtime's own targets must load it as it is.
-        rounded_constants: Whether a pass may have rounded constants as the source does, running.
+        changes: What the passes did to numbers.
         half: The half precision that the source was brought to, if it was: the result is also
             judged with every value rounded to it, which ONNX Runtime's CPU does not do.
         stages: Takes the time of what it does.
@@ -77,7 +78,7 @@ class Judge:
     source: Callable[[], ir.Model]
     comparing: Comparing
     target: str | None = None
-    rounded_constants: bool = False
+    changes: NumberChanges = EXACT
     half: ir.DataType | None = None
     stages: Stages = field(default_factory=Stages)
 
@@ -173,7 +174,7 @@ class Judge:
             emulated=emulated,
             hard=emulated is not None,
             restore=restore,
-            rounded_constants=self.rounded_constants,
+            changes=self.changes,
             allowance=self._allowance(until),
         )
 

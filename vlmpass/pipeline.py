@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import onnx_ir as ir
@@ -16,6 +18,7 @@ from vlmpass.convert_options import Comparing, Writing
 from vlmpass.intent import Intent, Passes
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
 from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
@@ -200,7 +203,6 @@ class _Run:
         self._ran: list[RunReport] = []
         self._notes: list[str] = []
         self._done: list[tuple[ir.passes.PassBase, PassReport]] = []
-        self._rounds = False
         self._half: ir.DataType | None = None
         self._mends: list[Pass] = []
 
@@ -222,7 +224,6 @@ class _Run:
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]
-        self._rounds |= any(each.rounds_constants for each in ours)
         self._half = next((each.half for each in ours if each.half is not None), self._half)
         self._mends += [each for each in ours if each.mends_source]
         manager = PassManager(passes, self._instruments, source=self._path)
@@ -251,12 +252,16 @@ class _Run:
         """Return what was verified of a result, or raise."""
         return self._judge().judge(result, loaded)
 
+    @property
+    def _changes(self) -> NumberChanges:
+        return reduce(or_, (ran.changes for ran in self._ran), EXACT)
+
     def _judge(self) -> Judge:
         return Judge(
             self._load_source,
             self._comparing,
             self._asked.target,
-            rounded_constants=self._rounds,
+            changes=self._changes,
             half=self._half,
             stages=self.stages,
         )
@@ -308,6 +313,7 @@ class _Run:
             ),
             result=result,
             stages=self.stages.all(),
+            changes=self._changes,
         )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.save import SaveReport, save
@@ -96,6 +97,7 @@ class Report:
         notes: What a reader should know, such as values that a narrower type cannot hold.
         result: The result of a run in memory; None for one that was written.
         stages: What was done around the passes; the stage ``passes`` is all of them.
+        changes: What the passes did to numbers; `verify` takes it, too.
     """
 
     pipeline: str
@@ -110,6 +112,7 @@ class Report:
     notes: tuple[str, ...] = ()
     result: ir.Model | None = field(default=None, repr=False, compare=False)
     stages: tuple[Stage, ...] = ()
+    changes: NumberChanges = EXACT
 
     @property
     def model(self) -> ir.Model:

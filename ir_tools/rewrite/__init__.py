@@ -21,6 +21,7 @@ for the outputs, or why not. The engine checks the rest, splices, and names what
 """
 
 from vlmpass.ir_tools.errors import RuleError
+from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges, changes
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import FloatAttr
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
@@ -38,10 +39,13 @@ from vlmpass.ir_tools.rewrite.rule import (
 )
 
 __all__ = [
+    "EXACT",
     "Attempt",
     "Declined",
+    "Effect",
     "FloatAttr",
     "NoFixpoint",
+    "NumberChanges",
     "Operator",
     "Order",
     "P",
@@ -54,6 +58,7 @@ __all__ = [
     "Tape",
     "all_rules",
     "apply_rules",
+    "changes",
     "explain",
     "make_way",
     "refuse",

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.graph.edit import is_used, remove_initializer
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges, changes
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import splice
@@ -49,9 +50,11 @@ class Rewrites:
 
     Attributes:
         counts: Applications by rule name, in the rules' order.
+        changes: What they did to numbers, as the rules declare it.
     """
 
     counts: Mapping[str, int]
+    changes: NumberChanges = EXACT
 
     def __bool__(self) -> bool:
         return bool(self.counts)
@@ -260,4 +263,6 @@ def apply_rules(
     engine = _Engine(model, given, emits, fast_math)
     engine.run()
     counts = {rule.name: engine.counts[rule.name] for rule in given}
-    return Rewrites({name: count for name, count in counts.items() if count})
+    fired = {name: count for name, count in counts.items() if count}
+    effects = (effect for each in given if each.name in fired for effect in each.effects)
+    return Rewrites(fired, changes(*effects))

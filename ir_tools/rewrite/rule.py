@@ -10,6 +10,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import RuleError
+from vlmpass.ir_tools.graph.effects import Effect
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import NODE, REST, VALUE, Kind, kind_of
 from vlmpass.ir_tools.rewrite.decomposition import Plan, Use, plan_of
@@ -67,6 +68,7 @@ class Rule:
         or_emits: Domains whose operators it emits where they are welcome, whatever the opset.
         dtypes: Element types that captured values must be of.
         fast_math: Whether it changes values beyond rounding, so that it is offered on request only.
+        effects: What it does to numbers that a comparison must allow for; nothing if it is exact.
         file: The source file of the function.
         line: Its line there.
         doc: The whole docstring, the formula included.
@@ -82,6 +84,7 @@ class Rule:
     or_emits: frozenset[str]
     dtypes: Mapping[str, frozenset[ir.DataType]]
     fast_math: bool
+    effects: frozenset[Effect]
     file: str
     line: int
     doc: str
@@ -200,6 +203,7 @@ class _Needs:
     or_emits: frozenset[str]
     dtypes: Mapping[str, frozenset[ir.DataType]]
     fast_math: bool
+    effects: frozenset[Effect]
 
 
 def _domains(given: str | Collection[str]) -> frozenset[str]:
@@ -230,6 +234,7 @@ def _define(function: Function, pattern: tuple[Pattern, ...], needs: _Needs) -> 
         needs.or_emits,
         needs.dtypes,
         needs.fast_math,
+        needs.effects,
         code.co_filename,
         code.co_firstlineno,
         doc,
@@ -243,6 +248,7 @@ def rule(
     or_emits: str | Collection[str] = (),
     dtypes: Mapping[str, Collection[ir.DataType]] | None = None,
     fast_math: bool = False,
+    effects: Collection[Effect] = (),
 ) -> Callable[[Function], Rule]:
     """Make a function a rule.
 
@@ -263,6 +269,7 @@ def rule(
             says they are welcome; the rule is then offered at any opset.
         dtypes: Element types that captured values must be of, by capture.
         fast_math: Whether values change beyond rounding; then it is offered on request only.
+        effects: What it does to numbers that a comparison with the model before must allow for.
 
     Raises:
         RuleError: Parameters and captures do not agree; the message has file and line.
@@ -273,6 +280,7 @@ def rule(
         _domains(or_emits),
         {name: frozenset(kinds) for name, kinds in (dtypes or {}).items()},
         fast_math,
+        frozenset(effects),
     )
     return lambda function: _define(function, pattern, needs)
 

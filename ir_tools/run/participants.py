@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.effects import NumberChanges
 from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
@@ -22,7 +24,7 @@ from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 
-__all__ = ["ONE_SESSION", "ROUNDING", "Side", "cast_to", "computed_in", "rounds"]
+__all__ = ["ONE_SESSION", "Side", "cast_to", "computed_in"]
 
 ONE_SESSION = 512_000_000
 """Bytes of weights above which a model is run in segments."""
@@ -31,8 +33,9 @@ ONE_SESSION = 512_000_000
 _MOVES = named(Kind.MOVE, Kind.CAST, Kind.SHAPE, Kind.CONTROL, Kind.SEQUENCE) | {"Constant"}
 _FLOAT = ir.DataType.FLOAT
 _PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"))
-ROUNDING = "round-to-type"
-"""The rule that nodes carry which round to a type that the model's opset does not have."""
+Restore: TypeAlias = "Callable[[ir.Model], NumberChanges]"
+"""Restores rounded numbers of a typed model that computes in float32, and tells which."""
+
 _MANY_NODES = 1000
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
@@ -57,11 +60,6 @@ def cast_to(model: ir.Model) -> frozenset[ir.DataType]:
     given = [node.attributes.get("to") for node in all_nodes(model) if node.op_type == "Cast"]
     numbers = {each.value for each in given if each is not None and not each.is_ref()}
     return frozenset(dtype for dtype in _HALVES if dtype in numbers)
-
-
-def rounds(model: ir.Model) -> bool:
-    """Say whether a model rounds values to a type by arithmetic, as convert-opset spells it."""
-    return any(node.metadata_props.get("vlmpass.rule") == ROUNDING for node in all_nodes(model))
 
 
 @dataclass
@@ -144,19 +142,27 @@ class Side:
             widen(twin, self.widened)
         return twin
 
-    def restores(self, restore: Callable[[ir.Model], str], told: str) -> bool:
+    def restorable(self, restore: Restore) -> str:
+        """Return which numbers of the twin were rounded, as `restore` tells it; it stays."""
+        return self._restored(restore)[1]
+
+    def restores(self, restore: Restore, told: str) -> bool:
         """Let the twin have numbers that were rounded as they were; say whether these are they.
 
         Args:
             restore: Restores them in a typed model, and tells which.
             told: What it must tell; the twin stays as it is where it tells something else.
         """
-        twin = clone(self.twin)
-        apply(twin, solve(twin))
-        if restore(twin) != told:
+        twin, found = self._restored(restore)
+        if found != told:
             return False
         self.twin = twin
         return True
+
+    def _restored(self, restore: Restore) -> tuple[ir.Model, str]:
+        twin = clone(self.twin)
+        apply(twin, solve(twin))
+        return twin, restore(twin).restored
 
     def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], AnyRunner]]]:
         few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES

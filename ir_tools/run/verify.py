@@ -14,6 +14,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges
 from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
@@ -23,20 +24,20 @@ from vlmpass.ir_tools.run.culprit import retold
 from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
-from vlmpass.ir_tools.run.participants import Side, cast_to, computed_in, rounds
+from vlmpass.ir_tools.run.participants import Restore, Side, cast_to, computed_in
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.system.arguments import callable_or_none, flag, number, seconds, wrong
 from vlmpass.ir_tools.system.runtime import Optimization
-from vlmpass.ir_tools.types.cast_nodes import RESTORED
 from vlmpass.ir_tools.worker.transport import Feed
 
 __all__ = ["verify"]
 
 # Kernels keep in float32 what they compute between; where every value is rounded, more is lost.
 _EMULATED = 2.0
+_ROUNDS = frozenset({Effect.ROUNDS_VALUES, Effect.ROUNDS_CONSTANTS})
 _F16, _BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
@@ -51,9 +52,9 @@ def verify(
     as_is: bool = False,
     emulated: ir.DataType | str | None = None,
     hard: bool = False,
-    restore: Callable[[ir.Model], str] | None = None,
+    restore: Restore | None = None,
     allowance: Allowance | None = None,
-    rounded_constants: bool = False,
+    changes: NumberChanges = EXACT,
 ) -> Verification:
     """Run two models on the same inputs and compare their outputs.
 
@@ -61,9 +62,9 @@ def verify(
     assignment of sizes that the first model refuses says nothing and is replaced by another.
     bfloat16, which ONNX Runtime's CPU cannot compute in, is computed in float32, and so is float16
     where the second model no longer computes in it. Two bfloat16 models are held to the tolerance
-    of float16. Where the second model says that numbers are exact again which the first has rounded
-    to a narrow type, the tolerance is of that type; then they are restored in the first too, and
-    both are compared once more without it. The tolerance is a half precision's, too, where only the
+    of float16. Where numbers are exact again in the second which the first has rounded to a narrow
+    type, the tolerance is of that type; then they are restored in the first too, and both are
+    compared once more without it. The tolerance is a half precision's, too, where only the
     second casts to it, or the first does not as it is computed, even if nothing computes in it.
 
     Args:
@@ -82,12 +83,13 @@ def verify(
             CPU hides overflow, because it rounds only where it must.
         hard: Whether generated inputs include what is hard on narrow types: long sequences, rows
             that are masked throughout, large activations.
-        restore: Restores rounded numbers of a model that computes in float32, and tells which.
+        restore: Restores rounded numbers of a model that computes in float32, and tells which. Two
+            models that differ are compared so as well.
         allowance: What running each model may take; by default `default_memory`, and no bound of
             time.
-        rounded_constants: Whether the second may hold constants that were rounded to a narrow type
-            as the first rounds them when it runs: where they differ in float32, the tolerance is of
-            that type.
+        changes: What was done to numbers from the first to the second, as a report has it. Where
+            values or constants were rounded to a narrow type, as the first rounds them when it
+            runs, the tolerance is of that type; by default nothing was.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
@@ -98,39 +100,67 @@ def verify(
         Refused: If the second is to be emulated and not well typed.
     """
     seed, tolerance = number("seed", seed, 0) or 0, seconds("tolerance", tolerance)
-    as_is, rounded_constants = flag("as_is", as_is), flag("rounded_constants", rounded_constants)
+    as_is = flag("as_is", as_is)
     optimization, rounded_type = level(optimization), emulated_type(emulated)
     callable_or_none("restore", restore)
     if allowance is not None and not isinstance(allowance, Allowance):
         raise wrong("allowance", allowance, "an Allowance")
+    if not isinstance(changes, NumberChanges):
+        raise wrong("changes", changes, "NumberChanges")
     bounds = Allowance(default_memory()) if allowance is None else allowance
     fed = None if inputs is None else given_inputs(inputs, _side(expected, bounds).model)
 
     def comparison(
-        level: Optimization, restore: Callable[[ir.Model], str] | None, rounds: bool
+        level: Optimization, held: NumberChanges, restore: Restore | None
     ) -> _Comparison:
         sides = _side(expected, bounds), _side(actual, bounds)
         sides[1].emulated = rounded_type
-        return _Comparison(*sides, level, seed, tolerance, as_is, restore, rounds, hard)
+        return _Comparison(*sides, level, seed, tolerance, as_is, restore, held, hard)
 
     def run(
-        restore: Callable[[ir.Model], str] | None = None, rounds: bool = False
+        held: NumberChanges, restore: Restore | None = None
     ) -> tuple[Verification, _Comparison]:
-        compared = comparison(optimization or "basic", restore, rounds)
+        compared = comparison(optimization or "basic", held, restore)
         found = compared.run(fed)
         if optimization is None and not found.ok and not found.findings:
-            found = _unoptimized(found, comparison("none", restore, rounds), fed)
+            found = _unoptimized(found, comparison("none", held, restore), fed)
         if not found.ok and not found.findings:
-            found = _by_the_standard(found, comparison("none", restore, rounds), fed)
+            found = _by_the_standard(found, comparison("none", held, restore), fed)
         return found, compared
 
-    found, plain = run()
-    if rounded_constants and not found.ok and not found.findings and plain.a.widened:
-        found, _ = run(rounds=True)
-    restored = tolerance is None and RESTORED in plain.b.model.metadata_props
-    if restore is None or not restored or not found.ok:
+    plain = changes.without(Effect.ROUNDS_CONSTANTS)
+    found, compared = run(plain)
+    if found.findings or (not found.ok and not compared.a.widened):
         return found
-    return run(restore)[0]
+    if not found.ok and plain != changes:
+        found, _ = run(changes)
+    if restore is None or tolerance is not None:
+        return found
+    if Effect.RESTORES in changes.effects:
+        return run(plain, restore)[0] if found.ok else found
+    return found if found.ok else _with_restored(found, compared, restore, plain, run)
+
+
+def _with_restored(
+    found: Verification,
+    compared: _Comparison,
+    restore: Restore,
+    plain: NumberChanges,
+    run: Callable[[NumberChanges, Restore | None], tuple[Verification, _Comparison]],
+) -> Verification:
+    """Return a comparison with numbers restored in the first model, where that finds them equal.
+
+    As they are, the models must be equal to the tolerance of the type that they were rounded to.
+    """
+    told = compared.a.restorable(restore)
+    if not told:
+        return found
+    held = plain | NumberChanges((Effect.RESTORES,), told)
+    if not run(held, None)[0].ok:
+        return found
+    exact = run(held, restore)[0]
+    note = f"equal with numbers restored in the reference: {told}"
+    return replace(exact, notes=(*exact.notes, note)) if exact.ok else found
 
 
 def _unoptimized(found: Verification, compared: _Comparison, fed: Feed | None) -> Verification:
@@ -189,8 +219,8 @@ class _Comparison:
     seed: int
     tolerance: float | None
     as_is: bool
-    restore: Callable[[ir.Model], str] | None = None
-    rounds: bool = False
+    restore: Restore | None = None
+    held: NumberChanges = EXACT
     hard: bool = False
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -269,7 +299,7 @@ class _Comparison:
         if both:
             left |= {_F16}  # no value is rounded, but constants of new nodes are
         left |= cast_to(self.b.model) - (cast_to(self.a.model) - self.a.widened)
-        if not self._same_numbers() or self.rounds or rounds(self.b.model):
+        if not self._same_numbers() or _ROUNDS & {*self.held.effects}:
             # Its numbers were rounded to these types and no longer are, or some of its values are.
             left |= self.a.widened
         bound = tolerance_for(*(dtype.numpy().name for dtype in left))
@@ -277,10 +307,9 @@ class _Comparison:
 
     def _same_numbers(self) -> bool:
         """Whether numbers that the second model has exact are not, or no longer, rounded."""
-        told = self.b.model.metadata_props.get(RESTORED)
-        if told is None or not self.a.widened:
+        if Effect.RESTORES not in self.held.effects or not self.a.widened:
             return True
-        return self.restore is not None and self.a.restores(self.restore, told)
+        return self.restore is not None and self.a.restores(self.restore, self.held.restored)
 
     def _expected(
         self,

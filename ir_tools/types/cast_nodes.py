@@ -19,7 +19,6 @@ from vlmpass.ir_tools.types.typing import Typing, require_well_typed
 
 __all__ = [
     "REASON",
-    "RESTORED",
     "Casts",
     "is_made",
     "leave_well_typed",
@@ -30,10 +29,6 @@ __all__ = [
 
 REASON = "vlmpass.reason"
 """The metadata key under which a new node says why it is there."""
-
-RESTORED = "vlmpass.restored"
-"""The metadata key of a model under which it says which rounded numbers are exact again."""
-
 
 _MADE = re.compile(r"/(float|float16|bfloat16)(_\d+)?/Cast(_\d+)?")
 

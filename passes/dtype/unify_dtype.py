@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.cast_nodes import RESTORED
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.ir_tools.types.typing import Typing
-from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.base import Done, OptionError, Pass
 from vlmpass.passes.pipeline.values import tell_kept_io
 from vlmpass.rewriter_rules.restore import restore
 
@@ -26,6 +26,9 @@ DTYPES = {
     "float16": ir.DataType.FLOAT16,
     "bfloat16": ir.DataType.BFLOAT16,
 }
+RESTORED = "vlmpass.restored"
+"""The metadata key of a model under which it says which rounded numbers are exact again."""
+
 _LOG = logging.getLogger(__name__)
 _Name = Literal["float64", "float32", "float16", "bfloat16"]
 
@@ -65,7 +68,7 @@ class UnifyDtype(Pass):
         """The half precision, if it is one."""
         return None if self.to == "float32" else DTYPES[self.to]
 
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> Done:
         """Convert in place."""
         mapping = self._mapping()
         kept = _round_trips(model, solve(model), mapping) if self.keep_rounding else {}
@@ -73,11 +76,13 @@ class UnifyDtype(Pass):
         if self.keep_io:
             tell_kept_io(model, request, mapping)
         changed = retype(model, mapping, request=request, kept=kept, keep_io=self.keep_io)
+        changes = EXACT
         if self.restore_constants and self.to == "float32" and not self.keep_rounding:
-            changed |= _restore(model)
-        if not changed:
+            changes = _restore(model)
+        done = Done(changed or changes != EXACT, changes)
+        if not done:
             _LOG.warning("%s: nothing to convert", request)
-        return changed
+        return done
 
     def _mapping(self) -> dict[ir.DataType, ir.DataType]:
         to = DTYPES[self.to]
@@ -106,10 +111,10 @@ def _round_trips(
     return found
 
 
-def _restore(model: ir.Model) -> bool:
-    """Restore numbers; say so in the log and in the model's metadata."""
-    told = restore(model)
-    if told:
-        model.metadata_props[RESTORED] = told
-        _LOG.warning("restored numbers that the exporter had rounded: %s", told)
-    return bool(told)
+def _restore(model: ir.Model) -> NumberChanges:
+    """Restore numbers; say so in the log and, for its readers, in the model's metadata."""
+    changes = restore(model)
+    if changes.restored:
+        model.metadata_props[RESTORED] = changes.restored
+        _LOG.warning("restored numbers that the exporter had rounded: %s", changes.restored)
+    return changes

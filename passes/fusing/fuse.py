@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.passes.fusing.call_scalars import give_numbers
-from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.fuse import FUSE
 
@@ -31,8 +31,8 @@ class Fuse(Pass):
     """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own
     (SimplifiedLayerNormalization, SkipLayerNormalization, com.microsoft::Gelu …) too."""
 
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> Done:
         """Apply the rules to the main graph, its subgraphs and the functions."""
         emits = ["com.microsoft"] if self.emit == "ort" else []
         changed = give_numbers(model)
-        return bool(apply_rules(model, FUSE, emits=emits)) or changed
+        return Done.of(apply_rules(model, FUSE, emits=emits), changed=changed)

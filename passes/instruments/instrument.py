@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.effects import NumberChanges
+
 __all__ = ["Instrument", "Step"]
 
 
@@ -43,6 +45,14 @@ class Instrument:
 
     def before(self, step: Step, model: ir.Model) -> None:
         """See the model before the pass."""
+
+    def altered(self, step: Step, changes: NumberChanges) -> None:
+        """Learn what a pass did to numbers, right before `after`.
+
+        Args:
+            step: The run of the pass.
+            changes: What a comparison with the model before is to allow for.
+        """
 
     def after(self, step: Step, model: ir.Model, changed: bool) -> None:
         """See the model after the pass.

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges, changes
 from vlmpass.ir_tools.system.arguments import shown
 from vlmpass.passes.pipeline.kinds import BadValueError
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.passes.pipeline.options import options_of
 
-__all__ = ["OptionError", "Pass", "text_of"]
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.rewrite import Rewrites
+
+__all__ = ["Done", "OptionError", "Pass", "Result", "text_of"]
 
 
 class OptionError(PipelineError):
@@ -32,6 +36,39 @@ class OptionError(PipelineError):
     def __init__(self, option: str, problem: str, *, remedy: str = "") -> None:
         super().__init__(f"option '{option}': {problem}", remedy=remedy)
         self.option = option
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a pass did; true if it changed something.
+
+    Attributes:
+        changed: Whether it changed something.
+        changes: What it did to numbers.
+    """
+
+    changed: bool
+    changes: NumberChanges = EXACT
+
+    def __bool__(self) -> bool:
+        return self.changed
+
+    @classmethod
+    def of(cls, rewrites: Rewrites, *, changed: bool = False) -> Done:
+        """Return what rules did.
+
+        Args:
+            rewrites: As `apply_rules` returns it.
+            changed: Whether something was changed before.
+        """
+        return cls(changed or bool(rewrites), rewrites.changes)
+
+
+@dataclass
+class Result(ir.passes.PassResult):
+    """A model after a pass, and what that did to numbers."""
+
+    changes: NumberChanges = EXACT
 
 
 @dataclass(frozen=True)
@@ -50,8 +87,8 @@ class Pass(ir.passes.InPlacePass):
     keeps_values: ClassVar[bool] = False
     """Whether every value that stays in the model holds what it held, name and all."""
 
-    rounds_constants: ClassVar[bool] = False
-    """Whether it computes constants that the model computes when it runs, in their narrow type."""
+    effects: ClassVar[frozenset[Effect]] = frozenset()
+    """What it does to numbers wherever it changes something, and does not say more exactly."""
 
     mends_source: ClassVar[bool] = False
     """Whether it changes what a model computes to what was meant, so that a result is compared with
@@ -85,14 +122,15 @@ class Pass(ir.passes.InPlacePass):
                 ) from None
 
     @abc.abstractmethod
-    def run(self, model: ir.Model) -> bool:
+    def run(self, model: ir.Model) -> bool | Done:
         """Change a model in place.
 
         Args:
             model: Any model; it may be left half changed only if this raises.
 
         Returns:
-            True if anything changed; a second run right after the first returns False.
+            True if anything changed, or with what was done to numbers; a second run right after
+            the first returns False.
 
         Raises:
             Refused: It cannot be done right; the error lists every offending node.
@@ -101,7 +139,10 @@ class Pass(ir.passes.InPlacePass):
     @final
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run as an onnx_ir pass."""
-        return ir.passes.PassResult(model, self.run(model))
+        done = self.run(model)
+        if not isinstance(done, Done):
+            done = Done(done, changes(*self.effects) if done else EXACT)
+        return Result(model, done.changed, done.changes)
 
     def __str__(self) -> str:
         """Return the pipeline text of this pass: its name and what differs from the defaults."""

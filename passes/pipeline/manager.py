@@ -12,12 +12,13 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.structure import refuse_cycles, refuse_lacking
 from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
 from vlmpass.ir_tools.graph.clone import adopt, clone
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.shapes import drop_facts, keeping_facts
 from vlmpass.ir_tools.system.arguments import a_list, wrong
 from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.passes.instruments.measure import Measure
-from vlmpass.passes.pipeline.base import Pass, text_of
+from vlmpass.passes.pipeline.base import Pass, Result, text_of
 from vlmpass.passes.pipeline.needs import Need, Provisions
 from vlmpass.passes.pipeline.registry import PASSES
 from vlmpass.passes.pipeline.report import RunReport
@@ -69,7 +70,7 @@ class PassManager:
         names = [(slot.tensor, slot.tensor.name) for slot in slots]
         work = model if in_place else clone(model)
         try:
-            work = self._all(work, measure)
+            work, changes = self._all(work, measure)
         except BaseException as error:
             for tensor, name in names:
                 tensor.name = name  # shared with the copy, where renaming a value renames it
@@ -80,9 +81,9 @@ class PassManager:
         if work is not model:
             adopt(model, work)
         text = ",".join(text_of(each) for each in self.passes)
-        return RunReport(text, tuple(measure.reports), time.perf_counter() - start)
+        return RunReport(text, tuple(measure.reports), time.perf_counter() - start, changes)
 
-    def _all(self, model: ir.Model, measure: Measure) -> ir.Model:
+    def _all(self, model: ir.Model, measure: Measure) -> tuple[ir.Model, NumberChanges]:
         """Run every pass, and before it what it needs, if that is not there."""
         run = _Run((*self.instruments, measure), measure)
         refuse_cycles(model)  # passes follow values to their ends,
@@ -94,7 +95,7 @@ class PassManager:
                     replay = self._replay(step.number - 1, "infer")
                     model = run.one(Step(*need, replay, step.text), PASSES["infer"](), model)
                 model = run.one(step, each, model)
-        return model
+        return model, run.changes
 
     def _steps(self) -> Iterator[tuple[Step, ir.passes.PassBase]]:
         for number, each in enumerate(self.passes, 1):
@@ -121,6 +122,7 @@ class _Run:
         self._settled: set[str] = set()
         self._provisions = Provisions()
         self._inferred = False
+        self.changes = EXACT
 
     def lacks_shapes(self, each: Pass, step: Step, model: ir.Model) -> bool:
         """Whether a pass that will run needs shapes that are not there."""
@@ -135,9 +137,10 @@ class _Run:
             return model
         before = model
         try:
-            model, changed = _run(step, each, model, self._instruments)
+            model, changed, changes = _run(step, each, model, self._instruments)
         except Refused as error:
             raise _told_so(error) if self._inferred else error from error.__cause__
+        self.changes |= changes
         if changed or model is not before:
             self._note_change(each, before)
         if isinstance(each, Pass) and each.idempotent:
@@ -157,7 +160,7 @@ class _Run:
 
 def _run(
     step: Step, each: ir.passes.PassBase, model: ir.Model, instruments: Sequence[Instrument]
-) -> tuple[ir.Model, bool]:
+) -> tuple[ir.Model, bool, NumberChanges]:
     begun: list[Instrument] = []
     try:
         for instrument in instruments:
@@ -165,6 +168,9 @@ def _run(
             begun.append(instrument)
         result = each(model)
         model = result.model
+        changes = result.changes if isinstance(result, Result) else EXACT
+        for instrument in begun:
+            instrument.altered(step, changes)
         while begun:
             begun.pop().after(step, model, result.modified)
     except BaseException as error:
@@ -173,7 +179,7 @@ def _run(
         if not isinstance(error, Exception):
             raise
         raise _explained(step, error) from error
-    return model, bool(result.modified)
+    return model, bool(result.modified), changes
 
 
 def _explained(step: Step, error: Exception) -> VlmpassError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
+
 __all__ = ["PassReport", "RunReport"]
 
 
@@ -43,11 +45,13 @@ class RunReport:
         pipeline: Its text.
         passes: Every pass in order, skipped ones included.
         seconds: Wall time of everything, copying the model and instruments included.
+        changes: What the passes did to numbers, which a comparison is to allow for.
     """
 
     pipeline: str
     passes: tuple[PassReport, ...]
     seconds: float
+    changes: NumberChanges = EXACT
 
     @property
     def changed(self) -> bool:

@@ -9,12 +9,13 @@ is touched before the caller splices the result.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
@@ -22,7 +23,12 @@ from vlmpass.ir_tools.operators.schema import Schema, history, schema, since
 from vlmpass.rewriter_rules.opset.build import spell_constants
 from vlmpass.rewriter_rules.opset.element_types.absent import refuse_absent
 from vlmpass.rewriter_rules.opset.element_types.bridge import bridge, misfits
-from vlmpass.rewriter_rules.opset.element_types.narrow import dequantized, reads_wide, round_to
+from vlmpass.rewriter_rules.opset.element_types.narrow import (
+    ROUNDS,
+    dequantized,
+    reads_wide,
+    round_to,
+)
 from vlmpass.rewriter_rules.opset.element_types.widen import Widening
 from vlmpass.rewriter_rules.opset.queries import WANTED, bind_types, used
 from vlmpass.rewriter_rules.opset.table import (
@@ -148,10 +154,17 @@ def ill_formed(node: ir.Node, opset: int) -> str | None:
 
 @dataclass
 class Built:
-    """What stands for a node: the new nodes on a tape, and one value for each output."""
+    """What stands for a node: the new nodes on a tape, and one value for each output.
+
+    Attributes:
+        tape: The nodes.
+        outputs: The values; None for one that nothing uses.
+        changes: What differs in numbers from what the node gives.
+    """
 
     tape: Tape
     outputs: list[ir.Value | None]
+    changes: NumberChanges = EXACT
 
 
 class Conversion:
@@ -226,15 +239,16 @@ class Conversion:
             return None
         tape = self._tape(node, max(self.target, _SPELLED_AT))
         if kind is None:
-            output, rule = dequantized(tape, node), "dequantize-wide"
+            output, rule, changes = dequantized(tape, node), "dequantize-wide", EXACT
             reason = "what it reads is carried in a wider type"
         else:
             output, rule = round_to(tape, node, kind, self.target), "round-to-type"
+            changes = ROUNDS
             reason = f"opset {self.target} has no {kind.name.lower()}, so its values are computed"
         built = self._settle(node, tape, [output], rule)
         for new in built.tape.nodes:
             new.metadata_props["vlmpass.reason"] = reason
-        return built
+        return replace(built, changes=changes)
 
     def _has_wider(self, node: SeenNode) -> bool:
         return node.original in self._widening.nodes

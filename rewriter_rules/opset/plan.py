@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import is_used
+from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.tape import splice
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.rewriter_rules.opset.conversion import Built
@@ -79,6 +82,11 @@ class ConversionPlan:
 
     def __bool__(self) -> bool:
         return bool(self.replacements or self.widening)
+
+    @property
+    def changes(self) -> NumberChanges:
+        """What differs in numbers afterwards."""
+        return reduce(or_, (each.built.changes for each in self.replacements), EXACT)
 
     def apply(self) -> None:
         """Change the model; a plan is applied once."""

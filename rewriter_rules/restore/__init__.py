@@ -6,6 +6,7 @@ what it is a rounding of; in a model that is float32 now, it is that again.
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.effects import NumberChanges
 from vlmpass.rewriter_rules.restore.activation_numbers import ACTIVATIONS
 from vlmpass.rewriter_rules.restore.epsilons import NORMS
 from vlmpass.rewriter_rules.restore.sizes import SIZES
@@ -16,6 +17,6 @@ __all__ = ["ACTIVATIONS", "NORMS", "RESTORE", "SIZES", "restore"]
 RESTORE = ACTIVATIONS + SIZES + NORMS
 
 
-def restore(model: ir.Model) -> str:
+def restore(model: ir.Model) -> NumberChanges:
     """Apply the rules to a whole model, as `whole.restored` does; say what was restored."""
     return restored(model, RESTORE)

@@ -8,7 +8,7 @@ from onnx_ir import DataType, Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
 from vlmpass.rewriter_rules.fuse.spellings import cube, product
-from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, Exact, exactly, reading
+from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, RESTORES, Exact, exactly, reading
 
 __all__ = ["ACTIVATIONS"]
 
@@ -19,7 +19,9 @@ SLOPE = Exact(math.sqrt(2 / math.pi), "sqrt(2/pi)")
 SHARPNESS = Exact(1.702, "1.702")
 
 
-@rule(P.Erf((P.Mul | P.Div)(X, HELD, _node="scale")), fast_math=True, dtypes=FLOAT_X)
+@rule(
+    P.Erf((P.Mul | P.Div)(X, HELD, _node="scale")), fast_math=True, effects=RESTORES, dtypes=FLOAT_X
+)
 def restore_erf_scale(op: Tape, x: Value, c: TensorProtocol, scale: Node) -> Replacement:
     """Erf(x / c) -> Erf(x / sqrt(2)), when c is it, rounded; x * sqrt(1/2) too."""
     number = exactly(c, [[DIVISOR if scale.op_type == "Div" else FACTOR]])
@@ -30,7 +32,7 @@ SLOPED = P.maybe.Cast("slope", to=DataType.FLOAT)
 CUBE = P.Mul(cube(X).named("cube"), HELD)
 
 
-@rule(P.Tanh(P.Mul(X + CUBE, SLOPED)), fast_math=True, dtypes=FLOAT_X)
+@rule(P.Tanh(P.Mul(X + CUBE, SLOPED)), fast_math=True, effects=RESTORES, dtypes=FLOAT_X)
 def restore_gelu_tanh(
     op: Tape, x: Value, cube: Value, c: TensorProtocol, slope: TensorProtocol
 ) -> Replacement:
@@ -46,7 +48,7 @@ def restore_gelu_tanh(
 WEIGHED = P.Mul(P.Mul(X, X), HELD) | P.Mul(P.Mul(X, HELD), X)
 
 
-@rule(P.Tanh(product(X, SLOPED, WEIGHED + 1.0)), fast_math=True, dtypes=FLOAT_X)
+@rule(P.Tanh(product(X, SLOPED, WEIGHED + 1.0)), fast_math=True, effects=RESTORES, dtypes=FLOAT_X)
 def restore_gelu_tanh_of_product(
     op: Tape, x: Value, c: TensorProtocol, slope: TensorProtocol
 ) -> Replacement:
@@ -63,7 +65,7 @@ def restore_gelu_tanh_of_product(
     return op.Tanh(op.Mul(reading(op, "Mul", x, steep), bent))
 
 
-@rule(P.Mul(X, P.Sigmoid(P.Mul(X, HELD))), fast_math=True, dtypes=FLOAT_X)
+@rule(P.Mul(X, P.Sigmoid(P.Mul(X, HELD))), fast_math=True, effects=RESTORES, dtypes=FLOAT_X)
 def restore_quick_gelu(op: Tape, x: Value, c: TensorProtocol) -> Replacement:
     """x * sigmoid(x * c) -> x * sigmoid(x * 1.702), when c is it, rounded."""
     number = exactly(c, [[SHARPNESS]])

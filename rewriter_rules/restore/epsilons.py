@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_ir import Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
-from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, Exact, exactly, reading
+from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, RESTORES, Exact, exactly, reading
 
 __all__ = ["NORMS"]
 
@@ -19,7 +19,12 @@ MEAN = P.through(P.ReduceMean(P.any, ...).shared, "Cast", "Expand", "Reshape", "
 SUM = P.Add(MEAN, HELD)
 
 
-@rule(P.Sqrt(SUM) | P.Pow(SUM, P(0.5) | P(-0.5), _node="power"), fast_math=True, dtypes=FLOAT_X)
+@rule(
+    P.Sqrt(SUM) | P.Pow(SUM, P(0.5) | P(-0.5), _node="power"),
+    fast_math=True,
+    effects=RESTORES,
+    dtypes=FLOAT_X,
+)
 def restore_epsilon(op: Tape, x: Value, c: TensorProtocol, power: Node | None) -> Replacement:
     """Sqrt(ReduceMean(x) + c) -> Sqrt(ReduceMean(x) + 1e-05), when c is it, rounded."""
     number = exactly(c, [EPSILONS])

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from onnx_ir import DataType, TensorProtocol, Value
 
-from vlmpass.ir_tools.rewrite import Declined, P, Tape, refuse
+from vlmpass.ir_tools.rewrite import Declined, Effect, P, Tape, refuse
 from vlmpass.ir_tools.types.cast_nodes import REASON
 from vlmpass.ir_tools.weights import cast_from
 
-__all__ = ["FLOAT_X", "HELD", "NARROW", "Exact", "Restored", "exactly", "reading"]
+__all__ = ["FLOAT_X", "HELD", "NARROW", "RESTORES", "Exact", "Restored", "exactly", "reading"]
 
 HELD = P.maybe.Cast("c", to=DataType.FLOAT)
 """A number in a narrow type: behind a Cast, or widened before, as `unify-dtype` does."""
 
 FLOAT_X = {"x": [DataType.FLOAT]}
+
+RESTORES = (Effect.RESTORES,)
+"""What every rule declares that lets such a number be what it was."""
 
 NARROW = (DataType.FLOAT16, DataType.BFLOAT16)
 

@@ -9,7 +9,7 @@ from onnx_ir import Node, TensorProtocol, Value
 from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
 from vlmpass.ir_tools.rewrite.constant_values import is_constant, tensor_of
-from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, Exact, exactly, reading
+from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, RESTORES, Exact, exactly, reading
 from vlmpass.rewriter_rules.simplify.known import dim
 
 __all__ = ["SIZES"]
@@ -96,7 +96,7 @@ def _roots(sizes: list[int], roots: Mapping[float, str] = ROOTS) -> list[Exact]:
     ]
 
 
-@rule((P.Mul | P.Div)("x", HELD, _node="scale"), fast_math=True, dtypes=FLOAT_X)
+@rule((P.Mul | P.Div)("x", HELD, _node="scale"), fast_math=True, effects=RESTORES, dtypes=FLOAT_X)
 def restore_root_of_size(op: Tape, x: Value, c: TensorProtocol, scale: Node) -> Replacement:
     """x * c -> x / sqrt(n), when c is that, rounded, and n the size of a row or a product's sum.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import remove_initializer, remove_unused_constant
 from vlmpass.ir_tools.graph.walk import TensorSlot, all_nodes, scopes, tensor_slots
-from vlmpass.ir_tools.rewrite import RuleSet, apply_rules
+from vlmpass.ir_tools.rewrite import EXACT, NumberChanges, RuleSet, apply_rules
 from vlmpass.ir_tools.shapes.inferred import inferred_shapes
 from vlmpass.ir_tools.types.cast_nodes import REASON
 from vlmpass.ir_tools.weights import cast_from
@@ -20,7 +21,7 @@ from vlmpass.rewriter_rules.restore.rounded import NARROW
 __all__ = ["restored"]
 
 
-def restored(model: ir.Model, rules: RuleSet) -> str:
+def restored(model: ir.Model, rules: RuleSet) -> NumberChanges:
     """Let numbers of the code that were rounded to a narrow type be what they were.
 
     Args:
@@ -30,24 +31,22 @@ def restored(model: ir.Model, rules: RuleSet) -> str:
         rules: Those to apply.
 
     Returns:
-        What each number was and how often; empty if nothing changed.
+        What each number was and how often.
     """
     rounded = [slot for slot in tensor_slots(model) if _is_rounded(slot)]
     before = set(_initializers(model))
     if not rounded:
-        return ""
-    if any(_may_be_root(slot) for slot in rounded):
-        with _shapes_known(model):
-            changed = bool(apply_rules(model, rules, fast_math=True))
-    else:
-        changed = bool(apply_rules(model, rules, fast_math=True))
-    if not changed:
-        return ""
+        return EXACT
+    roots = any(_may_be_root(slot) for slot in rounded)
+    with _shapes_known(model) if roots else nullcontext():
+        done = apply_rules(model, rules, fast_math=True)
+    if not done:
+        return EXACT
     _merge([value for value in _initializers(model) if value not in before])
     for slot in rounded:
         if slot.value is not None:
             remove_unused_constant(slot.value)
-    return _told(model, rules)
+    return replace(done.changes, restored=_told(model, rules))
 
 
 def _is_rounded(slot: TensorSlot) -> bool:

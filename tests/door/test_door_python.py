@@ -82,7 +82,7 @@ FUNCTIONS = {
         vlmpass.verify,
         {"expected": MODEL, "actual": MODEL},
         "expected actual inputs seed tolerance optimization as_is emulated restore allowance"
-        " rounded_constants",
+        " changes",
     ),
     "Pipeline": (
         vlmpass.Pipeline,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -14,6 +15,8 @@ from dtype_tools import EXPORTS, parse
 from vlmpass import Pipeline
 from vlmpass.cli.app import run as command
 from vlmpass.ir_tools.graph.walk import all_nodes, all_values
+from vlmpass.ir_tools.rewrite import EXACT, Effect, NumberChanges
+from vlmpass.ir_tools.rewrite import changes as changes_of
 from vlmpass.ir_tools.run import verify
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.offline import constant_tensor
@@ -239,23 +242,28 @@ def test_restored_models_are_held_to_a_source_with_the_same_numbers(
     source, result = EXPORTS / f"{name}.onnx", tmp_path / "out.onnx"
     report = Pipeline(dtype="float32", fuse="standard").convert(source, result)
     assert any("rounded" in note for note in report.notes)
-    found = verify(source, result, restore=restore)
-    assert found.ok
-    assert {output.tolerance for output in found.outputs} == {1e-4}
-    assert found.max_rel < 1e-4
+    assert report.changes.effects == (Effect.RESTORES,)
+    for changes in (report.changes, EXACT):
+        found = verify(source, result, restore=restore, changes=changes)
+        assert found.ok
+        assert {output.tolerance for output in found.outputs} == {1e-4}
+        assert found.max_rel < 1e-4
     assert command(["verify", str(source), str(result)]) == 0
 
 
 def test_restored_models_are_held_to_the_type_of_other_numbers(tmp_path: Path) -> None:
     """Where only some numbers are restored, the reference has none: its rounding is to be seen."""
     source, result = EXPORTS / "vision.bfloat16.dyn18.onnx", tmp_path / "out.onnx"
-    Pipeline("unify-dtype").convert(source, result)
-    model = ir.load(result)
-    model.metadata_props["vlmpass.restored"] += ", and more"
+    changes = Pipeline("unify-dtype").convert(source, result).changes
+    more = replace(changes, restored=f"{changes.restored}, and more")
     for exact in (restore, None):
-        found = verify(source, model, restore=exact)
+        found = verify(source, result, restore=exact, changes=more)
         assert found.ok
         assert {output.tolerance for output in found.outputs} == {8e-2}
+    # Who knows of nothing that was done has the tolerance of what both compute in.
+    found = verify(source, result)
+    assert not found.ok
+    assert {output.tolerance for output in found.outputs} == {1e-4}
     Pipeline("unify-dtype{restore-constants=false}").convert(source, result)
     assert {each.tolerance for each in verify(source, result, restore=restore).outputs} == {1e-4}
 
@@ -275,7 +283,7 @@ def test_a_number_restored_wrongly_on_both_sides_is_found() -> None:
     source = parse(scaled(brain(8**-0.5)))
     result = unified(scaled(brain(8**-0.5)))
 
-    def wrong(model: ir.Model) -> str:
+    def wrong(model: ir.Model) -> NumberChanges:
         for node in all_nodes(model):
             if node.op_type == "Mul":
                 number = ir.Value(
@@ -284,8 +292,8 @@ def test_a_number_restored_wrongly_on_both_sides_is_found() -> None:
                 number.shape, number.type = ir.Shape([]), ir.TensorType(ir.DataType.FLOAT)
                 model.graph.register_initializer(number)
                 node.replace_input_with(1, number)
-        return "wrong"
+        return changes_of(Effect.RESTORES, restored="wrong")
 
     assert verify(source, result, restore=restore).ok
-    result.metadata_props["vlmpass.restored"] = wrong(result)
-    assert not verify(source, result, restore=wrong).ok
+    for changes in (wrong(result), EXACT):
+        assert not verify(source, result, restore=wrong, changes=changes).ok

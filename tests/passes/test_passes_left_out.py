@@ -11,7 +11,7 @@ import pytest
 
 import vlmpass.ir_tools.rewrite.engine
 import vlmpass.ir_tools.types.demand
-import vlmpass.rewriter_rules.opset.plan
+import vlmpass.rewriter_rules.opset.planner
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import Refused, VlmpassError
 from vlmpass.ir_tools.run.runner import Runner
@@ -82,7 +82,7 @@ def test_left_out_at_a_call(body: str) -> None:
     ("module", "body", "pipeline"),
     [
         (vlmpass.ir_tools.rewrite.engine, "com.microsoft.FastGelu(a, p)", PIPELINES[1]),
-        (vlmpass.rewriter_rules.opset.plan, "Gemm(a, s, p)", "convert-opset{to=10}"),
+        (vlmpass.rewriter_rules.opset.planner, "Gemm(a, s, p)", "convert-opset{to=10}"),
         (vlmpass.ir_tools.types.demand, "LayerNormalization(a, s, p)", PIPELINES[2]),
     ],
     ids=["rules", "opset", "dtype"],

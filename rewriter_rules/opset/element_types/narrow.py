@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.effects import Effect, changes
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import schema, since
 from vlmpass.ir_tools.operators.type_texts import spell
@@ -12,7 +13,10 @@ from vlmpass.rewriter_rules.opset.element_types.rounding import rounded, wrapped
 from vlmpass.rewriter_rules.opset.queries import integer, operand, text
 from vlmpass.rewriter_rules.opset.steps.quantize import clipped, dequantized, divided
 
-__all__ = ["dequantized", "reads_wide", "round_to"]
+__all__ = ["ROUNDS", "dequantized", "reads_wide", "round_to"]
+
+ROUNDS = changes(Effect.ROUNDS_VALUES)
+"""What `round_to` does that the node did where it ran."""
 
 
 def reads_wide(node: ir.Node, target: int) -> bool:
