@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.symbols import refined
 from vlmpass.ir_tools.operators.schema import in_force
 
-__all__ = ["Tape", "splice"]
+__all__ = ["NO_AXES", "Axes", "Tape", "splice"]
 
 Attribute = (
     "int | float | str | bool | ir.DataType | ir.TensorProtocol | ir.Graph | ir.Attr"
@@ -60,6 +62,12 @@ def _node_name(hint: str, op_type: str) -> str:
     return f"{hint}/{op_type}" if found < 0 else hint[: found + 1 + len(op_type)]
 
 
+Axes: TypeAlias = "tuple[int | str | None, ...]"
+"""Sizes of axes, names of sizes, None for one that is not known."""
+
+NO_AXES: Final[Mapping[ir.Value, Axes]] = MappingProxyType({})
+
+
 class Tape:
     """Records nodes and constants; the graph is not touched before `splice`.
 
@@ -74,6 +82,7 @@ class Tape:
         hint: What names of new nodes and values start with, usually the replaced node's name.
         emits: Domains beyond the standard one whose operators are welcome.
         in_function: Whether the nodes will stand in a function.
+        last_axes: The last axes of values whose rank is not known.
     """
 
     def __init__(
@@ -83,7 +92,9 @@ class Tape:
         hint: str,
         emits: Collection[str] = (),
         in_function: bool = False,
+        last_axes: Mapping[ir.Value, Axes] = NO_AXES,
     ) -> None:
+        self.last_axes = last_axes
         self.emits = emits
         self.in_function = in_function
         self.names = names

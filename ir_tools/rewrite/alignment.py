@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.tape import NO_AXES, Axes
 from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.schema import in_force
@@ -88,6 +89,7 @@ class Surroundings:
         emits: Domains beyond the standard one whose operators are welcome.
         in_function: Whether the nodes stand in a function.
         left_out: Inputs of functions that some call leaves out.
+        last_axes: What is known of values of functions whose rank is not.
     """
 
     def __init__(
@@ -97,8 +99,10 @@ class Surroundings:
         emits: Collection[str] = (),
         in_function: bool = False,
         left_out: Collection[ir.Value] = (),
+        last_axes: Mapping[ir.Value, Axes] = NO_AXES,
     ) -> None:
         self.left_out = left_out
+        self.last_axes = last_axes
         self.opsets = opsets
         self.emits = emits
         self.in_function = in_function

@@ -22,6 +22,7 @@ from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleSet
+from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.listed import listed
 
@@ -91,7 +92,7 @@ class _Engine:
         self._order = Order()
         self._indices: dict[ir.Graph | ir.Function, Index] = {}
         self._names = Names.of(model)
-        self._left_out = left_out_at_calls(model)
+        self._calls = left_out_at_calls(model), last_axes(model)
         self._reach: Reach | None = None
         self._scopes: dict[ir.Graph | ir.Function, Scope] = {}
         self._lineages: dict[ir.Node, _Lineage] = {}
@@ -138,7 +139,7 @@ class _Engine:
             opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
             around = Surroundings(
-                scope.opsets, self._constants, self.emits, scope.in_function, self._left_out
+                scope.opsets, self._constants, self.emits, scope.in_function, *self._calls
             )
             index = self._indices[scope.owner] = Index(offered, around)
         return index

@@ -15,6 +15,7 @@ from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.rewrite.rule import Rule
+from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 
 __all__ = ["Attempt", "explain"]
 
@@ -99,12 +100,13 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     Returns:
         One attempt per node, those that got furthest first, else in graph order.
     """
-    constants, names, left_out = Constants(), Names.of(model), left_out_at_calls(model)
+    constants, names = Constants(), Names.of(model)
+    calls = left_out_at_calls(model), last_axes(model)
     ops = {op for root in rule.plan.root_ops for op in root.ops}
     attempts = []
     for scope in scopes(model):
         welcome = rule.emits | rule.or_emits
-        around = Surroundings(scope.opsets, constants, welcome, scope.in_function, left_out)
+        around = Surroundings(scope.opsets, constants, welcome, scope.in_function, *calls)
         for node in scope.graph:
             if (node.domain, node.op_type) not in ops or not node.outputs:
                 continue

@@ -147,7 +147,7 @@ def propose(
     gone = leaving(match)
     if isinstance(gone, Declined):
         return match, gone
-    tape = Tape(names, around.opsets, hint, around.emits, around.in_function)
+    tape = Tape(names, around.opsets, hint, around.emits, around.in_function, around.last_axes)
     new = build(rule, tape, match.captured)
     found = new if isinstance(new, Declined) else _checked(match, tape, gone, new, around.left_out)
     if isinstance(found, Proposal):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 import onnx_ir as ir
 
@@ -12,13 +11,10 @@ from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
 from vlmpass.ir_tools.shapes.algebra import Dim
 from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 
-__all__ = ["LAST_AXES", "Calls", "Dims", "at_all_calls", "common_axes"]
+__all__ = ["Calls", "Dims", "at_all_calls", "common_axes", "values_of"]
 
 Dims = tuple["int | str | None", ...]
 """A shape: sizes, names of sizes, None for one that is not known."""
-
-LAST_AXES: Final = "vlmpass.last_axes"
-"""Where a value whose calls differ in rank has, in `meta`, the last axes they agree on: `Dims`."""
 
 
 @dataclass
@@ -64,7 +60,7 @@ def at_all_calls(
         visit_scope(inner, Scope(function, function, 0), lambda node, scope: None)
         calls = found.setdefault(key, Calls())
         calls.alike = not calls.shapes
-        for value in _values(function):
+        for value in values_of(function):
             shape = inner[value].shape
             dims = None if shape is None else tuple(map(say, shape))
             calls.shapes.setdefault(value, {})[dims] = None
@@ -84,10 +80,10 @@ def _calls(nodes: Iterable[ir.Node], model: ir.Model) -> list[ir.Node]:
     return [node for node in nodes if node.op_identifier() in model.functions]
 
 
-def _values(graph: ir.Function | ir.Graph) -> Iterator[ir.Value]:
+def values_of(graph: ir.Function | ir.Graph) -> Iterator[ir.Value]:
     """Yield the values of a function and its subgraphs, but initializers of these."""
     yield from graph.inputs
     for node in graph:
         yield from node.outputs
         for inner in subgraphs(node):
-            yield from _values(inner)
+            yield from values_of(inner)

@@ -36,18 +36,24 @@ def _root(x: Pattern, mean_square: Pattern) -> Pattern:
 
 
 def _source(
-    x: Value, wide: Value, narrow: DataType | None, count: float | None, share: float | None
+    op: Tape,
+    x: Value,
+    wide: Value,
+    narrow: DataType | None,
+    count: float | None,
+    share: float | None,
 ) -> Value | Declined:
     """Return the one operator's operand: x if its own type comes back at the end, else `wide`.
 
     Args:
+        op: The tape.
         x: What is normalised.
         wide: It, in the type of its mean.
         narrow: The type that comes out, None for that of `wide`.
         count: What a sum is divided by in place of a mean.
         share: What a sum is multiplied by.
     """
-    size = dim(x, -1)
+    size = dim(op, x, -1)
     over = size if share is None or not isinstance(size, int) else 1 / size
     if over not in (count, share) and (count, share) != (None, None):
         return refuse("a sum over {} elements is scaled by {}", size, count or share)
@@ -58,12 +64,12 @@ def _source(
     return x if narrow == x.dtype else refuse("{} comes out as {}", x.dtype, narrow)
 
 
-def _per_element(vector: Value | None, source: Value) -> Declined | None:
+def _per_element(op: Tape, vector: Value | None, source: Value) -> Declined | None:
     """Return why a value is not one number of the same type for each element of a row."""
     if vector is None:
         return None
-    size = dim(vector, 0) if rank(vector) == 1 else None
-    if size is None or size != dim(source, -1):
+    size = dim(op, vector, 0) if rank(vector) == 1 else None
+    if size is None or size != dim(op, source, -1):
         return refuse("{} is not known to have one number for each element of a row", vector)
     if vector.dtype != source.dtype:
         return refuse("{} is {} and {} is {}", vector, vector.dtype, source, source.dtype)
@@ -85,13 +91,13 @@ def _normal(
     """
     if isinstance(source, Declined):
         return source
-    unfit = _per_element(scale, source) or _per_element(bias, source)
+    unfit = _per_element(op, scale, source) or _per_element(op, bias, source)
     if unfit is not None:
         return unfit
     if stash == DataType.DOUBLE and source.dtype in NARROW:
         stash = DataType.FLOAT
     if scale is None:
-        size = dim(source, -1)
+        size = dim(op, source, -1)
         if not isinstance(size, int) or source.dtype is None:
             return refuse("the size of a row of {} is not known", source)
         scale = op.const(np.ones(size, source.dtype.numpy()), name="ones")
@@ -125,7 +131,7 @@ def rms_normalization(
     if op.in_function and op.opsets[""] < 23:
         return refuse(NOT_IN_FUNCTIONS, operator)
     operator = "RMSNormalization" if op.in_function else operator
-    source = _source(x, wide, narrow, count, share)
+    source = _source(op, x, wide, narrow, count, share)
     return _normal(op, operator, source, wide.dtype, eps, scale)
 
 
@@ -158,7 +164,7 @@ def layer_normalization(
     """(x - mean(x)) / sqrt(var(x) + eps) * scale + bias -> LayerNormalization(x, scale, bias)."""
     if op.in_function and op.opsets[""] < 17:
         return refuse(NOT_IN_FUNCTIONS, "LayerNormalization")
-    source = _source(x, wide, narrow or late, count, share)
+    source = _source(op, x, wide, narrow or late, count, share)
     return _normal(op, "LayerNormalization", source, late or wide.dtype, eps, scale, bias)
 
 
@@ -167,7 +173,7 @@ def bias_of_layer_normalization(
     op: Tape, x: Value, scale: Value, norm: Node, bias: Value
 ) -> Replacement:
     """LayerNormalization(x, scale) + bias -> LayerNormalization(x, scale, bias)."""
-    unfit = _per_element(bias, x)
+    unfit = _per_element(op, bias, x)
     return unfit or op.node("LayerNormalization", [x, scale, bias], norm.attributes)[0]
 
 
@@ -191,7 +197,7 @@ def scale_of_normalization(
         factor = user.inputs[1 - at] if user.op_type == "Mul" else None
         if factor is None:
             return refuse("{} is also used by {} ({})", normal, user, user.op_type)
-        unfit = _per_element(factor, x)
+        unfit = _per_element(op, factor, x)
         if unfit is not None:
             return unfit
     return op.node(norm.op_type, [x, scale], norm.attributes)[0]
@@ -214,7 +220,7 @@ def centred_rms_normalization(
     scale: Value,
 ) -> Replacement:
     """RMSNormalization(x - mean(x), scale) -> LayerNormalization(x, scale)."""
-    source = _source(x, wide, late, count, share)
+    source = _source(op, x, wide, late, count, share)
     return _normal(op, "LayerNormalization", source, stash, eps, scale)
 
 

@@ -53,14 +53,14 @@ def _leaves_row(node: Node, at: int) -> bool:
     return _kind(node, ("Mul", "Div")[: 2 - at]) and tensor is not None and tensor.size == 1
 
 
-def _contracted(product: Node) -> Iterator[int]:
+def _contracted(op: Tape, product: Node) -> Iterator[int]:
     """Yield the size over which a product sums, where it is known."""
     if any(attribute.is_ref() for attribute in product.attributes.values()):
         return
     turned = [product.attributes.get_int(name, 0) for name in ("transA", "transB")]
     axes = (-2 if turned[0] else -1, -1 if turned[1] else -2)
     for operand, axis in zip(product.inputs, axes, strict=False):
-        size = None if operand is None else dim(operand, axis)
+        size = None if operand is None else dim(op, operand, axis)
         if isinstance(size, int):
             yield size
 
@@ -71,16 +71,16 @@ def _is_score(product: Node) -> bool:
     return not any(source is None or is_constant(source) for source in sources)
 
 
-def _groups(x: Value, y: Value) -> Iterator[list[Exact]]:
+def _groups(op: Tape, x: Value, y: Value) -> Iterator[list[Exact]]:
     """Yield what x may have been scaled by to become y, the best founded first."""
-    used = [size for product in _products(y) for size in _contracted(product)]
+    used = [size for product in _products(y) for size in _contracted(op, product)]
     yield _roots(used)
     source = _source(x)
     maker = None if source is None else source.producer()
     made = maker if maker is not None and _kind(maker, PRODUCTS) else None
-    summed = [] if made is None else list(_contracted(made))
+    summed = [] if made is None else list(_contracted(op, made))
     yield _roots(summed)
-    row = dim(x, -1)
+    row = dim(op, x, -1)
     if isinstance(row, int) and (made is None or not _is_score(made)):
         yield _roots([row])
     # DeBERTa adds scores of places to those of tokens, and divides each by the root of all terms.
@@ -102,7 +102,7 @@ def restore_root_of_size(op: Tape, x: Value, c: TensorProtocol, scale: Node) -> 
 
     The fourth root counts too, as attention scales queries and keys by one each.
     """
-    number = exactly(c, _groups(x, scale.outputs[0]))
+    number = exactly(c, _groups(op, x, scale.outputs[0]))
     return number if isinstance(number, Declined) else reading(op, scale.op_type, x, number)
 
 

@@ -31,12 +31,14 @@ def transpose_of_transpose(
     return x if perm == tuple(range(len(perm))) else op.Transpose(x, perm=perm)
 
 
-def _without_copies(shape: tuple[int, ...], middle: Value, x: Value) -> tuple[int, ...] | None:
+def _without_copies(
+    op: Tape, shape: tuple[int, ...], middle: Value, x: Value
+) -> tuple[int, ...] | None:
     """Return the target of a Reshape of `middle` for `x`, whose axes a 0 would copy instead."""
     target: list[int] = []
     for at, size in enumerate(shape):
-        copied = dim(middle, at)
-        if size != 0 or (copied is not None and copied == dim(x, at)):
+        copied = dim(op, middle, at)
+        if size != 0 or (copied is not None and copied == dim(op, x, at)):
             target.append(size)
         else:
             target.append(copied if isinstance(copied, int) and copied else -1)
@@ -49,7 +51,7 @@ MOVES_NO_ELEMENT = P.Reshape | P.Squeeze | P.Unsqueeze | P.Flatten
 @rule(P.Reshape(MOVES_NO_ELEMENT("x", ...).shared.named("middle"), "shape"))
 def reshape_of_reshape(op: Tape, x: Value, middle: Value, shape: tuple[int, ...]) -> Replacement:
     """Reshape(Reshape(x, s), t) -> Reshape(x, t), and of Squeeze, Unsqueeze and Flatten."""
-    target = _without_copies(shape, middle, x)
+    target = _without_copies(op, shape, middle, x)
     if target is None:
         return refuse("{} copies axes of {} whose sizes are not known", shape, middle)
     return op.Reshape(x, op.const(target))
@@ -194,7 +196,7 @@ def squeeze_of_split(op: Tape, part: Value, removed: tuple[int, ...]) -> Replace
     if split is None or split.op_type != "Split" or split.inputs[0] is None:
         return refuse("{} is no part of a Split", part)
     axis = split.attributes.get_int("axis", 0)
-    if any(dim(each, axis) != 1 or each.is_graph_output() for each in split.outputs):
+    if any(dim(op, each, axis) != 1 or each.is_graph_output() for each in split.outputs):
         return refuse("not every part of {} is known to be one index", split)
     for user in [use.node for each in split.outputs for use in each.uses()]:
         gone = _removed(user) if user.op_type == "Squeeze" else None
@@ -229,8 +231,8 @@ def reshape_of_thin_transpose(
     op: Tape, x: Value, turned: Value, perm: tuple[int, ...], shape: tuple[int, ...]
 ) -> Replacement:
     """Reshape(Transpose(x, perm), s) -> Reshape(x, s), when perm moves axes of size 1 only."""
-    order = [axis for axis in perm if dim(x, axis) != 1]
-    target = _without_copies(shape, turned, x)
+    order = [axis for axis in perm if dim(op, x, axis) != 1]
+    target = _without_copies(op, shape, turned, x)
     if order != sorted(order) or target is None:
         return refuse("{} moves elements of {}", perm, x)
     return op.Reshape(x, op.const(target))

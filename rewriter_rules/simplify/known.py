@@ -8,7 +8,7 @@ from typing import Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.symbols import same_size
-from vlmpass.ir_tools.shapes.functions import LAST_AXES, Dims
+from vlmpass.ir_tools.graph.tape import Tape
 
 __all__ = [
     "FLOATS",
@@ -43,10 +43,16 @@ def rank(value: ir.Value) -> int | None:
     return None if value.shape is None else value.shape.rank()
 
 
-def dim(value: ir.Value, axis: int) -> int | str | None:
-    """Return a dimension: its size, its symbol, or None where neither is known."""
+def dim(op: Tape, value: ir.Value, axis: int) -> int | str | None:
+    """Return a dimension: its size, its symbol, or None where neither is known.
+
+    Args:
+        op: Knows the last axes of values whose rank is open.
+        value: The value.
+        axis: Counted from the back, if the rank may be open.
+    """
     if value.shape is None:
-        last: Dims = value.meta.get(LAST_AXES, ())
+        last = op.last_axes.get(value, ())
         return last[axis] if -len(last) <= axis < 0 else None
     if not -value.shape.rank() <= axis < value.shape.rank():
         return None
@@ -61,13 +67,19 @@ def same_shape(one: ir.Value, other: ir.Value) -> bool:
     return all(map(same_size, one.shape, other.shape))
 
 
-def broadcast_into(shape: Sequence[int], value: ir.Value) -> bool:
-    """Return whether broadcasting a value with a shape is known to leave the value's shape."""
+def broadcast_into(op: Tape, shape: Sequence[int], value: ir.Value) -> bool:
+    """Return whether broadcasting a value with a shape is known to leave the value's shape.
+
+    Args:
+        op: Knows the last axes of values whose rank is open.
+        shape: What broadcasts.
+        value: What it is broadcast with.
+    """
     own = rank(value)
     if own is None or len(shape) > own:
         return False
     offset = own - len(shape)
-    return all(size in (1, dim(value, offset + at)) for at, size in enumerate(shape))
+    return all(size in (1, dim(op, value, offset + at)) for at, size in enumerate(shape))
 
 
 def matched(*lists: Sequence[int] | None) -> bool:

@@ -42,7 +42,7 @@ def reshape_to_same(op: Tape, x: Value, shape: tuple[int, ...]) -> Replacement:
     """Reshape(x, shape) -> x, when shape says 0, -1 or the size of the same axis of x."""
     if len(shape) != rank(x):
         return refuse("from {} to {} axes", rank(x), len(shape))
-    moved = [at for at, size in enumerate(shape) if size > 0 and size != dim(x, at)]
+    moved = [at for at, size in enumerate(shape) if size > 0 and size != dim(op, x, at)]
     if moved or shape.count(-1) > 1:
         return refuse("{} is not known to have the shape {}", x, shape)
     return x
@@ -67,7 +67,7 @@ def slice_everything(
     if not matched(starts, ends, axes, steps):
         return refuse("starts, ends, axes and steps do not belong together")
     for at, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        size = dim(x, axes[at] if axes else at)
+        size = dim(op, x, axes[at] if axes else at)
         beyond = FOREVER if not isinstance(size, int) else size
         if start != 0 or end < beyond or (steps and steps[at] != 1):
             return refuse("{}:{} of {} leaves something out", start, end, size or "some")
@@ -96,7 +96,7 @@ def split_in_one(op: Tape, x: Value, split: Node) -> Replacement:
 @rule(P.Concat("xs*", axis="axis"))
 def concat_of_empty(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     """Concat(x, empty, y) -> Concat(x, y)."""
-    left = [x for x in xs if dim(x, axis) != 0]
+    left = [x for x in xs if dim(op, x, axis) != 0]
     if len(left) == len(xs) or not left:
         return refuse("no operand is known to be empty")
     return op.Concat(*left, axis=axis)
@@ -105,7 +105,7 @@ def concat_of_empty(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
 @rule(P.Expand("x", "shape"))
 def expand_to_same(op: Tape, x: Value, shape: tuple[int, ...]) -> Replacement:
     """Expand(x, shape) -> x, when x has all of shape already."""
-    return x if broadcast_into(shape, x) else refuse("{} may grow to {}", x, shape)
+    return x if broadcast_into(op, shape, x) else refuse("{} may grow to {}", x, shape)
 
 
 @rule(P.Expand("x", P.any).named("y"))

@@ -10,19 +10,19 @@ from vlmpass.rewriter_rules.simplify.known import FLOATS, dim, rank
 __all__ = ["PRODUCTS"]
 
 
-def _adds_to(c: Value, product: Value) -> bool:
+def _adds_to(op: Tape, c: Value, product: Value) -> bool:
     """Return whether Gemm may add a value to a product: it broadcasts one way only."""
     size = rank(c)
     if size is None or size > 2:
         return False
-    pairs = ((dim(c, at - size), dim(product, at - size)) for at in range(size))
+    pairs = ((dim(op, c, at - size), dim(op, product, at - size)) for at in range(size))
     return all(here is not None and here in (1, there) for here, there in pairs)
 
 
 @rule(P.MatMul(P.matrix("a"), P.matrix("b")).named("product") + P("c"), dtypes={"a": FLOATS})
 def matmul_add(op: Tape, a: Value, b: Value, c: Value, product: Value) -> Replacement:
     """MatMul(a, b) + c -> Gemm(a, b, c), of matrices."""
-    return op.Gemm(a, b, c) if _adds_to(c, product) else refuse("{} may be larger", c)
+    return op.Gemm(a, b, c) if _adds_to(op, c, product) else refuse("{} may be larger", c)
 
 
 @rule(P.Gemm("a", "b", _node="gemm").named("product") + P("c"))
@@ -30,7 +30,7 @@ def gemm_add(op: Tape, a: Value, b: Value, c: Value, gemm: Node, product: Value)
     """Gemm(a, b) + c -> Gemm(a, b, c)."""
     if gemm.attributes.get_float("beta", 1.0) != 1.0:
         return refuse("{} scales what it adds", gemm)
-    if not _adds_to(c, product):
+    if not _adds_to(op, c, product):
         return refuse("{} may be larger than the product", c)
     return op.node("Gemm", [a, b, c], gemm.attributes)[0]
 
