@@ -13,22 +13,12 @@ from typing import TypeAlias
 
 import onnx
 
-from vlmpass.ir_tools.proto.varint import to_varint
+from vlmpass.ir_tools.proto.wire import Field, WireError, bytes_head, fields
 
-__all__ = ["WireError", "without_payloads"]
+__all__ = ["without_payloads"]
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _DEEPEST = 92  # protobuf reads 100, of which the type of a value takes up to eight
 _Piece: TypeAlias = "bytes | memoryview"
-
-
-class WireError(Exception):
-    """The bytes are no protobuf message, or end before it does."""
-
-    def __init__(self, text: str, *, cut_short: bool = False, too_deep: bool = False) -> None:
-        super().__init__(text)
-        self.cut_short = cut_short
-        self.too_deep = too_deep
 
 
 @dataclass
@@ -93,29 +83,13 @@ class _Walk:
             raise WireError(f"the message at byte {start} lies too deep", too_deep=True)
         pieces: list[_Piece] = []
         payloads: list[range] = []
-        at = copied = start
-        while at < stop:
-            tag, body = self._varint(at, stop)
-            number, wire = tag >> 3, tag & 7
-            if wire == _BYTES:
-                length, body = self._varint(body, stop)
-                end = body + length
-                if self.threshold <= length <= stop - body:
-                    replaced = self._replaced(tag, range(body, end), kind, depth, payloads)
-                    if replaced is not None:
-                        pieces += [self.view[copied:at], *replaced]
-                        copied = end
-            elif wire == _VARINT:
-                end = self._varint(body, stop)[1]
-            elif wire in (_FIXED32, _FIXED64) and number:
-                end = body + (4 if wire == _FIXED32 else 8)
-            else:
-                raise WireError(f"byte {at} starts no field")
-            if end > stop:
-                raise WireError(
-                    f"the field at byte {at} ends at byte {end} of {stop}", cut_short=True
-                )
-            at = end
+        copied = start
+        for each in fields(self.view, start, stop):
+            if each.sized and each.stop - each.start >= self.threshold:
+                replaced = self._replaced(each, kind, depth, payloads)
+                if replaced is not None:
+                    pieces += [self.view[copied : each.at], *replaced]
+                    copied = each.stop
         pieces.append(self.view[copied:stop])
         # After whatever the tensor says of its place, such as that its data are inline: of a field
         # that is there twice, the last one counts.
@@ -123,27 +97,16 @@ class _Walk:
         return pieces
 
     def _replaced(
-        self, tag: int, body: range, kind: _Kind, depth: int, payloads: list[range]
+        self, each: Field, kind: _Kind, depth: int, payloads: list[range]
     ) -> list[_Piece] | None:
-        if tag >> 3 == kind.payload:
-            payloads.append(body)
+        if each.number == kind.payload:
+            payloads.append(range(each.start, each.stop))
             return []
-        child = kind.children.get(tag >> 3)
+        child = kind.children.get(each.number)
         if child is None:
             return None
-        inner = self.message(body.start, body.stop, child, depth + 1)
-        return [to_varint(tag) + to_varint(sum(map(len, inner))), *inner]
-
-    def _varint(self, at: int, stop: int) -> tuple[int, int]:
-        value = shift = 0
-        while at < stop and shift < 70:
-            byte = self.view[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, at
-            shift += 7
-        raise WireError(f"the number at byte {at} has no end", cut_short=at >= stop)
+        inner = self.message(each.start, each.stop, child, depth + 1)
+        return [bytes_head(each.number, sum(map(len, inner))), *inner]
 
 
 def _reference(key: str, payload: range) -> bytes:

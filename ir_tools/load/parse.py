@@ -14,8 +14,9 @@ from pathlib import Path
 import onnx
 
 from vlmpass.ir_tools.errors import CheckError, ModelError
-from vlmpass.ir_tools.load.inline import WireError, without_payloads
+from vlmpass.ir_tools.load.inline import without_payloads
 from vlmpass.ir_tools.load.lost import refuse_undecodable
+from vlmpass.ir_tools.proto.wire import WireError
 from vlmpass.ir_tools.system.paths import NOT_ONNX
 from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.worker.bounded import parse_text

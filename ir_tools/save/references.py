@@ -10,16 +10,20 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+
+from vlmpass.ir_tools.proto.wire import WireError, bytes_head, fields
 
 __all__ = ["Folder", "data_files_of"]
 
 _CHUNK_BYTES = 4 << 20
 _OVERLAP_BYTES = 1 << 16
 
-_BINARY = re.compile(rb"\n\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])", re.DOTALL)
+_LOCATION = bytes_head(1, len(b"location")) + b"location"
+"""How an entry of a tensor's external data starts that names a file; the name is its field 2."""
 # The IR version comes first in every known writer's files, then another field of a ModelProto.
 _HEAD = re.compile(rb"\x08[\x01-\x1f][\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2]", re.DOTALL)
 _QUOTED = rb'"((?:[^"\\]|\\.)*)"'
@@ -30,16 +34,16 @@ _TEXTS = {
 }
 
 
-def _binary_value(buffer: bytes, match: re.Match[bytes]) -> bytes:
-    length = match[1][0] & 0x7F
-    if len(match[1]) == 2:
-        length |= match[1][1] << 7
-    value = buffer[match.end() : match.end() + length]
-    return value if len(value) == length else b""
-
-
-def _quoted_value(_: bytes, match: re.Match[bytes]) -> bytes:
-    return match[1]
+def _binary(buffer: bytes) -> Iterator[bytes]:
+    """Yield the names in a piece of a model file; one that is cut off is in the next piece, too."""
+    at = buffer.find(_LOCATION)
+    while at >= 0:
+        at += len(_LOCATION)
+        with suppress(WireError):
+            each = next(fields(buffer, at, len(buffer)), None)
+            if each is not None and each.number == 2 and each.sized:
+                yield buffer[each.start : each.stop]
+        at = buffer.find(_LOCATION, at)
 
 
 def _unquoted(value: bytes, suffix: str) -> str:
@@ -61,17 +65,16 @@ def _names_a_file(location: str) -> bool:
 
 
 def _locations(path: Path) -> set[str]:
-    pattern = _TEXTS.get(path.suffix, _BINARY)
-    value = _binary_value if pattern is _BINARY else _quoted_value
+    pattern = _TEXTS.get(path.suffix)
     found: set[bytes] = set()
     tail = b""
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             buffer = tail + chunk
-            found.update(value(buffer, match) for match in pattern.finditer(buffer))
+            found.update(_binary(buffer) if pattern is None else pattern.findall(buffer))
             tail = buffer[-_OVERLAP_BYTES:]
     found.discard(b"")
-    if pattern is _BINARY:
+    if pattern is None:
         return {os.fsdecode(location) for location in found}
     return {_unquoted(location, path.suffix) for location in found}
 

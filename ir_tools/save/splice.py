@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from vlmpass.ir_tools.proto.varint import to_varint
+from vlmpass.ir_tools.proto.wire import bytes_head, fields
 
 __all__ = ["mark", "spliced"]
 
@@ -22,17 +22,6 @@ def mark(number: int) -> bytes:
     return _MAGIC + number.to_bytes(8, "little")
 
 
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-
-
 class _Splicer:
     def __init__(self, data: bytes, sizes: Sequence[int]) -> None:
         self.data, self.sizes = data, sizes
@@ -42,32 +31,18 @@ class _Splicer:
             self.marks.append(position)
             position = data.find(_MAGIC, position + _MARK_BYTES)
 
-    def field_end(self, position: int) -> tuple[int, int]:
-        """Return where the payload of the field at a position starts, and where it ends."""
-        tag, position = _read_varint(self.data, position)
-        kind = tag & 7
-        if kind == 0:
-            return position, _read_varint(self.data, position)[1]
-        if kind in (1, 5):
-            return position, position + (8 if kind == 1 else 4)
-        length, position = _read_varint(self.data, position)
-        return position, position + length
-
     def message(self, start: int, stop: int) -> tuple[list[bytes | int], int]:
         """Return the pieces of a message, a number for each weight, and their bytes in all."""
         pieces: list[bytes | int] = []
-        total, copied, position = 0, start, start
-        while position < stop:
-            payload, end = self.field_end(position)
-            first = bisect_left(self.marks, payload)
-            if first < len(self.marks) and self.marks[first] < end:
-                inner, length = self.payload(payload, end, self.marks[first])
-                tag_end = _read_varint(self.data, position)[1]
-                head = self.data[copied:tag_end] + to_varint(length)
+        total, copied = 0, start
+        for each in fields(self.data, start, stop):
+            first = bisect_left(self.marks, each.start)
+            if first < len(self.marks) and self.marks[first] < each.stop:
+                inner, length = self.payload(each.start, each.stop, self.marks[first])
+                head = self.data[copied : each.at] + bytes_head(each.number, length)
                 pieces += [head, *inner]
                 total += len(head) + length
-                copied = end
-            position = end
+                copied = each.stop
         pieces.append(self.data[copied:stop])
         return pieces, total + stop - copied
 

@@ -13,7 +13,7 @@ from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, ModelError, VlmpassError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.calls import MOST_NODES
-from vlmpass.ir_tools.proto.varint import to_varint
+from vlmpass.ir_tools.proto.wire import to_varint
 from vlmpass.ir_tools.run.runner import Runner
 from vlmpass.ir_tools.save import save
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vlmpass.ir_tools.proto.varint import to_varint
+from vlmpass.ir_tools.proto.wire import to_varint
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 

@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.load.inline import WireError, without_payloads
+from vlmpass.ir_tools.load.inline import without_payloads
+from vlmpass.ir_tools.proto.wire import WireError
 from vlmpass.ir_tools.weights import LazyWeight, StoredWeight, cast, rows
 
 SUFFIXES = [
