@@ -17,6 +17,8 @@ def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
     for attribute in attributes:
+        if attribute.ref_attr_name:
+            continue  # its value is the call's
         if attribute.type == onnx.AttributeProto.TENSOR:
             yield attribute.t
         elif attribute.type == onnx.AttributeProto.TENSORS:

@@ -127,3 +127,13 @@ def test_small_integers_in_a_data_file_decide_shapes_as_they_do_inside(tmp_path:
     wide.graph.append(node)
     save(wide, tmp_path / "m.onnx", before_commit=checked)
     assert (tmp_path / "m.onnx.data").stat().st_size > long.nbytes
+
+
+def test_tensors_that_the_calls_of_a_function_give_are_none_of_its_own(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["": 18, "local": 1]>
+        g (float[2] x) => (float[2] y) { y = local.Add <t = float[2] {1, 2}> (x) }
+        <opset_import: ["": 18], domain: "local">
+        Add <t> (a) => (b) { c = Constant <value: tensor = @t> ()  b = Add(a, c) }"""
+    save(ir.from_onnx_text(text), tmp_path / "m.onnx", before_commit=checked)
+    (node, _) = onnx.load(tmp_path / "m.onnx").functions[0].node
+    assert not node.attribute[0].HasField("t")
