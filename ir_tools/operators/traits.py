@@ -8,7 +8,7 @@ the definitions below by running it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -21,13 +21,17 @@ __all__ = [
     "Kind",
     "Traits",
     "broadcasting",
+    "combining",
     "commutes",
     "complete",
     "hands_on",
     "is_exact",
+    "jumping",
     "keeping_order",
     "keeping_shape",
     "named",
+    "rearranging",
+    "rounding",
     "traits_of",
     "whole",
 ]
@@ -111,10 +115,14 @@ class Traits:
         exact: Whether any wider type that holds its operands gives the same results (cast back, of
             the least integer too). Kinds MOVE, FILL, SCATTER, SHAPE and ORDER are, said or not,
             as long as a Scatter does not combine.
+        jumps: Whether the least change of a number may change a result by 1, or turn it round.
+        keeps_all: Whether its result has all elements of its first operand, and no other, unless
+            it is empty. What keeps their order does.
         keeps_order: Whether its result has all elements of its first operand, in the same order.
         keeps_shape: Whether its first result has the shape of its first operand. Kinds CAST,
             SCATTER, CUMULATION and NORMALIZATION do, and ELEMENTWISE where it does not broadcast.
-        whole: Whether its results are whole numbers where its operands are.
+        rounds: Whether its results are whole numbers of its operands' type, whatever these are.
+        whole: Whether its results are whole numbers where its operands are. What rounds does.
         sizes: Positions of operands that are read as sizes, extents, conditions or places along
             axes, not as numbers to compute with.
     """
@@ -125,8 +133,11 @@ class Traits:
     selects: bool = False
     broadcasts: bool = False
     exact: bool = False
+    jumps: bool = False
+    keeps_all: bool = False
     keeps_order: bool = False
     keeps_shape: bool = False
+    rounds: bool = False
     whole: bool = False
     sizes: tuple[int, ...] = ()
 
@@ -144,9 +155,7 @@ def traits_of(domain: str, op_type: str) -> Traits | None:
 @cache
 def named(*kinds: Kind) -> frozenset[str]:
     """Return the names of the standard domain's operators of some kinds."""
-    return frozenset(
-        name for (domain, name), traits in _table().items() if not domain and traits.kind in kinds
-    )
+    return _flagged(lambda traits: traits.kind in kinds)
 
 
 def complete() -> bool:
@@ -158,28 +167,53 @@ def complete() -> bool:
     return (int(installed[0]), int(installed[1])) <= _ONNX
 
 
+def _flagged(flag: Callable[[Traits], bool]) -> frozenset[str]:
+    """Return the names of the standard domain's operators whose traits satisfy a condition."""
+    return frozenset(
+        name for (domain, name), traits in _table().items() if not domain and flag(traits)
+    )
+
+
 @cache
 def keeping_order() -> frozenset[str]:
     """Return the names of the standard domain's operators that at most write another shape."""
-    return frozenset(
-        name for (domain, name), traits in _table().items() if not domain and traits.keeps_order
-    )
+    return _flagged(lambda traits: traits.keeps_order)
+
+
+@cache
+def rearranging() -> frozenset[str]:
+    """Return the names of the standard domain's operators that keep all their elements, moved."""
+    return _flagged(lambda traits: traits.keeps_all)
 
 
 @cache
 def keeping_shape() -> frozenset[str]:
     """Return the names of the standard domain's operators that keep their first operand's shape."""
-    return frozenset(
-        name for (domain, name), traits in _table().items() if not domain and traits.keeps_shape
-    )
+    return _flagged(lambda traits: traits.keeps_shape)
 
 
 @cache
 def broadcasting() -> frozenset[str]:
     """Return the names of the standard domain's operators that broadcast all their operands."""
-    return frozenset(
-        name for (domain, name), traits in _table().items() if not domain and traits.broadcasts
-    )
+    return _flagged(lambda traits: traits.broadcasts)
+
+
+@cache
+def combining() -> frozenset[str]:
+    """Return the names of the standard domain's operators that add, multiply or bound numbers."""
+    return broadcasting() & whole() & named(Kind.ELEMENTWISE) - jumping()
+
+
+@cache
+def jumping() -> frozenset[str]:
+    """Return the names of the standard domain's operators that compare or round numbers."""
+    return _flagged(lambda traits: traits.jumps) | named(Kind.ORDER)
+
+
+@cache
+def rounding() -> frozenset[str]:
+    """Return the names of the standard domain's operators that make whole numbers of any."""
+    return _flagged(lambda traits: traits.rounds)
 
 
 def is_exact(node: ir.Node) -> bool:
@@ -201,8 +235,7 @@ _EXACT = (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.SHAPE, Kind.ORDER)
 @cache
 def whole() -> frozenset[str]:
     """Return the names of the standard domain's operators that make whole numbers of such."""
-    flagged = {name for (domain, name), each in _table().items() if not domain and each.whole}
-    return named(Kind.MOVE) | flagged
+    return named(Kind.MOVE) | _flagged(lambda traits: traits.whole)
 
 
 def hands_on(node: ir.Node, position: int) -> bool:
@@ -243,8 +276,11 @@ def _traits(kind: Kind, flags: list[str]) -> Traits:
         selects="selects" in flags,
         broadcasts="broadcasts" in flags,
         exact="exact" in flags,
+        jumps="jumps" in flags,
+        keeps_all="keeps-all" in flags or "keeps-order" in flags,
         keeps_order="keeps-order" in flags,
         keeps_shape=keeps,
-        whole="whole" in flags,
+        rounds="rounds" in flags,
+        whole="whole" in flags or "rounds" in flags,
         sizes=tuple(int(index) for index in sizes.split(",") if index),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import node_tensor
-from vlmpass.ir_tools.operators import Kind, commutes, hands_on, named
+from vlmpass.ir_tools.operators import Kind, commutes, hands_on, named, traits_of
 
 __all__ = ["Use", "trace_use"]
 
@@ -45,9 +45,21 @@ class Use:
     stride: tuple[int, int] | None = None
     channels: int | None = None
 
+    @property
+    def sizes(self) -> bool:
+        """Whether an operator reads the values as sizes or places, other than those of a table."""
+        return any(_is_size(*consumer) for consumer in self.consumers)
+
     def reaches(self, *operators: str) -> bool:
         """Tell whether one of the operators consumes the values."""
         return any(operator in operators for operator, _ in self.consumers)
+
+
+def _is_size(operator: str, position: int) -> bool:
+    traits = traits_of("", operator)
+    if traits is None or position in _INDEXES.get(operator, ()):
+        return False
+    return operator == "Range" or position in traits.sizes
 
 
 def trace_use(model: ir.Model, value: ir.Value) -> Use:

@@ -196,7 +196,6 @@ def _indices(request: Request, rng: np.random.Generator) -> npt.NDArray[np.int64
     return drawn
 
 
-_SIZE_CONSUMERS = ("ConstantOfShape", "Expand", "Range", "Reshape", "Slice", "TopK", "Trilu")
 _INTEGERS: tuple[
     tuple[
         Callable[[Request, frozenset[str]], bool],
@@ -211,7 +210,7 @@ _INTEGERS: tuple[
     (lambda r, named: bool(named & {"length", "lengths", "seqlen", "seqlens", "len"}), _lengths),
     (lambda r, named: bool(named & {"size", "sizes", "shapes"}) and r.shape[-1:] == (2,), _sides),
     (lambda r, named: r.use.bound is not None, _indices),
-    (lambda r, named: not r.shape or r.use.reaches(*_SIZE_CONSUMERS), _counts),
+    (lambda r, named: not r.shape or r.use.sizes, _counts),
 )
 
 

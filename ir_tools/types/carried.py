@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators.schema import in_force, newest_opset
 from vlmpass.ir_tools.operators.type_texts import parse, spell, with_dtypes
 
 __all__ = ["carries", "dtype_parameters", "retyped_attributes", "typing_attribute"]
@@ -31,25 +33,23 @@ RESULT: Mapping[tuple[str, str], tuple[str, ir.DataType | None]] = {
 }
 """The attribute that decides the type of output 0, and what its absence means (None: an input)."""
 
-_PRECISION: Mapping[tuple[str, str], str] = {
-    ("", "LayerNormalization"): "stash_type",
-    ("", "SimplifiedLayerNormalization"): "stash_type",
-    ("", "RMSNormalization"): "stash_type",
-    ("", "GroupNormalization"): "stash_type",
-    ("", "Range"): "stash_type",
-    ("", "Attention"): "softmax_precision",
-    ("ai.onnx.preview", "FlexAttention"): "softmax_precision",
-    ("", "QuantizeLinear"): "precision",
-}
-"""The attribute that names the type of interior arithmetic."""
+_PRECISION = ("stash_type", "softmax_precision", "precision")
+"""Attributes that name the type of interior arithmetic."""
 
 _FLOAT = ir.DataType.FLOAT
+
+
+@cache
+def _interior(operator: tuple[str, str]) -> str | None:
+    """Return the name of the operator's attribute for the type of interior arithmetic."""
+    found = in_force(*operator, newest_opset())
+    return None if found is None else next((n for n in _PRECISION if n in found.attributes), None)
 
 
 def carries(operator: tuple[str, str]) -> str | None:
     """Return the name of the operator's attribute that carries an element type, if it has one."""
     result = RESULT.get(operator)
-    return result[0] if result is not None else _PRECISION.get(operator)
+    return result[0] if result is not None else _interior(operator)
 
 
 def typing_attribute(node: ir.Node) -> str | None:
@@ -76,7 +76,7 @@ def _result(node: ir.Node, mapping: Mapped) -> Iterator[ir.Attr]:
 
 def _precision(node: ir.Node, mapping: Mapped) -> Iterator[ir.Attr]:
     """Yield the attribute of interior arithmetic: a type that goes away becomes FLOAT."""
-    name = _PRECISION.get((node.domain, node.op_type))
+    name = _interior((node.domain, node.op_type))
     attribute = node.attributes.get(name) if name is not None else None
     if name is None or attribute is None or attribute.is_ref():
         return

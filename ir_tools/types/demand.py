@@ -25,7 +25,6 @@ __all__ = ["Demand", "Use"]
 _CAST = ("", "Cast")
 # A variable that types one input alone, and must fit another all the same.
 _TIED = frozenset({("", "Attention"), ("", "RMSNormalization"), ("", "SequenceInsert")})
-_FREELY_TYPED = frozenset({"Constant", "ConstantOfShape", "Cast", "Range", "EyeLike"})
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,7 @@ class Demand:
                 continue
             if node.attributes and any(True for _ in subgraphs(node)):
                 continue
-            sourced = bool(node.inputs) or node.op_type in _FREELY_TYPED
+            sourced = bool(node.inputs) or node.op_type == "Constant"
             if sourced and all(self._is_exact(value, exact) for value in node.inputs):
                 exact.add(node)
             elif (node.domain, node.op_type) == _CAST:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import scopes
-from vlmpass.ir_tools.operators import Kind, named, whole
+from vlmpass.ir_tools.operators import Kind, jumping, named, rounding, whole
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
@@ -23,15 +23,10 @@ __all__ = ["integer_arithmetic"]
 
 _REASON = "integers are computed in floats, which half precision would round"
 _SMALL = 1 << 16
-_ROUNDING = frozenset({"Floor", "Ceil", "Round", "Mod"})
 _CASTS = named(Kind.CAST)
-_DECIDING = frozenset(
-    {"Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "ArgMax", "ArgMin"}
+_ARITHMETIC = _CASTS | named(
+    Kind.MOVE, Kind.ELEMENTWISE, Kind.REDUCTION, Kind.CUMULATION, Kind.GENERATOR
 )
-_FRACTIONAL = frozenset({
-    "ConstantOfShape", "Div", "Exp", "Log", "Pow", "Range", "Reciprocal", "ReduceMean", "Sqrt",
-})  # fmt: skip
-_ARITHMETIC = _ROUNDING | _CASTS | whole() | _FRACTIONAL
 
 
 class _Region:
@@ -49,7 +44,7 @@ class _Region:
         """Note whether a node is exact, whole, and whether it decides something."""
         if node.domain or not all(self._is_exact(value) for value in _data(node)):
             return
-        if node.op_type in _DECIDING and self._takes_float(node):
+        if node.op_type in jumping() and self._takes_float(node):
             self.deciding[node] = None
         if node.op_type not in _ARITHMETIC or not self._is_number(node):
             return
@@ -59,9 +54,7 @@ class _Region:
             return
         self.exact[node] = None
         self._exact.update(node.outputs)
-        if node.op_type in _ROUNDING:
-            self.deciding[node] = None
-        if node.op_type in _ROUNDING or self._keeps_whole(node):
+        if node.op_type in rounding() or self._keeps_whole(node):
             self._whole.update(node.outputs)
             floats = (value for value in _given(node) if self._is_float(value))
             if any(value.producer() in self.deciding for value in floats):

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.edit import constant_node
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes
-from vlmpass.ir_tools.operators import Kind, named
+from vlmpass.ir_tools.operators import Kind, combining, named
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import MASK
@@ -23,9 +23,7 @@ from vlmpass.ir_tools.types.offline import constant_tensor
 
 __all__ = ["CARRIERS", "Saturation"]
 
-CARRIERS = named(Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.CAST) | {
-    *("Add", "Sub", "Mul", "Min", "Max", "ConstantOfShape")
-}
+CARRIERS = combining() | named(Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.CAST, Kind.GENERATOR)
 """Operators that hand masks on, or make them."""
 
 _BROADCASTS = 8  # the opset from which on operands of Max may differ in shape

@@ -12,6 +12,7 @@ from collections.abc import Container
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
@@ -19,11 +20,7 @@ __all__ = ["angles"]
 
 _TURNS = frozenset({"Sin", "Cos", "Tan"})
 _REASON = "a position becomes an angle, which needs its low bits"
-_ARITHMETIC = frozenset({
-    "Add", "Cast", "CastLike", "Concat", "Div", "Einsum", "Expand", "Flatten", "Gather", "Gemm",
-    "Identity", "MatMul", "Mul", "Neg", "Pow", "Range", "Reciprocal", "Reshape", "Slice", "Split",
-    "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
-})  # fmt: skip
+_ARITHMETIC = named(Kind.MOVE, Kind.CAST, Kind.ELEMENTWISE, Kind.PRODUCT, Kind.GENERATOR)
 
 
 def angles(model: ir.Model, typing: Typing, kept: Container[ir.Node]) -> dict[ir.Node, str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators import combining, rearranging
 from vlmpass.ir_tools.types.carried import carries
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
@@ -75,22 +76,9 @@ _SKIPPING = frozenset({"SkipLayerNormalization", "SkipSimplifiedLayerNormalizati
 _SCATTERS = frozenset({"ScatterElements", "ScatterND"})
 _SCATTER = "ONNX Runtime's CPU adds up what is scattered in float32 only"
 
-_CARRYING = frozenset({
-    "Expand", "Identity", "Pow", "Reciprocal", "Reshape", "Sqrt", "Squeeze", "Unsqueeze"
-})  # fmt: skip
-
-_TIES = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min"})
-_BRIDGES = _TIES | {
-    "Abs",
-    "Neg",
-    "Identity",
-    "Clip",
-    "Expand",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-}
+_CARRYING = rearranging() | {"Pow", "Reciprocal", "Sqrt"}
+_TIES = combining() | {"Div", "Mean"}
+_BRIDGES = _TIES | rearranging() | {"Abs", "Clip", "Neg"}
 
 
 def seeds(

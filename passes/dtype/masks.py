@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.operators import rearranging
 from vlmpass.ir_tools.types.narrow import MASK
 from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.saturate import CARRIERS
@@ -23,7 +24,7 @@ from vlmpass.ir_tools.types.saturate import CARRIERS
 __all__ = ["masks_of_islands"]
 
 _INSPECTED = 1 << 24
-_LAST = frozenset({"Add", "Sub", "Reshape", "Expand", "Squeeze", "Transpose", "Unsqueeze"})
+_LAST = rearranging() | {"Add", "Sub", "Sum"}
 _REASON = "a mask is added to what a softmax takes, and half precision has no room for both"
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import can_evaluate, evaluate
 from vlmpass.ir_tools.graph.walk import Scope
+from vlmpass.ir_tools.operators import Kind, broadcasting, named
 from vlmpass.ir_tools.shapes import Facts, constant_of
 from vlmpass.passes.folding.lazy import fold_lazily
 
@@ -22,10 +23,7 @@ _EAGER = 1 << 20
 """Bytes above which an operand or a result is not brought into memory."""
 _NONE: frozenset[ir.Value] = frozenset()
 # What unpacks and scales quantised weights; a matrix of integers is not run through these.
-_UNPACKING = frozenset(
-    {"Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Cast", "Div", "Expand",
-     "Floor", "Mod", "Mul", "Sub", "Tile", "Where"}
-)  # fmt: skip
+_UNPACKING = broadcasting() | named(Kind.ELEMENTWISE, Kind.CAST) | {"Expand", "Tile"}
 
 _READ_SHAPES = frozenset({"Shape", "Size"})
 

@@ -16,14 +16,12 @@ from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.edit import add_constant, may_add_integers, remove_dead, stand_in
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope
+from vlmpass.ir_tools.operators import Kind, broadcasting, named
 from vlmpass.ir_tools.shapes.analysis import Facts
 from vlmpass.ir_tools.shapes.known import Known
 
 __all__ = ["Scalars"]
 
-_ELEMENTWISE = frozenset(
-    ["Abs", "Add", "Cast", "Ceil", "Div", "Floor", "Max", "Min", "Mod", "Mul", "Neg", "Sqrt", "Sub"]
-)
 _Group = dict[ir.Node, None]
 
 
@@ -60,7 +58,7 @@ class Scalars:
         """Return nodes that compute a scalar from constants, from vectors and from each other."""
         found: _Group = {}
         for node in graph:
-            if node.op_type not in _ELEMENTWISE or node.domain not in ("", "ai.onnx"):
+            if node.domain not in ("", "ai.onnx") or not _by_element(node):
                 continue
             if self.facts[node.outputs[0]].shape != ():
                 continue
@@ -112,6 +110,12 @@ class Scalars:
             freed = not value.is_graph_output() and all(use.node in group for use in value.uses())
             gain += {"Squeeze": int(freed), "Gather": int(freed) - 1}.get(how, 0)
         return gain
+
+
+def _by_element(node: ir.Node) -> bool:
+    """Whether a node computes the same of vectors of one number as of scalars."""
+    alone = len(node.inputs) == 1 and node.op_type in named(Kind.ELEMENTWISE, Kind.CAST)
+    return alone or node.op_type in broadcasting() & named(Kind.ELEMENTWISE)
 
 
 def _groups(members: _Group) -> Iterator[_Group]:

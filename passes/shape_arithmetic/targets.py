@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, product
 from vlmpass.ir_tools.shapes.analysis import Facts
 
@@ -97,14 +98,9 @@ def _slice_ends(
 _FINDERS = {"Reshape": (1, _reshape), "Expand": (1, _expand), "Slice": (2, _slice_ends)}
 
 
-_IDLE = frozenset(
-    {"Identity", "Cast", "Transpose", "Reshape", "Expand", "Slice", "Tile", "Flatten"}
-)
-
-
 def is_no_op(node: ir.Node, facts: Facts) -> bool:
     """Whether a node only hands on its first input: element type, shape and order stay."""
-    if node.op_type not in _IDLE or _is_open(node) or not node.inputs or node.inputs[0] is None:
+    if _is_open(node) or not node.inputs or node.inputs[0] is None:
         return False
     if node.op_type == "Identity":
         return True
@@ -113,6 +109,8 @@ def is_no_op(node: ir.Node, facts: Facts) -> bool:
     if node.op_type == "Transpose":
         perm = node.attributes.get_ints("perm", ())
         return bool(perm) and list(perm) == list(range(len(perm)))
+    if node.op_type not in keeping_order() | {"Expand", "Slice", "Tile"}:
+        return False
     before, after = facts[node.inputs[0]].shape, facts[node.outputs[0]].shape
     if before is None or before != after:
         return False

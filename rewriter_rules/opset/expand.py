@@ -127,21 +127,21 @@ def by_function_body(operator: str, version: int, opset: int) -> Adapter:
 
 
 # Hand-written expansions stand in the files of their families; these need none.
-_BODIES = (
-    "BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
-    " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss"
-    " SequenceMap SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
-    " Bernoulli"
+def _spelled_by_bodies(operators: str) -> None:
+    """Enter operators whose function bodies need no hand: those of their first versions."""
+    for operator in operators.split():
+        version = history(operator)[0]
+        bodies = schema(operator, version).bodies
+        assert bodies, operator
+        enter = expansion(operator, version, opset=max(bodies))
+        enter(by_function_body(operator, version, max(bodies)))
+
+
+_spelled_by_bodies(
+    "Bernoulli BlackmanWindow CausalConvWithState CenterCropPad DynamicQuantizeLinear HammingWindow"
+    " HannWindow LinearAttention MeanVarianceNormalization NegativeLogLikelihoodLoss SequenceMap"
+    " SoftmaxCrossEntropyLoss SwiGLU ThresholdedRelu"
 )
-
-for _operator in _BODIES.split():
-    _version = history(_operator)[0]
-    _bodies = schema(_operator, _version).bodies
-    assert _bodies, _operator
-    expansion(_operator, _version, opset=max(_bodies))(
-        by_function_body(_operator, _version, max(_bodies))
-    )
-
 unspelled(
     "ImageDecoder RegexFullMatch StringConcat StringSplit",
     20,

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array
+from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.weights import casts, expressions
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.rewriter_rules.quant.blocks import any_block, arrange, chunks, group_rows
@@ -23,7 +24,7 @@ from vlmpass.rewriter_rules.quant.expressions import Rows
 __all__ = ["Odd", "Quantized", "recognize"]
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-_MOVES = ("Cast", "Identity", "Reshape", "Transpose")
+_MOVES = keeping_order() | {"Cast", "Transpose"}
 _BITS = (2, 4, 8)
 
 
@@ -100,11 +101,11 @@ def _moved(
         after = constants.express(node.outputs[0])
         if after is None:
             return None
-        if node.op_type == "Reshape":
-            part = reshaped(part, after.shape)
-        elif node.op_type == "Transpose":
+        if node.op_type == "Transpose":
             default = tuple(reversed(range(len(part.shape))))
             part = expressions.transposed(part, tuple(node.attributes.get_ints("perm", default)))
+        elif part.shape != after.shape:
+            part = reshaped(part, after.shape)
     return part
 
 
@@ -123,7 +124,7 @@ def _top(value: ir.Value, constants: Constants) -> int | None:
     Numbers that are stored one by one are looked at themselves.
     """
     top: ir.Value | None = value
-    while (node := _producer(top, *_MOVES, "Gather", "GatherND", "Squeeze")) is not None:
+    while (node := _producer(top, *_MOVES, "Gather", "GatherND")) is not None:
         top = node.inputs[0]
     node = _producer(top, "BitwiseAnd", "Mod")
     if node is None:

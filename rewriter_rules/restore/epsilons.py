@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Node, TensorProtocol, Value
 
+from vlmpass.ir_tools.operators import rearranging
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
 from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, RESTORES, Exact, exactly, reading
 
@@ -13,9 +14,7 @@ EPSILONS = tuple(
     Exact(float(text), text)
     for text in (f"{digit}e-{power:02d}" for power in range(3, 13) for digit in (1, 5))
 )
-MEAN = P.through(P.ReduceMean(P.any, ...).shared, "Cast", "Expand", "Reshape", "Unsqueeze").named(
-    "x"
-)
+MEAN = P.through(P.ReduceMean(P.any, ...).shared, "Cast", *sorted(rearranging())).named("x")
 SUM = P.Add(MEAN, HELD)
 
 

@@ -179,6 +179,55 @@ def keeps_order(case: Case, rng: np.random.Generator) -> str | None:
     return None if kept else "its elements come in another order, or others"
 
 
+def keeps_all(case: Case, rng: np.random.Generator) -> str | None:
+    first, made = case.operands[0], case.results[0]
+    assert first is not None
+    kept = not made.size or _elements(made) == _elements(first)
+    return None if kept else "elements are lost, or others come in"
+
+
+def rounds(case: Case, rng: np.random.Generator) -> str | None:
+    made = case.results[0].astype(np.float64)
+    finite = made[np.isfinite(made)]
+    return None if np.array_equal(finite, np.round(finite)) else "its results are not whole"
+
+
+def jumps(case: Case, rng: np.random.Generator) -> str | None:
+    chosen = [i for i, x in enumerate(case.operands) if x is not None and x.dtype.kind == "f"]
+    if not chosen or not all(case.operands[i].size for i in chosen):
+        return None
+    widest = max(_jump(case, chosen, rng) for _ in range(12))
+    return None if widest > 0.4 else "nothing jumps"
+
+
+def _jump(case: Case, chosen: list[int], rng: np.random.Generator) -> float:
+    """Halve the way from operands that are all alike to random ones, where a result changes most.
+
+    What is left at the end is a jump, if there is one.
+    """
+    alike = rng.standard_normal() * 4
+    low = {i: np.full(case.operands[i].shape, alike) for i in chosen}
+    high = {i: rng.standard_normal(case.operands[i].shape) * 4 for i in chosen}
+
+    def run(floats: dict[int, np.ndarray]) -> np.ndarray:
+        given = [floats[i].astype(x.dtype) if i in floats else x for i, x in _given(case)]
+        return case.run(given).astype(np.float64)
+
+    first, last = run(low), run(high)
+    for _ in range(60):
+        middle = {i: (low[i] + high[i]) / 2 for i in chosen}
+        made = run(middle)
+        if np.abs(made - first).max() > np.abs(last - made).max():
+            high, last = middle, made
+        else:
+            low, first = middle, made
+    return float(np.abs(last - first).max())
+
+
+def _given(case: Case) -> list[tuple[int, np.ndarray | None]]:
+    return list(enumerate(case.operands))
+
+
 def commutative(case: Case, rng: np.random.Generator) -> str | None:
     a, b, *rest = case.operands if len(case.operands) > 1 else (*case.operands, *case.operands)
     turned = same(case.run([a, b, *rest]), case.run([b, a, *rest]))
@@ -238,6 +287,7 @@ def whole(case: Case, rng: np.random.Generator) -> str | None:
         if x is not None and index not in places and x.dtype.kind == "f":
             operands[index] = rng.integers(-9, 10, x.shape).astype(x.dtype)
     made = case.run(operands)
+    made = made[made == made]  # a rest of nothing is no number
     return None if np.array_equal(made, np.round(made)) else "its results are not whole"
 
 
@@ -249,23 +299,21 @@ KINDS: dict[Kind, Check] = {
 }
 
 
+FLAGS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        *(commutative, associative, broadcasts, jumps, keeps_all, keeps_order, keeps_shape),
+        *(exact, rounds, whole),
+    )
+} | {"selects": moves}
+EXACT = (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.ORDER)
+
+
 def claims(traits: Traits) -> Iterator[Check]:
     """The definitions that an operator with these traits must hold to."""
     if (check := KINDS.get(traits.kind)) is not None:
         yield check
-    if traits.commutative:
-        yield commutative
-    if traits.associative:
-        yield associative
-    if traits.selects:
-        yield moves
-    if traits.broadcasts:
-        yield broadcasts
-    if traits.keeps_order:
-        yield keeps_order
-    if traits.keeps_shape:
-        yield keeps_shape
-    if traits.exact or traits.kind in (Kind.MOVE, Kind.FILL, Kind.SCATTER, Kind.ORDER):
-        yield exact
-    if traits.whole or traits.kind is Kind.MOVE:
-        yield whole
+    for name, check in FLAGS.items():
+        implied = {"exact": EXACT, "whole": (Kind.MOVE,)}.get(name, ())
+        if getattr(traits, name) or traits.kind in implied:
+            yield check

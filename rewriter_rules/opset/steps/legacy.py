@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.ir_tools.operators.schema import named_type
+from vlmpass.ir_tools.operators.schema import history, named_type, operators, schema
 from vlmpass.rewriter_rules.opset.build import at_opset, flat, normalized, scalar, vector, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -31,13 +31,15 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, CannotConvert, Outputs
 __all__: list[str] = []
 
 _D = ir.DataType
-_INPLACE = (
-    "Abs Add BatchNormalization Ceil Div Dropout Elu Exp Floor HardSigmoid InstanceNormalization"
-    " LeakyRelu Log Max Mean Min Mul Neg PRelu Reciprocal Relu Sigmoid Sqrt Sub Sum Tanh"
-)
+_INPLACE = {
+    name
+    for name in operators()
+    if history(name)[:2] == (1, 6) and "consumed_inputs" in schema(name, 1).attributes
+} - {"Clip", "Selu"}
+"""What could overwrite an input, and changed nothing else when that left."""
 
 
-@adapter(_INPLACE, 1, 6)
+@adapter(" ".join(sorted(_INPLACE)), 1, 6)
 def without_consumed_inputs(op: Tape, node: ir.Node) -> Outputs:
     """Op(x, consumed_inputs=c) -> Op(x)."""
     return without(op, node, "consumed_inputs")

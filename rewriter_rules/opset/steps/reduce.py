@@ -7,6 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.rewriter_rules.opset.build import (
     given_integers,
     normalized,
@@ -30,10 +31,10 @@ from vlmpass.rewriter_rules.opset.table import UNCHANGED, Outputs, adapter
 
 __all__ = ["conditional", "flagged_axes"]
 
-_ALL = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd"
-    " ReduceSumSquare"
+_ALL = " ".join(
+    name for name in sorted(named(Kind.REDUCTION)) if name[:6] == "Reduce" and name != "ReduceSum"
 )
+"""All but ReduceSum, whose axes became an input five opsets earlier."""
 
 
 def _rounded(op: Tape, x: ir.Value, function: Callable[[ir.Value], ir.Value]) -> ir.Value:
@@ -43,19 +44,12 @@ def _rounded(op: Tape, x: ir.Value, function: Callable[[ir.Value], ir.Value]) ->
     return op.Cast(function(op.Cast(x, to=ir.DataType.DOUBLE)), to=dtype(x))
 
 
-_ELEMENT: dict[str, Callable[[Tape, ir.Value], ir.Value]] = {
-    "ReduceL1": lambda op, x: op.Abs(x),
-    "ReduceL2": lambda op, x: op.Abs(x),
-    "ReduceLogSum": lambda op, x: _rounded(op, x, op.Log),
-    "ReduceSumSquare": lambda op, x: op.Mul(x, x),
-}
-"""What a reduction over no axis does to each element, where it is not nothing."""
-
-
 def _element(op: Tape, node: ir.Node, x: ir.Value) -> ir.Value:
     """Record what a reduction over no axis makes of each element."""
-    found = _ELEMENT.get(node.op_type)
-    return op.Identity(x) if found is None else found(op, x)
+    if node.op_type == "ReduceLogSum":
+        return _rounded(op, x, op.Log)
+    value, _ = _first_element(op, node, x)
+    return op.Identity(x) if value is x else value
 
 
 @adapter(_ALL, 13, 18)

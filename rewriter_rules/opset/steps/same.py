@@ -10,7 +10,7 @@ from vlmpass.rewriter_rules.opset.table import same
 
 __all__: list[str] = []
 
-_BOTH_WAYS = """
+same("""
 Abs 6 13
 Acos 7 22
 Acosh 9 22
@@ -163,10 +163,11 @@ Transpose 1 13 21 23 24 25
 Unique 11 28
 Unsqueeze 13 21 23 24 25
 Where 9 16
-"""
+""")
 
 # What the higher version adds has the old meaning as its default.
-_UPWARDS = """
+same(
+    """
 ArgMax 1 11 12
 ArgMin 1 11 12
 Attention 24 25
@@ -242,9 +243,9 @@ Squeeze 1 11
 Sum 6 8
 TopK 10 11
 Unsqueeze 1 11
-"""
+""",
+    down=False,
+)
 
-same(_BOTH_WAYS)
-same(_UPWARDS, down=False)
 same("PRelu 9 16", down=False)
 same("BatchNormalization 14 15", up=False)

@@ -46,9 +46,6 @@ def sums(op: Tape, node: ir.Node) -> Outputs:
     return without(op, node, "reduction")
 
 
-_COMBINE = {"add": "Add", "mul": "Mul", "max": "Max", "min": "Min"}
-
-
 def _one_by_one(op: Tape, node: ir.Node) -> ir.Value:
     """Record a Loop that gathers, combines and scatters a single update in each turn.
 
@@ -61,7 +58,7 @@ def _one_by_one(op: Tape, node: ir.Node) -> ir.Value:
     tail = sizes_of(op, updates, rank(operand(node, 1)) - (node.op_type == "ScatterND"), 2**31 - 1)
     rows = op.Reshape(updates, op.Concat(vector(op, [-1]), tail, axis=0))
     count = scalar_at(op, op.Shape(places), 0)
-    combine = _COMBINE[text(node, "reduction")]
+    combine = text(node, "reduction").capitalize()
     body = _turn(op, x, places, rows, combine)
     yes = op.const(np.array(True))
     result = op.node("Loop", [count, yes, x], {"body": body})[0]
