@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import tensor as tensor_text
@@ -80,8 +81,9 @@ def _join_results(
 
 def _slice(tape: Tape, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
     """Cut a range out of a small operand: offline if it is constant."""
-    if value.const_value is not None and not value.is_graph_input():
-        return tape.const(take(as_weight(value.const_value), axis, start, stop), name="cut")
+    tensor = constant_of(value)
+    if tensor is not None:
+        return tape.const(take(as_weight(tensor), axis, start, stop), name="cut")
     bounds = {"starts": [start], "ends": [stop], "axes": [axis]}
     return tape.node("Slice", [value], bounds)[0]
 

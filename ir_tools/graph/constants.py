@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["constant_of", "is_constant", "node_tensor"]
+__all__ = ["constant_of", "is_constant", "node_tensor", "source_of"]
 
 _NUMBERS = {
     "value_float": np.float32,
@@ -15,21 +15,45 @@ _NUMBERS = {
 }
 
 
-def is_constant(value: ir.Value, ir_version: int) -> bool:
-    """Whether a value is an initializer that no caller can override, or a Constant's output."""
-    if value.is_initializer():
-        return value.const_value is not None and (ir_version < 4 or not value.is_graph_input())
-    producer = value.producer()
-    return producer is not None and producer.op_type == "Constant" and producer.domain == ""
+def is_constant(value: ir.Value, ir_version: int = 4) -> bool:
+    """Whether a value is the same in every run: a Constant's, or a tensor nobody overrides.
 
-
-def constant_of(value: ir.Value, ir_version: int) -> ir.TensorProtocol | None:
-    """Return the tensor of a constant value, None for any other value and for sparse ones."""
+    Args:
+        value: A value of a graph, of a function, or one that is in neither yet.
+        ir_version: Of the model. Below 4 every initializer is an input too, and runtimes take none
+            from the caller; where it is not given, no input is taken for a constant.
+    """
     producer = value.producer()
     if producer is not None:
-        constant = producer.op_type == "Constant" and producer.domain in ("", "ai.onnx")
-        return node_tensor(producer) if constant else None
-    return value.const_value if is_constant(value, ir_version) else None
+        return producer.op_type == "Constant" and producer.domain == ""
+    overridden = ir_version >= 4 and value.is_graph_input()
+    return value.const_value is not None and not overridden
+
+
+def constant_of(value: ir.Value | None, ir_version: int = 4) -> ir.TensorProtocol | None:
+    """Return the tensor of a constant, unread; None for anything else and for sparse ones.
+
+    Args:
+        value: Any value, or none.
+        ir_version: Of the model, see `is_constant`.
+    """
+    if value is None or not is_constant(value, ir_version):
+        return None
+    producer = value.producer()
+    return value.const_value if producer is None else node_tensor(producer)
+
+
+def source_of(value: ir.Value) -> ir.Value:
+    """Return what a value is by name: through Identity nodes, which change nothing."""
+    producer = value.producer()
+    while (
+        producer is not None
+        and (producer.domain, producer.op_type) == ("", "Identity")
+        and producer.inputs[0] is not None
+    ):
+        value = producer.inputs[0]
+        producer = value.producer()
+    return value
 
 
 def node_tensor(node: ir.Node) -> ir.TensorProtocol | None:

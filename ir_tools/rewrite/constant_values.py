@@ -5,37 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.constants import node_tensor
+from vlmpass.ir_tools.graph.constants import constant_of, is_constant
 from vlmpass.ir_tools.rewrite.decomposition import CONSTANT, INPUT
 
-__all__ = ["SMALL_BYTES", "Constants", "is_constant", "reference_of", "tensor_of"]
+__all__ = ["SMALL_BYTES", "Constants", "reference_of"]
 
 SMALL_BYTES = 1024
-
-
-def is_constant(value: ir.Value) -> bool:
-    """Return whether a value is an initializer nobody can override, or a Constant node's."""
-    producer = value.producer()
-    if producer is None:
-        return value.is_initializer() and not value.is_graph_input()
-    return producer.op_type == "Constant" and producer.domain == ""
-
-
-def tensor_of(value: ir.Value) -> ir.TensorProtocol | None:
-    """Return the tensor of a constant without reading it; None for anything else.
-
-    Initializers of the graph or of one around it and Constant nodes count; an initializer that
-    is also a graph input does not, since the caller may feed another value.
-    """
-    return _held(value) if is_constant(value) else None
-
-
-def _held(value: ir.Value) -> ir.TensorProtocol | None:
-    """Return the tensor of what is known to be a constant."""
-    producer = value.producer()
-    if producer is None:
-        return value.const_value
-    return node_tensor(producer)
 
 
 def reference_of(value: ir.Value) -> ir.Attr | None:
@@ -69,7 +44,7 @@ class Constants:
 
     def _number(self, value: ir.Value) -> str | float:
         """Return the number that a small constant is all over, if it is one."""
-        array = self._note(value, _held(value))
+        array = self._note(value, constant_of(value))
         if array is None or array.size == 0 or array.dtype.kind not in "biufV":
             return CONSTANT
         if array.size == 1:
@@ -83,7 +58,7 @@ class Constants:
         try:
             return self._read[value]
         except KeyError:
-            return self._note(value, tensor_of(value))
+            return self._note(value, constant_of(value))
 
     def _note(self, value: ir.Value, tensor: ir.TensorProtocol | None) -> np.ndarray | None:
         array = self._read[value] = None if tensor is None else _small(tensor)

@@ -9,10 +9,11 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.rewrite.alignment import Given, Layout, Surroundings, tokens_in
 from vlmpass.ir_tools.rewrite.attributes import axis_rank, unmentioned
 from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, Kind, same
-from vlmpass.ir_tools.rewrite.constant_values import reference_of, tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import reference_of
 from vlmpass.ir_tools.rewrite.decomposition import Link
 from vlmpass.ir_tools.rewrite.expected import attribute_is, is_number, widens
 from vlmpass.ir_tools.rewrite.links import roots_beside
@@ -230,7 +231,7 @@ class Match:
 
     def _read(self, kind: Kind, value: ir.Value, user: ir.Node) -> object:
         if kind.says == TENSOR.says:
-            tensor = tensor_of(value)
+            tensor = constant_of(value)
             return MISS if tensor is None else tensor
         reference = None if kind.of_reference is None else reference_of(value)
         if kind.of_reference is not None and reference is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.constant_values import Constants, is_constant
+from vlmpass.ir_tools.graph.constants import is_constant
+from vlmpass.ir_tools.rewrite.constant_values import Constants
 
 __all__ = ["Found", "describe"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.constants import node_tensor
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.operators import Kind, commutes, hands_on, named, traits_of
 
 __all__ = ["Use", "trace_use"]
@@ -72,10 +72,7 @@ def trace_use(model: ir.Model, value: ir.Value) -> Use:
 
 def small_integers(value: ir.Value | None) -> list[int] | None:
     """Return the elements of a constant of at most 16 integers; None for anything else."""
-    node = None if value is None else value.producer()
-    tensor = value.const_value if value is not None and node is None else None
-    if node is not None and (node.domain, node.op_type) == ("", "Constant"):
-        tensor = node_tensor(node)
+    tensor = constant_of(value)
     if tensor is None or tensor.size > 16 or not tensor.dtype.is_integer():
         return None
     return [int(number) for number in tensor.numpy().reshape(-1)]

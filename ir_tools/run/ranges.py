@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import weight_bytes
@@ -25,7 +26,6 @@ from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing, solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
@@ -46,7 +46,7 @@ class _Gauge:
             for node in model.graph
             for value in node.outputs
             if value.name
-            and constant_tensor(value) is None
+            and constant_of(value) is None
             and typing.dtype(value) == ir.DataType.FLOAT
         ]
         self._measures: dict[str, str] = {}

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators import Kind, jumping, named, rounding, whole
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
 __all__ = ["integer_arithmetic"]
@@ -63,7 +63,7 @@ class _Region:
     def _is_number(self, node: ir.Node) -> bool:
         """Whether a node computes numbers, rather than looking them up in a table of weights."""
         table = node.inputs[0] if node.op_type == "Gather" else None
-        return table is None or not self._is_float(table) or constant_tensor(table) is None
+        return table is None or not self._is_float(table) or constant_of(table) is None
 
     def _keeps_whole(self, node: ir.Node) -> bool:
         if node.op_type not in whole() | _CASTS:
@@ -97,7 +97,7 @@ class _Region:
     def _constant(self, value: ir.Value) -> bool | None:
         """Return whether a small constant holds whole numbers; None for anything else."""
         if value not in self._numbers:
-            tensor = constant_tensor(value)
+            tensor = constant_of(value)
             small = tensor is not None and tensor.size <= _SMALL
             if tensor is None or not small:
                 self._numbers[value] = None

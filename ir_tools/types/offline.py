@@ -9,29 +9,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 
-__all__ = ["Offline", "constant_tensor"]
-
-
-def constant_tensor(value: ir.Value) -> ir.TensorProtocol | None:
-    """Return what an initializer or a Constant node holds; None for anything that can vary."""
-    if value.is_initializer():
-        return None if value.is_graph_input() else value.const_value
-    node = value.producer()
-    if node is None or (node.domain, node.op_type) != ("", "Constant"):
-        return None
-    attribute = node.attributes.get("value")
-    if attribute is not None:
-        return None if attribute.is_ref() else attribute.as_tensor()
-    for name, dtype in (
-        ("value_float", ir.DataType.FLOAT),
-        ("value_floats", ir.DataType.FLOAT),
-        ("value_int", ir.DataType.INT64),
-        ("value_ints", ir.DataType.INT64),
-    ):
-        attribute = node.attributes.get(name)
-        if attribute is not None and not attribute.is_ref():
-            return ir.tensor(attribute.value, dtype=dtype)
-    return None
+__all__ = ["Offline"]
 
 
 class Offline:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.edit import constant_node
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes
@@ -19,7 +20,6 @@ from vlmpass.ir_tools.operators import Kind, combining, named
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import MASK
-from vlmpass.ir_tools.types.offline import constant_tensor
 
 __all__ = ["CARRIERS", "Saturation"]
 
@@ -86,7 +86,7 @@ class Saturation:
                 yield np.inf
             elif value in self._masks:
                 yield self._masks[value]
-            elif (held := constant_tensor(value)) is not None:
+            elif (held := constant_of(value)) is not None:
                 yield from _mask(held)
 
     def _bound(self, value: ir.Value, dtype: ir.DataType, least: float, node: ir.Node) -> ir.Value:

@@ -11,9 +11,9 @@ from collections.abc import Container
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators import Kind, named
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
 __all__ = ["angles"]
@@ -41,7 +41,7 @@ def angles(model: ir.Model, typing: Typing, kept: Container[ir.Node]) -> dict[ir
         dtype = typing.dtype(value)
         if dtype is not None and not dtype.is_floating_point():
             return True
-        return constant_tensor(value) is not None
+        return constant_of(value) is not None
 
     for node in nodes:
         if not node.domain and node.op_type in _ARITHMETIC and all(map(is_position, node.inputs)):

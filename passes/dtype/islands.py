@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.operators import combining, rearranging
 from vlmpass.ir_tools.types.carried import carries
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
 __all__ = ["SENSITIVE", "divisors", "grow", "seeds"]
@@ -149,8 +149,8 @@ def _is_constant(value: ir.Value) -> bool:
     below = value.producer()
     if below is not None and (below.domain, below.op_type) == ("", "Cast"):
         source = below.inputs[0]
-        return source is not None and constant_tensor(source) is not None
-    return constant_tensor(value) is not None
+        return source is not None and constant_of(source) is not None
+    return constant_of(value) is not None
 
 
 def divisors(guarded: Mapping[ir.Node, str]) -> dict[ir.Node, str]:
@@ -239,7 +239,7 @@ class _Growth:
         if node.op_type not in ("Mul", "Div") or None in node.inputs:
             return
         varying = list(self._varying(node))
-        numbers = [constant_tensor(value) for value in node.inputs if value is not None]
+        numbers = [constant_of(value) for value in node.inputs if value is not None]
         scalar = any(each is not None and each.size == 1 for each in numbers)
         if scalar and len(varying) == 1 and self._is_inside(varying[0]):
             inside = varying[0].producer()

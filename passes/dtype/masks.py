@@ -15,10 +15,10 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.operators import rearranging
 from vlmpass.ir_tools.types.narrow import MASK
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.saturate import CARRIERS
 
 __all__ = ["masks_of_islands"]
@@ -63,7 +63,7 @@ class _Masks:
 
     def comes_in(self, value: ir.Value, masked: set[ir.Value]) -> bool:
         """Whether a value is a mask."""
-        tensor = constant_tensor(value)
+        tensor = constant_of(value)
         return value in masked or (tensor is not None and self.among(tensor))
 
 

@@ -16,11 +16,11 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.retype import retype
 from vlmpass.passes.dtype.angles import angles
 from vlmpass.passes.dtype.islands import SENSITIVE, divisors, grow, seeds
@@ -204,7 +204,7 @@ def _unfit(
                     yield node, problem
         for value in filter(None, node.inputs):
             problem = _problem(
-                constant_tensor(value), half, f"constant {value.name}", bound=bounds_only(value)
+                constant_of(value), half, f"constant {value.name}", bound=bounds_only(value)
             )
             if problem:
                 yield node, problem

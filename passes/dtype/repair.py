@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import left_out_at_calls
 from vlmpass.ir_tools.operators.dtypes import holds_all
@@ -22,7 +23,7 @@ from vlmpass.ir_tools.types.bodies import Slot
 from vlmpass.ir_tools.types.cast_nodes import Casts, leave_well_typed, left_out_refusal
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.ir_tools.types.narrow import Narrowing, cast_tensor
-from vlmpass.ir_tools.types.offline import Offline, constant_tensor
+from vlmpass.ir_tools.types.offline import Offline
 from vlmpass.ir_tools.types.typing import Typing, apply, require_well_typed, retyped, solve
 from vlmpass.passes.dtype.cut import FORBIDDEN, Offer, minimize
 from vlmpass.passes.dtype.groups import Group, Groups
@@ -87,7 +88,7 @@ class _Problem:
         varying = {
             dtype
             for slot in group.slots
-            if constant_tensor(slot.value) is None
+            if constant_of(slot.value) is None
             and (dtype := self.typing.dtype(slot.value)) is not None
         }
         if ir.DataType.STRING in present:
@@ -148,7 +149,7 @@ class _Problem:
 
     def _constant(self, value: ir.Value, dtype: ir.DataType) -> int:
         """Return what it costs to have a constant in another type; nothing for what varies."""
-        held = constant_tensor(value)
+        held = constant_of(value)
         if held is None or held.dtype == dtype:
             return 0
         if held.size <= _LOOKED_AT and not _fits(held, dtype):
@@ -169,7 +170,7 @@ class _Problem:
         users: dict[ir.Value, list[int | str]] = {}
         for index, group in enumerate(self.groups.open):
             for slot in group.slots:
-                if constant_tensor(slot.value) is None:
+                if constant_of(slot.value) is None:
                     users.setdefault(slot.value, []).append(index)
         taken = {(slot.node, slot.index) for group in self.groups.open for slot in group.slots}
         for value in self.groups.owner:
@@ -273,7 +274,7 @@ class _Repair:
             return False
         if slot.node is not None and (slot.node.domain, slot.node.op_type) == ("", "Cast"):
             return False  # it takes any type, and would otherwise be served by itself
-        held = constant_tensor(slot.value)
+        held = constant_of(slot.value)
         if slot.value in self.left_out:
             raise Refused("repair-types", [left_out_refusal(slot.value)])
         reason = self._reason(slot, text, group)

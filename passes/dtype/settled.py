@@ -10,10 +10,10 @@ from collections.abc import Container, Iterator, Mapping
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes, subgraphs
 from vlmpass.ir_tools.types.cast_nodes import is_made, mark
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.types.typing import Typing
 
 __all__ = ["settle", "settled"]
@@ -121,7 +121,7 @@ class _Regions:
     def _near(self, node: ir.Node, region: _Region) -> Iterator[ir.Node]:
         """Yield the nodes at the other ends of a node's float32 values."""
         for value in filter(None, (*node.inputs, *node.outputs)):
-            if self._typing.dtype(value) != _FLOAT or constant_tensor(value) is not None:
+            if self._typing.dtype(value) != _FLOAT or constant_of(value) is not None:
                 continue
             producer = value.producer()
             region.reaches_border |= producer is None or value.is_graph_output()
@@ -137,4 +137,4 @@ class _Regions:
 
     def _is_wide(self, node: ir.Node) -> bool:
         values = filter(None, (*node.inputs, *node.outputs))
-        return any(self._typing.dtype(v) == _FLOAT and constant_tensor(v) is None for v in values)
+        return any(self._typing.dtype(v) == _FLOAT and constant_of(v) is None for v in values)

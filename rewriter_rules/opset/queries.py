@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import INFER_FIRST
+from vlmpass.ir_tools.graph.constants import constant_of, source_of
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import Schema, history, named_type, schema
 from vlmpass.rewriter_rules.opset.table import HIGHER, CannotConvert
@@ -209,35 +210,14 @@ def static(value: ir.Value) -> list[int]:
     return sizes
 
 
-def _tensor(value: ir.Value) -> ir.TensorProtocol | None:
-    producer = value.producer()
-    if producer is None:
-        fixed = value.const_value is not None and not value.is_graph_input()
-        return value.const_value if fixed else None
-    if (producer.domain, producer.op_type) == ("", "Identity") and producer.inputs[0] is not None:
-        return _tensor(producer.inputs[0])
-    if (producer.domain, producer.op_type) != ("", "Constant"):
-        return None
-    for given in producer.attributes.values():
-        if given.is_ref():
-            return None
-        if given.name == "value":
-            return given.as_tensor()
-        if given.name in ("value_int", "value_ints"):
-            return ir.tensor(np.array(given.value, np.int64))
-        if given.name in ("value_float", "value_floats"):
-            return ir.tensor(np.array(given.value, np.float32))
-    return None
-
-
-def constant(value: ir.Value) -> ir.TensorProtocol | None:
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """Return the tensor that a value always is, of any size and unread; None if it varies."""
-    return _tensor(value)
+    return None if value is None else constant_of(source_of(value))
 
 
 def known_or_none(value: ir.Value | None) -> np.ndarray | None:
     """Return a small constant's elements; None if absent, not constant, or a large weight."""
-    tensor = None if value is None else _tensor(value)
+    tensor = constant(value)
     if tensor is None or tensor.nbytes > _LARGEST_CONSTANT:
         return None
     return tensor.numpy()

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import is_constant, node_tensor, source_of
 from vlmpass.ir_tools.graph.edit import is_used
 from vlmpass.ir_tools.types import Typing
-from vlmpass.rewriter_rules.opset.queries import WANTED, constant
+from vlmpass.rewriter_rules.opset.queries import WANTED
 from vlmpass.rewriter_rules.opset.seen import SeenValue
 
 __all__ = ["ModelView", "Overlay", "SeenNode", "shape_within"]
@@ -111,20 +112,14 @@ class ModelView:
 
     def _tensor(self, value: ir.Value) -> ir.TensorProtocol | None:
         """Return the tensor that a value always is; None if it varies."""
+        value = source_of(value)
         producer = value.producer()
-        while producer is not None and _is(producer, "Identity") and producer.inputs[0] is not None:
-            value = producer.inputs[0]
-            producer = value.producer()
-        if producer is not None:
-            return constant(self.node(producer).outputs[0]) if _is(producer, "Constant") else None
-        if value.is_graph_input():
+        if not is_constant(value):
             return None
+        if producer is not None:
+            return node_tensor(self.node(producer))
         held = (each.tensors[value] for each in self._overlays if value in each.tensors)
         return next(held, value.const_value)
-
-
-def _is(node: ir.Node, operator: str) -> bool:
-    return (node.domain, node.op_type) == ("", operator)
 
 
 def shape_within(node: ir.Node, value: ir.Value) -> ir.Shape | None:

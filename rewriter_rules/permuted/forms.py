@@ -13,10 +13,11 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators import Kind, broadcasting, named
 from vlmpass.ir_tools.operators.schema import in_force
-from vlmpass.ir_tools.rewrite.constant_values import SMALL_BYTES, tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import SMALL_BYTES
 from vlmpass.ir_tools.weights import as_weight, reshape, transpose
 from vlmpass.rewriter_rules.simplify.known import normal, rank
 
@@ -76,7 +77,7 @@ class _Asked:
         value = self.input(index)
         if value is None:
             return None
-        tensor = tensor_of(value)
+        tensor = constant_of(value)
         known = tensor is not None and tensor.nbytes <= SMALL_BYTES
         return tensor.numpy().tolist() if tensor is not None and known else ...
 
@@ -135,7 +136,7 @@ def turn_constant(tape: Tape, value: ir.Value, order: Order) -> ir.Value:
         value: A constant of at most as many axes as the order has.
         order: The new axis i is the old axis order[i].
     """
-    tensor = tensor_of(value)
+    tensor = constant_of(value)
     assert tensor is not None
     sizes = tensor.shape.numpy()
     if math.prod(sizes) == 1 and len(sizes) <= len(order):
@@ -157,7 +158,7 @@ _BROADCASTS = 7
 
 def _can_turn(value: ir.Value, axes: int) -> bool:
     """Whether a value is a constant that is worth a copy with its axes in another order."""
-    tensor = tensor_of(value)
+    tensor = constant_of(value)
     if tensor is None or tensor.dtype == ir.DataType.STRING:
         return False
     return tensor.shape.rank() <= axes and tensor.nbytes <= _TURNED_BYTES

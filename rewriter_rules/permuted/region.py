@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import is_constant
 from vlmpass.ir_tools.graph.mincut import SINK, SOURCE, Nets
-from vlmpass.ir_tools.rewrite.constant_values import is_constant
 from vlmpass.rewriter_rules.permuted.forms import Form, Order, form_of, perm_of
 
 __all__ = ["Region", "inverse", "region_of"]

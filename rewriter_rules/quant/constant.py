@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array, can_evaluate, evaluate
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import operands_first
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.leaves import Expression, Held
@@ -80,12 +80,12 @@ class Constants:
 
     def _needs(self, value: ir.Value) -> list[ir.Value]:
         node = value.producer()
-        if node is None or constant_tensor(value) is not None or node.domain:
+        if node is None or constant_of(value) is not None or node.domain:
             return []
         return [each for each in node.inputs if each is not None]
 
     def _express(self, value: ir.Value) -> Expression | None:
-        tensor = constant_tensor(value)
+        tensor = constant_of(value)
         if tensor is not None:
             return None if tensor.dtype == ir.DataType.STRING else as_weight(tensor).expression
         node = value.producer()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.rewriter_rules.quant.calls import Calls
 from vlmpass.rewriter_rules.quant.constant import Constants
 from vlmpass.rewriter_rules.quant.linear import Linear, Product, layer_around, product_of
@@ -67,7 +67,7 @@ def _weight(
     product: Product, calls: Calls, constants: Constants, blocks: Sequence[int] | None
 ) -> Quantized | Odd | None:
     """Return what a weight is made of; None if it is nothing that a graph unpacks."""
-    if constant_tensor(product.weight) is not None:
+    if constant_of(product.weight) is not None:
         return None
     origin = calls.origin(product.weight)
     if origin.varies:

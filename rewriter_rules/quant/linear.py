@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.shapes import Facts
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.ir_tools.weights import expressions
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.rewriter_rules.quant.constant import Constants, broadcast
@@ -168,7 +168,7 @@ def _bias(
     size = whole.shape[1]
     if found is None or found.dtype != whole.dtype or len(found.shape) > rank:
         return None
-    if value is not None and found.shape == (size,) and constant_tensor(value) is not None:
+    if value is not None and found.shape == (size,) and constant_of(value) is not None:
         return value
     if found.size == 1:
         return broadcast(expressions.reshaped(found, (1,)), (size,))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import operands_first, subgraphs
-from vlmpass.ir_tools.types.offline import constant_tensor
 
 __all__ = ["Origin", "Origins"]
 
@@ -51,12 +51,12 @@ class Origins:
     @staticmethod
     def _inputs(value: ir.Value) -> list[ir.Value]:
         node = value.producer()
-        if node is None or constant_tensor(value) is not None:
+        if node is None or constant_of(value) is not None:
             return []
         return [each for each in node.inputs if each is not None]
 
     def _of(self, value: ir.Value) -> Origin:
-        if constant_tensor(value) is not None:
+        if constant_of(value) is not None:
             return Origin()
         node = value.producer()
         if node is None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from onnx_ir import Node, TensorProtocol, Value
 
+from vlmpass.ir_tools.graph.constants import constant_of, is_constant
 from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
-from vlmpass.ir_tools.rewrite.constant_values import is_constant, tensor_of
 from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, RESTORES, Exact, exactly, reading
 from vlmpass.rewriter_rules.simplify.known import dim
 
@@ -49,7 +49,7 @@ def _leaves_row(node: Node, at: int) -> bool:
     if at == 0 and _kind(node, LAYOUT):
         return True
     other = node.inputs[1 - at] if len(node.inputs) == 2 else None
-    tensor = None if other is None else tensor_of(other)
+    tensor = None if other is None else constant_of(other)
     return _kind(node, ("Mul", "Div")[: 2 - at]) and tensor is not None and tensor.size == 1
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from onnx_ir import DataType, Node, Value
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.constant_values import tensor_of
 from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, matched, normal, rank
 
 __all__ = ["CHAINS"]
@@ -185,7 +185,7 @@ def _removed(squeeze: Node) -> list[int] | None:
     if "axes" in squeeze.attributes:
         return list(squeeze.attributes.get_ints("axes", ()))
     axes = squeeze.inputs[1] if len(squeeze.inputs) > 1 else None
-    tensor = None if axes is None else tensor_of(axes)
+    tensor = None if axes is None else constant_of(axes)
     return None if tensor is None else tensor.numpy().tolist()
 
 

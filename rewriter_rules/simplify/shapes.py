@@ -6,8 +6,9 @@ from itertools import pairwise
 
 from onnx_ir import Node, Value
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.constant_values import SMALL_BYTES, tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import SMALL_BYTES
 from vlmpass.rewriter_rules.simplify.known import FOREVER, rank
 
 __all__ = ["SHAPES"]
@@ -47,7 +48,7 @@ def _taken_here(x: Value) -> tuple[Value, list[int]] | None:
     if gather is None or gather.op_type != "Gather" or len(x.uses()) != 1 or x.is_graph_output():
         return None
     v, index = gather.inputs
-    tensor = None if index is None else tensor_of(index)
+    tensor = None if index is None else constant_of(index)
     if v is None or rank(v) != 1 or tensor is None or tensor.nbytes > SMALL_BYTES:
         return None
     return (v, tensor.numpy().tolist()) if tensor.shape.rank() == 1 else None
@@ -67,7 +68,7 @@ def concat_of_gathers(op: Tape, xs: tuple[Value, ...]) -> Replacement:
 def gather_of_shape(op: Tape, x: Value, indices: tuple[int, ...], gather: Node) -> Replacement:
     """Gather(Shape(x), [i, i + 1 ...]) -> Shape(x, start=i, end=j)."""
     index = gather.inputs[1]
-    tensor = None if index is None else tensor_of(index)
+    tensor = None if index is None else constant_of(index)
     if tensor is None or tensor.shape.rank() != 1:
         return refuse("a single index gives a scalar, not a vector")
     total = rank(x)

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import DataType, Node, TensorProtocol, Value
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.constant_values import tensor_of
 from vlmpass.ir_tools.weights import as_weight, scale
 from vlmpass.rewriter_rules.simplify.known import rank
 
@@ -36,7 +36,7 @@ def _vector(tensor: TensorProtocol, axis: int, axes: int) -> np.ndarray | None:
 
 def _own(weight: Value) -> TensorProtocol | Declined:
     """Return the tensor of a weight that nothing else uses."""
-    tensor = tensor_of(weight)
+    tensor = constant_of(weight)
     if tensor is None:
         return refuse("{} is no constant", weight)
     return tensor if len(weight.uses()) == 1 else refuse("{} is also used elsewhere", weight)
@@ -65,7 +65,7 @@ def _scaled_conv(op: Tape, conv: Node, factor: np.ndarray, add: np.ndarray) -> R
     weight = _own(w)
     if isinstance(weight, Declined):
         return weight
-    old = tensor_of(rest[0]) if rest and rest[0] is not None else None
+    old = constant_of(rest[0]) if rest and rest[0] is not None else None
     if rest and rest[0] is not None and old is None:
         return refuse("the bias {} is no constant", rest[0])
     before = np.zeros(1) if old is None else old.numpy().astype(np.float64)

@@ -14,12 +14,12 @@ from dtype_tools import EXPORTS, parse
 
 from vlmpass import Pipeline
 from vlmpass.cli.app import run as command
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import all_nodes, all_values
 from vlmpass.ir_tools.rewrite import EXACT, Effect, NumberChanges
 from vlmpass.ir_tools.rewrite import changes as changes_of
 from vlmpass.ir_tools.run import verify
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 from vlmpass.passes.pipeline.text import parse as parse_pipeline
 from vlmpass.rewriter_rules.restore import restore
@@ -34,7 +34,7 @@ def brain(number: float) -> str:
 
 def read(node: ir.Node) -> list[float]:
     """The single numbers that a node reads."""
-    tensors = [constant_tensor(value) for value in node.inputs if value is not None]
+    tensors = [constant_of(value) for value in node.inputs if value is not None]
     return [float(t.numpy().item()) for t in tensors if t is not None and t.size == 1]
 
 

@@ -16,9 +16,9 @@ from dtype_tools import (
     run,
 )
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.types.offline import constant_tensor
 from vlmpass.passes.dtype.repair_types import RepairTypes
 from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
@@ -158,7 +158,7 @@ def test_unify_minimum_of_a_quantised_layer() -> None:
     left = [node for node in unified("quant_mod.float16.ts17").graph if node.op_type == "Cast"]
     made = [(node.inputs[0].dtype, node.outputs[0].dtype) for node in left]
     assert made == [(D.INT32, D.INT64)] * 4 + [(D.INT64, D.FLOAT)]
-    modulus = [constant_tensor(v) for n in left for u, _ in n.outputs[0].uses() for v in u.inputs]
+    modulus = [constant_of(v) for n in left for u, _ in n.outputs[0].uses() for v in u.inputs]
     assert any(t is not None and t.numpy().max() == 2**32 for t in modulus)
 
 

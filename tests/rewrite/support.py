@@ -19,11 +19,11 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite import Rule, RuleSet, apply_rules, explain
-from vlmpass.ir_tools.rewrite.constant_values import tensor_of
 
 RUNTIME_ERRORS = (Fail, InvalidArgument, InvalidGraph, NotImplemented, RuntimeException)
 CONTRIB = "com.microsoft"
@@ -66,7 +66,7 @@ class _Printer:
     def value(self, value: ir.Value | None) -> str:
         if value is None:
             return "_"
-        tensor = tensor_of(value)
+        tensor = constant_of(value)
         if tensor is not None:
             return _constant(tensor)
         if value not in self.names:

@@ -10,10 +10,11 @@ import onnx_ir as ir
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.rewrite import P, Pattern, Rule, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.alignment import Surroundings
-from vlmpass.ir_tools.rewrite.constant_values import Constants, tensor_of
+from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Index
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.pattern import Capture, Either, Number, Op, Through
@@ -31,7 +32,7 @@ def plain(pattern: Pattern, value: ir.Value, env: Env) -> Iterator[Env]:
             if env.get(pattern.name, value) is value:
                 yield {**env, pattern.name: value}
         case Number():
-            tensor = tensor_of(value)
+            tensor = constant_of(value)
             if tensor is not None and float(tensor.numpy()) == pattern.value:
                 yield env
         case _ if env.get(pattern, value) is value:
