@@ -39,7 +39,7 @@ def _method(place: object, name: str, new: object) -> Plant:
 
 
 def _aligned_in_front(tape: object, value: ir.Value, order: forms.Order) -> ir.Value:
-    tensor = forms.tensor_of(value)
+    tensor = forms.constant_of(value)
     assert tensor is not None
     sizes = list(tensor.shape.numpy())
     whole = forms.reshape(forms.as_weight(tensor), sizes + [1] * (len(order) - len(sizes)))
