@@ -1,37 +1,33 @@
-"""All rules under test, with the hints for their random graphs and the cases written out."""
+"""All rules under test, with the hints for their random graphs and the cases written out.
+
+The cases of a module of rules lie in the file of its name beside this one, found by being there:
+FIRES, REFUSES and, where a pattern does not say all about random graphs, HINTS.
+"""
 
 from __future__ import annotations
 
-from rules import (
-    cases_restore,
-    fires_fuse,
-    fires_products,
-    fires_simplify,
-    refuses_fuse,
-    refuses_products,
-    refuses_simplify,
-)
-from rules.hints import HINTS as SIMPLIFY_HINTS
-from rules.hints_fuse import FUSE_HINTS
-from rules.hints_restore import RESTORE_HINTS, ROUNDING
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from rules.instances import Hints
 from vlmpass.rewriter_rules.fuse import FUSE
 from vlmpass.rewriter_rules.restore import RESTORE
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 from vlmpass.rewriter_rules.unfuse import UNFUSE
 
-__all__ = ["FIRES", "HINTS", "REFUSES", "ROUNDING", "RULES"]
+__all__ = ["CASES", "FIRES", "HINTS", "REFUSES", "ROUNDING", "RULES"]
 
 RULES = [*SIMPLIFY, *FUSE, *UNFUSE, *RESTORE]
-HINTS = {**SIMPLIFY_HINTS, **FUSE_HINTS, **RESTORE_HINTS}
-FIRES = {
-    **fires_simplify.FIRES,
-    **fires_products.FIRES,
-    **fires_fuse.FIRES,
-    **cases_restore.FIRES,
+CASES: dict[str, ModuleType] = {
+    f"{path.parent.name}.{path.stem}": import_module(f"rules.{path.parent.name}.{path.stem}")
+    for family in ("simplify", "fuse", "unfuse", "restore")
+    for path in sorted((Path(__file__).parent / family).glob("[a-z]*.py"))
 }
-REFUSES = {
-    **refuses_simplify.REFUSES,
-    **refuses_products.REFUSES,
-    **refuses_fuse.REFUSES,
-    **cases_restore.REFUSES,
+FIRES = {name: cases for module in CASES.values() for name, cases in module.FIRES.items()}
+REFUSES = {name: cases for module in CASES.values() for name, cases in module.REFUSES.items()}
+HINTS: dict[str, Hints] = {
+    name: hints for module in CASES.values() for name, hints in getattr(module, "HINTS", {}).items()
 }
+ROUNDING = {rule.name: 4e-3 for rule in RESTORE}
+"""How much of a result these rules change, as what they read was rounded to a half."""

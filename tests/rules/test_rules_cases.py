@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rewrite.support import refuses, rewrites
 
-from rules.catalogue import FIRES, REFUSES, ROUNDING, RULES
+from rules.catalogue import CASES, FIRES, REFUSES, ROUNDING, RULES
 from vlmpass.ir_tools.rewrite import Rule, all_rules
 
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -53,3 +53,11 @@ def test_every_rule_on_offer_is_in_the_catalogue() -> None:
 def test_every_rule_is_shown_to_fire_and_to_refuse() -> None:
     assert set(FIRES) == set(BY_NAME)
     assert set(REFUSES) == set(BY_NAME)
+
+
+@pytest.mark.parametrize("kind", ["FIRES", "REFUSES", "HINTS"])
+def test_cases_lie_in_the_file_of_the_rules_module(kind: str) -> None:
+    place = {each.name: each.function.__module__.split(".", 2)[2] for each in RULES}
+    found = [(name, file) for file, cases in CASES.items() for name in getattr(cases, kind, ())]
+    assert all(place[name] == file for name, file in found)
+    assert len(found) == len(dict(found))
