@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.walk import Scope, scopes
-from vlmpass.ir_tools.operators import combining, rearranging
+from vlmpass.ir_tools.operators import Kind, combining, named, rearranging, traits_of
 from vlmpass.ir_tools.types.carried import carries
 from vlmpass.ir_tools.types.typing import Typing
 
@@ -25,49 +25,32 @@ _SUM = "a reduction adds many numbers"
 _RANGE = "its results span more than half precision holds"
 _ANGLE = "an angle of many turns needs its low bits"
 
+_SUMS = {
+    name
+    for name in named(Kind.REDUCTION, Kind.CUMULATION)
+    if (traits := traits_of("", name)) is not None and not traits.exact
+}
 SENSITIVE: Mapping[tuple[str, str], str] = {
-    **{
-        ("", name): _NORM
-        for name in (
-            "LayerNormalization",
-            "RMSNormalization",
-            "SimplifiedLayerNormalization",
-            "GroupNormalization",
-            "InstanceNormalization",
-            "LpNormalization",
-            "MeanVarianceNormalization",
-        )
-    },
-    **{
-        ("com.microsoft", name): _NORM
-        for name in (
-            "SkipLayerNormalization",
-            "SkipSimplifiedLayerNormalization",
-            "EmbedLayerNormalization",
-            "GroupNorm",
-            "SkipGroupNorm",
-        )
-    },
-    **{("", name): _SOFTMAX for name in ("Softmax", "LogSoftmax")},
-    **{
-        ("", name): _SUM
-        for name in (
-            "ReduceSum",
-            "ReduceMean",
-            "ReduceProd",
-            "ReduceSumSquare",
-            "ReduceL1",
-            "ReduceL2",
-            "ReduceLogSum",
-            "ReduceLogSumExp",
-            "CumSum",
-            "CumProd",
-            "GlobalAveragePool",
-            "GlobalLpPool",
-        )
-    },
-    **{("", name): _RANGE for name in ("Exp", "Log", "Pow", "Softplus", "Reciprocal", "Sqrt")},
-    **{("", name): _ANGLE for name in ("Sin", "Cos", "Tan", "Range")},
+    (domain, name): reason
+    for domain, names, reason in (
+        (
+            "",
+            "LayerNormalization RMSNormalization SimplifiedLayerNormalization GroupNormalization"
+            " InstanceNormalization LpNormalization MeanVarianceNormalization",
+            _NORM,
+        ),
+        (
+            "com.microsoft",
+            "SkipLayerNormalization SkipSimplifiedLayerNormalization EmbedLayerNormalization"
+            " GroupNorm SkipGroupNorm",
+            _NORM,
+        ),
+        ("", "Softmax LogSoftmax", _SOFTMAX),
+        ("", " ".join(_SUMS | {"GlobalAveragePool", "GlobalLpPool"}), _SUM),
+        ("", "Exp Log Pow Softplus Reciprocal Sqrt", _RANGE),
+        ("", "Sin Cos Tan Range", _ANGLE),
+    )
+    for name in sorted(names.split())
 }
 """Operators that compute in float32, with the reason."""
 

@@ -25,7 +25,6 @@ __all__ = [
     "given_integers",
     "given_scalar",
     "index_along",
-    "nonnegative",
     "normalized",
     "part",
     "scalar",
@@ -188,17 +187,6 @@ def axis_of(node: ir.Node, default: int, name: str = "axis") -> int:
     value = node.inputs[0]
     assert value is not None
     return normalized(axis, rank(value))
-
-
-def nonnegative(op: Tape, indices: ir.Value, count: ir.Value) -> ir.Value:
-    """Record int64 indices in [-count, count - 1] as indices in [0, count - 1]; opset 10.
-
-    Args:
-        op: The tape.
-        indices: Of any shape.
-        count: An int64 scalar, or what broadcasts to the indices.
-    """
-    return op.Mod(indices, count)
 
 
 def size_at(op: Tape, value: ir.Value, axis: int) -> ir.Value:

@@ -23,29 +23,11 @@ from vlmpass.rewriter_rules.quant.expressions import Elementwise, Merged, Rows, 
 __all__ = ["Constants", "broadcast", "minus", "reshaped"]
 
 _SMALL = 1 << 14
-_ELEMENTWISE = frozenset(
-    {
-        "Add",
-        "And",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "Cast",
-        "CastLike",
-        "Div",
-        "Equal",
-        "Expand",
-        "Floor",
-        "Less",
-        "Mod",
-        "Mul",
-        "Not",
-        "Or",
-        "Sub",
-        "Where",
-        "Xor",
-    }
-)
+_ELEMENTWISE = frozenset({
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "Cast", "CastLike", "Div", "Equal",
+    "Expand", "Floor", "Less", "Mod", "Mul", "Not", "Or", "Sub", "Where", "Xor",
+})  # fmt: skip
+"""What unpacks numbers, and is computed exactly on any part of a weight."""
 
 
 class Constants:

@@ -107,12 +107,10 @@ def _filter(node: ir.Node) -> Filter:
 def _coordinates(node: ir.Node) -> str:
     found = text(node, "coordinate_transformation_mode", "half_pixel")
     if found == "tf_half_pixel_for_nn" and text(node, "mode", "nearest") != "nearest":
-        raise CannotConvert(
-            "what tf_half_pixel_for_nn means for linear and cubic is not specified", ""
-        )
+        raise CannotConvert("what tf_half_pixel_for_nn means for linear and cubic is not specified")
     if found == "tf_crop_and_resize":
         raise CannotConvert(
-            "tf_crop_and_resize has no form axis by axis that older opsets could spell", ""
+            "tf_crop_and_resize has no form axis by axis that older opsets could spell"
         )
     return found
 

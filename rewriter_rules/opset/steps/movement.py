@@ -12,7 +12,6 @@ from vlmpass.rewriter_rules.opset.build import (
     cast,
     given_integers,
     index_along,
-    nonnegative,
     normalized,
     part,
     scalar_at,
@@ -249,13 +248,13 @@ def _axes_in_front(op: Tape, axes: ir.Value, count: int) -> ir.Value:
     if fixed is not None:
         return op.const(np.where(fixed < 0, fixed + count, fixed))
     wide = op.Cast(axes, to=_D.INT64)
-    return op.Cast(nonnegative(op, wide, op.const(count)), to=dtype(axes))
+    return op.Cast(op.Mod(wide, op.const(count)), to=dtype(axes))
 
 
 def _in_front(op: Tape, x: ir.Value, indices: ir.Value, axis: int) -> ir.Value:
     """Record indices into an axis of x, counted from the front."""
     size = scalar_at(op, op.Shape(x), axis)
-    return nonnegative(op, cast(op, indices, _D.INT64), size)
+    return op.Mod(cast(op, indices, _D.INT64), size)
 
 
 @adapter("Gather", 11, 1)
