@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -27,7 +28,7 @@ from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.save import SaveReport
 from vlmpass.ir_tools.save.layout import Layout, Weights
 from vlmpass.ir_tools.save.saving import drafted
-from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, wrong
+from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, executor_or_none, wrong
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.runtime import require_onnxruntime
@@ -112,6 +113,7 @@ class Pipeline(Intent):
         layout: Layout | str = "default",
         weights: Weights = "auto",
         jobs: int | None = None,
+        executor: Executor | None = None,
         verify: bool | None = None,
         memory: int | str | None = None,
         verify_seconds: float | None = None,
@@ -125,6 +127,8 @@ class Pipeline(Intent):
             path: Of the result. A model that is there is replaced once the new one is complete.
             shard_size, layout, weights, jobs, force: See `ConvertOptions`.
             verify, memory, verify_seconds: See `ConvertOptions`.
+            executor: Writes the data files instead, in other processes or on machines that share
+                the folders, as for `save`.
             progress: Called with bytes written so far and bytes in all.
 
         Raises:
@@ -135,6 +139,7 @@ class Pipeline(Intent):
         )
         comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
         callable_or_none("progress", progress)
+        executor_or_none("executor", executor)
         _refuse_foreign(output_file(path), writing.force)
         run = _Run(self, self.instruments, source, comparing)
         with run.advising():
@@ -151,6 +156,7 @@ class Pipeline(Intent):
                     layout=writing.layout,
                     weights=writing.weights,
                     jobs=writing.jobs,
+                    executor=executor,
                     progress=progress,
                 ) as draft,
             ):

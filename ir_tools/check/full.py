@@ -24,7 +24,8 @@ from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.graph.walk import all_nodes, scopes, subgraphs
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
 from vlmpass.ir_tools.system.collector import without_collector
-from vlmpass.ir_tools.worker.bounded import NativeError, check_model
+from vlmpass.ir_tools.worker.bounded import NativeError, check_model, infer_shapes
+from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 
 __all__ = ["check_types"]
 
@@ -60,6 +61,7 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
 )
 
 
+@without_collector
 def check_types(model: ir.Model, protobuf: Callable[[], onnx.ModelProto] | None = None) -> None:
     """Run the onnx checker with strict type and shape inference.
 
@@ -95,7 +97,6 @@ def _is_doubtful(node: ir.Node) -> bool:
     return node.op_type == "Attention" and (len(node.inputs) > 4 or len(node.outputs) > 3)
 
 
-@without_collector
 def _first_fault(model: ir.Model, proto: onnx.ModelProto, *, doubt: bool) -> CheckError | None:
     """Return the first fault; `doubt` takes nodes that onnx may be wrong about as they are."""
     nodes = _number(model, proto, doubt=doubt)
@@ -104,7 +105,10 @@ def _first_fault(model: ir.Model, proto: onnx.ModelProto, *, doubt: bool) -> Che
         Path(folder, LOCATION).touch()
         path.write_bytes(proto.SerializeToString())
         try:
-            check_model(path)
+            parted = wants_parts(proto)
+            check_model(path, types=not parted)
+            for _ in in_parts(proto, partial(infer_shapes, strict=True)) if parted else ():
+                pass
         except NativeError as error:
             return _explained(error.said, nodes, model)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.save.commit import UnfinishedError, copied, put_in_place, stale_files
 from vlmpass.ir_tools.save.commits import note_commit
+from vlmpass.ir_tools.save.fill import Progress, write_files
 from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
 from vlmpass.ir_tools.save.orphans import record_litter
 from vlmpass.ir_tools.save.prepare import Output, plan_output
@@ -22,8 +24,8 @@ from vlmpass.ir_tools.save.report import How, SavedFile, SaveReport
 from vlmpass.ir_tools.save.size import SHARD_LIMIT, parse_size
 from vlmpass.ir_tools.save.staged import Staged
 from vlmpass.ir_tools.save.staging import Staging, remove_dead
-from vlmpass.ir_tools.save.write import Progress, naming, write_files
-from vlmpass.ir_tools.system.arguments import callable_or_none, number
+from vlmpass.ir_tools.save.write import naming
+from vlmpass.ir_tools.system.arguments import callable_or_none, executor_or_none, number
 from vlmpass.ir_tools.system.locks import locked_folder
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.uninterruptible import shielded
@@ -135,6 +137,7 @@ def drafted(
     layout: Layout | str = Layout.DEFAULT,
     weights: Weights = "auto",
     jobs: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Draft]:
     """Write a model into a temporary folder, from where `commit` puts it in its place.
@@ -142,7 +145,7 @@ def drafted(
     Left without a commit, the folder goes away, and all is as it was.
 
     Args:
-        model, path, shard_size, layout, weights, jobs, progress: As for `save`.
+        model, path, shard_size, layout, weights, jobs, executor, progress: As for `save`.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
@@ -152,6 +155,7 @@ def drafted(
     way = way_of(weights)
     jobs = number("jobs", jobs, None)
     callable_or_none("progress", progress)
+    executor_or_none("executor", executor)
     if jobs is not None and jobs < 1:
         raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
     target = output_file(path)
@@ -165,7 +169,7 @@ def drafted(
     keep = False
     try:
         staged = Staged(opened, output, staging.path)
-        yield Draft(staged, write_files(staged.files(), jobs, progress))
+        yield Draft(staged, write_files(staged.files(), jobs, progress, executor))
     except UnfinishedError:
         keep = True
         raise
@@ -182,6 +186,7 @@ def save(
     layout: Layout | str = Layout.DEFAULT,
     weights: Weights = "auto",
     jobs: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
     before_commit: Callable[[Staged], None] | None = None,
 ) -> SaveReport:
@@ -202,6 +207,8 @@ def save(
             one cannot be kept, ``copy`` copies always, ``auto`` keeps where it can: files in the
             output's folder or below it, not above the limit, whose bytes are unchanged.
         jobs: Threads that write.
+        executor: Writes the data files instead: other processes, or machines that have the folders
+            of source and output under the same paths. What it breaks down over is written here.
         progress: Called with bytes done and bytes in all.
         before_commit: Called with the output as it lies in the temporary folder, which it can check
             and read back; if it raises, nothing takes its place.
@@ -219,6 +226,7 @@ def save(
         layout=layout,
         weights=weights,
         jobs=jobs,
+        executor=executor,
         progress=progress,
     )
     with writing as draft:

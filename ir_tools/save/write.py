@@ -1,4 +1,4 @@
-"""Files written in parallel under a memory budget: copied by the kernel, or computed in chunks."""
+"""Tasks done in parallel under a memory budget: copied by the kernel, or computed in chunks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.copying import copy_range, write_at
 from vlmpass.ir_tools.save.pack import Block
 from vlmpass.ir_tools.save.size import format_size
-from vlmpass.ir_tools.save.tasks import StagedFile, Task, stamp_of, tasks_of
+from vlmpass.ir_tools.save.tasks import Task, stamp_of
 from vlmpass.ir_tools.weights import Tally
 from vlmpass.ir_tools.weights.files import Stamp
 
-__all__ = ["Progress", "check_space", "naming", "write_files"]
-
-Progress = Callable[[int, int], None]
+__all__ = ["Writer", "check_space", "naming", "work_off"]
 
 _STEP_BYTES = 64 << 20  # between two looks at whether to stop
 _BUDGET_BYTES = 128 << 20
@@ -89,8 +87,14 @@ def _source_of(block: Block) -> Iterator[int]:
         os.close(source)
 
 
-class _Writer:
-    """What the threads share while they work."""
+class Writer:
+    """What the threads share while they work.
+
+    Attributes:
+        done: Bytes so far.
+        tallies: What casts lost, by place.
+        stop: Set where the threads should give up.
+    """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.done = 0
@@ -176,27 +180,15 @@ def check_space(folder: Path, nbytes: int) -> None:
         )
 
 
-def _create(file: StagedFile) -> None:
-    """Create a file of its final size, with its blocks reserved where the system can do that."""
-    with naming(file.name), file.path.open("xb") as created:
-        created.truncate(file.content.nbytes)
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(created.fileno(), 0, file.content.nbytes)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV):
-                    raise
-
-
-def write_files(
-    files: Sequence[StagedFile], jobs: int | None, progress: Progress | None
+def work_off(
+    tasks: Sequence[Task], jobs: int | None, progress: Callable[[int], object]
 ) -> dict[str, Tally]:
-    """Write files whole and make them durable.
+    """Do tasks in threads of this process.
 
     Args:
-        files: None of them exists yet.
+        tasks: Of files that were created.
         jobs: Threads; by default one per processor, at most four. Memory does not depend on it.
-        progress: Called from this thread with bytes done and bytes in all.
+        progress: Called from this thread with the bytes done so far.
 
     Returns:
         What casts lost, by place; places that lost nothing are not listed.
@@ -205,11 +197,7 @@ def write_files(
         SaveError: A file cannot be written, or a source has changed.
         ModelError: A weight cannot be evaluated.
     """
-    total = sum(file.content.nbytes for file in files)
-    for file in files:
-        _create(file)
-    tasks = tasks_of(files)
-    writer = _Writer(tasks)
+    writer = Writer(tasks)
     pool = ThreadPoolExecutor(jobs or min(_MAX_JOBS, os.cpu_count() or 1))
     try:
         pending = {pool.submit(writer.run, task) for task in tasks}
@@ -217,8 +205,7 @@ def write_files(
             done, pending = wait(pending, _REPORT_SECONDS, FIRST_EXCEPTION)
             for future in done:
                 future.result()
-            if progress is not None:
-                progress(writer.done if pending else total, total)  # gaps are never written
+            progress(writer.done)
     finally:
         writer.stop.set()
         pool.shutdown(cancel_futures=True)

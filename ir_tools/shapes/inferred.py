@@ -6,9 +6,10 @@ and the facts of `vlmpass.ir_tools.shapes`, which compute with sizes that are on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import islice
 
 import onnx
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from vlmpass.ir_tools.graph.walk import Scope, all_nodes, subgraphs
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.worker.bounded import NativeError, infer_shapes
+from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 
 __all__ = ["Size", "inferred_shapes", "size_of"]
 
@@ -200,22 +202,33 @@ def _by_onnx(
                 node_proto.domain = _OUTSIDE
     if odd:
         proto.opset_import.add(domain=_OUTSIDE, version=1)
-    result = _completed(proto)
+    nodes = iter(model.graph)
     shapes: dict[ir.Value, tuple[Size, ...]] = {}
-    for graph, graph_proto in _pairs(model.graph, result.graph):
-        types = {each.name: each.type for each in (*graph_proto.value_info, *graph_proto.output)}
-        for node in graph:
-            for value in node.outputs:
-                type_ = types.get(value.name or "")
-                if type_ is not None and type_.tensor_type.HasField("shape"):
-                    dims = type_.tensor_type.shape.dim
-                    shapes[value] = tuple(Size(_dim(dim, named)) for dim in dims)
+    for result in _completed(proto):
+        for graph, graph_proto in _pairs(list(islice(nodes, len(result.node))), result):
+            shapes.update(_shapes_in(graph, graph_proto, named))
     return shapes
 
 
-def _completed(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _shapes_in(
+    graph: Iterable[ir.Node], proto: onnx.GraphProto, named: set[str]
+) -> Iterator[tuple[ir.Value, tuple[Size, ...]]]:
+    types = {each.name: each.type for each in (*proto.value_info, *proto.output)}
+    for node in graph:
+        for value in node.outputs:
+            type_ = types.get(value.name or "")
+            if type_ is not None and type_.tensor_type.HasField("shape"):
+                dims = type_.tensor_type.shape.dim
+                yield value, tuple(Size(_dim(dim, named)) for dim in dims)
+
+
+def _completed(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph as onnx infers it, in parts where it is large and holds many graphs."""
     try:
-        return onnx.load_model_from_string(infer_shapes(proto.SerializeToString()))
+        if wants_parts(proto):
+            yield from in_parts(proto, infer_shapes)
+        else:
+            yield onnx.load_model_from_string(infer_shapes(proto.SerializeToString())).graph
     except NativeError as error:
         reason = (error.said.strip().splitlines() or [error.kind])[0]
         raise ModelError(f"onnx's shape inference refuses the model: {reason}") from error
@@ -231,7 +244,9 @@ _ONNX_DOMAINS = ("", "ai.onnx.ml")
 _OUTSIDE = "vlmpass.unknown"
 
 
-def _pairs(graph: ir.Graph, proto: onnx.GraphProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
+def _pairs(
+    graph: Iterable[ir.Node], proto: onnx.GraphProto
+) -> Iterator[tuple[Iterable[ir.Node], onnx.GraphProto]]:
     yield graph, proto
     for node, node_proto in zip(graph, proto.node, strict=True):
         for inner, inner_proto in zip(subgraphs(node), graph_protos(node_proto), strict=True):

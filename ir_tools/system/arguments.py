@@ -5,11 +5,22 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import SupportsFloat, SupportsIndex, TypeVar
 
 from vlmpass.ir_tools.errors import ArgumentError
 
-__all__ = ["a_list", "callable_or_none", "flag", "number", "seconds", "shown", "word", "wrong"]
+__all__ = [
+    "a_list",
+    "callable_or_none",
+    "executor_or_none",
+    "flag",
+    "number",
+    "seconds",
+    "shown",
+    "word",
+    "wrong",
+]
 
 _T = TypeVar("_T")
 
@@ -108,6 +119,16 @@ def callable_or_none(name: str, value: object) -> None:
     """
     if value is not None and not callable(value):
         raise wrong(name, value, "a function")
+
+
+def executor_or_none(name: str, value: object) -> None:
+    """Refuse what is neither an executor nor None.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    if value is not None and not isinstance(value, Executor):
+        raise wrong(name, value, "a concurrent.futures.Executor")
 
 
 def a_list(name: str, value: object, kind: type[_T]) -> tuple[_T, ...]:

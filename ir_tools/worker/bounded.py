@@ -26,10 +26,12 @@ from vlmpass.ir_tools.worker import native
 
 __all__ = ["NativeError", "check_model", "infer_shapes", "parse_text"]
 
-_Task = Literal["check", "infer", "parse"]
+_Task = Literal["check", "check structure", "infer", "infer strictly", "parse"]
 _NAMES: dict[_Task, str] = {
     "check": "onnx's checker",
+    "check structure": "onnx's checker",
     "infer": "onnx's shape inference",
+    "infer strictly": "onnx's type check",
     "parse": "onnx's text parser",
 }
 
@@ -56,18 +58,27 @@ class NativeError(Exception):
         self.kind = kind
 
 
-def check_model(path: Path) -> None:
-    """Run the checker of onnx, with strict type and shape inference, on a model file.
+def check_model(path: Path, *, types: bool = True) -> None:
+    """Run the checker of onnx on a model file.
+
+    Args:
+        path: The file.
+        types: Whether with strict type and shape inference.
 
     Raises:
         NativeError: It rejects the model.
         CheckError: It did not finish within its limits, or crashed.
     """
-    _CHILD.ask("check", path, path.stat().st_size)
+    _CHILD.ask("check" if types else "check structure", path, path.stat().st_size)
 
 
-def infer_shapes(model: bytes) -> bytes:
-    """Run the shape inference of onnx, with data propagation, on a serialized model.
+def infer_shapes(model: bytes, *, strict: bool = False) -> bytes:
+    """Run the shape inference of onnx on a serialized model.
+
+    Args:
+        model: Serialized.
+        strict: Whether as the checker does: types are checked and faults raised, and the data of
+            shapes are not propagated.
 
     Returns:
         The model with the types and shapes that it found, serialized.
@@ -76,7 +87,7 @@ def infer_shapes(model: bytes) -> bytes:
         NativeError: It rejects the model.
         CheckError: It did not finish within its limits, or crashed.
     """
-    return _through_files("infer", model)
+    return _through_files("infer strictly" if strict else "infer", model)
 
 
 def parse_text(text: str) -> bytes:

@@ -47,8 +47,12 @@ def _do(onnx: Any, request: dict[str, Any]) -> None:
     path = Path(request["path"])
     if request["do"] == "check":
         onnx.checker.check_model_path(str(path), True, False, False)
-    elif request["do"] == "infer":
-        made = onnx.shape_inference.infer_shapes(path.read_bytes(), False, False, True)
+    elif request["do"] == "check structure":
+        onnx.checker.check_model_path(str(path), False, False, False)
+    elif request["do"] in ("infer", "infer strictly"):
+        # Strictly is how the full check infers: types checked, faults raised, no data propagated.
+        strict = request["do"] == "infer strictly"
+        made = onnx.shape_inference.infer_shapes(path.read_bytes(), strict, strict, not strict)
         Path(request["result"]).write_bytes(made)
     else:
         done, said, made = onnx.parser.parse_model(path.read_text(encoding="utf-8"))

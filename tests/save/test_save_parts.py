@@ -153,7 +153,7 @@ def test_neighbouring_ranges_are_copied_in_one_go(tmp_path):
 
     (tmp_path / "o").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vlmpass.ir_tools.save.write.tasks_of", watch)
+        patch.setattr("vlmpass.ir_tools.save.fill.tasks_of", watch)
         save(load(tmp_path / "a.onnx"), tmp_path / "o" / "b.onnx")
     assert len(seen) == 1
     assert seen[0][1].source.length == 5 * 256 * 256 * 4
