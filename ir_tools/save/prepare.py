@@ -21,6 +21,7 @@ from vlmpass.ir_tools.save.references import Folder
 from vlmpass.ir_tools.save.size import format_size
 from vlmpass.ir_tools.save.splice import spliced
 from vlmpass.ir_tools.save.write import check_space
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.locks import locked_folder
 from vlmpass.ir_tools.system.uninterruptible import shielded
 
@@ -132,6 +133,7 @@ def _refuse_large_text(plan: Plan, output: Path) -> None:
         )
 
 
+@without_collector
 def plan_output(
     model: ir.Model, output: Path, layout: Layout, limit: int, weights: Weights
 ) -> Output:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import time
 import traceback
@@ -16,6 +17,7 @@ from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.shapes import drop_facts, keeping_facts
 from vlmpass.ir_tools.system.arguments import a_list, wrong
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.passes.instruments.measure import Measure
 from vlmpass.passes.pipeline.base import Pass, Result, text_of
@@ -24,6 +26,9 @@ from vlmpass.passes.pipeline.registry import PASSES
 from vlmpass.passes.pipeline.report import RunReport
 
 __all__ = ["PassManager"]
+
+_MANY = 4096
+"""Nodes that a pass left fewer; they and their values hold each other, and only this frees them."""
 
 
 class PassManager:
@@ -46,6 +51,7 @@ class PassManager:
         self.instruments = a_list("instruments", instruments, Instrument)
         self._source = "<model>" if source is None else shlex.quote(source)
 
+    @without_collector
     def run(self, model: ir.Model, *, in_place: bool = False) -> RunReport:
         """Run the passes.
 
@@ -63,7 +69,7 @@ class PassManager:
         """
         if not isinstance(model, ir.Model):
             raise wrong("a pass manager", model, "an ir.Model, as `load` returns")
-        refuse_cycles(model)  # passes follow values back to where they come from
+        refuse_cycles(model)  # passes follow values back to where they come from, and to their ends
         start = time.perf_counter()
         measure = Measure()
         slots = () if in_place else tensor_slots(model)
@@ -86,8 +92,7 @@ class PassManager:
     def _all(self, model: ir.Model, measure: Measure) -> tuple[ir.Model, NumberChanges]:
         """Run every pass, and before it what it needs, if that is not there."""
         run = _Run((*self.instruments, measure), measure)
-        refuse_cycles(model)  # passes follow values to their ends,
-        refuse_lacking(model)  # and look at the inputs that an operator always has
+        refuse_lacking(model)  # passes look at the inputs that an operator always has
         with keeping_facts(model):
             for step, each in self._steps():
                 if isinstance(each, Pass) and run.lacks_shapes(each, step, model):
@@ -143,6 +148,9 @@ class _Run:
         self.changes |= changes
         if changed or model is not before:
             self._note_change(each, before)
+            done = self._measure.reports[-1]
+            if done.nodes_before - done.nodes_after > _MANY:
+                gc.collect()
         if isinstance(each, Pass) and each.idempotent:
             self._settled.add(step.text)
         if step.name == "infer":

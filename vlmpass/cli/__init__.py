@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Without the program's name; those of the process by default.
     """
     stands: list[str] = []
+    atexit.register(gc.freeze)  # what is alive then goes with the process; looking at it takes long
     try:
         _hold_descriptors()
         _listen()
