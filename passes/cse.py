@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate.determinism import Determinism
 from vlmpass.ir_tools.graph.contents import elements_of, kind_of
-from vlmpass.ir_tools.graph.edit import is_used, remove_dead, stand_in
+from vlmpass.ir_tools.graph.edit import is_used, remove_dead, replace_value
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators import commutes
@@ -123,10 +123,7 @@ class _Work:
         if not may_apply("cse", node.name or node.op_type):
             return True
         for old, new in pairs:
-            if _must_be_named_as(old, new):
-                stand_in(old, new)
-            else:
-                old.replace_all_uses_with(new)
+            replace_value(old, new, fresh=not new.name)
         self.replaced.append(node)
         return True
 

@@ -17,7 +17,7 @@ from vlmpass.ir_tools.graph.edit import (
     is_used,
     remove_initializer,
     remove_unused_constant,
-    stand_in,
+    replace_value,
 )
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
@@ -234,7 +234,7 @@ class _Splitter:
                 graph.extend(tape.nodes)
             else:
                 graph.insert_before(first, tape.nodes)
-            stand_in(value, whole)
+            replace_value(value, whole, fresh=True)
 
     def _rewrite_users(self, value: ir.Value, parts: Parts) -> bool:
         """Let users of a value use its parts; return whether some still need it whole."""

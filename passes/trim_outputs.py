@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import is_used, remove_dead, remove_unused_constant, stand_in
+from vlmpass.ir_tools.graph.edit import is_used, remove_dead, remove_unused_constant, replace_value
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators.schema import schema, since
@@ -139,5 +139,5 @@ def _drop_output(node: ir.Node, index: int) -> None:
         free, after = node.outputs[place], node.outputs[place + 1]
         free.type, free.shape, free.name = after.type, after.shape, None
         free.metadata_props.clear()
-        stand_in(after, free)
+        replace_value(after, free, fresh=True)
     node.resize_outputs(len(node.outputs) - 1)

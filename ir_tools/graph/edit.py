@@ -1,11 +1,12 @@
-"""Edits that keep a graph whole: standing in for a value, and removing what nobody uses."""
+"""Edits that keep a graph whole: taking the place of a value, and removing what nobody uses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.symbols import refined
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import spell
@@ -20,27 +21,65 @@ __all__ = [
     "remove_dead",
     "remove_initializer",
     "remove_unused_constant",
-    "stand_in",
+    "replace_value",
 ]
 
 
-def stand_in(old: ir.Value, new: ir.Value) -> None:
-    """Let a value that is no graph output take the place of another, its name included.
+def replace_value(
+    old: ir.Value,
+    new: ir.Value,
+    *,
+    fresh: bool,
+    copy: Callable[[ir.Value], ir.Value] | None = None,
+) -> ir.Value:
+    """Let a value take the place of another one everywhere, of which nothing is lost.
+
+    A value that nothing is known by yet takes the name, and so does one that becomes a graph
+    output: what a graph gives out keeps its name and the shape that it declares. What was said of
+    the name (doc string, metadata) goes with it. What is known of the old value's type and shape
+    is known of the new one; only what a graph declares of its inputs stays as it is.
 
     Args:
         old: The value that goes away; it may be a graph output.
-        new: A value of the same graph that nothing else is known by: it is renamed.
+        new: What stands for it from now on.
+        fresh: Whether nothing is known by the name of `new` yet.
+        copy: Returns a copy of a value, made by a node of the graph, for a graph output that `new`
+            cannot be: an input, an initializer, a value from around the graph, or another output.
+
+    Returns:
+        What stands for the old value: `new` or its copy.
     """
-    if new.shape is None or (old.is_graph_output() and old.shape is not None):
-        new.shape = old.shape  # what a graph declares about its outputs stays
-    new.type = new.type or old.type
-    name = old.name
+    gives_out = old.is_graph_output()
+    if not new.is_graph_input():
+        new.type = new.type or old.type
+        new.shape = old.shape if new.shape is None else new.shape
+    if gives_out and copy is not None and not _may_be_given_out(new, old):
+        new, fresh = copy(new), True
+        new.type, new.shape = old.type, old.shape
+    if not fresh and not gives_out:
+        old.replace_all_uses_with(new)
+        return new
+    if gives_out and old.shape is not None:
+        new.shape = old.shape
+    new.shape = refined(old.shape, new.shape)
+    name = old.name or new.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     old.name = None
     new.name = name
-    new.doc_string = new.doc_string or old.doc_string
-    for key, text in old.metadata_props.items():
-        new.metadata_props.setdefault(key, text)
+    new.doc_string = old.doc_string or new.doc_string
+    new.metadata_props.update(old.metadata_props)
+    return new
+
+
+def _may_be_given_out(value: ir.Value, old: ir.Value) -> bool:
+    """Whether a value may become a graph's output, in another one's place and under its name."""
+    here, producer = old.producer(), value.producer()
+    return (
+        here is not None
+        and producer is not None
+        and producer.graph is here.graph
+        and not value.is_graph_output()
+    )
 
 
 def add_constant(

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import constant_node, constant_value, is_used
+from vlmpass.ir_tools.graph.edit import constant_node, constant_value, is_used, replace_value
 from vlmpass.ir_tools.graph.infer_node import infer_node
 from vlmpass.ir_tools.graph.names import Names
-from vlmpass.ir_tools.graph.symbols import refined
 from vlmpass.ir_tools.operators.schema import in_force
 
 __all__ = ["NO_AXES", "Axes", "Tape", "splice"]
@@ -227,41 +226,21 @@ def _inherit(new: ir.Node, old_nodes: Sequence[ir.Node]) -> None:
             new.metadata_props.setdefault(key, text)
 
 
-def _can_be_output(value: ir.Value, graph: ir.Graph) -> bool:
-    """Return whether a value may become a graph's output under that output's name."""
-    producer = value.producer()
-    return producer is not None and producer.graph is graph and not value.is_graph_output()
+def _take_over(anchor: ir.Node, old: ir.Value, new: ir.Value, tape: Tape) -> None:
+    """Let `new` stand for `old` everywhere, and free the name that it had."""
 
-
-def _take_over(graph: ir.Graph, anchor: ir.Node, old: ir.Value, new: ir.Value, tape: Tape) -> None:
-    """Let `new` stand for `old` everywhere; a graph output keeps its name and its type."""
-    fresh = any(new.producer() is node for node in tape.nodes)
-    if new.type is None:
-        new.type = old.type
-    if new.shape is None:
-        new.shape = old.shape
-    if old.is_graph_output() and not _can_be_output(new, graph):
-        identity = ir.Node("", "Identity", [new], num_outputs=1)
+    def copy(value: ir.Value) -> ir.Value:
+        identity = ir.Node("", "Identity", [value], num_outputs=1)
         identity.name = tape.names.node(f"{tape.hint}/Identity")
-        graph.insert_before(anchor, identity)
+        assert anchor.graph is not None
+        anchor.graph.insert_before(anchor, identity)
         tape.nodes.append(identity)
-        new = identity.outputs[0]
-        new.type, new.shape = old.type, old.shape
-        fresh = True
-    if fresh or old.is_graph_output():
-        if old.shape is not None and old.is_graph_output():
-            new.shape = old.shape
-        new.shape = refined(old.shape, new.shape)
-        name, old_name = old.name, new.name
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        old.name = None
-        new.name = name or old_name
-        new.metadata_props.update(old.metadata_props)
-        new.doc_string = new.doc_string or old.doc_string
-        if name:
-            tape.names.forget(values=[old_name], nodes=[])
-    else:
-        old.replace_all_uses_with(new)
+        return identity.outputs[0]
+
+    fresh, had, name = new.producer() in tape.nodes, new.name, old.name
+    made = replace_value(old, new, fresh=fresh, copy=copy)
+    if made is new and name and new.name == name:
+        tape.names.forget(values=[had], nodes=[])
 
 
 def _drop_needless(tape: Tape, wanted: Sequence[ir.Value]) -> None:
@@ -304,7 +283,7 @@ def splice(
     graph.insert_before(anchor, tape.nodes)
     for old, new in wanted:
         if old is not new:
-            _take_over(graph, anchor, old, new, tape)
+            _take_over(anchor, old, new, tape)
     _place_constants(tape, tape.nodes[0] if tape.nodes else anchor, graph, in_function)
     for node in tape.nodes:
         _inherit(node, old_nodes)

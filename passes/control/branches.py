@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import add_constant, remove_dead, stand_in
+from vlmpass.ir_tools.graph.edit import add_constant, remove_dead, replace_value
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import all_nodes, all_values, subgraphs
 
@@ -62,14 +62,14 @@ class Inliner:
         target.insert_before(node, moved)
         for each in moved:
             self._rename(each)
-        self._hand_over(node, results, {value for each in moved for value in each.outputs})
+        self._hand_over(node, results)
         remove_dead(moved)
 
     def drop(self, node: ir.Node, results: Sequence[ir.Value | None]) -> None:
         """Replace a node by values around it, and drop its subgraphs; arguments as `inline`."""
         for graph in subgraphs(node):
             self._forget(graph)
-        self._hand_over(node, results, set())
+        self._hand_over(node, results)
 
     def name(self, hint: str) -> str:
         """Return a fresh name for a value or node."""
@@ -77,12 +77,16 @@ class Inliner:
         self._values[name] += 1
         return name
 
-    def _hand_over(
-        self, node: ir.Node, results: Sequence[ir.Value | None], made: set[ir.Value]
-    ) -> None:
+    def _hand_over(self, node: ir.Node, results: Sequence[ir.Value | None]) -> None:
+        def copy(value: ir.Value) -> ir.Value:
+            identity = ir.Node("", "Identity", [value], num_outputs=1, name=node.name)
+            assert node.graph is not None
+            node.graph.insert_before(node, identity)
+            return identity.outputs[0]
+
         for old, new in zip(node.outputs, results, strict=False):
             if new is not None:
-                self._replace(node, old, new, made)
+                replace_value(old, new, fresh=False, copy=copy)
         remove_dead([node])
 
     def _forget(self, graph: ir.Graph) -> None:
@@ -121,21 +125,3 @@ class Inliner:
                 value.replace_all_uses_with(constant)
             else:
                 target.register_initializer(value)
-
-    def _replace(self, node: ir.Node, old: ir.Value, new: ir.Value, made: set[ir.Value]) -> None:
-        """Let a value stand for an output of the node; graph outputs keep their names."""
-        if not old.is_graph_output():
-            old.replace_all_uses_with(new)
-            return
-        if not (new in made or _is_fresh_constant(new)) or new.is_graph_output():
-            copy = ir.Node("", "Identity", [new], num_outputs=1, name=node.name)
-            target = node.graph
-            assert target is not None
-            target.insert_before(node, copy)
-            new = copy.outputs[0]
-        stand_in(old, new)
-
-
-def _is_fresh_constant(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and producer.op_type == "Constant" and not value.uses()

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import add_constant, stand_in
+from vlmpass.ir_tools.graph.edit import add_constant, replace_value
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.shapes import kept_facts, node_tensor, visit_scope
@@ -66,7 +66,7 @@ def _lift_constants(model: ir.Model) -> bool:
                 continue
             if not value.name or not may_apply("fold", node.name or value.name):
                 continue
-            stand_in(value, add_constant(tensor, node, value.name, as_node=False))
+            replace_value(value, add_constant(tensor, node, value.name, as_node=False), fresh=True)
             lifted.append(node)
         scope.graph.remove(lifted)
         changed |= bool(lifted)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import add_constant, has_constants_of, remove_dead, stand_in
+from vlmpass.ir_tools.graph.edit import add_constant, has_constants_of, remove_dead, replace_value
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.passes.folding.constants import SMALL, Candidate, Constant, Constants
 
@@ -151,7 +151,7 @@ def replace(choices: Iterable[Choice], ir_version: int) -> bool:
             continue
         as_node = _as_node(choice, ir_version)
         new = add_constant(choice.constant.tensor, node, value.name or "", as_node=as_node)
-        stand_in(value, new)
+        replace_value(value, new, fresh=True)
         replaced.append(node)
     remove_dead(replaced)
     return bool(replaced)

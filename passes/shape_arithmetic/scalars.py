@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
-from vlmpass.ir_tools.graph.edit import add_constant, may_add_integers, remove_dead, stand_in
+from vlmpass.ir_tools.graph.edit import add_constant, may_add_integers, remove_dead, replace_value
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.operators import Kind, broadcasting, named
@@ -158,7 +158,7 @@ class _Writer:
                 user.outputs[0].replace_all_uses_with(new)
             dead += [node, *back]
             if len(back) < len(users) or old.is_graph_output():
-                stand_in(old, self.node("Squeeze", [new], node, old))
+                replace_value(old, self.node("Squeeze", [new], node, old), fresh=True)
         remove_dead(dead)
 
     def vector(self, value: ir.Value, anchor: ir.Node) -> ir.Value:

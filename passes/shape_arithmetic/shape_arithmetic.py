@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import add_constant, may_add_integers, remove_dead, stand_in
+from vlmpass.ir_tools.graph.edit import add_constant, may_add_integers, remove_dead, replace_value
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, scopes
@@ -132,7 +132,7 @@ class _Work:
         new.metadata_props.update(node.metadata_props)
         (old,), (value,) = node.outputs, new.outputs
         node.graph.insert_before(node, new)
-        stand_in(old, value)
+        replace_value(old, value, fresh=True)
         self.replaced.append(node)
         return True
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.edit import replace_value
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
@@ -315,7 +316,7 @@ class Conversion:
             settled.constants.extend(deeper.tape.constants)
             for old, value in zip(new.outputs, deeper.outputs, strict=False):
                 if value is not None:
-                    _stand_in(old, value)
+                    replace_value(old, value, fresh=False)
                     results = [value if result is old else result for result in results]
             for index in range(len(new.inputs)):
                 new.replace_input_with(index, None)  # else it would count among the users
@@ -369,14 +370,6 @@ def _why_not(step: Step) -> tuple[str, str]:
         return reason, f"choose opset {source} or higher"
     where = f"from version {source} to {target}" if target else f"below opset {source}"
     return f"no conversion of {operator} {where} is known", "choose another opset"
-
-
-def _stand_in(old: ir.Value, new: ir.Value) -> None:
-    if new.type is None:
-        new.type = old.type
-    if new.shape is None:
-        new.shape = old.shape
-    old.replace_all_uses_with(new)
 
 
 def _pairs(node: ir.Node, built: Built) -> list[tuple[ir.Value, ir.Value]]:
