@@ -15,7 +15,7 @@ from vlmpass.ir_tools.operators.schema import operators
 from vlmpass.ir_tools.rewrite import all_rules
 from vlmpass.passes.pipeline.options import options_of, summary_of
 from vlmpass.passes.pipeline.registry import PASSES
-from vlmpass.rewriter_rules.opset import Telling, tell
+from vlmpass.rewriter_rules.opset import StepSummary, tell
 
 NOTE = "This page is written by `python docs/generate.py`; edit the code it comes from.\n"
 
@@ -61,7 +61,7 @@ def rules_page() -> Iterator[str]:
         yield "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 
-def _step(told: Telling | None) -> str:
+def _step(told: StepSummary | None) -> str:
     if told is None:
         return ""
     if told.kind == "same":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.run.allowance import Allowance
     from vlmpass.ir_tools.run.verdict import Verification
 
-__all__ = ["VERIFY_SECONDS", "Held", "Judge", "Result"]
+__all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result"]
 
 VERIFY_SECONDS = 120.0
 """How long comparing numbers may take where nobody asked for it."""
@@ -60,7 +60,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Acceptance:
     """Decides whether a result may be written.
 
     Attributes:
@@ -91,15 +91,15 @@ class Judge:
         """
         if not self._strict and self.comparing.verify is False:
             return NOT_TRIED
-        from vlmpass.loadable import LoadJudge
+        from vlmpass.loadable import LoadAcceptance
 
         with self.stages("check"):
             check(result)
         target = self.target if self._strict else None
         with self.stages("load on ONNX Runtime"):
-            return LoadJudge(self.source, target, self._allowance()).judge(result)
+            return LoadAcceptance(self.source, target, self._allowance()).accept(result)
 
-    def judge(self, result: Result, loaded: Loaded) -> Checked:
+    def accept(self, result: Result, loaded: Loaded) -> Checked:
         """Return what was verified.
 
         Args:
@@ -120,9 +120,9 @@ class Judge:
         with self.stages("read back"):
             model = result.load()
         with self.stages("compare"):
-            return self._judge(model, loaded)
+            return self._accept(model, loaded)
 
-    def _judge(self, result: ir.Model, loaded: Loaded) -> Checked:
+    def _accept(self, result: ir.Model, loaded: Loaded) -> Checked:
         """Return what was verified of a valid result, or raise VerifyError."""
         until = self._until()
         try:

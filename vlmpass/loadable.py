@@ -19,7 +19,7 @@ from vlmpass.ir_tools.run.widen import widen
 from vlmpass.passes import PassManager, parse
 from vlmpass.report import Loaded
 
-__all__ = ["LoadJudge"]
+__all__ = ["LoadAcceptance"]
 
 _KERNELS = 21
 """The opset that ONNX Runtime has kernels for the most operators at."""
@@ -30,7 +30,7 @@ _VERSIONS = ("till opset", "Unsupported model IR version")
 
 
 @dataclass(frozen=True)
-class LoadJudge:
+class LoadAcceptance:
     """Loads a result, whatever its size, before it may be written.
 
     Attributes:
@@ -44,7 +44,7 @@ class LoadJudge:
     target: str | None
     allowance: Allowance
 
-    def judge(self, result: ir.Model) -> Loaded:
+    def accept(self, result: ir.Model) -> Loaded:
         """Return whether the result loads.
 
         Raises:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlmpass.acceptance import Held, Judge, Result
+from vlmpass.acceptance import Acceptance, Held, Result
 from vlmpass.convert_options import Comparing, Writing
 from vlmpass.intent import Intent, Passes
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
@@ -100,7 +100,7 @@ class Pipeline(Intent):
         run = _Run(self, self.instruments, model, comparing)
         with run.advising():
             run.transform()
-            checked = run.judge(Held(run.work), run.loads())
+            checked = run.accept(Held(run.work), run.loads())
         return run.report(checked, run.snapshot(None), result=run.work)
 
     @helped(Writing, Comparing)
@@ -160,7 +160,7 @@ class Pipeline(Intent):
                     progress=progress,
                 ) as draft,
             ):
-                checked = run.judge(draft.staged, loaded)
+                checked = run.accept(draft.staged, loaded)
                 saved = draft.commit()
         return run.report(checked, run.snapshot(saved), saved=saved)
 
@@ -252,18 +252,18 @@ class _Run:
 
     def loads(self) -> Loaded:
         """Return whether ONNX Runtime loads what came out, before any of it is written."""
-        return self._judge().loads(self.work)
+        return self._acceptance().loads(self.work)
 
-    def judge(self, result: Result, loaded: Loaded) -> Checked:
+    def accept(self, result: Result, loaded: Loaded) -> Checked:
         """Return what was verified of a result, or raise."""
-        return self._judge().judge(result, loaded)
+        return self._acceptance().accept(result, loaded)
 
     @property
     def _changes(self) -> NumberChanges:
         return reduce(or_, (ran.changes for ran in self._ran), EXACT)
 
-    def _judge(self) -> Judge:
-        return Judge(
+    def _acceptance(self) -> Acceptance:
+        return Acceptance(
             self._load_source,
             self._comparing,
             self._asked.target,

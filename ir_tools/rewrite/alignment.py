@@ -21,7 +21,7 @@ from vlmpass.ir_tools.rewrite.decomposition import ABSENT_TOKEN, Token
 from vlmpass.ir_tools.rewrite.pattern import Anything, Capture, Number, Op, Pattern
 from vlmpass.ir_tools.rewrite.rule import Rule
 
-__all__ = ["Given", "Layout", "Signature", "Surroundings", "tokens_in"]
+__all__ = ["Given", "Layout", "MatchContext", "Signature", "tokens_in"]
 
 Signature: TypeAlias = "tuple[str | Token, ...]"
 
@@ -80,7 +80,7 @@ class Layout:
         return not self.among or any(tokens[at][0] in self.among for at in self.rest_at)
 
 
-class Surroundings:
+class MatchContext:
     """What matching needs to know beside the nodes: imports, constants, and all layouts so far.
 
     Args:
@@ -117,7 +117,7 @@ class Surroundings:
             return ABSENT_TOKEN
         producer, shape = value.producer(), value.shape
         op_type = "Constant" if producer is None else producer.op_type
-        told = self.constants.told(value) if op_type == "Constant" else op_type
+        told = self.constants.constant_key(value) if op_type == "Constant" else op_type
         return (told, -1 if shape is None else shape.rank())
 
     def signature(self, node: ir.Node) -> Signature:
@@ -134,7 +134,7 @@ class Surroundings:
 
     def _sign(self, node: ir.Node) -> Signature:
         # Written out, as this runs for every node of a sweep.
-        told = self.constants.told
+        constant_key = self.constants.constant_key
         parts: list[str | Token] = [node.domain, node.op_type]
         for value in node.inputs:
             if value is None:
@@ -143,7 +143,7 @@ class Surroundings:
             producer, shape = value.producer(), value.shape
             kind: str | float = "Constant" if producer is None else producer.op_type
             if kind == "Constant":
-                kind = told(value)
+                kind = constant_key(value)
             parts.append((kind, -1 if shape is None else shape.rank()))
         return tuple(parts)
 

@@ -34,7 +34,7 @@ class Constants:
         self._read: dict[ir.Value, np.ndarray | None] = {}
         self._told: dict[ir.Value, str | float] = {}
 
-    def told(self, value: ir.Value) -> str | float:
+    def constant_key(self, value: ir.Value) -> str | float:
         """Return what a `Token` says of a value that no operator produces."""
         try:
             return self._told[value]

@@ -16,7 +16,7 @@ from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import splice
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
-from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
@@ -138,7 +138,7 @@ class _Engine:
         if index is None:
             opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
-            around = Surroundings(
+            around = MatchContext(
                 scope.opsets, self._constants, self.emits, scope.in_function, *self._calls
             )
             index = self._indices[scope.owner] = Index(offered, around)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes
 from vlmpass.ir_tools.operators.schema import in_force
-from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
@@ -65,7 +65,7 @@ def _missing(rule: Rule, scope: Scope) -> str:
 
 
 def _attempt(
-    rule: Rule, node: ir.Node, scope: Scope, around: Surroundings, names: Names
+    rule: Rule, node: ir.Node, scope: Scope, around: MatchContext, names: Names
 ) -> tuple[Attempt, Match]:
     label, size = _label(node, scope), len(rule.plan.ops)
     found = propose(rule, node, around, names, node.name or node.op_type)
@@ -106,7 +106,7 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     attempts = []
     for scope in scopes(model):
         welcome = rule.emits | rule.or_emits
-        around = Surroundings(scope.opsets, constants, welcome, scope.in_function, *calls)
+        around = MatchContext(scope.opsets, constants, welcome, scope.in_function, *calls)
         for node in scope.graph:
             if (node.domain, node.op_type) not in ops or not node.outputs:
                 continue

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite.alignment import Layout, Signature, Surroundings, tokens_in
+from vlmpass.ir_tools.rewrite.alignment import Layout, MatchContext, Signature, tokens_in
 from vlmpass.ir_tools.rewrite.decomposition import ABSENT_TOKEN, Token, ops_at
 from vlmpass.ir_tools.rewrite.pattern import Either, Named, Op, Output, Pattern, Through
 from vlmpass.ir_tools.rewrite.rule import Rule
@@ -39,7 +39,7 @@ class Index:
         around: Imports and constants where the nodes lie.
     """
 
-    def __init__(self, rules: Iterable[Rule], around: Surroundings) -> None:
+    def __init__(self, rules: Iterable[Rule], around: MatchContext) -> None:
         self.around = around
         self._by_root: dict[str, list[Rule]] = {}
         for rule in rules:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
-from vlmpass.ir_tools.rewrite.alignment import Given, Layout, Surroundings, tokens_in
+from vlmpass.ir_tools.rewrite.alignment import Given, Layout, MatchContext, tokens_in
 from vlmpass.ir_tools.rewrite.attributes import axis_rank, unmentioned
 from vlmpass.ir_tools.rewrite.captures import ATTRIBUTE, MISS, TENSOR, Kind, same
 from vlmpass.ir_tools.rewrite.constant_values import reference_of
@@ -87,7 +87,7 @@ class Match:
         "rule",
     )
 
-    def __init__(self, rule: Rule, around: Surroundings, layouts: Mapping[Op, Layout]) -> None:
+    def __init__(self, rule: Rule, around: MatchContext, layouts: Mapping[Op, Layout]) -> None:
         self.rule = rule
         self.captured: dict[str, object] = {}
         self.nodes: dict[Op, ir.Node] = {}

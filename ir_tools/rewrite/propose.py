@@ -13,7 +13,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import needed_among
 from vlmpass.ir_tools.operators.schema import may_lack
-from vlmpass.ir_tools.rewrite.alignment import Layout, Surroundings
+from vlmpass.ir_tools.rewrite.alignment import Layout, MatchContext
 from vlmpass.ir_tools.rewrite.interior import leaving
 from vlmpass.ir_tools.rewrite.match import Match
 from vlmpass.ir_tools.rewrite.pattern import Op
@@ -119,7 +119,7 @@ def _check_domains(rule: Rule, tape: Tape, gone: Sequence[ir.Node]) -> None:
 def propose(
     rule: Rule,
     node: ir.Node,
-    around: Surroundings,
+    around: MatchContext,
     names: Names,
     hint: str,
     layouts: Mapping[Op, Layout] = _NO_LAYOUTS,

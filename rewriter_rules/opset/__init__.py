@@ -21,7 +21,7 @@ from __future__ import annotations
 from vlmpass.rewriter_rules.opset import expand, steps
 from vlmpass.rewriter_rules.opset.conversion import route
 from vlmpass.rewriter_rules.opset.element_types.widen import Change
-from vlmpass.rewriter_rules.opset.history import Telling, Version, tell
+from vlmpass.rewriter_rules.opset.history import StepSummary, Version, tell
 from vlmpass.rewriter_rules.opset.plan import ConversionPlan, Replacement
 from vlmpass.rewriter_rules.opset.planner import Planner
 from vlmpass.rewriter_rules.opset.stamp import fit_inputs, needed_ir_version, stamp
@@ -37,7 +37,7 @@ __all__ = [
     "Planner",
     "Replacement",
     "Step",
-    "Telling",
+    "StepSummary",
     "Version",
     "entries",
     "entry",

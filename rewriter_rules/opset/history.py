@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, Schema, history, schema, since
 from vlmpass.rewriter_rules.opset.table import Step, entry, is_same, why_unspelled
 
-__all__ = ["Telling", "Version", "tell"]
+__all__ = ["StepSummary", "Version", "tell"]
 
 
 @dataclass(frozen=True)
-class Telling:
+class StepSummary:
     """What one step comes to.
 
     Attributes:
@@ -44,19 +44,19 @@ class Version:
 
     since: int
     changes: tuple[str, ...]
-    up: Telling | None
-    down: Telling | None
+    up: StepSummary | None
+    down: StepSummary | None
 
 
-def _telling(step: Step) -> Telling:
+def _step_summary(step: Step) -> StepSummary:
     _, source, target = step
     found = entry(step)
     if found is not None:
-        return Telling(source, target, found.kind, found.name, found.summary)
+        return StepSummary(source, target, found.kind, found.name, found.summary)
     if is_same(step):
-        return Telling(source, target, "same")
+        return StepSummary(source, target, "same")
     reason = why_unspelled(step) or "no conversion is known"
-    return Telling(source, target, "refused", says=reason)
+    return StepSummary(source, target, "refused", says=reason)
 
 
 def _names(found: Schema, *, outputs: bool = False) -> list[str]:
@@ -105,8 +105,8 @@ def tell(operator: str) -> tuple[Version, ...]:
         up = None
         if before is not None:
             changes = _between(schema(operator, before), schema(operator, version))
-            up = _telling((operator, before, version))
+            up = _step_summary((operator, before, version))
         oldest = before is None and lowest is not None
-        down = None if oldest else _telling((operator, version, before))
+        down = None if oldest else _step_summary((operator, version, before))
         told.append(Version(version, changes, up, down))
     return tuple(told)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.operators import commutes
 from vlmpass.ir_tools.rewrite import P, Pattern, Rule, Tape, refuse, rule
-from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Index
 from vlmpass.ir_tools.rewrite.match import Match
@@ -189,7 +189,7 @@ def _names(pattern: Pattern, name: str) -> bool:
 def test_the_matcher_finds_what_trying_everything_finds(case: tuple[Op, ir.Graph]) -> None:
     pattern, graph = case
     one = as_rule(pattern)
-    around = Surroundings(OPSETS, Constants())
+    around = MatchContext(OPSETS, Constants())
     index = Index([one], around)
     for node in graph:
         wanted = list(plain(pattern, node.outputs[0], {}))

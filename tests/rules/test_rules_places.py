@@ -16,7 +16,7 @@ from rules.trials import feed_of, instances, trial
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import Rule, apply_rules, explain
-from vlmpass.ir_tools.rewrite.alignment import Surroundings
+from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 
@@ -69,7 +69,7 @@ def loads(model: ir.Model) -> bool:
 def interior(rule: Rule, model: ir.Model) -> list[ir.Value]:
     """Return the values inside the first match of a rule."""
     names = Names.of(model)
-    around = Surroundings(model.opset_imports, Constants())
+    around = MatchContext(model.opset_imports, Constants())
     for node in model.graph:
         found = propose(rule, node, around, names, "probe")
         if isinstance(found, Proposal):

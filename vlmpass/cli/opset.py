@@ -11,7 +11,7 @@ from vlmpass.cli.console import show, show_json
 from vlmpass.cli.verb import DONE, verb
 
 if TYPE_CHECKING:
-    from vlmpass.rewriter_rules.opset import Telling, Version
+    from vlmpass.rewriter_rules.opset import StepSummary, Version
 
 __all__ = ["opset"]
 
@@ -46,7 +46,7 @@ def opset(
     return DONE
 
 
-def _step(told: Telling | None) -> str:
+def _step(told: StepSummary | None) -> str:
     if told is None:
         return ""
     what = {"same": "same", "refused": f"refused: {told.says}"}
