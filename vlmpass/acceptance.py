@@ -22,6 +22,7 @@ from vlmpass.stages import Stages
 if TYPE_CHECKING:
     from vlmpass.ir_tools.run.allowance import Allowance
     from vlmpass.ir_tools.run.verdict import Verification
+    from vlmpass.ir_tools.targets import Profile
 
 __all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result"]
 
@@ -68,7 +69,7 @@ class Acceptance:
             needed.
         comparing: Whether numbers are compared: where None, if ONNX Runtime is installed. How long
             it may take is `VERIFY_SECONDS` where neither that nor a time is asked for.
-        target: Who is to run the result; ONNX Runtime's own targets must load it as it is.
+        target: What is to run the result; a runtime that its profile names must load it as it is.
         changes: What the passes did to numbers.
         half: The half precision that the source was brought to, if it was: the result is also
             judged with every value rounded to it, which ONNX Runtime's CPU does not do.
@@ -77,7 +78,7 @@ class Acceptance:
 
     source: Callable[[], ir.Model]
     comparing: Comparing
-    target: str | None = None
+    target: Profile | None = None
     changes: NumberChanges = EXACT
     half: ir.DataType | None = None
     stages: Stages = field(default_factory=Stages)
@@ -95,7 +96,7 @@ class Acceptance:
 
         with self.stages("check"):
             check(result)
-        target = self.target if self._strict else None
+        target = self.target.name if self.target and self._strict else None
         with self.stages("load on ONNX Runtime"):
             return LoadAcceptance(self.source, target, self._allowance()).accept(result)
 
@@ -131,9 +132,9 @@ class Acceptance:
             if self.comparing.verify:
                 raise
             return Checked(True, None, str(error), loaded)
-        if self._strict and found.findings:
+        if self.target is not None and self._strict and found.findings:
             raise VerifyError(
-                f"{self.target} does not run the result as the source runs: {_worst(found)}",
+                f"{self.target.name} does not run the result as the source runs: {_worst(found)}",
                 remedy="ask for an element type or opset that it computes in, as with --dtype",
             )
         if not found.ok:
@@ -146,7 +147,7 @@ class Acceptance:
 
     @property
     def _strict(self) -> bool:
-        return (self.target or "").startswith("ort-")
+        return self.target is not None and self.target.runtime is not None
 
     def _allowance(self, until: float | None = None) -> Allowance:
         """Return what a runtime may take; its module is imported for who compares or loads."""

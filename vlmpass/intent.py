@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.arguments import flag, number, word
 from vlmpass.ir_tools.system.paths import inputs_file
-from vlmpass.options import Given, choice, option, options_of, settle
+from vlmpass.ir_tools.targets import Profile
+from vlmpass.options import Given, choice, option, options_of, profile_of, settle
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,9 +20,7 @@ __all__ = [
     "FUSE",
     "HALVES",
     "QUANT",
-    "TARGETS",
     "Intent",
-    "Limits",
     "Passes",
 ]
 
@@ -38,23 +37,6 @@ QUANT = ("matmul-nbits", "dequantize-linear", "float")
 
 FUSE = ("standard", "ort")
 """Whose operators normalisations and activations can become."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The newest versions that a target reads.
-
-    Attributes:
-        opset: Of the default domain.
-        ir_version: Of the file format.
-    """
-
-    opset: int
-    ir_version: int
-
-
-TARGETS: Mapping[str, Limits] = {"ort-cpu": Limits(opset=26, ir_version=13)}
-"""The targets that can be asked for; ONNX Runtime's limits are those of 1.31."""
 
 
 def _parse_opset(given: object) -> int | str:
@@ -109,6 +91,13 @@ def _stands_alone(given: Given) -> PipelineError | None:
         "passes say everything, and an opset, element type or the like was given too",
         remedy="write convert-opset{to=...} or unify-dtype{to=...} among the passes",
     )
+
+
+def _target(name: str, value: object) -> str | None:
+    found = word(name, value)
+    if found is not None:
+        profile_of(found)
+    return found
 
 
 def _calibration(name: str, value: object) -> str | None:
@@ -173,7 +162,10 @@ class Intent:
         refuse=_needs_half,
     )
     target: str | None = option(
-        None, "Keep within what this runtime reads: ort-cpu.", choice(TARGETS, "target"), "NAME"
+        None,
+        "Keep within what this runtime reads: ort-cpu, see vlmpass targets, or a .toml profile.",
+        _target,
+        "NAME",
     )
     quant: str | None = option(
         None,
@@ -206,8 +198,8 @@ class Intent:
 
     def _refuse_versions(self) -> None:
         """Refuse an opset that is too low or too high for what else is asked for."""
-        limits = self.limits
-        asked = [each for each in (self.opset, limits and limits.opset) if isinstance(each, int)]
+        target = self.profile
+        asked = [each for each in (self.opset, target and target.opset) if isinstance(each, int)]
         if self.quant == "dequantize-linear" and asked:
             from vlmpass.rewriter_rules.quant.emit import BLOCKED_OPSET
 
@@ -217,10 +209,14 @@ class Intent:
                     f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}, and {low} is asked for",
                     remedy=f"ask for opset {BLOCKED_OPSET} or later, or for matmul-nbits or float",
                 )
-        if limits is not None and isinstance(self.opset, int) and self.opset > limits.opset:
+        if target is None or not isinstance(self.opset, int):
+            return
+        if not target.lowest_opset <= self.opset <= target.opset:
+            nearest = max(target.lowest_opset, min(self.opset, target.opset))
+            bound = "most" if self.opset > target.opset else "least"
             raise PipelineError(
-                f"{self.target} reads opset {limits.opset} at most, not {self.opset}",
-                remedy=f"ask for opset {limits.opset}",
+                f"{target.name} reads opset {nearest} at {bound}, not {self.opset}",
+                remedy=f"ask for opset {nearest}",
             )
 
     def wanted(self) -> frozenset[str] | None:
@@ -237,6 +233,6 @@ class Intent:
         return frozenset(name for name, asked in names.items() if asked)
 
     @property
-    def limits(self) -> Limits | None:
-        """The target's limits."""
-        return None if self.target is None else TARGETS[self.target]
+    def profile(self) -> Profile | None:
+        """What the target takes; None where none was asked for."""
+        return None if self.target is None else profile_of(self.target)

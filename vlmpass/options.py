@@ -11,8 +11,9 @@ from typing import TypeAlias, TypeVar
 
 from vlmpass.ir_tools.errors import PipelineError, VlmpassError
 from vlmpass.ir_tools.system.arguments import word
+from vlmpass.ir_tools.targets import Profile, names, profile
 
-__all__ = ["Option", "choice", "helped", "nearest", "option", "options_of", "settle"]
+__all__ = ["Option", "choice", "helped", "nearest", "option", "options_of", "profile_of", "settle"]
 
 _T = TypeVar("_T")
 Check: TypeAlias = "Callable[[str, object], object]"
@@ -158,3 +159,15 @@ def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
     elif len(choices) > _MANY:
         remedy = "look up its name"
     return PipelineError(f"there is no {what} '{word}'", remedy=remedy)
+
+
+def profile_of(target: str) -> Profile:
+    """Return the profile of a target that was asked for, by name or as a ``.toml`` file.
+
+    Raises:
+        PipelineError: There is none, with the nearest name; or the file is no profile.
+    """
+    known = names()
+    if not target.endswith(".toml") and target not in known:
+        raise nearest(target, known, "target")
+    return profile(target)

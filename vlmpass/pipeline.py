@@ -193,7 +193,7 @@ class _Run:
         comparing: Comparing,
     ) -> None:
         self._start = time.perf_counter()
-        if (asked.target or "").startswith("ort-"):
+        if asked.profile is not None and asked.profile.runtime is not None:
             require_onnxruntime()
         self._asked = asked
         self._instruments = (Provenance(), *instruments)
@@ -216,8 +216,8 @@ class _Run:
         """Run the passes."""
         given = self._asked.passes
         self._run(_passes(pipeline_text(self._asked, self.work) if given is None else given))
-        if self._asked.target is not None:
-            fit_ir_version(self.work, self._asked.target)
+        if self._asked.profile is not None:
+            fit_ir_version(self.work, self._asked.profile)
 
     def split(self, limit: int) -> None:
         """Split the weights that are larger than a file may be, if there are such."""
@@ -266,7 +266,7 @@ class _Run:
         return Acceptance(
             self._load_source,
             self._comparing,
-            self._asked.target,
+            self._asked.profile,
             changes=self._changes,
             half=self._half,
             stages=self.stages,

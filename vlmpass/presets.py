@@ -6,10 +6,11 @@ import contextlib
 
 import onnx_ir as ir
 
-from vlmpass.intent import TARGETS, Intent
+from vlmpass.intent import Intent
 from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset
+from vlmpass.ir_tools.targets import Profile
 from vlmpass.passes.pipeline.kinds import write_word
 
 __all__ = ["SIMPLIFY", "fit_ir_version", "pipeline_text"]
@@ -98,8 +99,10 @@ def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
     parts: list[str] = []
     opset = intent.opset
     has = _source_opset(intent, model)
-    if opset is None and intent.limits is not None and has is not None:
-        opset = intent.limits.opset if has > intent.limits.opset else None
+    target = intent.profile
+    if opset is None and target is not None and has is not None:
+        nearest = max(target.lowest_opset, min(has, target.opset))
+        opset = None if nearest == has else nearest
     if opset is not None:
         # Some steps down, and those from before 13, depend on ranks that nobody wrote down.
         if has is not None and (has < 13 or not isinstance(opset, int) or opset < has):
@@ -122,7 +125,7 @@ def _has_substitute(node: ir.Node) -> bool:
     return kernel_of(node) is not None
 
 
-def fit_ir_version(model: ir.Model, target: str) -> None:
+def fit_ir_version(model: ir.Model, target: Profile) -> None:
     """Lower the ir_version to what a target reads, where nothing in the model needs a newer one.
 
     Raises:
@@ -130,11 +133,11 @@ def fit_ir_version(model: ir.Model, target: str) -> None:
     """
     from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 
-    limit = TARGETS[target].ir_version
+    limit = target.ir_version
     needed = needed_ir_version(model)
     if needed > limit:
         raise PipelineError(
-            f"the model needs ir_version {needed}, and {target} reads {limit} at most",
+            f"the model needs ir_version {needed}, and {target.name} reads {limit} at most",
             remedy="convert the element types or features that need it",
         )
     model.ir_version = min(model.ir_version, limit)

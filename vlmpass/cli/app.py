@@ -13,7 +13,7 @@ from typing import Annotated, Protocol, cast
 import typer
 
 import vlmpass
-from vlmpass.cli import check, convert, demo, inspect, opset, passes, rules, verify
+from vlmpass.cli import check, convert, demo, inspect, opset, passes, rules, targets, verify
 from vlmpass.cli.console import write
 from vlmpass.cli.failure import Failure, set_json, tell
 from vlmpass.cli.verb import DONE, REFUSED, guarded, set_debugging
@@ -39,6 +39,7 @@ for _name, _function, _summary in (
     ("verify", verify.verify, "Compare what two models compute."),
     ("passes", passes.passes, "List the passes, or show one."),
     ("rules", rules.rules, "List the rules, show one, or explain why it does not apply."),
+    ("targets", targets.targets, "List what a model can be converted for, or show one."),
     ("opset", opset.opset, "Show an operator's versions and how each step is converted."),
     ("demo", demo.demo, "Do the main job on a model it makes itself."),
 ):

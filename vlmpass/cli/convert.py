@@ -150,7 +150,7 @@ def _words(asked: ConvertOptions) -> list[str | None]:
     return [
         f"opset{opset}" if isinstance(opset, int) else f"opset-{opset}" if opset else None,
         asked.dtype,
-        asked.target,
+        asked.profile.name if asked.profile is not None else None,
         asked.quant,
         "simplified" if asked.simplify else None,
         "fused" if asked.fuse else None,

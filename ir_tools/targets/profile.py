@@ -1,0 +1,167 @@
+"""A profile of a target, and how it is read from TOML, with errors that point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from vlmpass.ir_tools.errors import PipelineError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+__all__ = ["File", "Profile", "read_profile", "settings"]
+
+RUNTIMES = ("onnxruntime",)
+"""What can load a result and run it before it is written."""
+
+_NEWEST = 2**31 - 1
+"""The largest version that a file can hold."""
+
+
+class File(Protocol):
+    """A file on a disk or in a package."""
+
+    def read_text(self, encoding: str) -> str:
+        """Return what is in it."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a target takes.
+
+    Attributes:
+        name: How it is asked for.
+        about: What it is, in a line.
+        source: Where the facts are from, and of which version.
+        lowest_opset: The lowest opset of the default domain that it reads.
+        opset: The highest one.
+        ir_version: The highest version of the file format that it reads.
+        runtime: What loads every result of a conversion for it before the result is written;
+            None where nothing here can.
+    """
+
+    name: str
+    about: str
+    source: str
+    lowest_opset: int
+    opset: int
+    ir_version: int
+    runtime: str | None
+
+
+Parent = Callable[[str], "Mapping[str, Any]"]
+"""Returns the settings of a target by its name."""
+
+_Check = Callable[[object], str]
+"""Says what is expected of a value that is not as it should be, nothing of one that is."""
+
+
+def _is_line(value: object) -> str:
+    good = isinstance(value, str) and bool(value.strip()) and "\n" not in value
+    return "" if good else "one line of text"
+
+
+def _is_runtime(value: object) -> str:
+    return "" if value in RUNTIMES else f'"{RUNTIMES[0]}", or no such line'
+
+
+def _is_version(value: object) -> str:
+    good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _NEWEST
+    return "" if good else "a whole number from 1 on"
+
+
+def _is_range(value: object) -> str:
+    versions = value if isinstance(value, list) and len(value) == 2 else [0]
+    good = not any(map(_is_version, versions)) and versions[0] <= versions[-1]
+    return "" if good else "[lowest, highest]"
+
+
+_KEYS: Mapping[str, _Check] = {
+    "inherits": _is_line,
+    "about": _is_line,
+    "source": _is_line,
+    "runtime": _is_runtime,
+    "reads.opset": _is_range,
+    "reads.ir-version": _is_version,
+}
+_NEEDED = ("about", "source", "reads.opset", "reads.ir-version")
+
+
+def read_profile(path: File, name: str, parent: Parent) -> Profile:
+    """Read a profile.
+
+    Args:
+        path: A TOML file.
+        name: What the target is called.
+        parent: Returns the settings of the target that the profile inherits from.
+
+    Raises:
+        PipelineError: The file cannot be read, or is not a profile; names the line or the key.
+    """
+    found = settings(path, parent)
+    missing = next((key for key in _NEEDED if key not in found), None)
+    if missing is not None:
+        raise PipelineError(
+            f"the target in {path} has no {missing}",
+            remedy=f"add it, {_KEYS[missing](None)}, or inherit from a target that has it",
+        )
+    lowest, highest = found["reads.opset"]
+    return Profile(
+        name,
+        found["about"],
+        found["source"],
+        lowest,
+        highest,
+        found["reads.ir-version"],
+        found.get("runtime"),
+    )
+
+
+def settings(path: File, parent: Parent) -> dict[str, Any]:
+    """Return what a file says by dotted key, upon what it inherits.
+
+    Args:
+        path: A TOML file.
+        parent: Returns the settings of a target by name.
+
+    Raises:
+        PipelineError: As for `read_profile`.
+    """
+    said = dict(_flat(_parsed(path)))
+    for key, value in said.items():
+        if key not in _KEYS:
+            near = get_close_matches(key, _KEYS, n=1)
+            remedy = f"did you mean {near[0]}?" if near else f"a target has {', '.join(_KEYS)}"
+            problem = f"the target in {path} has {key}, which means nothing"
+            raise PipelineError(problem, remedy=remedy)
+        expected = _KEYS[key](value)
+        if expected:
+            problem = f"{key} of the target in {path} is {value!r}"
+            raise PipelineError(problem, remedy=f"give {expected}")
+    inherited = parent(said["inherits"]) if "inherits" in said else {}
+    return {**inherited, **said}
+
+
+def _parsed(path: File) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror or error}"
+        raise PipelineError(problem, remedy="give another file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path} is not TOML: {error}", remedy="correct it there") from None
+    return found
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        inner = isinstance(value, dict) and bool(value)
+        found += _flat(value, f"{prefix}{key}.") if inner else [(f"{prefix}{key}", value)]
+    return found

@@ -1,0 +1,68 @@
+"""`vlmpass targets`: what a model can be converted for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlmpass.cli.console import show, show_json
+from vlmpass.cli.verb import DONE, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vlmpass.ir_tools.targets import Profile
+
+__all__ = ["targets"]
+
+
+@verb
+def targets(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Show this one, or a .toml file.", show_default=False),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+) -> int:
+    """List what a model can be converted for, or show one with what it takes.
+
+    A target of your own is a TOML file: vlmpass convert --target mine.toml.
+    """
+    from vlmpass.ir_tools.targets import profiles
+    from vlmpass.options import profile_of
+
+    found = list(profiles().values()) if name is None else [profile_of(name)]
+    if json:
+        data = [asdict(each) for each in found]
+        show_json(data if name is None else data[0])
+    elif name is None:
+        _show_all(found)
+    else:
+        _show_one(found[0])
+    return DONE
+
+
+def _show_all(found: Sequence[Profile]) -> None:
+    from vlmpass.screens.text import grid
+
+    table = grid("target", "what it is", "reads opset", "ir_version", whole=(0,))
+    for each in found:
+        opsets = f"{each.lowest_opset} to {each.opset}"
+        table.line(each.name, each.about, opsets, str(each.ir_version))
+    show(table)
+
+
+def _show_one(found: Profile) -> None:
+    from vlmpass.screens.text import grid
+
+    loads = f"{found.runtime} loads every result before it is written"
+    table = grid("target", found.name, whole=(0,))
+    table.line("what", found.about)
+    table.line(
+        "reads", f"opset {found.lowest_opset} to {found.opset}, ir_version {found.ir_version}"
+    )
+    table.line("loading", loads if found.runtime else "not tried: nothing here loads for it")
+    table.line("source", found.source)
+    show(table)
