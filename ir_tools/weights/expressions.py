@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.weights import casts
 from vlmpass.ir_tools.weights.arrays import AnyArray
@@ -203,14 +204,22 @@ class Scaled(Unary):
         return max(self.source.width, self.computed_in.numpy().itemsize)
 
     def read(self, box: Box, tally: Tally | None = None) -> AnyArray:
-        """Multiply the source's box with the part of the factor that belongs to it."""
+        """Multiply the source's box with the part of the factor that belongs to it.
+
+        Raises:
+            ModelError: A product is infinite and its factors are not: sums of it would be NaN.
+        """
         wide = casts.convert(self.source.read(box, tally), self.dtype, self.computed_in)
         axes = zip(box, self.factor.shape, strict=True)
         part = self.factor.read(tuple((0, 1) if n == 1 else ends for ends, n in axes))
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             product = wide * part
+        if (np.isinf(product) & np.isfinite(wide)).any():
+            raise ModelError(
+                f"a weight times the constant that multiplies its product exceeds {product.dtype}",
+                remedy="convert without --simplify, which moves the constant into the weight",
+            )
         if tally is not None:
-            tally.overflowed += int(np.count_nonzero(np.isinf(product) & np.isfinite(wide)))
             tally.underflowed += int(np.count_nonzero((product == 0) & (wide != 0) & (part != 0)))
         return casts.convert(product, self.computed_in, self.dtype, tally=tally)
 

@@ -42,10 +42,24 @@ def _own(weight: Value) -> TensorProtocol | Declined:
     return tensor if len(weight.uses()) == 1 else refuse("{} is also used elsewhere", weight)
 
 
-def _scaled(op: Tape, weight: TensorProtocol, factor: np.ndarray, axis: int) -> Value:
-    """Record a weight times a factor for each index of one axis."""
+def _scaled(
+    op: Tape, weight: TensorProtocol, factor: np.ndarray, axis: int
+) -> Value | Declined:
+    """Record a weight times a factor for each index of one axis.
+
+    Where a product is infinite and its factors are not, sums of products become so, or NaN. Small
+    weights are looked at here; large ones when they are written, which then ends.
+    """
     shape = [-1 if at == axis else 1 for at in range(weight.shape.rank())]
-    return op.const(scale(as_weight(weight), factor.reshape(shape)), name="scaled")
+    factor = factor.astype(weight.dtype.numpy()).reshape(shape)
+    fits = np.isfinite(factor).all()
+    if fits and weight.nbytes <= VECTOR_BYTES:
+        numbers = weight.numpy()
+        with np.errstate(all="ignore"):
+            fits = (np.isfinite(numbers * factor) | ~np.isfinite(numbers)).all()
+    if not fits:
+        return refuse("a number times its factor is too large for {}", weight.dtype)
+    return op.const(scale(as_weight(weight), factor), name="scaled")
 
 
 def _for_each(count: int, *numbers: np.ndarray) -> bool:
@@ -53,8 +67,12 @@ def _for_each(count: int, *numbers: np.ndarray) -> bool:
     return all(each.size in (1, count) for each in numbers)
 
 
-def _const(op: Tape, numbers: np.ndarray, like: DataType) -> Value:
-    return op.const(ir.tensor(numbers.astype(like.numpy())), name="bias")
+def _const(op: Tape, numbers: np.ndarray, like: DataType) -> Value | Declined:
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(like.numpy())
+    if not np.isfinite(rounded).all():
+        return refuse("a bias is not finite")
+    return op.const(ir.tensor(rounded), name="bias")
 
 
 def _scaled_conv(op: Tape, conv: Node, factor: np.ndarray, add: np.ndarray) -> Replacement:
@@ -72,10 +90,15 @@ def _scaled_conv(op: Tape, conv: Node, factor: np.ndarray, add: np.ndarray) -> R
     channels = int(weight.shape.numpy()[0])
     if not _for_each(channels, before, factor, add):
         return refuse("there is not one number for each of {} channels", channels)
-    bias = before * factor + add
-    inputs: list[Value | None] = [x, _scaled(op, weight, np.broadcast_to(factor, channels), 0)]
+    scaled = _scaled(op, weight, np.broadcast_to(factor, channels), 0)
+    if isinstance(scaled, Declined):
+        return scaled
+    inputs: list[Value | None] = [x, scaled]
     if old is not None or add.any():
-        inputs.append(_const(op, np.broadcast_to(bias, channels), weight.dtype))
+        made = _const(op, np.broadcast_to(before * factor + add, channels), weight.dtype)
+        if isinstance(made, Declined):
+            return made
+        inputs.append(made)
     return op.node("Conv", inputs, conv.attributes)[0]
 
 
@@ -126,6 +149,8 @@ def sum_of_conv(
     if not _for_each(channels, before, add):
         return refuse("there is not one number for each of {} channels", channels)
     bias = _const(op, np.broadcast_to(before + add, channels), w.dtype)
+    if isinstance(bias, Declined):
+        return bias
     return op.node("Conv", [x, conv.inputs[1], bias], conv.attributes)[0]
 
 
@@ -144,7 +169,8 @@ def scale_of_matmul(op: Tape, x: Value, w: Value, k: TensorProtocol) -> Replacem
         return refuse("there is not one number for each of {} columns", columns)
     if k.shape.rank() == axes and rank(x) in (None, 1):
         return refuse("the factor may have more axes than the product")
-    return op.MatMul(x, _scaled(op, weight, np.broadcast_to(factor, columns), axes - 1))
+    made = _scaled(op, weight, np.broadcast_to(factor, columns), axes - 1)
+    return made if isinstance(made, Declined) else op.MatMul(x, made)
 
 
 WEIGHTS = batch_norm_of_conv + scale_of_conv + sum_of_conv + scale_of_matmul

@@ -28,7 +28,9 @@ from vlmpass.ir_tools.proto.proto_view import whole
 from vlmpass.ir_tools.rewrite import NoFixpoint, RuleError
 from vlmpass.ir_tools.types import solve
 from vlmpass.passes import parse
+from vlmpass.passes.infer import Infer
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.needs import Need, Provisions
 from vlmpass.presets import pipeline_text
 
 from .runtime import RUNTIME
@@ -95,6 +97,19 @@ def preset(model: onnx.ModelProto, name: str) -> str:
 @functools.cache
 def passes(text: str) -> tuple[Pass, ...]:
     return parse(text)
+
+
+def run(text: str, model: ir.Model) -> None:
+    """Run passes bare: one alone on the model as it is, several each with what it needs."""
+    chosen, provisions = passes(text), Provisions()
+    for each in chosen:
+        if len(chosen) > 1 and Need.SHAPES in each.needs and provisions.lacks_shapes(model):
+            Infer().run(model)
+            provisions.provided(model)
+        if each.run(model) and each.edits_shapes:
+            provisions.dropped()
+        if isinstance(each, Infer):
+            provisions.provided(model)
 
 
 class Trial:
@@ -179,8 +194,7 @@ class Trial:
 
     def _through(self, text: str) -> Iterator[Finding]:
         model = load(copy(self.source))
-        for each in passes(text):
-            each.run(model)
+        run(text, model)
         first = proto_of(model)
         data = packed(model)
         if data == self.untouched:
@@ -191,8 +205,7 @@ class Trial:
         if not self.sound:
             return
         model = load(copy(first))
-        for each in passes(text):
-            each.run(model)
+        run(text, model)
         if packed(model) != data:
             yield Finding("again", text, difference(first, proto_of(model)), self.source)
 

@@ -289,10 +289,17 @@ def test_tally_comes_through_compositions(tmp_path):
     assert (total.overflowed, total.underflowed) == (3, 2)
     assert not Tally()
     tally = Tally()
-    scale(as_weight(ir.tensor(np.array([3e38, 1e-38], np.float32))), np.array([10.0, 1e-30])).read(
+    scale(as_weight(ir.tensor(np.array([3e37, 1e-38], np.float32))), np.array([10.0, 1e-30])).read(
         ((0, 2),), tally
     )
-    assert (tally.overflowed, tally.underflowed) == (1, 1)
+    assert (tally.overflowed, tally.underflowed) == (0, 1)
+
+
+def test_a_scaled_number_that_is_none_is_refused():
+    large = as_weight(ir.tensor(np.array([3e38, np.inf], np.float32)))
+    assert np.isinf(scale(large, np.array([1.0, 10.0])).numpy()).tolist() == [False, True]
+    with pytest.raises(ModelError, match="exceeds float32"):
+        scale(large, 10.0).numpy()
 
 
 def test_scale_rounds_once():

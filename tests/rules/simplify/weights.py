@@ -94,14 +94,26 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
                c = Conv(x, w) y = Mul(k, c) z = Neg(w)""",
             "'w' is also used elsewhere",
         ),
+        (
+            "(float[n,1,4,4] x) => (float[n,2,4,4] y)",
+            """w = Constant<value=float[2,1,1,1] {1,3e38}>() k = Constant<value_float=2.0>()
+               c = Conv(x, w) y = Mul(k, c)""",
+            "a number times its factor is too large for FLOAT",
+        ),
     ],
     "sum-of-conv": [
+        (
+            "(float[n,1,4,4] x) => (float[n,1,4,4] y)",
+            """w = Constant<value=float[1,1,1,1] {1}>() k = Constant<value_float=3e38>()
+               b = Constant<value_floats=[3e38]>() c = Conv(x, w, b) y = Add(k, c)""",
+            "a bias is not finite",
+        ),
         (
             "(float[n,1,4,2] x) => (float[n,2,4,2] y)",
             """w = Constant<value=float[2,1,1,1] {1,2}>() k = Constant<value_floats=[2.0,3.0]>()
                c = Conv(x, w) y = Add(k, c)""",
             "the summand is no number for each channel",
-        )
+        ),
     ],
     "scale-of-matmul": [
         (
@@ -115,6 +127,12 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             """w = Constant<value=float[2,2] {1,2,3,4}>() k = Constant<value=float[2,1] {1,2}>()
                m = MatMul(x, w) y = Mul(m, k)""",
             "the factor is no number for each column",
+        ),
+        (
+            "(float[2,2] x) => (float[2,2] y)",
+            """w = Constant<value=float[2,2] {1,2,3,-3e38}>() k = Constant<value_float=1.5>()
+               m = MatMul(x, w) y = Mul(m, k)""",
+            "a number times its factor is too large for FLOAT",
         ),
     ],
 }
