@@ -22,7 +22,7 @@ from vlmpass.ir_tools.types.typing import Typing
 
 __all__ = ["Demand", "Use"]
 
-_CAST = ("", "Cast")
+_CAST, _CAST_LIKE = ("", "Cast"), ("", "CastLike")
 # A variable that types one input alone, and must fit another all the same.
 _TIED = frozenset({("", "Attention"), ("", "RMSNormalization"), ("", "SequenceInsert")})
 
@@ -162,6 +162,8 @@ class Demand:
     def _fixed_want(self, node: ir.Node, index: int, value: ir.Value, scope: Scope) -> str | None:
         """Return what an input must have whatever its value has; None if it takes any type."""
         text = self.typing.text_of(value)
+        if index == 0 and self._spells(node):
+            return text
         if (node.domain, node.op_type) == _CAST:
             return None
         if text is None or node in self.kept or (node, index) in self._held_places:
@@ -174,6 +176,11 @@ class Demand:
         if new not in known.allowed[formal.parameter]:
             return text
         return None if self._takes_any(node, known, formal.parameter) else new
+
+    def _spells(self, node: ir.Node) -> bool:
+        """Whether a node writes numbers as text, with the digits of the type that they are in."""
+        casts = (node.domain, node.op_type) in (_CAST, _CAST_LIKE)
+        return casts and self.typing.text_of(node.outputs[0]) == "tensor(string)"
 
     @staticmethod
     def _takes_any(node: ir.Node, known: Schema, variable: str) -> bool:
