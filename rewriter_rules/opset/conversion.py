@@ -20,7 +20,7 @@ from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
-from vlmpass.ir_tools.operators.schema import Schema, history, schema, since
+from vlmpass.ir_tools.operators.schema import Schema, history, in_force, schema, since
 from vlmpass.rewriter_rules.opset.build import spell_constants
 from vlmpass.rewriter_rules.opset.element_types.absent import refuse_absent
 from vlmpass.rewriter_rules.opset.element_types.bridge import bridge, misfits
@@ -103,9 +103,12 @@ def _narrows(source: Schema, target: Schema) -> bool:
 def _meant(operator: str, opset: int) -> int | None:
     """Return the since-version of an operator at an opset, or where it is retired, the last before.
 
-    Exporters keep writing what is retired; it means what it meant.
+    Exporters keep writing what is retired; it means what it meant. What ONNX Runtime has before the
+    standard means what it came to mean there.
     """
     version = since(operator, opset)
+    if version is None and in_force("", operator, opset) is not None:
+        return history(operator)[0]
     earlier = history(operator)[: history(operator).index(version)] if version else ()
     if version is None or not earlier or not schema(operator, version).deprecated:
         return version

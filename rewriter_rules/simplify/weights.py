@@ -42,9 +42,7 @@ def _own(weight: Value) -> TensorProtocol | Declined:
     return tensor if len(weight.uses()) == 1 else refuse("{} is also used elsewhere", weight)
 
 
-def _scaled(
-    op: Tape, weight: TensorProtocol, factor: np.ndarray, axis: int
-) -> Value | Declined:
+def _scaled(op: Tape, weight: TensorProtocol, factor: np.ndarray, axis: int) -> Value | Declined:
     """Record a weight times a factor for each index of one axis.
 
     Where a product is infinite and its factors are not, sums of products become so, or NaN. Small

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 from onnx import helper
 from typer.testing import CliRunner
@@ -13,6 +15,7 @@ from vlmpass.cli.app import app
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, Refused, VlmpassError
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.run.runner import Runner
 
 GELU = "float[2,3] x) => (float[2,3] y) { y = Gelu (x) }"
 BLOCKED = """uint8[4,8] w, float[2,8] s, float[3,4] x) => (float[3,8] y) {
@@ -133,3 +136,25 @@ def test_functions_and_subgraphs_are_looked_into():
         y = If (c) <then_branch = t () => (float[2] t) { t = Gelu (x) },
                     else_branch = e () => (float[2] f) { f = Relu (x) }> }"""
     assert Pipeline(restamp=True).run(model(branches, 18)).model.opset_imports[""] == 20
+
+
+@pytest.mark.parametrize("opset", [12, 14, 16])
+def test_the_norm_that_only_the_runtime_has_is_of_the_opset_that_is_stamped(opset: int) -> None:
+    """`fuse{emit=ort}` writes it below 17; a second run finds it well written."""
+    source = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["": {opset}]> g (float[2,8] x) => (float[2,8] y)
+        <float[8] s = {{1,2,3,4,5,6,7,8}}, float[8] b = {{8,7,6,5,4,3,2,1}}, float e = {{1e-5}}> {{
+        m = ReduceMean<axes = [-1]>(x) d = Sub(x, m) q = Mul(d, d) v = ReduceMean<axes = [-1]>(q)
+        w = Add(v, e) r = Sqrt(w) z = Div(d, r) t = Mul(z, s) y = Add(t, b) }}"""
+    )
+    fused = Pipeline(fuse="ort").run(source).model
+    assert [node.op_type for node in fused.graph] == ["LayerNormalization"]
+    assert Pipeline("restamp").run(fused).model.graph.opset_imports == {"": opset}
+    feeds = {"x": np.random.default_rng(7).standard_normal((2, 8)).astype(np.float32)}
+    with Runner(source) as runner:
+        (expected,) = runner.run(feeds).values()
+    for to in (11, opset, 18):
+        made = Pipeline(opset=to).run(fused).model
+        with Runner(made) as runner:
+            (found,) = runner.run(feeds).values()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -17,7 +17,8 @@ HEAD = """\
 # `+` variadic of mixed types, `!` required, `=` default in JSON. From tests/types/contrib_table.py.
 """
 
-BESIDE_STANDARD = ("SimplifiedLayerNormalization",)
+BESIDE_STANDARD = ("SimplifiedLayerNormalization", "LayerNormalization")
+"""The second is the standard's from opset 17 on, and ONNX Runtime's, the same, at every other."""
 
 
 def _formal(formal) -> str:
@@ -58,6 +59,7 @@ def lines() -> list[str]:
     found = []
     for schema in runtime.get_all_operator_schema():
         standard = schema.domain == "" and schema.name in BESIDE_STANDARD
+        standard &= schema.since_version == 1
         if schema.domain != "com.microsoft" and not standard:
             continue
         parts = [
