@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from vlmpass.convert_options import Comparing
 from vlmpass.ir_tools.check import check
-from vlmpass.ir_tools.errors import VerifyError, VlmpassError
+from vlmpass.ir_tools.errors import CheckError, VerifyError, VlmpassError
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.save.size import parse_size
 from vlmpass.ir_tools.system.memory import hand_back
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.run.verdict import Verification
     from vlmpass.ir_tools.targets import Profile
 
-__all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result"]
+__all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result", "fault_of"]
 
 VERIFY_SECONDS = 120.0
 """How long comparing numbers may take where nobody asked for it."""
@@ -58,6 +58,11 @@ class Held:
     def load(self) -> ir.Model:
         """Return it."""
         return self.model
+
+
+_TIED = (
+    "what nearly ties goes either way in any narrower type, and --no-verify writes it all the same"
+)
 
 
 @dataclass(frozen=True)
@@ -139,8 +144,8 @@ class Acceptance:
             )
         if not found.ok:
             raise VerifyError(
-                f"the result does not compute what the source computes: {_worst(found)}",
-                remedy="--no-verify writes it all the same",
+                f"the result does not compute what the source computes: {_why(found)}",
+                remedy=_TIED if found.causes else "--no-verify writes it all the same",
             )
         found, rounded = self._rounded(result, found, until)
         return Checked(True, found, "", loaded, rounded)
@@ -204,12 +209,12 @@ class Acceptance:
             return replace(found, notes=(*found.notes, note)), None
         if rounded.ok:
             return found, rounded
-        why = "; ".join((_worst(rounded), *rounded.notes))
+        why = "; ".join((_why(rounded), *rounded.notes))
         told = f"hardware that computes in {name} gets something else than the source: {why}"
         if self._strays(until):
             note = f"{told}; so it does from the source, compared with itself in float32"
             return replace(found, notes=(*found.notes, note)), None
-        raise VerifyError(told, remedy=_WIDER)
+        raise VerifyError(told, remedy=_TIED if rounded.causes else _WIDER)
 
     def _strays(self, until: float | None) -> bool:
         """Whether the source was of that half precision, and hardware gets something else too."""
@@ -228,6 +233,19 @@ class Acceptance:
         if self.comparing.verify is None and importlib.util.find_spec("onnxruntime") is None:
             return 'ONNX Runtime is not installed; pip install "vlmpass[runtime]"'
         return ""
+
+
+def fault_of(source: ir.Model) -> str:
+    """Return what makes a model invalid; empty if nothing does."""
+    try:
+        check(source)
+    except CheckError as error:
+        return error.problem
+    return ""
+
+
+def _why(found: Verification) -> str:
+    return "; ".join((_worst(found), *found.causes))
 
 
 def _worst(found: Verification) -> str:

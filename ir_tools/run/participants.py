@@ -123,6 +123,11 @@ class Side:
         types = {value.name: value.dtype for value in self.model.graph.inputs}
         return {n: _FLOAT if t is not None and t == self.emulated else t for n, t in types.items()}
 
+    @property
+    def changed(self) -> bool:
+        """Whether the twin is run, and not the model as it is."""
+        return bool(self.widened) or self.emulated is not None
+
     @cached_property
     def twin(self) -> ir.Model:
         """A copy that computes in float32 what is to be, rounded where that is emulated.
@@ -174,14 +179,13 @@ class Side:
 
         how, path = f"ONNX Runtime{self._arithmetic()}", self.path
         if weight_bytes(self.model) > ONE_SESSION:
-            changed = self.widened or self.emulated is not None
-            large = self.twin if changed else self.model
+            large = self.twin if self.changed else self.model
             yield (
                 f"{how}, in segments",
                 lambda: SegmentRunner(large, optimization=optimization, allowance=self.allowance),
             )
             return
-        if self.widened or self.emulated is not None:
+        if self.changed:
             yield how, lambda: start(self.twin)
         elif self._is_packed():
             yield "the reference evaluator", lambda: self._loaded(start)

@@ -37,6 +37,7 @@ class Verification:
         outputs: For each output the worst of its trials, in the reference's order.
         findings: What else is wrong, such as an input that is missing.
         notes: What a reader of the verdict should know.
+        causes: Why models differ, where that can be told, such as nearly equal scores.
         seconds: Wall time.
     """
 
@@ -47,6 +48,7 @@ class Verification:
     outputs: tuple[OutputDifference, ...]
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property

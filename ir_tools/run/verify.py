@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.attempts import Ran, Tried
+from vlmpass.ir_tools.run.choices import strayed
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
 from vlmpass.ir_tools.run.culprit import retold
 from vlmpass.ir_tools.run.deviations import spell_standard
@@ -207,8 +208,7 @@ def _side(source: Source, allowance: Allowance) -> Side:
 
 
 def _retold(side: Side, refused: RunError) -> RunError:
-    changed = side.widened or side.emulated is not None
-    return retold(side.twin if changed else side.model, refused, side.allowance)
+    return retold(side.twin if side.changed else side.model, refused, side.allowance)
 
 
 @dataclass
@@ -224,6 +224,7 @@ class _Comparison:
     hard: bool = False
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
 
     def run(self, given: Mapping[str, Value] | None) -> Verification:
         start = time.perf_counter()
@@ -253,6 +254,7 @@ class _Comparison:
             outputs,
             tuple(self.findings),
             tuple(self.notes),
+            tuple(self.causes),
             time.perf_counter() - start,
         )
 
@@ -371,7 +373,16 @@ class _Comparison:
                 worst[difference.name] = worse(held, difference) if held else difference
         if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
             self._note_overflow([cast_all(each.fed, types) for each in ran])
+        if not all(each.ok for each in worst.values()):
+            self._note_choices([(each.fed, cast_all(each.fed, types)) for each in ran])
         return tuple(worst.values())
+
+    def _note_choices(self, feeds: Sequence[tuple[Feed, Feed]]) -> None:
+        """Say where the second model first picks other elements than the first."""
+        a, b = (each.twin if each.changed else each.model for each in (self.a, self.b))
+        with suppress(VerifyError):  # what differs was found, and this only says why
+            told = strayed(a, b, feeds, self.b.allowance)
+            self.causes += [told] if told else []
 
     def _note_overflow(self, feeds: Sequence[Feed]) -> None:
         """Say where an emulated type first proved too narrow."""
