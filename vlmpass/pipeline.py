@@ -14,10 +14,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlmpass.acceptance import Acceptance, Held, Result
+from vlmpass.acceptance import Acceptance, Held, Result, fault_of
 from vlmpass.convert_options import Comparing, Writing
 from vlmpass.intent import Intent, Passes
-from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError
+from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError, VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
@@ -240,14 +240,18 @@ class _Run:
 
     @contextlib.contextmanager
     def advising(self) -> Iterator[None]:
-        """Advise to restamp a source that is invalid only as it is stamped."""
+        """Say what is wrong with the source itself, and to restamp it where that is all."""
         try:
             yield
-        except CheckError as error:
-            if not self._asked.restamp:
+        except (CheckError, VerifyError) as error:
+            source = self._load_source()
+            if not self._asked.restamp and isinstance(error, CheckError):
                 from vlmpass.rewriter_rules.opset.restamp import remedy
 
-                error.remedy = remedy(self._load_source()) or error.remedy
+                error.remedy = remedy(source) or error.remedy
+            if fault := fault_of(source):
+                told = [error.problem] if isinstance(error, CheckError) else [fault, error.problem]
+                error.problem = f"the source is not valid itself: {'; '.join(told)}"
             raise
 
     def loads(self) -> Loaded:

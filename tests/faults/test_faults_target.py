@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -149,3 +150,20 @@ def test_a_target_of_a_runtime_that_is_not_installed_is_refused(tmp_path, capsys
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert run(["convert", path, str(tmp_path / "o.onnx"), "--target", "ort-cpu"]) == 2
     assert 'pip install "vlmpass[runtime]"' in capsys.readouterr().err
+
+
+INVALID_SOURCE = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[a,b,c,8] x, float[8] s) => (float[d,e,f,g] y) <float two = {2}, float e = {1e-6}> {
+        p = Pow(x, two) m = ReduceMean<axes = [-1]>(p) v = Add(m, e) r = Sqrt(v) q = Div(x, r)
+        n = Mul(q, s) y = Transpose<perm = [0, -2, -1, 1]>(n)
+    }"""
+
+
+@pytest.mark.parametrize("options", [{}, {"target": "ort-cpu"}])
+def test_a_source_that_is_invalid_is_what_a_refusal_names(options, tmp_path: Path) -> None:
+    """The reference evaluator runs it, and only the result has what that does not know."""
+    path = tmp_path / "source.onnx"
+    path.write_bytes(onnx.parser.parse_model(INVALID_SOURCE).SerializeToString())
+    with pytest.raises(VerifyError, match=r"the source is not valid itself: .*Transpose.* perm"):
+        Pipeline(fuse="ort", **options).convert(path, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
