@@ -67,11 +67,13 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
         output.metadata_props.pop(symbolic.SYM_DATA_KEY, None)
         if output.shape is not None:
             output.shape = ir.Shape(
-                [
-                    None if isinstance(dim, ir.SymbolicDim) and _minted(context, dim) else dim
-                    for dim in output.shape
-                ]
+                [dim if _may_be_said(context, dim) else None for dim in output.shape]
             )
+
+
+def _may_be_said(context: symbolic.ShapeInferenceContext, dim: int | ir.SymbolicDim) -> bool:
+    """Whether a size is of the model, and no larger than a file can say."""
+    return dim < 2**63 if isinstance(dim, int) else not _minted(context, dim)
 
 
 def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:

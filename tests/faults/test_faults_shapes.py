@@ -8,7 +8,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import pytest
 
+from vlmpass import Pipeline
+from vlmpass.ir_tools.errors import CheckError
 from vlmpass.passes import PassManager, parse
 from vlmpass.presets import SIMPLIFY
 
@@ -33,3 +36,13 @@ def test_sizes_squared_over_and_over_take_no_memory() -> None:
         for each in (proto, ir.to_proto(model))
     )
     np.testing.assert_array_equal(before, after)
+
+
+def test_sizes_beyond_what_a_file_can_say_are_unknown() -> None:
+    """Measuring the values of this model flattens them, to more elements than an int64 counts."""
+    source = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (double[a,b] x) => (double[c,6] y) <int64[2] s = {9223372036854775807, -7}> {
+            y = Reshape (x, s)
+        }""")
+    with pytest.raises(CheckError, match="Invalid dimension value: -7"):
+        Pipeline("infer,mixed-precision{to=float16 keep-io=true calibrate=auto}").run(source)
