@@ -189,9 +189,10 @@ class Planner:
     def _missing(self, node: ir.Node, conversion: Conversion) -> ir.Value | None:
         """Return an input that some call of the function leaves out, and the target needs."""
         before, after = ({"": opset} for opset in (conversion.source, conversion.target))
+        stays = since(node.op_type, conversion.target) is not None
         for index, value in enumerate(node.inputs if self._left_out else ()):
             missing = value in self._left_out and may_lack(node, index, before)
-            if missing and not may_lack(node, index, after):
+            if missing and not (stays and may_lack(node, index, after)):
                 return value
         return None
 

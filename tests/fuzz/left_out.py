@@ -1,7 +1,8 @@
 """Nodes with optional inputs and outputs left out, through every pass and opset.
 
-Every operator version that has an optional argument, or outputs that may be left out, in the main
-graph, in a branch and in a function. As a script it goes through as many as are asked for:
+Every operator version that has an optional argument, or outputs that may be left out, and many of
+ONNX Runtime's own; in the main graph, in a branch and in a function, where one call may give what
+another one leaves out. As a script it goes through as many as are asked for:
 
     python -m tests.fuzz.left_out --count 5000 [--seed N] [--only REGEX] [--case SEED-NUMBER]
 
@@ -20,15 +21,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import defs, helper
+from onnx import helper
 
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+from vlmpass.ir_tools.operators.formal import Schema
+from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, in_force, newest_opset
 
 from .models import PLACES, Array, Parts, make_node, versions, whole
 from .recipes import RECIPES, Dice, Spec
+from .runtime import NEWEST_OPSET
 from .trial import Finding, Trial, pipelines, report
 
-KIND = defs.OpSchema.FormalParameterOption
+CONTRIB = "com.microsoft::"
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,28 @@ class Case:
 
 
 def targets() -> list[tuple[str, int, int]]:
-    """Return the operator versions with something to leave out: name, version, last opset."""
-    return [
+    """Return the operator versions with something to leave out: name, version, last opset.
+
+    Every such one of the standard has a recipe, and many of those that ONNX Runtime has kernels of.
+    """
+    own = [(name, OLDEST_OPSET, NEWEST_OPSET) for name in RECIPES if name.startswith(CONTRIB)]
+    return own + [
         (name, max(version, OLDEST_OPSET), end)
         for name, version, end in versions()
         if end >= OLDEST_OPSET and _leaves_out(schema(name, end))
     ]
 
 
-def _leaves_out(found: defs.OpSchema) -> bool:
-    """Whether an operator has something that may be left out; every such one has a recipe."""
-    formals = [each.option for each in (*found.inputs, *found.outputs)]
-    several = any(each.option == KIND.Variadic for each in found.outputs)
-    return several or KIND.Optional in formals
+def _leaves_out(found: Schema) -> bool:
+    several = any(each.variadic for each in found.outputs)
+    return several or any(each.optional for each in (*found.inputs, *found.outputs))
 
 
-def schema(name: str, opset: int) -> defs.OpSchema:
-    return defs.get_schema(name, opset, "")
+def schema(name: str, opset: int) -> Schema:
+    domain, _, operator = name.rpartition("::")
+    found = in_force(domain, operator, opset)
+    assert found is not None, name
+    return found
 
 
 def cases(
@@ -85,10 +93,10 @@ def draw(rng: np.random.Generator, name: str, low: int, high: int) -> Case | Non
     found = schema(name, opset)
     if dice.maybe(0.2):
         dice.dtype = np.dtype(str(dice.one("float16", "float64")))
-    spec = RECIPES[name](dice, found.since_version)
+    spec = RECIPES[name](dice, found.version)
     place = PLACES[int(rng.integers(len(PLACES)))]
     parts = Parts()
-    del spec.inputs[found.max_input :]
+    del spec.inputs[found.max_inputs :]
     inputs = _inputs(spec, found, dice, parts, place)
     for twin in range(1 + dice.maybe()):
         outputs = outputs_of(spec, found, dice, twin)
@@ -98,18 +106,21 @@ def draw(rng: np.random.Generator, name: str, low: int, high: int) -> Case | Non
     model = whole(parts, opset, place, feeds)
     if model is None:
         return None
-    return Case(f"{name}-{found.since_version}", opset, place, model, feeds)
+    return Case(f"{name}-{found.version}", opset, place, model, feeds)
 
 
-def _inputs(spec: Spec, found: defs.OpSchema, dice: Dice, parts: Parts, place: str) -> list[str]:
+def _inputs(spec: Spec, found: Schema, dice: Dice, parts: Parts, place: str) -> list[str]:
     """Name the inputs that stay; the others are "", or not there where they come last."""
     names = []
     for index, array in enumerate(spec.inputs):
-        formal = found.inputs[min(index, len(found.inputs) - 1)]
-        if formal.option == KIND.Optional and dice.maybe(0.5):
+        formal = found.input(index)
+        if formal.optional and dice.maybe(0.5):
             at_call = place == "function" and dice.maybe(0.3)
             names.append(f"x{index}" if at_call else "")
-            parts.absent += [f"x{index}"] if at_call else []
+            if at_call:
+                parts.absent.append(f"x{index}")
+                if dice.maybe():
+                    parts.feeds[f"x{index}"] = array  # another call gives it
             continue
         names.append(given(f"x{index}", array, spec, index, dice, parts, place))
     while names and names[-1] == "" and dice.maybe(0.7):
@@ -135,12 +146,12 @@ def given(
     return name
 
 
-def outputs_of(spec: Spec, found: defs.OpSchema, dice: Dice, twin: int) -> list[str]:
+def outputs_of(spec: Spec, found: Schema, dice: Dice, twin: int) -> list[str]:
     """Name the outputs that stay; the others are "", or not there where they come last."""
     names = []
-    for index in range(min(spec.outputs, found.max_output)):
-        formal = found.outputs[min(index, len(found.outputs) - 1)]
-        gone = formal.option != KIND.Single and dice.maybe(0.5)
+    for index in range(min(spec.outputs, found.max_outputs)):
+        formal = found.output(index)
+        gone = (formal.optional or formal.variadic) and dice.maybe(0.5)
         names.append("" if gone else f"y{twin}{index}")
     while names and names[-1] == "" and dice.maybe(0.6):
         names.pop()

@@ -43,7 +43,8 @@ def make_node(
     spec: Spec, inputs: Sequence[str], outputs: Sequence[str], name: str = ""
 ) -> onnx.NodeProto:
     """Return the node, trailing empty names kept as they are given."""
-    return helper.make_node(spec.op_type, inputs, outputs, name=name, **spec.attributes)
+    domain, _, operator = spec.op_type.rpartition("::")
+    return helper.make_node(operator, inputs, outputs, name=name, domain=domain, **spec.attributes)
 
 
 def whole(
@@ -57,7 +58,8 @@ def whole(
         [onnx.ValueInfoProto(name=name) for name in parts.outputs],
         [numpy_helper.from_array(array, name) for name, array in parts.constants.items()],
     )
-    imports = [helper.make_opsetid("", opset)]
+    domains = dict.fromkeys(node.domain for node in parts.nodes if node.domain)
+    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(each, 1) for each in domains)]
     version = max(ir_version_of(opset), 4)
     model = helper.make_model(graph, opset_imports=imports, ir_version=version)
     return typed(placed(model, place, parts.absent), feeds)
@@ -75,14 +77,20 @@ def placed(model: onnx.ModelProto, place: str, absent: Sequence[str] = ()) -> on
     if place == "function" and not model.functions:
         inputs = [each.name for each in graph.input]
         inputs += [each.name for each in graph.initializer if each.name not in inputs]
-        inputs = sorted([*inputs, *absent]) if absent else inputs
+        known = set(inputs)
+        inputs = sorted({*inputs, *absent}) if absent else inputs
         given = ["" if each in absent else each for each in inputs]
-        call = helper.make_node("F", given, names, domain="local")
+        calls = [helper.make_node("F", given, names, domain="local")]
+        if known & set(absent):  # and a call that gives what it can
+            given = [each if each in known else "" for each in inputs]
+            others = [f"{each}.given" for each in names]
+            calls.append(helper.make_node("F", given, others, domain="local"))
+            graph.output.extend(onnx.ValueInfoProto(name=each) for each in others)
         own = list(model.opset_import)
         model.functions.append(helper.make_function("local", "F", inputs, names, graph.node, own))
         model.opset_import.append(helper.make_opsetid("local", 1))
         model.ir_version = max(model.ir_version, 8)
-        _replace_nodes(graph, call)
+        _replace_nodes(graph, *calls)
     if place == "branch":
         branches = {f"{each}_branch": _branch(graph, each, names) for each in ("then", "else")}
         _replace_nodes(graph, helper.make_node("If", ["cond"], names, **branches))
@@ -90,10 +98,10 @@ def placed(model: onnx.ModelProto, place: str, absent: Sequence[str] = ()) -> on
     return model
 
 
-def _replace_nodes(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+def _replace_nodes(graph: onnx.GraphProto, *nodes: onnx.NodeProto) -> None:
     del graph.node[:]
     del graph.value_info[:]
-    graph.node.append(node)
+    graph.node.extend(nodes)
 
 
 def _branch(graph: onnx.GraphProto, branch: str, outputs: Sequence[str]) -> onnx.GraphProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from tests.fold.differential import compare
-from tests.fuzz.left_out import KIND, given, outputs_of, use
+from tests.fuzz.left_out import given, outputs_of, use
 from tests.fuzz.left_out import schema as definition
 from tests.fuzz.models import Parts, make_node, versions, whole
 from tests.fuzz.recipes import RECIPES, Spec
@@ -39,7 +39,7 @@ class Case:
 def _recipe(draw: At, op_type: str) -> Spec:
     if draw.chance(0.2):
         draw.dice.dtype = np.dtype(str(draw.among(["float16", "float64"])))
-    version = definition(op_type, draw.at).since_version
+    version = definition(op_type, draw.at).version
     spec = RECIPES[op_type](draw.dice, version)
     draw.dice.dtype = np.dtype(np.float32)
     return spec
@@ -120,9 +120,9 @@ def _around(draw: At, spec: Spec, version: int) -> Case | None:
 def _inputs(draw: At, spec: Spec, found, parts: Parts, place: str) -> list[str]:
     names = []
     for index, array in enumerate(spec.inputs):
-        formal = found.inputs[min(index, len(found.inputs) - 1)]
+        formal = found.input(index)
         # Without a number of turns, a Loop whose condition stays true has no end.
-        optional = formal.option == KIND.Optional and (spec.op_type, index) != ("Loop", 0)
+        optional = formal.optional and (spec.op_type, index) != ("Loop", 0)
         if array is None or (optional and draw.chance(0.25)):
             names.append("")
         else:
