@@ -16,10 +16,11 @@ from vlmpass.ir_tools.run.culprit import told
 from vlmpass.ir_tools.run.loading import Loader
 from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.run.widen import widen
+from vlmpass.ir_tools.targets import Profile
 from vlmpass.passes import PassManager, parse
 from vlmpass.report import Loaded
 
-__all__ = ["LoadAcceptance"]
+__all__ = ["LoadAcceptance", "helpful_option", "why_not"]
 
 _KERNELS = 21
 """The opset that ONNX Runtime has kernels for the most operators at."""
@@ -83,12 +84,56 @@ class LoadAcceptance:
             return error.remedy
         # A type that the conversion itself brought in is not changed by asking for another.
         narrow = computed_in(self.source()) & computed_in(result) & _NARROW
-        for option, changed in _changes(result, narrow):
-            if loader.why_not(changed) is None:
-                return f"ask for {option} too, which it loads"
+        option = helpful_option(result, narrow, loader)
+        if option is not None:
+            return f"ask for {option} too, which it loads"
         if self.target is None:
             return "--no-verify writes it all the same"
         return f"convert without --target {self.target}, for a runtime that has what is missing"
+
+
+def why_not(model: ir.Model, target: Profile, allowance: Allowance) -> tuple[str, str] | None:
+    """Return why a model as it stands is none for a target, and what helps; None if it is one.
+
+    Args:
+        model: A valid model; it is not changed.
+        target: What it is for.
+        allowance: What loading may take.
+
+    Raises:
+        VerifyError: The runtime of the target is not installed.
+    """
+    opset = default_opset(model.opset_imports)
+    helps = f"vlmpass convert --target {target.asked}"
+    if opset is not None and not target.lowest_opset <= opset <= target.opset:
+        reads = f"{target.lowest_opset} to {target.opset}"
+        return f"it imports opset {opset}, and {target.name} reads {reads}", f"{helps} converts it"
+    if model.ir_version > target.ir_version:
+        reads = f"{target.name} reads {target.ir_version} at most"
+        return f"its ir_version is {model.ir_version}, and {reads}", f"{helps} lowers it if it can"
+    if target.runtime is None:
+        return None
+    with Loader(allowance) as loader:
+        error = loader.why_not(model)
+        if error is None:
+            return None
+        option = None
+        if not error.is_stop:
+            option = helpful_option(model, computed_in(model) & _NARROW, loader)
+        remedy = error.remedy if error.is_stop else "none is known"
+        return told(model, error, loader), remedy if option is None else f"{helps} {option}"
+
+
+def helpful_option(model: ir.Model, narrow: frozenset[ir.DataType], loader: Loader) -> str | None:
+    """Return the option of a conversion after which a model loads; None if none helps.
+
+    Args:
+        model: One that does not load.
+        narrow: Element types that could be widened.
+        loader: Tries what the options make of the model.
+    """
+    tried = _changes(model, narrow)
+    return next((option for option, changed in tried if loader.why_not(changed) is None), None)
 
 
 def _changes(result: ir.Model, narrow: frozenset[ir.DataType]) -> Iterator[tuple[str, ir.Model]]:

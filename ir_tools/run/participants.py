@@ -17,14 +17,14 @@ from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
-from vlmpass.ir_tools.run.seeds import with_seeds
+from vlmpass.ir_tools.run.seeds import draws, with_seeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 
-__all__ = ["ONE_SESSION", "Side", "cast_to", "computed_in"]
+__all__ = ["ONE_SESSION", "Side", "cast_to", "computed_in", "refuse_other_draws"]
 
 ONE_SESSION = 512_000_000
 """Bytes of weights above which a model is run in segments."""
@@ -220,3 +220,17 @@ class Side:
             names = " and ".join(sorted(dtype.name.lower() for dtype in self.widened))
             text += f", {names} computed in float32"
         return text
+
+
+def refuse_other_draws(a: Side, b: Side) -> None:
+    """Refuse to compare models that draw at random where each is run by something else.
+
+    Raises:
+        VerifyError: With the same seed ONNX Runtime and the evaluator draw other numbers.
+    """
+    engines = {side.how.startswith("ONNX Runtime") for side in (a, b)}
+    if len(engines) > 1 and draws(a.model):
+        raise VerifyError(
+            f"the models draw at random, and the first is run by {a.how} and the second by {b.how},"
+            " which draw other numbers"
+        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.clone import clone
-from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.graph.walk import Scope, all_nodes, scopes
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.operators.schema import in_force
 
-__all__ = ["with_seeds"]
+__all__ = ["draws", "with_seeds"]
 
 
 def with_seeds(model: ir.Model) -> ir.Model | None:
@@ -39,3 +39,17 @@ def _lacks_seed(node: ir.Node, scope: Scope) -> bool:
         return False
     found = in_force("", node.op_type, scope.opsets.get("", 1))
     return found is not None and "seed" in found.attributes
+
+
+def draws(model: ir.Model) -> bool:
+    """Whether anything in a model is drawn at random, with a seed or without."""
+    return any(
+        not node.domain
+        and (node.op_type in named(Kind.RANDOM) or _trains(node))
+        and node.op_identifier() not in model.functions
+        for node in all_nodes(model)
+    )
+
+
+def _trains(node: ir.Node) -> bool:
+    return node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None

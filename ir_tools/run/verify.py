@@ -19,13 +19,20 @@ from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.attempts import Ran, Tried
+from vlmpass.ir_tools.run.borders import match_interfaces
 from vlmpass.ir_tools.run.choices import strayed
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
 from vlmpass.ir_tools.run.culprit import retold
 from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
-from vlmpass.ir_tools.run.participants import Restore, Side, cast_to, computed_in
+from vlmpass.ir_tools.run.participants import (
+    Restore,
+    Side,
+    cast_to,
+    computed_in,
+    refuse_other_draws,
+)
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
@@ -228,7 +235,7 @@ class _Comparison:
 
     def run(self, given: Mapping[str, Value] | None) -> Verification:
         start = time.perf_counter()
-        pinned = self._match_interfaces()
+        pinned = match_interfaces(self.a.model, self.b.model, self.findings)
         bound = self._choose_arithmetic()
         if self.b.emulated is not None:
             _ = self.b.twin  # what cannot be emulated is refused before anything runs
@@ -257,35 +264,6 @@ class _Comparison:
             tuple(self.causes),
             time.perf_counter() - start,
         )
-
-    def _match_interfaces(self) -> dict[str, int]:
-        """Record inputs and outputs that do not match; return the sizes the second model fixes."""
-        pinned: dict[str, int] = {}
-        wanted, offered = _required(self.a.model), {v.name: v for v in self.b.model.graph.inputs}
-        for name in [name for name in wanted if name not in offered]:
-            self.findings.append(f"input '{name}' is missing")
-        for name in [name for name in _required(self.b.model) if name not in wanted]:
-            self.findings.append(f"input '{name}' is new and has no default")
-        for name, value in wanted.items():
-            if name in offered:
-                pinned.update(self._pin(value, offered[name]))
-        have = {value.name for value in self.b.model.graph.outputs}
-        for value in self.a.model.graph.outputs:
-            if value.name not in have:
-                self.findings.append(f"output '{value.name}' is missing")
-        return pinned
-
-    def _pin(self, a: ir.Value, b: ir.Value) -> Iterator[tuple[str, int]]:
-        if a.shape is None or b.shape is None:
-            return
-        if len(a.shape) != len(b.shape):
-            self.findings.append(f"input '{a.name}' has rank {len(b.shape)}, was {len(a.shape)}")
-            return
-        for axis, (old, new) in enumerate(zip(a.shape, b.shape, strict=True)):
-            if isinstance(old, int) and isinstance(new, int) and old != new:
-                self.findings.append(f"input '{a.name}' has {new} at axis {axis}, was {old}")
-            elif isinstance(new, int) and isinstance(old, ir.SymbolicDim):
-                yield old.value or f"{a.name}[{axis}]", new
 
     def _choose_arithmetic(self) -> float:
         """Decide what is computed in float32, and return the tolerance."""
@@ -351,6 +329,7 @@ class _Comparison:
                 raise
             self.findings.append(str(error))
             return ()
+        refuse_other_draws(self.a, self.b)
         refused = self.b.refused
         lost = self.a.refused is None and refused is not None and not refused.is_limit
         if refused is not None and (self.as_is or lost):
@@ -406,8 +385,3 @@ class _Comparison:
         if single:
             sizes = ", ".join(f"{name}={trials[0].dims[name]}" for name in single)
             self.notes.append(f"ran at one size only: {sizes}")
-
-
-def _required(model: ir.Model) -> dict[str, ir.Value]:
-    initializers = model.graph.initializers
-    return {v.name or "": v for v in model.graph.inputs if v.name not in initializers}

@@ -48,8 +48,7 @@ def profile(name: str) -> Profile:
     Raises:
         PipelineError: There is no such target, or its file is not a profile.
     """
-    called = Path(name).stem if name.endswith(".toml") else name
-    return read_profile(_file(name), called, partial(_inherited, (name,)))
+    return read_profile(_file(name), name, partial(_inherited, (name,)))
 
 
 def _file(name: str) -> File:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Protocol
 
 from vlmpass.ir_tools.errors import PipelineError
@@ -36,7 +37,8 @@ class Profile:
     """What a target takes.
 
     Attributes:
-        name: How it is asked for.
+        name: What it is called.
+        asked: How it is asked for: by its name or its file.
         about: What it is, in a line.
         source: Where the facts are from, and of which version.
         lowest_opset: The lowest opset of the default domain that it reads.
@@ -47,6 +49,7 @@ class Profile:
     """
 
     name: str
+    asked: str
     about: str
     source: str
     lowest_opset: int
@@ -93,12 +96,12 @@ _KEYS: Mapping[str, _Check] = {
 _NEEDED = ("about", "source", "reads.opset", "reads.ir-version")
 
 
-def read_profile(path: File, name: str, parent: Parent) -> Profile:
+def read_profile(path: File, asked: str, parent: Parent) -> Profile:
     """Read a profile.
 
     Args:
         path: A TOML file.
-        name: What the target is called.
+        asked: How the target is asked for: its name, or the path of its file.
         parent: Returns the settings of the target that the profile inherits from.
 
     Raises:
@@ -113,7 +116,8 @@ def read_profile(path: File, name: str, parent: Parent) -> Profile:
         )
     lowest, highest = found["reads.opset"]
     return Profile(
-        name,
+        Path(asked).stem if asked.endswith(".toml") else asked,
+        asked,
         found["about"],
         found["source"],
         lowest,
