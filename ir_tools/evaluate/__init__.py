@@ -20,6 +20,13 @@ _VARIADIC = frozenset({"Max", "Min", "Sum"})
 """What broadcasts since opset 8 only."""
 
 
+_FLAGS = (
+    "allowzero", "exclusive", "fmod", "keepdims", "noop_with_empty_axes", "reverse", "saturate",
+    "select_last_index", "upper",
+)  # fmt: skip
+"""Attributes that are 0 or 1; other numbers are taken for either by one runtime or another."""
+
+
 def can_evaluate(node: ir.Node) -> bool:
     """Whether a node of this operator can be evaluated, given constant inputs that suit it."""
     if node.domain not in ("", "ai.onnx") or not node.outputs:
@@ -27,7 +34,9 @@ def can_evaluate(node: ir.Node) -> bool:
     op_type = node.op_type
     if op_type not in KERNELS and op_type not in MOVES and op_type not in REFERENCE:
         return False
-    return not any(attribute.is_ref() for attribute in node.attributes.values())
+    if any(attribute.is_ref() for attribute in node.attributes.values()):
+        return False
+    return all(node.attributes.get_int(flag, 0) in (0, 1) for flag in _FLAGS)
 
 
 def evaluate(node: ir.Node, inputs: Inputs, opsets: Mapping[str, int]) -> list[Array] | None:

@@ -150,8 +150,8 @@ def _extreme(compute: Callable[..., Array]) -> Kernel:
         axes = _axes(node, inputs, data.ndim)
         if axes is None:
             return data
-        keep = node.attributes.get_int("keepdims", 1)
-        return np.asarray(compute(data, axis=axes, keepdims=bool(keep))).astype(data.dtype)
+        keep = node.attributes.get_int("keepdims", 1) == 1
+        return np.asarray(compute(data, axis=axes, keepdims=keep)).astype(data.dtype)
 
     return kernel
 
@@ -169,8 +169,8 @@ def _reduce(compute: Callable[..., Array]) -> Kernel:
         size = compute(np.maximum(np.abs(data.astype(np.float64)), 1), axis=axes)
         if size.size and size.max() > min(2.0**53, float(np.iinfo(data.dtype).max)):
             return None
-        keep = node.attributes.get_int("keepdims", 1)
-        return np.asarray(compute(data, axis=axes, keepdims=bool(keep))).astype(data.dtype)
+        keep = node.attributes.get_int("keepdims", 1) == 1
+        return np.asarray(compute(data, axis=axes, keepdims=keep)).astype(data.dtype)
 
     return kernel
 
@@ -186,7 +186,7 @@ def _arg(compute: Callable[..., Array]) -> Kernel:
             found = data.shape[axis] - 1 - last
         else:
             found = compute(data, axis=axis)
-        keep = node.attributes.get_int("keepdims", 1)
+        keep = node.attributes.get_int("keepdims", 1) == 1
         return np.expand_dims(found, axis) if keep else np.asarray(found)
 
     return kernel

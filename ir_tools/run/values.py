@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.run.allowance import default_memory
 from vlmpass.ir_tools.run.dim_roles import Role, words
 from vlmpass.ir_tools.run.dims import SIZES, grid_rows, is_grid
 from vlmpass.ir_tools.run.input_usage import Use
@@ -22,6 +23,8 @@ __all__ = ["Hard", "Request", "make_values"]
 # Additive masks in the wild hold -1e4, finfo.min or -inf; this one survives float16 sums.
 _MASKED = -10000.0
 _FAR = 5000
+_DRAWN_BYTES = 8
+"""What drawing takes for an element: doubles are drawn for every type."""
 _LARGE = 8.0
 
 
@@ -75,9 +78,15 @@ def make_values(request: Request, rng: np.random.Generator) -> Array:
     """Return an array of the input's dtype and the requested shape.
 
     Raises:
-        VerifyError: If the dtype has no numpy counterpart that values can be drawn for.
+        VerifyError: If the dtype has no numpy counterpart that values can be drawn for, or there
+            are more of them than memory takes.
     """
-    dtype = request.value.dtype
+    dtype, count = request.value.dtype, math.prod(request.shape)
+    if count * _DRAWN_BYTES > default_memory():
+        raise VerifyError(
+            f"input '{request.name}' has {count} elements, and values for that many are not made",
+            remedy="give some with --inputs (calibrate=file.npz for half precision)",
+        )
     if dtype is None or dtype is ir.DataType.UNDEFINED:
         raise VerifyError(
             f"input '{request.name}' declares no element type", remedy="give values with --inputs"

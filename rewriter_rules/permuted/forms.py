@@ -234,9 +234,9 @@ def _without(form: Form | None, axes: Sequence[int], asked: _Asked) -> Form | No
 
 
 def _reduction(asked: _Asked) -> Form | None:
-    axes, keeps = asked.given("axes"), asked.given("keepdims")
+    axes, keeps = asked.given("axes"), asked.given("keepdims") == 1
     form: Form | None = None
-    if axes is None and not asked.given("noop_with_empty_axes"):
+    if axes is None and asked.given("noop_with_empty_axes") != 1:
         form, axes = Form(), range(asked.axes)
     elif isinstance(axes, (list, tuple)) and axes:
         form = _mapped(asked, axes)
@@ -248,7 +248,7 @@ def _reduction(asked: _Asked) -> Form | None:
 def _best_along(asked: _Asked) -> Form | None:
     """Like reductions, along one axis."""
     form, axis = _along(asked), asked.axis()
-    return form if asked.given("keepdims") or axis is None else _without(form, [axis], asked)
+    return form if asked.given("keepdims") == 1 or axis is None else _without(form, [axis], asked)
 
 
 def _squeeze(asked: _Asked) -> Form | None:

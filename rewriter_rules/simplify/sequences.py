@@ -44,6 +44,8 @@ def concat_of_construct(op: Tape, xs: tuple[Value, ...], axis: int, new: int) ->
 @rule(P.SequenceAt(P.SplitToSequence("x", axis="axis", keepdims="keep").shared, "at"))
 def at_of_indices(op: Tape, x: Value, axis: int, keep: int, at: int) -> Replacement:
     """SequenceAt(SplitToSequence(x), i) -> Gather(x, i), of single indices."""
+    if keep not in (0, 1):
+        return refuse(f"keepdims is {keep}, and neither 0 nor 1")
     index = op.const([at]) if keep else op.const(at)
     return op.Gather(x, index, axis=axis)
 

@@ -46,3 +46,16 @@ def test_sizes_beyond_what_a_file_can_say_are_unknown() -> None:
         }""")
     with pytest.raises(CheckError, match="Invalid dimension value: -7"):
         Pipeline("infer,mixed-precision{to=float16 keep-io=true calibrate=auto}").run(source)
+
+
+@pytest.mark.parametrize(
+    "body", ["ReduceMax<keepdims = -1>(x, a)", "ReduceSum<keepdims = 2>(x, a)"]
+)
+def test_axes_are_kept_where_keepdims_is_1(body: str) -> None:
+    """onnx and ONNX Runtime take all other numbers for 0."""
+    source = ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2,3] x) => (float[m] z) <int64[1] a = {{1}}> {{ y = {body}  z = Neg(y) }}"""
+    )
+    result = Pipeline("infer,shape-arithmetic,fold,simplify,infer").run(source, verify=True).result
+    assert result.graph.outputs[0].shape == ir.Shape([2])

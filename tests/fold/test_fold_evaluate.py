@@ -258,3 +258,20 @@ def test_bfloat16_rounds_after_the_node() -> None:
     expected = (a.astype(F32) / b.astype(F32)).astype(dtype)
     assert found[0].dtype == dtype
     np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("op", "flag"),
+    [
+        ("Reshape", "allowzero"), ("CumSum", "exclusive"), ("CumSum", "reverse"), ("Mod", "fmod"),
+        ("ReduceMax", "keepdims"), ("ReduceSum", "keepdims"), ("ArgMax", "keepdims"),
+        ("ReduceSum", "noop_with_empty_axes"), ("Cast", "saturate"),
+        ("ArgMin", "select_last_index"), ("Trilu", "upper"),
+    ],
+)  # fmt: skip
+def test_flags_are_0_or_1(op: str, flag: str) -> None:
+    """ONNX Runtime keeps axes where keepdims is 1, the evaluator where it is not 0."""
+    x = ir.Value(name="x")
+    for number in (-1, 0, 1, 2):
+        node = ir.Node("", op, [x], [ir.AttrInt64(flag, number)])
+        assert can_evaluate(node) == (number in (0, 1)), (op, flag, number)

@@ -163,6 +163,8 @@ def _merge(value: onnx.ValueInfoProto, info: onnx.ValueInfoProto) -> None:
         value.type.tensor_type.shape.CopyFrom(info.type.tensor_type.shape)
     _fill(value, info, "doc_string")
     _fill(value.type, info.type, "denotation")
+    if value.type.HasField("tensor_type") and info.type.HasField("tensor_type"):
+        _fill(value.type.tensor_type, info.type.tensor_type, "elem_type")
     said = {each.key for each in value.metadata_props}
     value.metadata_props.extend(each for each in info.metadata_props if each.key not in said)
     dims, others = value.type.tensor_type.shape.dim, info.type.tensor_type.shape.dim

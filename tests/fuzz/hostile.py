@@ -33,8 +33,9 @@ from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.rewrite import Rule
 
 from . import left_out
-from .models import PLACES, placed, typed
+from .models import typed
 from .mutate import MUTATIONS
+from .places import PLACES, placed
 from .recipes import Dice
 from .trial import Finding, Trial, copy, pipelines, report
 

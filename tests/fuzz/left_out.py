@@ -1,8 +1,8 @@
 """Nodes with optional inputs and outputs left out, through every pass and opset.
 
 Every operator version that has an optional argument, or outputs that may be left out, and many of
-ONNX Runtime's own; in the main graph, in a branch and in a function, where one call may give what
-another one leaves out. As a script it goes through as many as are asked for:
+ONNX Runtime's own; in the main graph, in a branch, in a Loop and in functions, where one call may
+give what another one leaves out. As a script it goes through as many as are asked for:
 
     python -m tests.fuzz.left_out --count 5000 [--seed N] [--only REGEX] [--case SEED-NUMBER]
 
@@ -26,7 +26,8 @@ from onnx import helper
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, in_force, newest_opset
 
-from .models import PLACES, Array, Parts, make_node, versions, whole
+from .models import Array, Parts, make_node, versions, whole
+from .places import IN_FUNCTIONS, PLACES
 from .recipes import RECIPES, Dice, Spec
 from .runtime import NEWEST_OPSET
 from .trial import Finding, Trial, pipelines, report
@@ -115,7 +116,7 @@ def _inputs(spec: Spec, found: Schema, dice: Dice, parts: Parts, place: str) -> 
     for index, array in enumerate(spec.inputs):
         formal = found.input(index)
         if formal.optional and dice.maybe(0.5):
-            at_call = place == "function" and dice.maybe(0.3)
+            at_call = place in IN_FUNCTIONS and dice.maybe(0.3)
             names.append(f"x{index}" if at_call else "")
             if at_call:
                 parts.absent.append(f"x{index}")
@@ -133,7 +134,7 @@ def given(
 ) -> str:
     """Make an input a constant of one kind or the other, or one of the model's, and name it."""
     if index in spec.constant or dice.maybe(0.3):
-        if place == "function" or dice.maybe():
+        if place in IN_FUNCTIONS or dice.maybe():
             tensor = onnx.numpy_helper.from_array(array)
             parts.nodes.append(helper.make_node("Constant", [], [name], value=tensor))
         else:

@@ -1,4 +1,4 @@
-"""Whole models around one node: in the main graph, in a branch, or in a function."""
+"""Whole models around one node."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from onnx import defs, helper, numpy_helper
 
 from vlmpass.ir_tools.operators.schema import ir_version_of
 
+from .places import placed
 from .recipes import Spec
 from .runtime import RUNTIME, evaluated
 
-PLACES = ("main", "branch", "function")
 Array = np.ndarray
 
 
@@ -63,58 +63,6 @@ def whole(
     version = max(ir_version_of(opset), 4)
     model = helper.make_model(graph, opset_imports=imports, ir_version=version)
     return typed(placed(model, place, parts.absent), feeds)
-
-
-def placed(model: onnx.ModelProto, place: str, absent: Sequence[str] = ()) -> onnx.ModelProto:
-    """Put the nodes of a model's graph into both branches of an If, or into a function.
-
-    Args:
-        model: It is changed in place.
-        place: ``main``, ``branch`` or ``function``.
-        absent: Inputs of the function that the call leaves out.
-    """
-    graph, names = model.graph, [each.name for each in model.graph.output]
-    if place == "function" and not model.functions:
-        inputs = [each.name for each in graph.input]
-        inputs += [each.name for each in graph.initializer if each.name not in inputs]
-        known = set(inputs)
-        inputs = sorted({*inputs, *absent}) if absent else inputs
-        given = ["" if each in absent else each for each in inputs]
-        calls = [helper.make_node("F", given, names, domain="local")]
-        if known & set(absent):  # and a call that gives what it can
-            given = [each if each in known else "" for each in inputs]
-            others = [f"{each}.given" for each in names]
-            calls.append(helper.make_node("F", given, others, domain="local"))
-            graph.output.extend(onnx.ValueInfoProto(name=each) for each in others)
-        own = list(model.opset_import)
-        model.functions.append(helper.make_function("local", "F", inputs, names, graph.node, own))
-        model.opset_import.append(helper.make_opsetid("local", 1))
-        model.ir_version = max(model.ir_version, 8)
-        _replace_nodes(graph, *calls)
-    if place == "branch":
-        branches = {f"{each}_branch": _branch(graph, each, names) for each in ("then", "else")}
-        _replace_nodes(graph, helper.make_node("If", ["cond"], names, **branches))
-        graph.input.append(helper.make_tensor_value_info("cond", onnx.TensorProto.BOOL, []))
-    return model
-
-
-def _replace_nodes(graph: onnx.GraphProto, *nodes: onnx.NodeProto) -> None:
-    del graph.node[:]
-    del graph.value_info[:]
-    graph.node.extend(nodes)
-
-
-def _branch(graph: onnx.GraphProto, branch: str, outputs: Sequence[str]) -> onnx.GraphProto:
-    renamed = {out: f"{out}.{branch}" for node in graph.node for out in node.output if out}
-    inner = []
-    for node in graph.node:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [renamed.get(each, each) for each in node.input]
-        copy.output[:] = [renamed.get(each, each) for each in node.output]
-        inner.append(copy)
-    given = [onnx.ValueInfoProto(name=renamed.get(name, name)) for name in outputs]
-    return helper.make_graph(inner, branch, [], given)
 
 
 def typed(model: onnx.ModelProto, feeds: Mapping[str, object]) -> onnx.ModelProto | None:

@@ -18,6 +18,7 @@ from vlmpass.rewriter_rules.opset import conversion as convert
 from vlmpass.rewriter_rules.opset import expand
 
 from .left_out import cases, judge, targets
+from .places import PLACES
 from .planted import Plant, both, idle_step, replaced, wrapped
 from .recipes import RECIPES
 from .trial import Trial
@@ -136,6 +137,11 @@ def _moved_up(call: ir.Node) -> ir.Node:
 
 def test_every_operator_with_something_to_leave_out_has_a_recipe() -> None:
     assert {name for name, _, _ in targets()} <= RECIPES.keys()
+
+
+def test_nodes_lie_in_every_place() -> None:
+    clips = [each for each in targets() if each[0] == "Clip"]
+    assert {case.place for case in cases(SEED, 40, clips)} == set(PLACES)
 
 
 @pytest.mark.parametrize("part", range(PARTS))

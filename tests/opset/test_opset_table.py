@@ -71,6 +71,15 @@ def test_same_steps_upwards_keep_every_attribute():
                 assert (before and before.value) == (after and after.value), (operator, name)
 
 
+def test_same_steps_have_room_for_what_the_other_version_has():
+    for operator, source, target in same_steps():
+        old, new = schema(operator, source), schema(operator, target)
+        assert new.min_inputs <= old.min_inputs, (operator, source, target)
+        assert new.max_inputs >= old.max_inputs, (operator, source, target)
+        assert new.max_outputs >= old.max_outputs, (operator, source, target)
+        assert new.required <= old.required, (operator, source, target)
+
+
 def test_steps_lead_through_every_version():
     assert steps_between("Softmax", 1, 13) == [("Softmax", 1, 11), ("Softmax", 11, 13)]
     assert steps_between("Softmax", 13, 12) == [("Softmax", 13, 11)]

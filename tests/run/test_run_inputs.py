@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 from run_models import EXPORTS, text_model, with_initializer
 
+from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run import InputPlan, generate_inputs, read_inputs
@@ -270,3 +271,17 @@ def test_inputs_without_dimensions_are_arrays():
         assert isinstance(feed[value.name], np.ndarray)
         assert feed[value.name].shape == ()
         assert feed[value.name].dtype == value.dtype.numpy()
+
+
+@pytest.mark.parametrize("intent", [{"dtype": "float16"}, {"opset": 17}])
+def test_inputs_without_end_are_not_generated(intent, tmp_path):
+    """An input of a trillion rows ended a conversion in numpy's MemoryError."""
+    source = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[1099511627776,s,8] x) => (float[1099511627776,s,8] y) { y = Neg(x) }"""
+    )
+    with pytest.raises(VerifyError, match=r"input 'x' has .* elements, and values for that"):
+        generate_inputs(source)
+    report = Pipeline(**intent).convert(source, tmp_path / "out.onnx")
+    assert report.checked.numbers is None
+    assert "values for that many are not made" in report.checked.reason

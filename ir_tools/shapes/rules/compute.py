@@ -110,14 +110,15 @@ def _reduce(call: Call) -> Known:
         return UNKNOWN
     rank = len(known.shape)
     axes = call.axes(1)
-    keep = call.get_int("keepdims", 1)
+    keep = call.get_int("keepdims", 1) == 1  # all else is 0 to onnx and to runtimes
     if axes is None and call.has(1):
         length = call.shape(1)
         gone = length[0] if length and isinstance(length[0], int) else None
         kept = rank if keep else None if gone is None else rank - gone
         return call.of_rank(kept)
-    if not axes and call.get_int("noop_with_empty_axes", 0):
-        return known
+    noop = call.get_int("noop_with_empty_axes", 0) if not axes else 0
+    if noop:  # runtimes take other numbers than 1 for either
+        return known if noop == 1 else UNKNOWN
     where = {axis % rank for axis in axes} if axes else set(range(rank))
     dims = [1 if axis in where else dim for axis, dim in enumerate(known.shape)]
     shape = tuple(dim for axis, dim in enumerate(dims) if keep or axis not in where)
@@ -153,7 +154,7 @@ def _arg(call: Call) -> Known:
     if shape is None:
         return UNKNOWN
     axis = call.get_int("axis", 0) % max(len(shape), 1)
-    kept = (1,) if call.get_int("keepdims", 1) else ()
+    kept = (1,) if call.get_int("keepdims", 1) == 1 else ()
     return Known((*shape[:axis], *kept, *shape[axis + 1 :]))
 
 

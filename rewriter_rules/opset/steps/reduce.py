@@ -161,7 +161,7 @@ def _reduce_at(op: Tape, node: ir.Node, x: ir.Value, axes: ir.Value, bare: bool)
         value = op.Div(value, op.Cast(op.Div(op.Size(x), op.Size(value)), to=kind))
     elif dtype(value) != kind:
         value = op.Cast(value, to=kind)
-    if integer(node, "keepdims", 1) == 0:
+    if integer(node, "keepdims", 1) != 1:
         kept = op.Cast(op.Sub(op.const(1), flags), to=ir.DataType.BOOL)
         value = op.Reshape(value, op.Compress(op.Shape(value), kept, axis=0))
     return value

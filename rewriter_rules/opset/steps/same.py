@@ -80,7 +80,7 @@ LeakyRelu 6 16
 Less 9 13
 LessOrEqual 12 16
 Log 6 13
-Loop 1 11 13 16 19 21 23 24 25
+Loop 11 13 16 19 21 23 24 25
 LpNormalization 1 22
 LpPool 2 11
 LpPool 18 22
@@ -247,5 +247,6 @@ Unsqueeze 1 11
     down=False,
 )
 
+same("Loop 1 11", down=False)
 same("PRelu 9 16", down=False)
 same("BatchNormalization 14 15", up=False)

@@ -202,6 +202,14 @@ def _out_of_the_batch(op: Tape, node: ir.Node, results: Sequence[ir.Value]) -> l
     return found
 
 
+@adapter("Loop", 11, 1)
+def carries_something(op: Tape, node: ir.Node) -> Outputs:
+    """Loop(n, c, v) stays, where it carries a value v."""
+    if len(node.inputs) < 3:
+        raise CannotConvert("it carries no value, which came with opset 11", HIGHER)
+    return UNCHANGED
+
+
 @adapter("Scan", 11, 9)
 def scan_axes_from_the_front(op: Tape, node: ir.Node) -> Outputs:
     """Scan(x, scan_input_axes=a) -> Scan(x, scan_input_axes=a + r), where a < 0."""
