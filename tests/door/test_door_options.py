@@ -24,7 +24,11 @@ OF_THE_COMMAND_LINE = {
     "dump": "instruments=[Dump(folder)]",
     "limit": "instruments=[Limit(count)]",
 }
-OF_PYTHON = {"instruments": "--verify-each, --dump and --limit", "progress": "the bar"}
+OF_PYTHON = {
+    "instruments": "--verify-each, --dump and --limit",
+    "progress": "the bar",
+    "executor": "objects of Python's",
+}
 WRONG = [
     {"opset": 99},
     {"opset": "newest"},
