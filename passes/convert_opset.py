@@ -18,13 +18,13 @@ from vlmpass.passes.pipeline.base import Done, OptionError, Pass
 from vlmpass.rewriter_rules.opset import Change, Planner, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
 
-__all__ = ["ConvertOpset"]
+__all__ = ["AUTO_OPSET", "ConvertOpset"]
 
 _LOG = logging.getLogger(__name__)
 _NAMED = 4
 """Inputs or outputs of one type that are named in a line."""
 
-_AUTO_OPSET = 21
+AUTO_OPSET = 21
 """The opset at which ONNX Runtime has kernels for the most operators."""
 
 
@@ -76,7 +76,7 @@ class ConvertOpset(Pass):
     def _target(self, planner: Planner) -> int:
         if self.to == "lowest":
             return planner.lowest()
-        return planner.nearest(_AUTO_OPSET) if self.to == "auto" else self.to
+        return planner.nearest(AUTO_OPSET) if self.to == "auto" else self.to
 
 
 def _tell(changes: Sequence[Change], opset: int) -> None:

@@ -11,7 +11,7 @@ from vlmpass.ir_tools.save import parse_size
 from vlmpass.ir_tools.save.layout import Layout, Weights, layout_of, refuse_contradiction, way_of
 from vlmpass.ir_tools.save.size import SHARD_LIMIT
 from vlmpass.ir_tools.system.arguments import flag, number, seconds
-from vlmpass.options import Given, option, options_of, settle
+from vlmpass.options import Given, option, settle, told
 
 __all__ = ["Comparing", "ConvertOptions", "Writing"]
 
@@ -125,4 +125,4 @@ class ConvertOptions(Writing, Comparing, Intent):
 
     def part(self, group: type[_T]) -> _T:
         """Return those of one group, such as `Writing`."""
-        return group(**{each.name: getattr(self, each.name) for each in options_of(group)})
+        return group(**told(self, group))

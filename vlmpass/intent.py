@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from vlmpass.ir_tools.errors import PipelineError
@@ -209,15 +210,8 @@ class Intent:
                     f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}, and {low} is asked for",
                     remedy=f"ask for opset {BLOCKED_OPSET} or later, or for matmul-nbits or float",
                 )
-        if target is None or not isinstance(self.opset, int):
-            return
-        if not target.lowest_opset <= self.opset <= target.opset:
-            nearest = max(target.lowest_opset, min(self.opset, target.opset))
-            bound = "most" if self.opset > target.opset else "least"
-            raise PipelineError(
-                f"{target.name} reads opset {nearest} at {bound}, not {self.opset}",
-                remedy=f"ask for opset {nearest}",
-            )
+        if target is not None and isinstance(self.opset, int):
+            target.hold(self.opset)
 
     def wanted(self) -> frozenset[str] | None:
         """Return the names of the passes that were asked for; None where nothing else was."""
@@ -232,7 +226,7 @@ class Intent:
         }
         return frozenset(name for name, asked in names.items() if asked)
 
-    @property
+    @cached_property
     def profile(self) -> Profile | None:
-        """What the target takes; None where none was asked for."""
+        """What the target takes, read when it was asked for; None where none was."""
         return None if self.target is None else profile_of(self.target)

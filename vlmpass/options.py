@@ -7,13 +7,23 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from vlmpass.ir_tools.errors import PipelineError, VlmpassError
 from vlmpass.ir_tools.system.arguments import word
 from vlmpass.ir_tools.targets import Profile, names, profile
 
-__all__ = ["Option", "choice", "helped", "nearest", "option", "options_of", "profile_of", "settle"]
+__all__ = [
+    "Option",
+    "choice",
+    "helped",
+    "nearest",
+    "option",
+    "options_of",
+    "profile_of",
+    "settle",
+    "told",
+]
 
 _T = TypeVar("_T")
 Check: TypeAlias = "Callable[[str, object], object]"
@@ -82,6 +92,16 @@ def options_of(group: type) -> tuple[Option, ...]:
             spelled = {**told, "word": told["word"] or each.name.replace("_", "-")}
             found.append(Option(each.name, each.default, **spelled))
     return tuple(found)
+
+
+def told(given: object, group: type) -> dict[str, Any]:
+    """Return the options of a group by name.
+
+    Args:
+        given: Has them all.
+        group: The dataclass that the options are written in.
+    """
+    return {each.name: getattr(given, each.name) for each in options_of(group)}
 
 
 def settle(given: object, group: type) -> None:

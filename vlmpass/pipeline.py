@@ -39,7 +39,7 @@ from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
-from vlmpass.presets import SIMPLIFY, fit_ir_version, pipeline_text
+from vlmpass.presets import SIMPLIFY, fit, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.stages import Stages
 
@@ -217,7 +217,7 @@ class _Run:
         given = self._asked.passes
         self._run(_passes(pipeline_text(self._asked, self.work) if given is None else given))
         if self._asked.profile is not None:
-            fit_ir_version(self.work, self._asked.profile)
+            fit(self.work, self._asked.profile)
 
     def split(self, limit: int) -> None:
         """Split the weights that are larger than a file may be, if there are such."""

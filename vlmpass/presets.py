@@ -13,7 +13,7 @@ from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.targets import Profile
 from vlmpass.passes.pipeline.kinds import write_word
 
-__all__ = ["SIMPLIFY", "fit_ir_version", "pipeline_text"]
+__all__ = ["SIMPLIFY", "fit", "pipeline_text"]
 
 SIMPLIFY = (
     "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,"
@@ -98,14 +98,12 @@ def _dtype_part(intent: Intent, dtype: str) -> str:
 def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
     parts: list[str] = []
     opset = intent.opset
-    has = _source_opset(intent, model)
-    target = intent.profile
-    if opset is None and target is not None and has is not None:
-        nearest = max(target.lowest_opset, min(has, target.opset))
-        opset = None if nearest == has else nearest
+    if intent.profile is not None and opset in (None, "auto"):
+        opset = _opset_read(intent, intent.profile, model)
     if opset is not None:
         # Some steps down, and those from before 13, depend on ranks that nobody wrote down.
-        if has is not None and (has < 13 or not isinstance(opset, int) or opset < has):
+        known = isinstance(opset, int)
+        if any(has < 13 or not known or int(opset) < has for has in _source_opsets(intent, model)):
             parts.append("infer")
         wider = " interface=wider" if intent.widen_io else ""
         parts.append(f"convert-opset{{to={opset}{wider}}}")
@@ -114,6 +112,31 @@ def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
         early = opset == "lowest" or (isinstance(opset, int) and opset < 13)
         parts.insert(len(parts) - 1 if early else len(parts), "substitute")
     return parts
+
+
+def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:
+    """Return the opset to ask for where a target decides: what is asked for if it reads that."""
+    if intent.opset == "auto":
+        from vlmpass.passes.convert_opset import AUTO_OPSET
+
+        nearest = target.nearest(AUTO_OPSET)
+        return "auto" if nearest == AUTO_OPSET else nearest
+    has = _source_opset(intent, model)
+    read = all(target.nearest(each) == each for each in _source_opsets(intent, model))
+    return None if read or has is None else target.nearest(has)
+
+
+def _source_opsets(intent: Intent, model: ir.Model) -> set[int]:
+    """Return all opsets that the passes start from, those of functions included."""
+    has = _source_opset(intent, model)
+    found = {has, *_imported(model)} if has is None or not intent.restamp else {has}
+    return {opset for opset in found if opset is not None}
+
+
+def _imported(model: ir.Model) -> set[int]:
+    """Return the opsets that the graph and the functions of a model import."""
+    each = [model.opset_imports, *(made.opset_imports for made in model.functions.values())]
+    return {opset for opset in map(default_opset, each) if opset is not None}
 
 
 def _has_substitute(node: ir.Node) -> bool:
@@ -125,14 +148,17 @@ def _has_substitute(node: ir.Node) -> bool:
     return kernel_of(node) is not None
 
 
-def fit_ir_version(model: ir.Model, target: Profile) -> None:
+def fit(model: ir.Model, target: Profile) -> None:
     """Lower the ir_version to what a target reads, where nothing in the model needs a newer one.
 
     Raises:
-        PipelineError: Something in the model needs a newer one.
+        PipelineError: Something in the model needs a newer one, or it is at another opset than
+            those that the target reads.
     """
     from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
 
+    for opset in sorted(_imported(model)):
+        target.hold(opset)
     limit = target.ir_version
     needed = needed_ir_version(model)
     if needed > limit:

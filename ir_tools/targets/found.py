@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.ir_tools.targets.profile import File, Profile, read_profile, settings
+from vlmpass.ir_tools.system.paths import path_text
+from vlmpass.ir_tools.targets.profile import File, Folder, Profile, read_profile, settings
 
 __all__ = ["GROUP", "names", "profile", "profiles"]
 
@@ -34,7 +36,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_known()))
 
 
-def _known() -> dict[str, File | EntryPoint]:
+def _known() -> dict[str, Path | EntryPoint]:
     own = {path.stem: path for path in _OWN.glob("*.toml")}
     return {**{entry.name: entry for entry in entry_points(group=GROUP)}, **own}
 
@@ -48,12 +50,15 @@ def profile(name: str) -> Profile:
     Raises:
         PipelineError: There is no such target, or its file is not a profile.
     """
-    return read_profile(_file(name), name, partial(_inherited, (name,)))
+    path, folder = _place(name, Path())
+    return read_profile(path, name, partial(_inherited, (_identity(path),), folder))
 
 
-def _file(name: str) -> File:
+def _place(name: str, beside: Folder) -> tuple[File, Folder]:
+    """Return the file of a target, and the folder that files it names are looked for in."""
     if name.endswith(".toml"):
-        return Path(name)
+        path = beside / path_text(name, PipelineError, "the target")
+        return path, path.parent if isinstance(path, Path) else beside
     known = _known()
     if name not in known:
         raise PipelineError(
@@ -62,9 +67,9 @@ def _file(name: str) -> File:
         )
     found = known[name]
     if not isinstance(found, EntryPoint):
-        return found
+        return found, _OWN
     try:
-        return files(found.value) / f"{name}.toml"
+        return files(found.value) / f"{name}.toml", files(found.value)
     except ImportError as error:
         raise PipelineError(
             f"the target {name} is in the package {found.value}: {error}",
@@ -72,9 +77,15 @@ def _file(name: str) -> File:
         ) from None
 
 
-def _inherited(seen: tuple[str, ...], name: str) -> Mapping[str, Any]:
-    if name in seen:
+def _identity(path: File) -> str:
+    """Return what is the same for one file, however it is named."""
+    return os.path.realpath(str(path))
+
+
+def _inherited(seen: tuple[str, ...], beside: Folder, name: str) -> Mapping[str, Any]:
+    path, folder = _place(name, beside)
+    if _identity(path) in seen:
         raise PipelineError(
             f"the target {name} inherits from itself", remedy="remove an inherits line"
         )
-    return settings(_file(name), partial(_inherited, (*seen, name)))
+    return settings(path, partial(_inherited, (*seen, _identity(path)), folder))

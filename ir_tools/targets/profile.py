@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
-__all__ = ["File", "Profile", "read_profile", "settings"]
+__all__ = ["File", "Folder", "Profile", "read_profile", "settings"]
 
 RUNTIMES = ("onnxruntime",)
 """What can load a result and run it before it is written."""
@@ -30,6 +30,13 @@ class File(Protocol):
 
     def read_text(self, encoding: str) -> str:
         """Return what is in it."""
+
+
+class Folder(Protocol):
+    """A folder on a disk or in a package."""
+
+    def __truediv__(self, name: str, /) -> File:
+        """Return a file in it; one that has an absolute path, where that is the name."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,24 @@ class Profile:
     opset: int
     ir_version: int
     runtime: str | None
+
+    def nearest(self, opset: int) -> int:
+        """Return an opset if the target reads it, and else the nearest one that it reads."""
+        return max(self.lowest_opset, min(opset, self.opset))
+
+    def hold(self, opset: int) -> None:
+        """Hold an opset to what the target reads.
+
+        Raises:
+            PipelineError: It does not read it.
+        """
+        nearest = self.nearest(opset)
+        if nearest != opset:
+            bound = "most" if opset > nearest else "least"
+            raise PipelineError(
+                f"{self.name} reads opset {nearest} at {bound}, not {opset}",
+                remedy=f"ask for opset {nearest}",
+            )
 
 
 Parent = Callable[[str], "Mapping[str, Any]"]
@@ -137,7 +162,7 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
     Raises:
         PipelineError: As for `read_profile`.
     """
-    said = dict(_flat(_parsed(path)))
+    said = _parsed(path)
     for key, value in said.items():
         if key not in _KEYS:
             near = get_close_matches(key, _KEYS, n=1)
@@ -154,13 +179,12 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
 
 def _parsed(path: File) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return dict(_flat(tomllib.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
         raise PipelineError(problem, remedy="give another file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no TOML, too many digits, too deep
         raise PipelineError(f"{path} is not TOML: {error}", remedy="correct it there") from None
-    return found
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

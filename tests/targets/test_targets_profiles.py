@@ -68,6 +68,9 @@ def test_what_is_inherited_need_not_be_said(tmp_path: Path) -> None:
         (GOOD.replace('"an appliance"', "3"), "about .* is 3; give one line of text"),
         (GOOD.replace("ir-version = 8", ""), "has no reads.ir-version; add it, a whole number"),
         ('runtime = "tensorrt"\n' + GOOD, "runtime .* is 'tensorrt'; give \"onnxruntime\", or no"),
+        ("about = " + "[" * 5000, "is not TOML: maximum recursion depth"),
+        ("reads" + ".opset" * 5000 + " = 1", "is not TOML: maximum recursion depth"),
+        (GOOD.replace("= 8", "= 8" + "0" * 5000), "is not TOML: Exceeds the limit"),
         ('inherits = "ort-gpu"\n' + GOOD, "there is no target ort-gpu; choose ort-cpu, or give a"),
     ],
 )
@@ -83,6 +86,23 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "odd.toml").write_bytes(b"about = '\xff'")
     with pytest.raises(PipelineError, match=r"odd\.toml is not TOML"):
         profile(str(tmp_path / "odd.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(PipelineError, match=r"folder\.toml cannot be read: Is a directory"):
+        profile(str(tmp_path / "folder.toml"))
+    with pytest.raises(PipelineError, match="is no path: embedded null byte"):
+        profile("a\0.toml")
+
+
+def test_what_a_file_inherits_is_looked_for_beside_it(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sub").mkdir()
+    written(tmp_path / "sub", GOOD.replace("17", "15"), "base")
+    written(tmp_path / "sub", "inherits = 'base.toml'", "middle")
+    written(tmp_path, "inherits = 'sub/middle.toml'", "base")
+    monkeypatch.chdir(tmp_path)
+    assert profile("base.toml").opset == 15
+    written(tmp_path / "sub", "inherits = '../sub/middle.toml'", "middle")
+    with pytest.raises(PipelineError, match="inherits from itself"):
+        profile("base.toml")
 
 
 def test_a_circle_of_heirs(tmp_path: Path) -> None:
@@ -105,6 +125,9 @@ def test_packages_bring_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     entries.append(EntryPoint("lost", "no_such_package", found.GROUP))
     with pytest.raises(PipelineError, match="lost is in the package no_such_package: No module"):
         profile("lost")
+    written(tmp_path / "my_targets", "inherits = 'appliance.toml'", "heir")
+    entries.append(EntryPoint("heir", "my_targets", found.GROUP))
+    assert profile("heir").source == "its manual"
     sys.modules.pop("my_targets", None)
 
 
@@ -115,6 +138,54 @@ def test_a_conversion_keeps_within_what_a_target_reads(tmp_path: Path) -> None:
     higher = written(tmp_path, GOOD.replace("[9, 17]", "[20, 21]"), "higher")
     result = Pipeline(target=higher).run(source, verify=False).model
     assert result.opset_imports[""] == 20
+
+
+def opset_within(folder: Path, reads: str, **asked: object) -> int:
+    target = written(folder, GOOD.replace("[9, 17]", reads))
+    result = Pipeline(target=target, **asked).run(parser.parse_model(MODEL), verify=False).model
+    return result.opset_imports[""]
+
+
+@pytest.mark.parametrize(
+    ("reads", "opset"), [("[9, 17]", 17), ("[22, 23]", 22), ("[9, 23]", 21), ("[9, 20]", 20)]
+)
+def test_auto_is_an_opset_that_the_target_reads(tmp_path: Path, reads: str, opset: int) -> None:
+    assert opset_within(tmp_path, reads, opset="auto") == opset
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"opset": "lowest"}, "17 at most, not 18; ask for opset 17"),
+        ({"passes": "convert-opset{to=20}"}, "17 at most, not 20"),
+        ({"passes": "infer"}, "17 at most, not 18"),
+    ],
+)
+def test_what_it_does_not_read_is_refused_in_the_end(tmp_path: Path, asked, said: str) -> None:
+    with pytest.raises(PipelineError, match=f"mine reads opset {said}"):
+        opset_within(tmp_path, "[9, 17]", **asked)
+    assert opset_within(tmp_path, "[18, 20]", **asked) in (18, 20)
+
+
+def test_functions_are_within_what_a_target_reads_too(tmp_path: Path) -> None:
+    source = parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 17, "f" : 1]>
+        g (float[2,3] x) => (float[2,1] y) <int64[1] a = {1}> { y = f.m(x, a) }
+        <domain: "f", opset_import: ["" : 18]> m (v, a) => (w) { w = ReduceMean(v, a) }"""
+    )
+    result = Pipeline(target=written(tmp_path, GOOD)).run(source, verify=False).model
+    assert {each.opset_imports[""] for each in result.functions.values()} == {17}
+
+
+def test_a_target_is_what_it_was_when_it_was_asked_for(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, GOOD)
+    asked = Pipeline(target="mine.toml", opset=17)
+    written(tmp_path, GOOD.replace("[9, 17]", "[9, 13]"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = asked.run(parser.parse_model(MODEL), verify=False).model
+    assert result.opset_imports[""] == 17
 
 
 @pytest.mark.parametrize(("opset", "said"), [(18, "17 at most"), (8, "9 at least")])

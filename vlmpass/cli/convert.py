@@ -19,6 +19,7 @@ from vlmpass.intent import Intent
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.commits import unwatched
 from vlmpass.ir_tools.system.paths import folder_for, output_file
+from vlmpass.options import told
 
 if TYPE_CHECKING:
     from vlmpass.passes.instruments.instrument import Instrument
@@ -98,9 +99,9 @@ def convert(
         # What is put in place for a pipe goes away again: nobody is told that it stands.
         with status() as shown, unwatched() if pipe else nullcontext():
             instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
-            pipeline = Pipeline(**vars(asked.part(Intent)), instruments=instruments)
+            pipeline = Pipeline(**told(asked, Intent), instruments=instruments)
             report = pipeline.convert(
-                file, path, **vars(writing), **vars(asked.part(Comparing)), progress=shown.bytes
+                file, path, **told(writing, Writing), **told(asked, Comparing), progress=shown.bytes
             )
         if source == PIPED:
             report = replace(report, source=str(PIPED))
