@@ -37,7 +37,8 @@ def replace_value(
     A value that nothing is known by yet takes the name, and so does one that becomes a graph
     output: what a graph gives out keeps its name and the shape that it declares. What was said of
     the name (doc string, metadata) goes with it. What is known of the old value's type and shape
-    is known of the new one; only what a graph declares of its inputs stays as it is.
+    is known of the new one; only what a graph declares of its inputs stays as it is, and what is
+    known in a subgraph holds where that runs, and not of a value from around it.
 
     Args:
         old: The value that goes away; it may be a graph output.
@@ -52,7 +53,8 @@ def replace_value(
     gives_out = old.is_graph_output()
     if not new.is_graph_input():
         new.type = new.type or old.type
-        new.shape = old.shape if new.shape is None else new.shape
+        if new.shape is None and new.graph in (None, old.graph):
+            new.shape = old.shape
     if gives_out and copy is not None and not _may_be_given_out(new, old):
         new, fresh = copy(new), True
         new.type, new.shape = old.type, old.shape

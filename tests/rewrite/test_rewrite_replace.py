@@ -8,6 +8,8 @@ import pytest
 from vlmpass.ir_tools.graph.edit import replace_value
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.passes import PassManager, parse
 from vlmpass.passes.control.dead_branches import DeadBranches
 from vlmpass.passes.cse import CommonSubexpressions
 
@@ -131,3 +133,29 @@ def test_a_loop_that_never_runs_gives_a_value_from_around_it_without_a_copy():
     assert DeadBranches().run(model)
     assert [node.op_type for node in model.graph] == ["Neg"]
     assert model.graph.outputs[0].name == "y"
+
+
+BRANCHES = """g (float[n] x, int64[k] s, bool c) => (int64[q] y) {
+    r = Reshape(x, s)  h = Relu(r)
+    y = If (c) <
+        then_branch = a () => (int64[p] o) <float[2,3] i> {
+            i = OPERATOR(r)  j = Neg(i)  o = Shape(j) },
+        else_branch = b () => (int64[p] o) { o = Shape(h) }> }"""
+
+
+@pytest.mark.parametrize(
+    ("operator", "passes", "stays"),
+    [
+        ("Relu", "cse", "h"),
+        ("Relu", "infer,cse", "h"),
+        ("OptionalGetElement", "convert-opset{to=15}", "r"),
+        ("Identity", "simplify", "r"),
+    ],
+)
+def test_what_a_branch_declares_is_not_said_of_a_value_from_around_it(operator, passes, stays):
+    """A shape that one branch is for became that of both: the other one's Shape gave it, too."""
+    header = HEADER.replace("17", "18")
+    model = ir.from_onnx_text(header + BRANCHES.replace("OPERATOR", operator))
+    PassManager(parse(passes)).run(model, in_place=True)
+    assert [node.op_type for node in all_nodes(model)].count(operator) == (operator == "Relu")
+    assert named(model, stays).shape is None
