@@ -68,8 +68,10 @@ class Child:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        timer = threading.Timer(max(seconds, 0.0), self._end) if seconds is not None else None
-        if timer is not None:
+        timer = None
+        if seconds is not None:
+            bounded = min(max(seconds, 0.0), threading.TIMEOUT_MAX)  # longer, and no thread waits
+            timer = threading.Timer(bounded, self._end)
             timer.daemon = True
             timer.start()
         try:

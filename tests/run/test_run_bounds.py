@@ -1,9 +1,11 @@
 """What running a model may take, and what a killed run leaves."""
 
+import math
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -52,6 +54,16 @@ def test_a_comparison_that_takes_too_much_memory_is_no_verdict():
 def test_a_bound_leaves_room_for_what_a_small_model_takes():
     model = mlp(ir.DataType.FLOAT)
     assert verify(model, model, allowance=Allowance(memory=100_000_000)).ok
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 1e12])
+def test_no_time_is_too_long(seconds, monkeypatch):
+    """A thread that was to wait so long ended at once, and said so on standard error."""
+    fell: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", fell.append)
+    model = mlp(ir.DataType.FLOAT)
+    assert verify(model, model, allowance=Allowance(until=time.monotonic() + seconds)).ok
+    assert not fell
 
 
 def test_time_is_a_bound():
