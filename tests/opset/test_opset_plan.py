@@ -3,6 +3,7 @@
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import parser
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.passes.convert_opset import ConvertOpset
@@ -66,3 +67,27 @@ def test_an_operand_that_stands_for_a_node_may_itself_be_replaced() -> None:
     ConvertOpset(to=15).run(model)
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert [node.op_type for node in model.graph] == ["ReduceMean", "Relu"]
+
+
+def test_subgraphs_that_are_new_read_what_stands_for_an_operand() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2,3] x, int64[2] s) => (float[m,n] y) {
+            r = OptionalGetElement(x)  y = Reshape<allowzero = 1>(r, s) }"""
+    )
+    ConvertOpset(to=13).run(model)
+    assert "If" in {node.op_type for node in model.graph}
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+
+
+def test_an_input_that_nothing_reads_any_more_keeps_its_default() -> None:
+    proto = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2] x, float[2] w) => (float[2] y, bool h) <float[2] w = {1, 2}> {
+            h = OptionalHasElement(w)  y = Relu(x) }"""
+    )
+    model = ir.from_proto(proto)
+    ConvertOpset(to=15).run(model)
+    assert {node.op_type for node in model.graph} == {"Identity", "Relu"}
+    assert [value.name for value in model.graph.inputs] == ["x", "w"]
+    assert "w" in model.graph.initializers
