@@ -21,6 +21,7 @@ from vlmpass.ir_tools.rewrite import (
     changes,
     rule,
 )
+from vlmpass.ir_tools.run import verify
 from vlmpass.passes import PassManager
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.pipeline.base import Done, Pass
@@ -97,3 +98,13 @@ def test_only_rules_of_one_kind_restore_numbers():
     assert all(each.effects == {Effect.RESTORES} for each in RESTORE)
     restoring = {each.name for each in RESTORE}
     assert all(not each.effects for each in all_rules() if each.name not in restoring)
+
+
+def test_rounded_constants_loosen_no_tolerance_that_is_kept_without_them():
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[2] x) => (float[2] y) {
+        a = Cast<to = TO>(x)  b = Add(a, a)  y = Cast<to = 1>(b) }"""
+    half, wide = (ir.from_onnx_text(text.replace("TO", to)) for to in ("10", "1"))
+    (output,) = verify(half, wide, changes=ROUNDED).outputs
+    assert output.ok
+    assert output.tolerance == verify(half, wide).outputs[0].tolerance
