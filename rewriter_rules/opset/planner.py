@@ -95,13 +95,12 @@ class Planner:
             Refused: Some nodes cannot be converted; lists all of them.
             ModelError: The model imports an opset that is not known.
         """
-        names = self._names.copy()
         widening = widen(self._model, self._scopes, lambda: self._typing, target, self._interface)
-        conversions = self._conversions(target, widening, names)
+        conversions = self._conversions(target, widening)
         asks = any(self._asks(scope, conversion) for scope, conversion in conversions)
         replacements, refusals = self._walk(conversions, widening, proven=asks)
         if refusals and not asks:  # what is not declared may follow
-            asks = True
+            asks, conversions = True, self._conversions(target, widening)
             replacements, refusals = self._walk(conversions, widening, proven=True)
         if refusals:
             raise Refused(f"convert-opset to {target}", refusals)
@@ -109,10 +108,9 @@ class Planner:
             replacements, widening, self._shapes.refuted if asks else {}, self._own
         )
 
-    def _conversions(
-        self, target: int, widening: Widening, names: Names
-    ) -> list[tuple[Scope, Conversion]]:
+    def _conversions(self, target: int, widening: Widening) -> list[tuple[Scope, Conversion]]:
         """Return how the nodes of each graph are led, those left out that are at the opset."""
+        names = self._names.copy()
         found: list[tuple[Scope, Conversion]] = []
         made: dict[int, Conversion] = {}
         for scope in self._scopes:
