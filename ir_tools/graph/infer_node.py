@@ -11,7 +11,8 @@ import onnx_ir as ir
 import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
 from vlmpass.ir_tools.graph.symbols import without_symbols
-from vlmpass.ir_tools.operators.schema import is_legacy, schema, since
+from vlmpass.ir_tools.operators.schema import in_force, is_legacy, schema, since
+from vlmpass.ir_tools.operators.type_texts import parse
 
 __all__ = ["infer_node"]
 
@@ -51,6 +52,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
         return
     infer = _registry().get(node.domain, node.op_type, version=opsets.get(node.domain, 1))
     if infer is None:
+        _type_by_schema(node, opsets)
         return
     context = symbolic.ShapeInferenceContext(opsets)
     # Elements of shape tensors are followed as Python integers, which may outgrow their type.
@@ -60,6 +62,8 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     ):
         infer(context, node)
     _bind_types(node, opsets)
+    if node.domain:
+        _type_by_schema(node, opsets)
     for output in node.outputs:
         if output.shape is not None:
             output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
@@ -74,6 +78,20 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
 def _may_be_said(context: symbolic.ShapeInferenceContext, dim: int | ir.SymbolicDim) -> bool:
     """Whether a size is of the model, and no larger than a file can say."""
     return dim < 2**63 if isinstance(dim, int) else not _minted(context, dim)
+
+
+def _type_by_schema(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """Give outputs that have no type the one that the schema fixes, or that operands have."""
+    found = in_force(node.domain, node.op_type, opsets.get(node.domain, 1))
+    if found is None:
+        return
+    given = ((found.input(at), value) for at, value in enumerate(node.inputs) if value is not None)
+    bound = {formal.parameter: value.type for formal, value in given if formal.homogeneous}
+    for index, output in enumerate(node.outputs):
+        formal = found.output_at(index)
+        if output.type is None and formal is not None and formal.homogeneous:
+            fixed = found.fixed.get(formal.parameter)
+            output.type = bound.get(formal.parameter) if fixed is None else parse(fixed)
 
 
 def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:

@@ -81,3 +81,20 @@ def test_the_report_says_what_was_needed_and_by_whom() -> None:
     assert [each.needed_by for each in report.passes] == ["fuse{emit=ort}", ""]
     assert "infer, which fuse needs" in plain(report_screen(report))
     assert report.to_json()["passes"][0]["needed_by"] == "fuse{emit=ort}"
+
+
+def test_what_fusion_leaves_unread_has_its_type_at_once() -> None:
+    """Else the shapes that a second run needs would give it one, and change the file."""
+    source = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["" : 18]>
+        g (float[b,4] x, float[b,4] r) => (float[b,4] y, float[b,4] s)
+        <float[4] w = {1, 2, 3, 4}, float e = {1e-5}, float two = {2}, int64[1] a = {-1}> {
+            s = Add(x, r)  p = Pow(s, two)  m = ReduceMean(p, a)  v = Add(m, e)  q = Sqrt(v)
+            n = Div(s, q)  y = Mul(n, w) }"""
+    )
+    once = Pipeline("fuse{emit=ort}").run(source).result
+    assert [node.op_type for node in once.graph] == ["SkipSimplifiedLayerNormalization"]
+    assert all(value.type is not None for value in once.graph[0].outputs)
+    before = ir.to_proto(once).SerializeToString(deterministic=True)
+    again = Pipeline("fuse{emit=ort}").run(once).result
+    assert ir.to_proto(again).SerializeToString(deterministic=True) == before
