@@ -26,6 +26,10 @@ keeps its name; folded, it would have the name of the result.
 """
 
 
+_SUBSTITUTED_AT = 13
+"""What stands for a foreign node is written at this opset or later."""
+
+
 def pipeline_text(intent: Intent, model: ir.Model) -> str:
     """Return the pipeline that brings a model there, all the way: run again, it does nothing.
 
@@ -36,6 +40,10 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     in any case. The opset is put right before all of that.
     """
     parts = ["mend-shifts"] if intent.mend_shifts else []
+    foreign = any(_has_substitute(node) for node in all_nodes(model))
+    if foreign and min(_source_opsets(intent, model), default=0) >= _SUBSTITUTED_AT:
+        parts.append("infer,substitute")  # first, so that all else sees operators that it knows
+        foreign = False
     if intent.quant is not None and not _widens_before_quant(intent):
         parts += _quant_parts(intent, model)
     if intent.dtype == "float32":
@@ -47,7 +55,7 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     first = len(parts)
     if intent.dtype not in (None, "float32"):
         parts.append(_dtype_part(intent, str(intent.dtype)))
-    parts += _opset_parts(intent, model)
+    parts += _opset_parts(intent, model, foreign=foreign)
     if intent.fuse is not None:
         parts.append(f"fuse{{emit={intent.fuse}}}")
     if intent.simplify and parts[first:]:
@@ -95,7 +103,7 @@ def _dtype_part(intent: Intent, dtype: str) -> str:
     return f"repair-types,{name}{{{' '.join(options)}}}"
 
 
-def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
+def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]:
     parts: list[str] = []
     opset = intent.opset
     if intent.profile is not None and opset in (None, "auto"):
@@ -107,9 +115,8 @@ def _opset_parts(intent: Intent, model: ir.Model) -> list[str]:
             parts.append("infer")
         wider = " interface=wider" if intent.widen_io else ""
         parts.append(f"convert-opset{{to={opset}{wider}}}")
-    if any(_has_substitute(node) for node in all_nodes(model)):
-        # What stands for the foreign node is written at opset 13 or later.
-        early = opset == "lowest" or (isinstance(opset, int) and opset < 13)
+    if foreign:
+        early = opset == "lowest" or (isinstance(opset, int) and opset < _SUBSTITUTED_AT)
         parts.insert(len(parts) - 1 if early else len(parts), "substitute")
     return parts
 

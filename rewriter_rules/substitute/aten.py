@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.pattern import Op, as_pattern
+from vlmpass.rewriter_rules.opset.build import cast
 from vlmpass.rewriter_rules.opset.queries import constant, dims, known_or_none
 from vlmpass.rewriter_rules.opset.resampling.antialias import Axis, separable
 from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter
@@ -58,7 +59,7 @@ def _scales(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
     if len(known) == len(given):
         return op.const(np.concatenate(known).astype(np.float32))
     parts = given if len(given) == 1 else [op.Reshape(each, op.const([1])) for each in given]
-    floats = [op.Cast(each, to=ir.DataType.FLOAT) for each in parts]
+    floats = [cast(op, each, ir.DataType.FLOAT) for each in parts]
     return floats[0] if len(floats) == 1 else op.Concat(*floats, axis=0)
 
 
@@ -71,7 +72,7 @@ def _resize(
         scales = op.Concat(op.const(np.ones(2, np.float32)), scales, axis=0)
     elif size is not None:
         kept = op.Slice(op.Shape(x), op.const([0]), op.const([2]), op.const([0]))
-        whole = op.Concat(kept, op.Cast(size, to=ir.DataType.INT64), axis=0)
+        whole = op.Concat(kept, cast(op, size, ir.DataType.INT64), axis=0)
     return op.Resize(
         x,
         None,
@@ -93,7 +94,7 @@ def _length(
     if known is not None:
         return int(known.reshape(-1)[index])
     if size is not None:
-        return op.Cast(op.Gather(size, at, axis=0), to=ir.DataType.INT64)
+        return cast(op, op.Gather(size, at, axis=0), ir.DataType.INT64)
     assert scale is not None
     sizes = dims(x)
     before = None if sizes is None else sizes[index + 2]
@@ -101,7 +102,7 @@ def _length(
         return int(np.float32(before) * np.float32(scale))
     factor = op.const(scale) if isinstance(scale, float) else scale
     length = op.Gather(op.Shape(x), op.const(index + 2), axis=0)
-    wide = op.Mul(op.Cast(length, to=ir.DataType.FLOAT), factor)
+    wide = op.Mul(cast(op, length, ir.DataType.FLOAT), factor)
     return op.Cast(op.Floor(wide), to=ir.DataType.INT64)
 
 
