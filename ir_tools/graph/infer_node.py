@@ -85,8 +85,8 @@ def _type_by_schema(node: ir.Node, opsets: Mapping[str, int]) -> None:
     found = in_force(node.domain, node.op_type, opsets.get(node.domain, 1))
     if found is None:
         return
-    given = ((found.input(at), value) for at, value in enumerate(node.inputs) if value is not None)
-    bound = {formal.parameter: value.type for formal, value in given if formal.homogeneous}
+    given = ((found.input_at(at), each) for at, each in enumerate(node.inputs) if each is not None)
+    bound = {formal.parameter: each.type for formal, each in given if formal and formal.homogeneous}
     for index, output in enumerate(node.outputs):
         formal = found.output_at(index)
         if output.type is None and formal is not None and formal.homogeneous:
@@ -105,11 +105,12 @@ def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:
     found = schema(node.op_type, version)
     bound: dict[str, ir.TypeProtocol] = {}
     for index, value in enumerate(node.inputs):
-        formal = found.input(index)
-        if value is not None and value.type is not None and not formal.variadic:
+        formal = found.input_at(index)  # a file may give more
+        if formal and value is not None and value.type is not None and not formal.variadic:
             bound.setdefault(formal.parameter, value.type)
     for index, output in enumerate(node.outputs):
-        kind = bound.get(found.output(index).parameter)
+        formal = found.output_at(index)
+        kind = None if formal is None else bound.get(formal.parameter)
         if isinstance(kind, ir.TensorType) and isinstance(output.type, ir.TensorType):
             output.type = output.type if output.dtype == kind.dtype else ir.TensorType(kind.dtype)
 

@@ -60,10 +60,9 @@ def _lift_constants(model: ir.Model) -> bool:
         for node in scope.graph:
             if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
                 continue
-            (value,) = node.outputs
-            tensor = node_tensor(node)
-            if tensor is None or value.is_graph_output():
-                continue
+            value, tensor = node.outputs[0], node_tensor(node)
+            if tensor is None or value.is_graph_output() or len(node.outputs) > 1:
+                continue  # a file may give more outputs, which the check refuses
             if not value.name or not may_apply("fold", node.name or value.name):
                 continue
             replace_value(value, add_constant(tensor, node, value.name, as_node=False), fresh=True)

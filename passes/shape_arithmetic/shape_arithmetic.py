@@ -115,9 +115,9 @@ class _Work:
 
     def _skip(self, node: ir.Node) -> bool:
         """Let the input of a node stand for its output."""
-        source, (value,) = node.inputs[0], node.outputs
+        source, value = node.inputs[0], node.outputs[0]
         assert source is not None
-        if value.is_graph_output() or not self._may(node):
+        if len(node.outputs) > 1 or value.is_graph_output() or not self._may(node):
             return False
         value.replace_all_uses_with(source)
         self.replaced.append(node)
