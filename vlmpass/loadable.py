@@ -19,6 +19,7 @@ from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.targets import Profile
 from vlmpass.passes import PassManager, parse
 from vlmpass.report import Loaded
+from vlmpass.rewriter_rules.opset.stamp import imported_opsets
 
 __all__ = ["LoadAcceptance", "helpful_option", "why_not"]
 
@@ -103,11 +104,11 @@ def why_not(model: ir.Model, target: Profile, allowance: Allowance) -> tuple[str
     Raises:
         VerifyError: The runtime of the target is not installed.
     """
-    opset = default_opset(model.opset_imports)
     helps = f"vlmpass convert --target {target.asked}"
-    if opset is not None and not target.lowest_opset <= opset <= target.opset:
-        reads = f"{target.lowest_opset} to {target.opset}"
-        return f"it imports opset {opset}, and {target.name} reads {reads}", f"{helps} converts it"
+    for opset in sorted(imported_opsets(model)):
+        if target.nearest(opset) != opset:
+            reads = f"{target.name} reads {target.lowest_opset} to {target.opset}"
+            return f"it imports opset {opset}, and {reads}", f"{helps} converts it"
     if model.ir_version > target.ir_version:
         reads = f"{target.name} reads {target.ir_version} at most"
         return f"its ir_version is {model.ir_version}, and {reads}", f"{helps} lowers it if it can"

@@ -50,7 +50,7 @@ def warnings_kept(notes: list[str]) -> Iterator[None]:
 
 
 def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Intent) -> list[str]:
-    """Say what was asked for and found nothing to do.
+    """Say what was asked for and found nothing to do, or cannot be tried here.
 
     Args:
         ran: Every pass that was run, with its report.
@@ -73,6 +73,9 @@ def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Inten
         told.append("widen-io: the opset stays, so that inputs and outputs keep their types")
     if asked.simplify and not simplified:
         told.append("simplify: nothing to simplify")
+    target = asked.profile
+    if target is not None and target.runtime is None:
+        told.append(f"{target.name}: its versions are kept to; nothing here loads results for it")
     return told
 
 

@@ -135,15 +135,11 @@ def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str |
 
 def _source_opsets(intent: Intent, model: ir.Model) -> set[int]:
     """Return all opsets that the passes start from, those of functions included."""
+    from vlmpass.rewriter_rules.opset.stamp import imported_opsets
+
     has = _source_opset(intent, model)
-    found = {has, *_imported(model)} if has is None or not intent.restamp else {has}
+    found = {has, *imported_opsets(model)} if has is None or not intent.restamp else {has}
     return {opset for opset in found if opset is not None}
-
-
-def _imported(model: ir.Model) -> set[int]:
-    """Return the opsets that the graph and the functions of a model import."""
-    each = [model.opset_imports, *(made.opset_imports for made in model.functions.values())]
-    return {opset for opset in map(default_opset, each) if opset is not None}
 
 
 def _has_substitute(node: ir.Node) -> bool:
@@ -162,9 +158,9 @@ def fit(model: ir.Model, target: Profile) -> None:
         PipelineError: Something in the model needs a newer one, or it is at another opset than
             those that the target reads.
     """
-    from vlmpass.rewriter_rules.opset.stamp import needed_ir_version
+    from vlmpass.rewriter_rules.opset.stamp import imported_opsets, needed_ir_version
 
-    for opset in sorted(_imported(model)):
+    for opset in sorted(imported_opsets(model)):
         target.hold(opset)
     limit = target.ir_version
     needed = needed_ir_version(model)

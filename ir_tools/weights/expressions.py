@@ -17,7 +17,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.weights import casts
-from vlmpass.ir_tools.weights.arrays import AnyArray
+from vlmpass.ir_tools.weights.arrays import AnyArray, copy_tiled
 from vlmpass.ir_tools.weights.boxes import (
     Box,
     cut,
@@ -50,7 +50,6 @@ __all__ = [
 
 
 _BLOCK_BYTES = 1 << 20
-_TILE = 256
 
 
 @dataclass(frozen=True)
@@ -130,30 +129,8 @@ class Transposed(Unary):
         as_source = out.transpose(self.source_axes)
         for block in cut(extent(source_box), _BLOCK_BYTES // out.itemsize):
             part = self.source.read(shifted(block, source_box), tally)
-            _copy_tiled(part, as_source[slices(block)], self.perm[-1] if self.perm else 0)
+            copy_tiled(part, as_source[slices(block)], self.perm[-1] if self.perm else 0)
         return out
-
-
-def _copy_tiled(source: AnyArray, out: AnyArray, axis: int) -> None:
-    """Copy between arrays of one shape, the last axis of `source` and `axis` of `out` dense.
-
-    A plain copy misses the cache at every element, the more so the rounder the extents are. This
-    one goes by squares, over a buffer whose rows are no power of two apart.
-    """
-    if axis == source.ndim - 1 or min(source.shape[-1], source.shape[axis]) < _TILE // 8:
-        out[...] = source
-        return
-    source, out = np.moveaxis(source, axis, -2), np.moveaxis(out, axis, -2)
-    height, width = source.shape[-2:]
-    buffer = np.empty((_TILE, _TILE + 16), source.dtype)
-    for index in np.ndindex(*source.shape[:-2]):
-        rows, target = source[index], out[index]
-        for top in range(0, height, _TILE):
-            for left in range(0, width, _TILE):
-                part = rows[top : top + _TILE, left : left + _TILE]
-                square = buffer[: part.shape[0], : part.shape[1]]
-                square[...] = part
-                target[top : top + _TILE, left : left + _TILE] = square
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ from vlmpass.ir_tools.graph.ir_versions import features
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset, ir_version_of, schema, since
 
-__all__ = ["fit_inputs", "needed_ir_version", "stamp"]
+__all__ = ["fit_inputs", "imported_opsets", "needed_ir_version", "stamp"]
 
 
 def needed_ir_version(model: ir.Model) -> int:
     """Return the lowest ir_version, from 4 on, that has every feature and type of a model."""
     return max(4, *(version for version, _ in features(model)))
+
+
+def imported_opsets(model: ir.Model) -> set[int]:
+    """Return the opsets of the default domain that a model and its functions import."""
+    each = [model.opset_imports, *(made.opset_imports for made in model.functions.values())]
+    return {opset for opset in map(default_opset, each) if opset is not None}
 
 
 def fit_inputs(model: ir.Model, opset: int) -> bool:

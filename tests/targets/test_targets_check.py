@@ -105,6 +105,28 @@ def test_a_model_that_is_not_valid_is_not_tried(tmp_path: Path, capsys) -> None:
     assert (code, said["target"]) == (1, None)
 
 
+def test_opsets_of_functions_count(tmp_path: Path, capsys) -> None:
+    (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
+    text = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        g (float[2,3] x) => (float[2,3] y) { y = local.F(x) }
+        <domain: "local", opset_import: ["" : 18]> F (a) => (b) { b = Relu(a) }"""
+    onnx.save(parser.parse_model(text), tmp_path / "model.onnx")
+    code, said = checked(
+        capsys, str(tmp_path / "model.onnx"), "--target", str(tmp_path / "mine.toml")
+    )
+    assert code == 1
+    assert said["target"]["finding"] == "it imports opset 18, and mine reads 9 to 17"
+
+
+def test_a_conversion_for_what_nothing_here_runs_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
+    source = model(tmp_path, RELU)
+    report = Pipeline(target=str(tmp_path / "mine.toml")).convert(source, tmp_path / "out.onnx")
+    told = "mine: its versions are kept to; nothing here loads results for it"
+    assert told in report.notes
+    assert told not in Pipeline(target="ort-cpu").convert(source, tmp_path / "o.onnx").notes
+
+
 def test_the_screen(tmp_path: Path, capsys) -> None:
     assert run(["check", model(tmp_path, RELU), "--target", "ort-cpu"]) == 0
     assert "ort-cpu: loads it" in capsys.readouterr().out

@@ -175,7 +175,7 @@ def small_work(monkeypatch):
     monkeypatch.setattr(evaluate, "_STRIDED_BYTES", 160)
     monkeypatch.setattr(evaluate, "CHUNK_BYTES", 48)
     monkeypatch.setattr("vlmpass.ir_tools.weights.expressions._BLOCK_BYTES", 64)
-    monkeypatch.setattr("vlmpass.ir_tools.weights.expressions._TILE", 8)
+    monkeypatch.setattr("vlmpass.ir_tools.weights.arrays._TILE", 8)
     monkeypatch.setattr("vlmpass.ir_tools.weights.casts._BLOCK", 16)
     monkeypatch.setattr("vlmpass.ir_tools.weights.leaves._WORTH_SKIPPING", 8)
     monkeypatch.setattr("vlmpass.ir_tools.weights.leaves._READ_THROUGH_BYTES", 32)
