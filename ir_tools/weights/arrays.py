@@ -23,10 +23,15 @@ def contiguous(array: AnyArray) -> AnyArray:
 
 
 def copy_tiled(source: AnyArray, out: AnyArray, axis: int) -> None:
-    """Copy between arrays of one shape, the last axis of `source` and `axis` of `out` dense.
+    """Copy between arrays of one shape that are dense along different axes.
 
     A plain copy misses the cache at every element, the more so the rounder the extents are. This
     one goes by squares, over a buffer whose rows are no power of two apart.
+
+    Args:
+        source: What is copied; dense along its last axis.
+        out: Where it goes.
+        axis: Along which `out` is dense.
     """
     if axis == source.ndim - 1 or min(source.shape[-1], source.shape[axis]) < _TILE // 8:
         out[...] = source

@@ -29,7 +29,7 @@ _SAYS_NOTHING = {"type", "tensor_type"}
 """Messages that say nothing if they are empty, of values; attributes hold theirs under `tp`."""
 _LINES = 12
 _NUMERIC = frozenset(TensorProto.DataType.values()) - {TensorProto.STRING, TensorProto.UNDEFINED}
-_PLACES = ("location", "offset", "length")
+_PLACES = ("basepath", "location", "offset", "length")
 
 
 def lost(source: onnx.ModelProto, written: onnx.ModelProto, folder: Path) -> str:
@@ -153,11 +153,20 @@ def _pass_on(graph: onnx.GraphProto) -> None:
     for value in graph.output:
         if value.name in inputs:
             _merge(inputs[value.name], value)
+            _size(inputs[value.name], value)
             value.CopyFrom(inputs[value.name])
 
 
+def _size(value: onnx.ValueInfoProto, info: onnx.ValueInfoProto) -> None:
+    """Say of sizes that are open what another place says of them."""
+    dims, others = value.type.tensor_type.shape.dim, info.type.tensor_type.shape.dim
+    for dim, other in zip(dims, others, strict=False):
+        if dim.WhichOneof("value") is None and len(dims) == len(others):
+            dim.MergeFrom(other)
+
+
 def _merge(value: onnx.ValueInfoProto, info: onnx.ValueInfoProto) -> None:
-    if not value.HasField("type"):
+    if not value.HasField("type") and info.HasField("type"):
         value.type.CopyFrom(info.type)
     if info.type.tensor_type.HasField("shape") and not value.type.tensor_type.HasField("shape"):
         value.type.tensor_type.shape.CopyFrom(info.type.tensor_type.shape)
