@@ -17,6 +17,7 @@ import onnx_ir as ir
 from vlmpass.acceptance import Acceptance, Held, Result, fault_of
 from vlmpass.convert_options import Comparing, Writing
 from vlmpass.intent import Intent, Passes
+from vlmpass.ir_tools.check.full import beside_standard
 from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError, VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
@@ -319,6 +320,7 @@ class _Run:
             notes=(
                 *self._notes,
                 *unmatched(self._done, self._asked),
+                *beside_standard(self.work),
                 *(losses(saved) if saved is not None else ()),
             ),
             result=result,

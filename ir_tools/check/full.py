@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,12 +23,13 @@ from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.check.weightless import LOCATION, weightless
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.graph.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
 from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.worker.bounded import NativeError, check_model, infer_shapes
 from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 
-__all__ = ["check_types"]
+__all__ = ["beside_standard", "check_types"]
 
 _OUTSIDE = "vlmpass.unknown"
 _MARK = re.compile(r"#(\d+)#")
@@ -129,17 +131,12 @@ def _number_owner(
     nodes: list[ir.Node],
     doubt: bool,
 ) -> None:
-    version = owner.opset_imports.get("", 1)
     outside = False
     protos = proto.graph.node if isinstance(proto, onnx.ModelProto) else proto.node
     for node, node_proto in _pairs(owner, protos):
         node_proto.name = f"#{len(nodes)}#"
         nodes.append(node)
-        misplaced = node.op_type in _ORT_IN_ONNX_DOMAIN and not _exists(node, version)
-        misplaced = misplaced or is_deprecated(
-            node.domain, node.op_type, owner.opset_imports.get(node.domain, 1)
-        )
-        if misplaced or (doubt and _is_doubtful(node)):
+        if _is_beside(node, owner.opset_imports) or (doubt and _is_doubtful(node)):
             node_proto.domain = _OUTSIDE
             outside = True
     if outside:
@@ -162,8 +159,42 @@ def is_deprecated(domain: str, op_type: str, version: int) -> bool:
     return bool(found.deprecated) and not ended
 
 
-def _exists(node: ir.Node, version: int) -> bool:
-    return node.domain != "" or onnx.defs.has(node.op_type, max_inclusive_version=version)
+def _is_misplaced(node: ir.Node, version: int) -> bool:
+    if node.domain != "" or node.op_type not in _ORT_IN_ONNX_DOMAIN:
+        return False
+    return not onnx.defs.has(node.op_type, max_inclusive_version=version)
+
+
+def beside_standard(model: ir.Model) -> list[str]:
+    """Say which nodes the check takes as they are and onnx's own checker refuses.
+
+    Returns:
+        A line for each operator and opset: how many nodes, why, and an opset that has it.
+    """
+    found: Counter[tuple[str, str, int]] = Counter()
+    for scope in scopes(model):
+        taken = (each for each in scope.graph if _is_beside(each, scope.opsets))
+        found.update(
+            (each.domain, each.op_type, scope.opsets.get(each.domain, 1)) for each in taken
+        )
+    return [_told(*operator, nodes) for operator, nodes in sorted(found.items())]
+
+
+def _is_beside(node: ir.Node, opsets: Mapping[str, int]) -> bool:
+    version = opsets.get(node.domain, 1)
+    return _is_misplaced(node, version) or is_deprecated(node.domain, node.op_type, version)
+
+
+def _told(domain: str, op_type: str, version: int, nodes: int) -> str:
+    has = partial(onnx.defs.has, op_type, domain=domain)
+    above = range(version, newest_opset() + 1) if domain == "" else ()
+    valid = (each for each in above if has(max_inclusive_version=each))
+    first = next((each for each in valid if not is_deprecated(domain, op_type, each)), 0)
+    why = "deprecated in" if has(max_inclusive_version=version) else "no operator of"
+    where = f"opset {version}" + (f" of {domain}" if domain else "")
+    said = f"{op_type} ({nodes} node{'s' if nodes > 1 else ''}) is {why} {where}"
+    remedy = f"; --opset {first} has it" if first else ""
+    return f"{said}: ONNX Runtime takes it, onnx's checker does not{remedy}"
 
 
 def _pairs(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from check_models import EXPORTS, HFN, model, said
 
 from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.check.full import beside_standard
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.proto.proto_view import inline, skeleton
 from vlmpass.ir_tools.save import save
@@ -46,6 +48,26 @@ def test_layer_normalization_below_its_opset_passes_as_runtimes_have_it() -> Non
             '<ir_version: 8, opset_import: ["" : 14]>\n',
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("opset", "node", "told"),
+    [
+        (14, "LayerNormalization(x, s, s)", "no operator of opset 14: *; --opset 17 has it"),
+        (17, "SimplifiedLayerNormalization(x, s)", "no operator of opset 17: *does not"),
+        (
+            18,
+            "GroupNormalization<num_groups=2>(x, s, s)",
+            "deprecated in opset 18: *; --opset 21 *",
+        ),
+        (17, "LayerNormalization(x, s, s)", None),
+    ],
+)
+def test_what_passes_beside_the_standard_is_told(opset: int, node: str, told: str | None) -> None:
+    text = f"g (float[2,8] x, float[8] s) => (float[2,8] z) {{ a = {node}  z = Relu(a) }}"
+    lines = beside_standard(model(text, f'<ir_version: 8, opset_import: ["" : {opset}]>\n'))
+    assert len(lines) == (told is not None)
+    assert all(fnmatch(line, f"* (1 node) is {told}*") for line in lines)
 
 
 def test_unknown_domains_pass_with_their_declared_types() -> None:
@@ -90,6 +112,7 @@ import sys
 import numpy as np
 import onnx_ir as ir
 from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.check.full import beside_standard
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.system.memory import peak_rss
