@@ -8,7 +8,7 @@ from typing import NamedTuple
 import ml_dtypes
 import onnx_ir as ir
 
-__all__ = ["end_of", "holds_all", "wider"]
+__all__ = ["end_of", "holds_all", "is_normal", "wider"]
 
 _D = ir.DataType
 
@@ -97,6 +97,15 @@ def _holds_format(wide: _Format, narrow: _Format) -> bool:
 def end_of(dtype: ir.DataType) -> float:
     """Return the largest finite number of a floating-point type."""
     return float(ml_dtypes.finfo(dtype.numpy()).max)  # type: ignore[no-untyped-call]
+
+
+def is_normal(number: float, dtype: ir.DataType) -> bool:
+    """Whether a floating-point type rounds a number to within half a unit in the last place.
+
+    Zero it does; not what is infinite there, no number, or below its smallest normal one.
+    """
+    info = ml_dtypes.finfo(dtype.numpy())  # type: ignore[no-untyped-call]
+    return number == 0 or float(info.smallest_normal) <= abs(number) <= float(info.max)
 
 
 @cache

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 from onnx_ir import Value
 
+from vlmpass.ir_tools.operators.dtypes import is_normal
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.simplify.known import FLOATS
 
 __all__ = ["FAST"]
 
 
+def _joined(op: Tape, op_type: str, x: Value, number: float) -> Replacement:
+    """Record an operator on a number, unless rounding to x's type makes it infinite, or coarse."""
+    if x.dtype is None or not is_normal(number, x.dtype):
+        return refuse("{} is beyond the normal numbers of {}", number, x.dtype)
+    return op.node(op_type, [x, op.const(number, x.dtype)])[0]
+
+
 @rule(P.Add(P.Add("x", "a"), "b"), fast_math=True, dtypes={"x": FLOATS})
 def sum_of_sum(op: Tape, x: Value, a: float, b: float) -> Replacement:
     """(x + a) + b -> x + (a + b), which rounds elsewhere."""
-    return op.Add(x, op.const(a + b, x.dtype))
+    return _joined(op, "Add", x, a + b)
 
 
 @rule(P.Mul(P.Mul("x", "a"), "b"), fast_math=True, dtypes={"x": FLOATS})
 def product_of_product(op: Tape, x: Value, a: float, b: float) -> Replacement:
     """(x * a) * b -> x * (a * b), which rounds and overflows elsewhere."""
-    return op.Mul(x, op.const(a * b, x.dtype))
+    return _joined(op, "Mul", x, a * b)
 
 
 @rule(P.Div("x", "a"), fast_math=True, dtypes={"x": FLOATS})
 def quotient_by_constant(op: Tape, x: Value, a: float) -> Replacement:
     """x / a -> x * (1 / a), which rounds twice."""
-    return refuse("division by zero") if a == 0 else op.Mul(x, op.const(1 / a, x.dtype))
+    return refuse("division by zero") if a == 0 else _joined(op, "Mul", x, 1 / a)
 
 
 @rule(

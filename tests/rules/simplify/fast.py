@@ -44,20 +44,40 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             "(float[n] x, float[n] z) => (float[n] y)",
             "a = Constant<value_float=0.5>() s = Add(z, x) y = Add(s, a)",
             "a is not a constant float",
-        )
+        ),
+        (
+            "(float[n] x) => (float[n] y)",
+            "a = Constant<value_float=3e38>() s = Add(a, x) y = Add(s, a)",
+            "is beyond the normal numbers of FLOAT",
+        ),
     ],
     "product-of-product": [
         (
             "(float[n] x, float[n] z) => (float[n] y)",
             "a = Constant<value_float=0.5>() s = Mul(z, x) y = Mul(s, a)",
             "a is not a constant float",
-        )
+        ),
+        (
+            "(float[n] x) => (float[n] y)",
+            "a = Constant<value_float=1e30>() s = Mul(a, x) y = Mul(s, a)",
+            "is beyond the normal numbers of FLOAT",
+        ),
+        (
+            "(float[n] x) => (float[n] y)",
+            "a = Constant<value_float=1e-30>() s = Mul(a, x) y = Mul(s, a)",
+            "is beyond the normal numbers of FLOAT",
+        ),
     ],
     "quotient-by-constant": [
         (
             "(float[n] x) => (float[n] y)",
             "a = Constant<value_float=0.0>() y = Div(x, a)",
             "division by zero",
+        ),
+        (
+            "(float[n] x) => (float[n] y)",
+            "a = Constant<value_float=1e-39>() y = Div(x, a)",
+            "is beyond the normal numbers of FLOAT",
         ),
         (
             "(int64[n] x) => (int64[n] y)",
