@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
 from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts
+from vlmpass.ir_tools.targets.operator_table import Operators, operator_table
+from vlmpass.ir_tools.targets.support import Support
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,6 +56,14 @@ class Profile:
         ir_version: The highest version of the file format that it reads.
         runtime: What loads every result of a conversion for it before the result is written;
             None where nothing here can.
+        preferred_opset: The opset that it runs the most operators of; None where no one says.
+        file_size: The most bytes of one model file; None where there is no limit that is known.
+        static: Whether every shape must be static.
+        fallback: The target that runs what this one does not take; None where nothing does.
+        functions: How well calls of a model's own functions are run.
+        operators: What is said of each operator, by domain and name.
+        unlisted: What holds for what is not listed: ``operators`` of a domain of which some are,
+            ``domains`` of which none is, ``versions`` and ``types`` of an operator that is.
     """
 
     name: str
@@ -63,6 +74,17 @@ class Profile:
     opset: int
     ir_version: int
     runtime: str | None
+    preferred_opset: int | None = None
+    file_size: int | None = None
+    static: bool = False
+    fallback: str | None = None
+    functions: Support = Support.UNKNOWN
+    operators: Mapping[tuple[str, str], OperatorFacts] = field(default_factory=dict, repr=False)
+    unlisted: Mapping[str, Support] = field(default_factory=dict)
+
+    def without_facts(self, what: str) -> Support:
+        """Return what holds for what is not listed, see `unlisted`."""
+        return self.unlisted.get(what, Support.UNKNOWN)
 
     def nearest(self, opset: int) -> int:
         """Return an opset if the target reads it, and else the nearest one that it reads."""
@@ -82,6 +104,8 @@ class Profile:
                 remedy=f"ask for opset {nearest}",
             )
 
+
+_OPERATORS = "operators"
 
 Parent = Callable[[str], "Mapping[str, Any]"]
 """Returns the settings of a target by its name."""
@@ -110,6 +134,15 @@ def _is_range(value: object) -> str:
     return "" if good else "[lowest, highest]"
 
 
+def _is_kind(value: object) -> str:
+    return "" if value in KINDS else " or ".join(KINDS)
+
+
+def _is_switch(value: object) -> str:
+    return "" if isinstance(value, bool) else "true or false"
+
+
+_UNLISTED = ("operators", "domains", "versions", "types")
 _KEYS: Mapping[str, _Check] = {
     "inherits": _is_line,
     "about": _is_line,
@@ -117,6 +150,12 @@ _KEYS: Mapping[str, _Check] = {
     "runtime": _is_runtime,
     "reads.opset": _is_range,
     "reads.ir-version": _is_version,
+    "reads.preferred-opset": _is_version,
+    "reads.file-size": _is_version,
+    "reads.functions": _is_kind,
+    "reads.static": _is_switch,
+    "fallback": _is_line,
+    **{f"unlisted.{name}": _is_kind for name in _UNLISTED},
 }
 _NEEDED = ("about", "source", "reads.opset", "reads.ir-version")
 
@@ -149,6 +188,13 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         highest,
         found["reads.ir-version"],
         found.get("runtime"),
+        found.get("reads.preferred-opset"),
+        found.get("reads.file-size"),
+        found.get("reads.static", False),
+        found.get("fallback"),
+        KINDS[found.get("reads.functions", "unknown")],
+        found[_OPERATORS].facts,
+        {name: KINDS[found.get(f"unlisted.{name}", "unknown")] for name in _UNLISTED},
     )
 
 
@@ -162,7 +208,7 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
     Raises:
         PipelineError: As for `read_profile`.
     """
-    said = _parsed(path)
+    said, tables = _parsed(path)
     for key, value in said.items():
         if key not in _KEYS:
             near = get_close_matches(key, _KEYS, n=1)
@@ -174,12 +220,23 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
             problem = f"{key} of the target in {path} is {value!r}"
             raise PipelineError(problem, remedy=f"give {expected}")
     inherited = parent(said["inherits"]) if "inherits" in said else {}
-    return {**inherited, **said}
-
-
-def _parsed(path: File) -> dict[str, Any]:
+    upon: Operators = inherited.get(_OPERATORS, Operators({}, {}))
     try:
-        return dict(_flat(tomllib.loads(path.read_text(encoding="utf-8"))))
+        operators = operator_table(tables, upon)
+    except ValueError as error:
+        problem = f"the target in {path}: {error}"
+        raise PipelineError(
+            problem, remedy="correct it there; docs/targets.md has the form"
+        ) from None
+    return {**inherited, **said, _OPERATORS: operators}
+
+
+def _parsed(path: File) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is said by dotted key, and the tables `operators` and `sets` as they are."""
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = {key: said.pop(key) for key in ("operators", "sets") if key in said}
+        return dict(_flat(said)), tables
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
         raise PipelineError(problem, remedy="give another file") from None

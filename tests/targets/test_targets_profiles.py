@@ -71,7 +71,10 @@ def test_what_is_inherited_need_not_be_said(tmp_path: Path) -> None:
         ("about = " + "[" * 5000, "is not TOML: maximum recursion depth"),
         ("reads" + ".opset" * 5000 + " = 1", "is not TOML: maximum recursion depth"),
         (GOOD.replace("= 8", "= 8" + "0" * 5000), "is not TOML: Exceeds the limit"),
-        ('inherits = "ort-gpu"\n' + GOOD, "there is no target ort-gpu; choose ort-cpu, or give a"),
+        (
+            'inherits = "ort-gpu"\n' + GOOD,
+            "no target ort-gpu; choose onnx.*, or give a",
+        ),
     ],
 )
 def test_what_is_wrong_is_pointed_at(tmp_path: Path, text: str, said: str) -> None:
@@ -121,7 +124,7 @@ def test_packages_bring_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(found, "entry_points", lambda group: entries)
     assert profile("appliance").opset == 17
-    assert set(profiles()) == {"appliance", "ort-cpu"}
+    assert {"appliance", "ort-cpu"} <= set(profiles())
     entries.append(EntryPoint("lost", "no_such_package", found.GROUP))
     with pytest.raises(PipelineError, match="lost is in the package no_such_package: No module"):
         profile("lost")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,13 +35,21 @@ def targets(
 
     found = list(profiles().values()) if name is None else [profile_of(name)]
     if json:
-        data = [asdict(each) for each in found]
+        data = [_data(each) for each in found]
         show_json(data if name is None else data[0])
     elif name is None:
         _show_all(found)
     else:
         _show_one(found[0])
     return DONE
+
+
+def _data(found: Profile) -> dict[str, object]:
+    """Return a profile as it can be printed, its operators counted."""
+    kept = {each.name: getattr(found, each.name) for each in fields(found)}
+    words = {name: support.word for name, support in found.unlisted.items()}
+    count = len(found.operators)
+    return {**kept, "functions": found.functions.word, "unlisted": words, "operators": count}
 
 
 def _show_all(found: Sequence[Profile]) -> None:

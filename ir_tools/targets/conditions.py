@@ -1,0 +1,240 @@
+"""What decides about a node: conditions as profiles write them, such as `rank(X) != 4 5`.
+
+A condition holds, does not hold, or is not known (None): a rank that nobody inferred decides
+nothing. What is said of an operand or an attribute that a node leaves out does not hold.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.constants import constant_of, source_of
+from vlmpass.ir_tools.operators.formal import Schema
+from vlmpass.ir_tools.operators.type_texts import spell
+
+__all__ = ["Condition", "NodeView", "condition", "type_text"]
+
+_LARGEST = 65536
+"""Up to how many elements of a constant are read, to compare them."""
+
+_WRITTEN = re.compile(
+    r"(?:(?P<function>\w+)\((?P<inside>[^)]*)\)|(?P<name>\w+))"
+    r"(?:\s*(?P<sign><=|>=|!=|=|<|>|\bhas\b)\s*(?P<values>.+))?"
+)
+_SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_ALONE = ("given", "absent", "computed", "dynamic")
+_COMPARED = ("rank", "type", "size")
+_FORMS = (
+    "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
+    "rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, type(NAME) = TYPES or opset = VALUES"
+)
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node with what its conditions are about.
+
+    Attributes:
+        node: The node.
+        schema: Its operator's schema; None where nobody knows the operator.
+        opset: Version of the operator's domain.
+        ir_version: Of the model.
+    """
+
+    node: ir.Node
+    schema: Schema | None
+    opset: int
+    ir_version: int
+
+    def operand(self, name: str) -> tuple[bool, ir.Value | None]:
+        """Return whether a formal has that name, and what the node gives for it."""
+        if self.schema is None:
+            return False, None
+        for formals, given in (
+            (self.schema.inputs, self.node.inputs),
+            (self.schema.outputs, self.node.outputs),
+        ):
+            for index, each in enumerate(formals):
+                if each.name == name:
+                    value = given[index] if index < len(given) else None
+                    return True, None if value is not None and _is_left_out(value) else value
+        return False, None
+
+    def types(self, name: str) -> list[str | None]:
+        """Return the types of all that a type parameter or a formal of that name binds."""
+        if self.schema is None:
+            return []
+        found: list[str | None] = []
+        for at, given in (
+            (self.schema.input_at, self.node.inputs),
+            (self.schema.output_at, self.node.outputs),
+        ):
+            for index, value in enumerate(given):
+                formal = at(index)
+                if value is None or formal is None or _is_left_out(value):
+                    continue
+                if name in (formal.parameter, formal.name):
+                    found.append(type_of(value))
+        return found
+
+    def attribute(self, name: str) -> object:
+        """Return an attribute's value or default; None where neither is, `...` if not known."""
+        given = self.node.attributes.get(name)
+        if given is not None:
+            return ... if given.is_ref() else given.value
+        return None if self.schema is None else self.schema.default(name)
+
+
+def _is_left_out(value: ir.Value) -> bool:
+    return value.name == "" and not value.uses() and value.producer() is not None
+
+
+def type_of(value: ir.Value) -> str | None:
+    """Return the type of a value as the schemas spell it; None where nobody said it."""
+    text = spell(value.type)
+    if text is None and value.const_value is not None:
+        text = spell(ir.TensorType(value.const_value.dtype))
+    return text
+
+
+def type_text(word: str) -> str:
+    """Return a type as the schemas spell it, of a word such as ``float`` or ``seq(float)``.
+
+    Raises:
+        ValueError: It is no type.
+    """
+    head, inside, _ = word.partition("(")
+    if inside:
+        if head not in ("seq", "optional", "sparse") or not word.endswith(")"):
+            raise ValueError(f"{word} is no type")
+        if head == "sparse":
+            return f"sparse_{type_text(word[len(head) + 1 : -1])}"
+        return f"{head}({type_text(word[len(head) + 1 : -1])})"
+    if word.upper() not in ir.DataType.__members__ or word == "undefined":
+        raise ValueError(f"{word} is no type")
+    return f"tensor({word})"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition.
+
+    Attributes:
+        text: As it is written.
+        function: ``rank``, ``given`` …; empty for the value of an attribute or of a constant input.
+        name: What it is about.
+        axis: Which axis, for ``size``.
+        sign: How it is compared; empty where it is not.
+        values: With what.
+    """
+
+    text: str
+    function: str
+    name: str
+    axis: int
+    sign: str
+    values: tuple[object, ...]
+
+    def holds(self, view: NodeView) -> bool | None:
+        """Return whether it holds for a node; None where that is not known."""
+        if self.name == "opset" and not self.function:
+            return self._compared([view.opset])
+        if self.function == "type":
+            return self._types(view)
+        is_operand, value = view.operand(self.name)
+        if self.function in ("given", "absent"):
+            is_given = value is not None or (not is_operand and self.name in view.node.attributes)
+            return is_given == (self.function == "given")
+        if is_operand:
+            return False if value is None else self._operand(value, view)
+        return self._compared_with(view.attribute(self.name))
+
+    def _operand(self, value: ir.Value, view: NodeView) -> bool | None:
+        if self.function in ("", "computed"):
+            tensor = constant_of(source_of(value), view.ir_version)
+            if self.function:
+                return tensor is None
+            if tensor is None or tensor.size > _LARGEST:
+                return None
+            return self._compared(tensor.numpy().reshape(-1).tolist())
+        if value.shape is None:
+            return None
+        if self.function == "dynamic":
+            return not value.shape.is_static()
+        rank = len(value.shape)
+        if self.function == "rank":
+            return self._compared([rank])
+        if not -rank <= self.axis < rank:
+            return False
+        size = value.shape[self.axis]
+        return self._compared([size]) if isinstance(size, int) else None
+
+    def _types(self, view: NodeView) -> bool | None:
+        found = view.types(self.name)
+        if None in found:
+            return None
+        return bool(found) and self._compared(found)
+
+    def _compared_with(self, value: object) -> bool | None:
+        if value is ...:
+            return None
+        if value is None:
+            return False
+        return self._compared(value if isinstance(value, (list, tuple)) else [value])
+
+    def _compared(self, found: Iterable[object]) -> bool:
+        """Compare; `=` wants every element to be among the values, other signs any."""
+        found = list(found)
+        if self.sign in ("=", "!="):
+            return all(each in self.values for each in found) == (self.sign == "=")
+        if self.sign == "has":
+            return any(str(value) in str(each) for each in found for value in self.values)
+        compare = _SIGNS[self.sign]
+        numbers = [each for each in found if isinstance(each, (int, float))]
+        return any(compare(each, self.values[0]) for each in numbers)
+
+
+def condition(text: str) -> Condition:
+    """Return a condition.
+
+    Args:
+        text: As a profile has it.
+
+    Raises:
+        ValueError: It is none; says why in one line.
+    """
+    match = _WRITTEN.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no condition; write {_FORMS}")
+    function, name = match["function"] or "", (match["name"] or match["inside"]).strip()
+    sign, values = match["sign"] or "", (match["values"] or "").replace(",", " ").split()
+    if function not in ("", *_ALONE, *_COMPARED) or bool(sign) == (function in _ALONE):
+        raise ValueError(f"{text!r} is no condition; write {_FORMS}")
+    axis = 0
+    if function == "size":
+        name, _, last = (part.strip() for part in name.partition(","))
+        axis = int(last)
+    if not re.fullmatch(r"\w+", name):
+        raise ValueError(f"{text!r} is about {name!r}, which is no name")
+    read = type_text if function == "type" else _literal
+    return Condition(text.strip(), function, name, axis, sign, tuple(map(read, values)))
+
+
+def _literal(word: str) -> object:
+    for read in (int, float):
+        try:
+            return read(word)
+        except ValueError:
+            continue
+    return word

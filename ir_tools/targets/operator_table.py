@@ -1,0 +1,62 @@
+"""The tables `operators` and `sets` of a profile, upon those that it inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from vlmpass.ir_tools.targets.operator_facts import OperatorFacts, operator_facts
+
+__all__ = ["Operators", "operator_table"]
+
+
+class Operators(NamedTuple):
+    """What is said of operators.
+
+    Attributes:
+        facts: By domain and name.
+        sets: Lists of types that lines refer to, by name.
+    """
+
+    facts: Mapping[tuple[str, str], OperatorFacts]
+    sets: Mapping[str, str]
+
+
+def operator_table(tables: Mapping[str, Any], upon: Operators) -> Operators:
+    """Return what the tables of a file say; an operator in it is said anew, in every version.
+
+    Args:
+        tables: Those called `operators` and `sets`, where the file has them.
+        upon: What it inherits.
+
+    Raises:
+        ValueError: Something is not as it should be; names the key, in one line.
+    """
+    sets = dict(upon.sets)
+    for name, words in _entries(tables.get("sets", {}), "sets"):
+        if not isinstance(words, str):
+            raise ValueError(f"sets.{name} is {words!r}; give one line of types")
+        sets[name] = words
+    facts = dict(upon.facts)
+    for key, said in _entries(tables.get("operators", {}), "operators"):
+        domain, _, name = key.rpartition(".")
+        try:
+            facts["" if domain == "ai.onnx" else domain, name] = operator_facts(said, sets)
+        except ValueError as error:
+            raise ValueError(f"operators.{key}: {error}") from None
+    return Operators(facts, sets)
+
+
+def _entries(table: object, name: str) -> Iterator[tuple[str, object]]:
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{name} is {table!r}; give a table")
+    yield from _leaves(table, "")
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, object]]:
+    """Yield what is said by dotted key; a table whose keys are versions is no further level."""
+    for key, value in table.items():
+        if isinstance(value, Mapping) and not any(each[:1].isdigit() for each in value) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
