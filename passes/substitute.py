@@ -1,4 +1,4 @@
-"""The pass that replaces operators no runtime has by what they mean."""
+"""The pass that replaces operators no runtime has, or that are named, by what they mean."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refusal, Refused
 from vlmpass.ir_tools.graph.edit import remove_unused_constant
 from vlmpass.ir_tools.graph.walk import all_nodes
-from vlmpass.ir_tools.rewrite import apply_rules, explain
-from vlmpass.passes.pipeline.base import Done, Pass
+from vlmpass.ir_tools.rewrite import Rule, apply_rules, explain
+from vlmpass.passes.pipeline.base import Done, OptionError, Pass
+from vlmpass.passes.pipeline.needs import Need
+from vlmpass.rewriter_rules.substitute import SUBSTITUTE, roots
 from vlmpass.rewriter_rules.substitute.aten import ATEN_RESIZES, aten_antialiased_resize, kernel_of
 
 __all__ = ["Substitute"]
@@ -19,30 +21,52 @@ __all__ = ["Substitute"]
 
 @dataclass(frozen=True)
 class Substitute(Pass):
-    """Replace antialiased PyTorch resizes that an exporter left behind by ONNX operators."""
+    """Replace what PyTorch left behind, and operators that are named, by what means the same."""
 
     name: ClassVar[str] = "substitute"
-    nothing: ClassVar[str] = "the model has no resize that PyTorch left behind"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
+    nothing: ClassVar[str] = "the model has nothing of the kind"
+    operators: tuple[str, ...] = ()
+    """Standard operators to replace wherever they stand, such as `[GridSample,Einsum]`; one of
+    them that has to stay is refused."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a rule for each operator."""
+        super().__post_init__()
+        known = sorted({operator for each in SUBSTITUTE for operator in roots(each)})
+        for operator in self.operators:
+            if operator not in known:
+                problem = f"nothing is known that stands for {operator}"
+                raise OptionError("operators", problem, remedy=f"choose of {', '.join(known)}")
 
     def run(self, model: ir.Model) -> Done:
-        """Rewrite in place; every node of a known kind that cannot be replaced is listed."""
+        """Rewrite in place; every node that is to be replaced and cannot be is listed."""
         operands = dict.fromkeys(
             value
             for node in all_nodes(model)
-            if kernel_of(node) is not None
+            if self._is_meant(node)
             for value in node.inputs
             if value is not None
         )
-        changed = apply_rules(model, ATEN_RESIZES)
+        changed = apply_rules(model, (*ATEN_RESIZES, *self._rules))
         for value in operands:
             remove_unused_constant(value)
-        left = [node for node in all_nodes(model) if kernel_of(node) is not None]
+        left = [node for node in all_nodes(model) if self._is_meant(node)]
         if left:
-            raise Refused("substitute", [_refusal(model, node) for node in left])
+            raise Refused("substitute", [self._refusal(model, node) for node in left])
         return Done.of(changed)
 
+    @property
+    def _rules(self) -> list[Rule]:
+        return [each for each in SUBSTITUTE if roots(each) & set(self.operators)]
 
-def _refusal(model: ir.Model, node: ir.Node) -> Refusal:
-    name = node.name or node.outputs[0].name or ""
-    (attempt, *_) = explain(aten_antialiased_resize, model, near=name)
-    return Refusal(attempt.node, attempt.reason)
+    def _is_meant(self, node: ir.Node) -> bool:
+        named = node.domain == "" and node.op_type in self.operators
+        return named or kernel_of(node) is not None
+
+    def _refusal(self, model: ir.Model, node: ir.Node) -> Refusal:
+        name = node.name or node.outputs[0].name or ""
+        rules = [aten_antialiased_resize] if node.domain else self._rules
+        attempts = [each for rule in rules for each in explain(rule, model, near=name)]
+        reason = next((each.reason for each in attempts if each.reason), "no rule is about it")
+        return Refusal(attempts[0].node if attempts else name, reason)

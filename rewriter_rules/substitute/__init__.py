@@ -1,1 +1,20 @@
-"""Operators a runtime lacks, said in operators it has."""
+"""What says the same in operators that more runtimes have."""
+
+from vlmpass.ir_tools.rewrite import Rule
+from vlmpass.rewriter_rules.substitute.counted import COUNTED
+from vlmpass.rewriter_rules.substitute.ordered import ORDERED
+from vlmpass.rewriter_rules.substitute.respelled import RESPELLED
+from vlmpass.rewriter_rules.substitute.shifting import SHIFTING
+from vlmpass.rewriter_rules.substitute.standardized import STANDARDIZED
+from vlmpass.rewriter_rules.substitute.tokens import TOKENS
+
+__all__ = ["SUBSTITUTE", "roots"]
+
+SUBSTITUTE = TOKENS + RESPELLED + COUNTED + ORDERED + SHIFTING + STANDARDIZED
+"""In order of preference."""
+
+
+def roots(rule: Rule) -> frozenset[str]:
+    """Return the standard operators that a rule stands something in for."""
+    names = {name for root in rule.plan.root_ops for domain, name in root.ops if domain == ""}
+    return frozenset(names)

@@ -14,14 +14,15 @@ from rules.instances import Hints
 from vlmpass.rewriter_rules.fuse import FUSE
 from vlmpass.rewriter_rules.restore import RESTORE
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
+from vlmpass.rewriter_rules.substitute import SUBSTITUTE
 from vlmpass.rewriter_rules.unfuse import UNFUSE
 
 __all__ = ["CASES", "FIRES", "HINTS", "REFUSES", "ROUNDING", "RULES"]
 
-RULES = [*SIMPLIFY, *FUSE, *UNFUSE, *RESTORE]
+RULES = [*SIMPLIFY, *FUSE, *UNFUSE, *SUBSTITUTE, *RESTORE]
 CASES: dict[str, ModuleType] = {
     f"{path.parent.name}.{path.stem}": import_module(f"rules.{path.parent.name}.{path.stem}")
-    for family in ("simplify", "fuse", "unfuse", "restore")
+    for family in ("simplify", "fuse", "unfuse", "substitute", "restore")
     for path in sorted((Path(__file__).parent / family).glob("[a-z]*.py"))
 }
 FIRES = {name: cases for module in CASES.values() for name, cases in module.FIRES.items()}

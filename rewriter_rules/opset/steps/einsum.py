@@ -129,7 +129,8 @@ def _joined(op: Tape, total: _Term | None, term: _Term, needed: set[str]) -> _Te
     before = set() if total is None else set(total.labels)
     term = _summed(op, term, [each for each in term.labels if each not in needed | before])
     total = term if total is None else _product(op, total, term, needed)
-    total.value.shape = ir.Shape([None] * len(total.labels))
+    if total.value.shape is None:
+        total.value.shape = ir.Shape([None] * len(total.labels))
     return total
 
 

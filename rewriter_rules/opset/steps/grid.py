@@ -172,7 +172,8 @@ def _sampled(op: Tape, node: ir.Node, mode: str) -> ir.Value:
         column = op.Gather(flat, op.const(count - 1 - axis), axis=2)
         place = _denormalized(op, image, column, axis)
         place = op.Round(place) if mode == "nearest" else place
-        places.append(_inside(op, image, place, axis))
+        # PyTorch and ONNX Runtime move the four neighbours of a cubic place, and not the place.
+        places.append(place if mode == "cubic" else _inside(op, image, place, axis))
     if mode == "nearest":
         found = _tap(op, image, places)
     else:

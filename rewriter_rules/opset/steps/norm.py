@@ -133,6 +133,16 @@ def _by_instances(op: Tape, node: ir.Node, scale: ir.Value, bias: ir.Value) -> i
     return op.Add(op.Mul(whole, op.Reshape(scale, channels)), op.Reshape(bias, channels))
 
 
+def instance_normalization(op: Tape, node: ir.Node) -> Outputs:
+    """InstanceNormalization(x, s, b) -> (x - mean) / sqrt(var + eps) * s + b."""
+    x, scale, bias = operands(node, 3)
+    kind, channels = dtype(x), _of_channels(op, x)
+    wide = cast(op, x, _D.DOUBLE if kind == _D.DOUBLE else _D.FLOAT)
+    normal, *_ = _standardized(op, node, wide, list(range(2, rank(x))))
+    factor, offset = (cast(op, op.Reshape(each, channels), dtype(wide)) for each in (scale, bias))
+    return cast(op, op.Add(op.Mul(normal, factor), offset), kind)
+
+
 @adapter("BatchNormalization", 7, 9)
 def every_activation(op: Tape, node: ir.Node) -> Outputs:
     """BatchNormalization(x, spatial=0) -> Reshape(BatchNormalization(Flatten(x)), Shape(x))."""

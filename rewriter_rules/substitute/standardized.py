@@ -1,0 +1,28 @@
+"""Normalisations that a runtime lacks, said by means and roots, or by one that it has."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, rule
+from vlmpass.rewriter_rules.opset.steps import norm
+from vlmpass.rewriter_rules.unfuse.standard import spelled
+
+__all__ = ["STANDARDIZED"]
+
+
+@rule(P.InstanceNormalization(P.any, ..., _node="node"), opset=(13, None))
+def unfuse_instance_normalization(op: Tape, node: ir.Node) -> Replacement:
+    """InstanceNormalization(x, s, b) -> (x - mean(x)) / sqrt(var(x) + eps) * s + b."""
+    return spelled(norm.instance_normalization, op, node)
+
+
+@rule(P.GroupNormalization(P.any, ..., _node="node"), opset=(18, None))
+def group_to_instance_normalization(op: Tape, node: ir.Node) -> Replacement:
+    """GroupNormalization(x, s, b) -> Reshape(InstanceNormalization(groups of x)) * s + b."""
+    by_channel = op.opsets[""] >= 21
+    build = norm.group_normalization if by_channel else norm.group_normalization_by_group
+    return spelled(build, op, node)
+
+
+STANDARDIZED = RuleSet((unfuse_instance_normalization, group_to_instance_normalization))

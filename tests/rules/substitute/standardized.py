@@ -1,0 +1,78 @@
+"""Rules of substitute.standardized: what they do to graphs, why they leave some alone, hints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from rules.instances import Draw, Hints
+
+
+def by_channel(draw: Draw) -> list[ir.Value]:
+    dtype, shape = draw.typed("T[c]", None)
+    return [draw.input(shape, dtype) for _ in range(2)]
+
+
+def of_four(draw: Draw) -> list[ir.Value]:
+    channels = draw.opset >= 21
+    dtype, shape = draw.typed("T[4]" if channels else "T[2]", None)
+    return [draw.input(shape, dtype) for _ in range(2)]
+
+
+def small(draw: Draw) -> Mapping[str, object]:
+    return {"epsilon": draw.choose((1e-5, 1e-3))}
+
+
+def two_groups(draw: Draw) -> Mapping[str, object]:
+    return {"num_groups": 2, **small(draw)}
+
+
+# rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
+FIRES: dict[str, list[tuple[str, str, str]]] = {
+    "unfuse-instance-normalization": [
+        (
+            "(float[2,3,n] x, float[3] s, float[3] b) => (float[2,3,n] y)",
+            "y = InstanceNormalization<epsilon=0.001>(x, s, b)",
+            "",
+        )
+    ],
+    "group-to-instance-normalization": [
+        (
+            "(float[2,4,n] x, float[2] s, float[2] b) => (float[2,4,n] y)",
+            "y = GroupNormalization<num_groups=2>(x, s, b)",
+            "",
+        )
+    ],
+}
+
+# rule: inputs and outputs, nodes, part of the reason
+REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "unfuse-instance-normalization": [
+        ("(x, float[3] s, float[3] b) => (y)", "y = InstanceNormalization(x, s, b)", "type")
+    ],
+    "group-to-instance-normalization": [
+        (
+            "(x, float[2] s, float[2] b) => (y)",
+            "y = GroupNormalization<num_groups=2>(x, s, b)",
+            "type",
+        )
+    ],
+}
+
+# what random graphs for a rule need to know beyond its pattern
+HINTS: dict[str, Hints] = {
+    "unfuse-instance-normalization": {
+        "any": "T[a,c,d,e]",
+        "InstanceNormalization+": by_channel,
+        "node": small,
+        "dtypes": ("float32", "float16"),
+    },
+    "group-to-instance-normalization": {
+        "any": "T[a,4,d]",
+        "GroupNormalization+": of_four,
+        "node": two_groups,
+        "opset": (18, 21, 22),
+        "dtypes": ("float32",),
+    },
+}
