@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.save import save
     from vlmpass.pipeline import Pipeline
     from vlmpass.report import Report
+    from vlmpass.slots import simplify, slim
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "check",
     "load",
     "save",
+    "simplify",
+    "slim",
     "verify",
 ]
 
@@ -39,6 +42,8 @@ _HOMES = {
     "check": "ir_tools.check",
     "load": "ir_tools.load",
     "save": "ir_tools.save",
+    "simplify": "slots",
+    "slim": "slots",
     "verify": "ir_tools.run",
 }
 

@@ -27,9 +27,11 @@ def test_an_example_runs(name, tmp_path):
 
 def test_the_python_of_the_readme(tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    block = text.partition("## From Python")[2].partition("```python\n")[2].partition("```")[0]
+    section = text.partition("## From Python")[2].partition("\n## ")[0]
     mlp_model(tmp_path, "in.onnx")
     monkeypatch.chdir(tmp_path)
     found: dict[str, object] = {}
-    exec(block, found)
+    for block in section.split("```python\n")[1:]:
+        exec(block.partition("```")[0], found)
     assert found["proto"].opset_import[0].version == 18
+    assert found["equal"]

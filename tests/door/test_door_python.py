@@ -101,6 +101,12 @@ FUNCTIONS = {
         {"source": MODEL, "path": OUT, "verify": False},
         "source path shard_size layout weights jobs verify memory verify_seconds force progress",
     ),
+    "slim": (
+        vlmpass.slim,
+        {"model": MODEL},
+        "model output_model input_shapes dtype model_check save_as_external_data verbose",
+    ),
+    "simplify": (vlmpass.simplify, {"model": MODEL}, "model check_n overwrite_input_shapes"),
     "parse": (parse, {}, "text"),
     "parse_size": (parse_size, {}, "text"),
 }
