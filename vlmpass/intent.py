@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.arguments import flag, number, word
 from vlmpass.ir_tools.system.paths import inputs_file
-from vlmpass.ir_tools.targets import Profile
 from vlmpass.options import Given, choice, option, options_of, profile_of, settle
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from vlmpass.ir_tools.targets import Profile
 
 __all__ = [
     "DTYPES",

@@ -7,11 +7,13 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from vlmpass.ir_tools.errors import PipelineError, VlmpassError
 from vlmpass.ir_tools.system.arguments import word
-from vlmpass.ir_tools.targets import Profile, names, profile
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.targets import Profile
 
 __all__ = [
     "Option",
@@ -187,6 +189,8 @@ def profile_of(target: str) -> Profile:
     Raises:
         PipelineError: There is none, with the nearest name; or the file is no profile.
     """
+    from vlmpass.ir_tools.targets import names, profile
+
     known = names()
     if not target.endswith(".toml") and target not in known:
         raise nearest(target, known, "target")
