@@ -174,7 +174,7 @@ def without_args(source: Source) -> list[str]:
         for place, function, of in source.exported()
         if len(parameters(function)) >= MANY
         and section(function, "Args") is None
-        and not decorators(function) & IN_FORMULAS
+        and not decorators(function) & {*IN_FORMULAS, "overload"}
         and not any(ast.get_docstring(each) for each in source.overridden(function, of))
         and not _carries_help(function)
     ]
