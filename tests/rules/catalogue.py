@@ -20,10 +20,12 @@ from vlmpass.rewriter_rules.unfuse import UNFUSE
 __all__ = ["CASES", "FIRES", "HINTS", "REFUSES", "ROUNDING", "RULES"]
 
 RULES = [*SIMPLIFY, *FUSE, *UNFUSE, *SUBSTITUTE, *RESTORE]
+HERE = Path(__file__).parent
 CASES: dict[str, ModuleType] = {
-    f"{path.parent.name}.{path.stem}": import_module(f"rules.{path.parent.name}.{path.stem}")
+    name: import_module(f"rules.{name}")
     for family in ("simplify", "fuse", "unfuse", "substitute", "restore")
-    for path in sorted((Path(__file__).parent / family).glob("[a-z]*.py"))
+    for path in sorted((HERE / family).rglob("[a-z]*.py"))
+    for name in [".".join(path.relative_to(HERE).with_suffix("").parts)]
 }
 FIRES = {name: cases for module in CASES.values() for name, cases in module.FIRES.items()}
 REFUSES = {name: cases for module in CASES.values() for name, cases in module.REFUSES.items()}

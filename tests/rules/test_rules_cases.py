@@ -20,7 +20,7 @@ def _listed(table: dict[str, list[tuple[str, str, str]]]) -> list[object]:
 
 
 def _opset(rule: Rule, text: str) -> int:
-    newer = any(name in text for name in ("RMSNormalization", "Swish(", "Swish<"))
+    newer = any(name in text for name in ("RMSNormalization", "Swish(", "Swish<", "Attention<"))
     return 24 if newer else max(rule.opset[0] or 0, 20)
 
 

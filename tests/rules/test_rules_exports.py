@@ -65,7 +65,7 @@ FORMS = {
     ),
     "Gelu": ("Gelu", "FastGelu"),
     "Swish": ("Swish", "QuickGelu"),
-    "Softmax": ("Softmax",),
+    "Softmax": ("Softmax", "Attention"),
 }
 LEFT = {"ReduceMean", "Erf", "Tanh", "Sigmoid", "Reciprocal", "Exp"}
 PIPELINES = {

@@ -1,0 +1,125 @@
+"""Softmax(Q K^T scale + mask) V, in all its spellings, as one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnx_ir import DataType, Value
+
+from vlmpass.ir_tools.graph.symbols import same_size
+from vlmpass.ir_tools.rewrite import (
+    Declined,
+    P,
+    Replacement,
+    RuleSet,
+    Tape,
+    refuse,
+    rule,
+)
+from vlmpass.rewriter_rules.fuse.attention.attention_masks import as_added, spread
+from vlmpass.rewriter_rules.fuse.attention.key_heads import Heads, heads_of, turned_back
+from vlmpass.rewriter_rules.fuse.attention.scores import Mask, Scores, scores_of
+from vlmpass.rewriter_rules.simplify.known import FLOATS, rank
+
+__all__ = ["CORES"]
+
+
+@dataclass(frozen=True)
+class Core:
+    """What attention is computed of.
+
+    Attributes:
+        query: [batch, heads, queries, size].
+        key: Keys, before they were repeated for heads of queries.
+        value: Values likewise.
+        mask: What is added to scores, with a row for each query and a column for each key.
+        scale: What the product is multiplied with.
+        cap: What bounds the scaled product, 0.0 for nothing.
+    """
+
+    query: Value
+    key: Value
+    value: Value
+    mask: Value | None = None
+    scale: float = 1.0
+    cap: float = 0.0
+
+    @property
+    def inputs(self) -> list[Value | None]:
+        """Of the standard's operator."""
+        return [self.query, self.key, self.value, self.mask]
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """Of the standard's operator."""
+        return {"scale": self.scale, "softcap": self.cap or None}
+
+
+def _core(op: Tape, scores: Scores, value: Value) -> Core | Declined:
+    """Return what attention is computed of, if it is known to belong together."""
+    core = _operands(op, scores.query, scores.turned, value)
+    if isinstance(core, Declined):
+        return core
+    if core.query.dtype not in FLOATS:
+        return refuse("the element type of {} is not known to be a float", core.query)
+    mask = _mask(op, scores.masks, core, core.query.dtype)
+    if isinstance(mask, Declined):
+        return mask
+    return replace(core, mask=mask, scale=scores.scale, cap=scores.cap)
+
+
+def _mask(op: Tape, masks: Sequence[Mask], core: Core, dtype: DataType) -> Value | Declined | None:
+    """Return one mask for all of them."""
+    whole: Value | None = None
+    for each in masks:
+        mask = as_added(op, each, dtype)
+        if isinstance(mask, Declined):
+            return mask
+        whole = mask if whole is None else op.Add(whole, mask)
+    return whole if whole is None else spread(op, whole, core.query, core.key)
+
+
+def _operands(op: Tape, query: Value, turned: Value, value: Value) -> Core | Declined:
+    """Return queries, keys and values if they are known to belong together."""
+    key = turned_back(op, turned)
+    if isinstance(key, Declined):
+        return key
+    keys, values = heads_of(key), heads_of(value)
+    if keys.times != values.times:
+        keys, values = Heads(key, 1), Heads(value, 1)
+    if rank(query) != 4 or rank(keys.value) != 4 or rank(values.value) != 4:
+        return refuse("{}, {} and {} are not all of 4 axes", query, keys.value, values.value)
+    return _belonging(query, keys, values)
+
+
+def _belonging(query: Value, keys: Heads, values: Heads) -> Core | Declined:
+    shapes = [shape for each in (query, keys.value, values.value) if (shape := each.shape)]
+    batch, heads = [shape[0] for shape in shapes], [shape[1] for shape in shapes]
+    if not all(same_size(batch[0], size) for size in batch):
+        return refuse("{} and {} are not known to have one batch size", query, keys.value)
+    if any(not isinstance(size, int) for size in heads):
+        return refuse("the number of heads of {} or {} is not known", query, keys.value)
+    if heads[1] != heads[2] or heads[0] != heads[1] * keys.times:
+        return refuse("{} heads of queries, {} of keys, {} of values", *heads)
+    return Core(query, keys.value, values.value)
+
+
+SOFTMAX = P.maybe.Cast(P.Softmax(P.maybe.Cast("rows", to="wide"), axis=-1), to="narrow")
+PROBABILITIES = P.Where(P.IsNaN(SOFTMAX), 0.0, SOFTMAX) | SOFTMAX
+"""What a guard makes of rows of which nothing is left is what the operator does with them."""
+
+
+@rule(P.MatMul(PROBABILITIES, "value"), opset=(23, None))
+def attention(
+    op: Tape, rows: Value, value: Value, wide: DataType | None, narrow: DataType | None
+) -> Replacement:
+    """Softmax(q k^T scale + mask) v -> Attention(q, k, v, mask)."""
+    scores = scores_of(rows)
+    core = scores if isinstance(scores, Declined) else _core(op, scores, value)
+    if isinstance(core, Declined):
+        return core
+    return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
+
+
+CORES = RuleSet((attention,))

@@ -1,0 +1,248 @@
+"""Tiny models of many architectures with random weights, and how many blocks each computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+__all__ = ["ARCHITECTURES", "Architecture", "Exported"]
+
+HIDDEN, HEADS, KV_HEADS, LAYERS, VOCAB = 64, 4, 2, 2, 96
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture.
+
+    Attributes:
+        name: How it is called.
+        model: Makes the model for an attention implementation, `eager` or `sdpa`.
+        inputs: What it takes, without the cache.
+        dims: The open axes of each input.
+        blocks: How many blocks of each kind it computes, from its config.
+        cached: Whether it takes a cache of keys and values.
+    """
+
+    name: str
+    model: Callable[[str], nn.Module]
+    inputs: Mapping[str, Tensor]
+    dims: Mapping[str, dict[int, str]]
+    blocks: Mapping[str, int]
+    cached: bool = False
+    head: tuple[int, int] = (KV_HEADS, HIDDEN // HEADS)
+
+
+class Exported(nn.Module):
+    """A model whose inputs and outputs are tensors, the cache's one by one."""
+
+    def __init__(self, model: nn.Module, names: list[str], layers: int) -> None:
+        super().__init__()
+        self.model, self.names, self.layers = model, names, layers
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given: dict[str, Any] = dict(zip(self.names, tensors, strict=False))
+        past = tensors[len(self.names) :]
+        if not past:
+            result = self.model(**given, **({"use_cache": False} if self.layers else {}))
+            return (_first(result),)
+        cache = transformers.DynamicCache(
+            [(past[2 * each], past[2 * each + 1]) for each in range(len(past) // 2)]
+        )
+        result = self.model(**given, past_key_values=cache, use_cache=True)
+        kept = result.past_key_values.layers
+        return (_first(result), *(part for layer in kept for part in (layer.keys, layer.values)))
+
+
+def _first(result: Any) -> Tensor:
+    return result if isinstance(result, Tensor) else result[0]
+
+
+def _text(mask: bool = True, length: int = 5) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    given = {"input_ids": torch.randint(3, VOCAB, (2, length))}
+    if mask:
+        given["attention_mask"] = torch.ones(2, length, dtype=torch.int64)
+        given["attention_mask"][1, :2] = 0
+    return given
+
+
+TEXT_DIMS = {"input_ids": {0: "batch", 1: "seq"}, "attention_mask": {0: "batch", 1: "total"}}
+
+
+def _decoder(name: str, config: Any, make: Any, **blocks: int) -> Architecture:
+    def model(attention: str) -> nn.Module:
+        torch.manual_seed(0)
+        config._attn_implementation = attention
+        return make(config).eval()
+
+    heads = getattr(config, "num_key_value_heads", None) or getattr(
+        config, "num_attention_heads", HEADS
+    )
+    width = getattr(config, "head_dim", None) or HIDDEN // HEADS
+    return Architecture(name, model, _text(), TEXT_DIMS, blocks, True, (heads, width))
+
+
+def _common(**more: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": HIDDEN, "intermediate_size": 96, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB,
+        "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        **more,
+    }  # fmt: skip
+
+
+def _rms(norms: int) -> dict[str, int]:
+    return {"attention": LAYERS, "rope": 2 * LAYERS, "norm": norms, "activation": LAYERS}
+
+
+def _decoders() -> list[Architecture]:
+    t = transformers
+    plain, qk = 2 * LAYERS + 1, 4 * LAYERS + 1
+    return [
+        _decoder("llama", t.LlamaConfig(**_common()), t.LlamaForCausalLM, **_rms(plain)),
+        _decoder("qwen2", t.Qwen2Config(**_common()), t.Qwen2ForCausalLM, **_rms(plain)),
+        _decoder(
+            "qwen3", t.Qwen3Config(**_common(head_dim=16)), t.Qwen3ForCausalLM, **_rms(qk)
+        ),
+        _decoder(
+            "mistral",
+            t.MistralConfig(**_common(sliding_window=4)),
+            t.MistralForCausalLM,
+            **_rms(plain),
+        ),
+        _decoder("phi3", t.Phi3Config(**_common()), t.Phi3ForCausalLM, **_rms(plain)),
+        _decoder(
+            "gemma", t.GemmaConfig(**_common(head_dim=16)), t.GemmaForCausalLM, **_rms(plain)
+        ),
+        _decoder(
+            "gemma2",
+            t.Gemma2Config(**_common(head_dim=16, query_pre_attn_scalar=20, sliding_window=4)),
+            t.Gemma2ForCausalLM,
+            **_rms(4 * LAYERS + 1),
+        ),
+        _decoder(
+            "gemma3",
+            t.Gemma3TextConfig(
+                **_common(
+                    head_dim=16, query_pre_attn_scalar=20, sliding_window=4,
+                    layer_types=["sliding_attention", "full_attention"],
+                )
+            ),
+            t.Gemma3ForCausalLM,
+            **_rms(6 * LAYERS + 1),
+        ),
+        _decoder(
+            "gpt2",
+            t.GPT2Config(
+                n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS, vocab_size=VOCAB, n_positions=128
+            ),
+            t.GPT2LMHeadModel,
+            attention=LAYERS, norm=plain, activation=LAYERS,
+        ),
+        _decoder(
+            "opt",
+            t.OPTConfig(
+                hidden_size=HIDDEN, ffn_dim=96, num_hidden_layers=LAYERS, vocab_size=VOCAB,
+                num_attention_heads=HEADS, max_position_embeddings=128, word_embed_proj_dim=HIDDEN,
+                pad_token_id=1,
+            ),
+            t.OPTForCausalLM,
+            attention=LAYERS, norm=plain,
+        ),
+        _decoder(
+            "neox",
+            t.GPTNeoXConfig(
+                hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=LAYERS,
+                num_attention_heads=HEADS, vocab_size=VOCAB, max_position_embeddings=128,
+            ),
+            t.GPTNeoXForCausalLM,
+            attention=LAYERS, rope=2 * LAYERS, norm=plain, activation=LAYERS,
+        ),
+    ]  # fmt: skip
+
+
+def _encoder(
+    name: str,
+    make: Callable[[str], nn.Module],
+    inputs: dict[str, Tensor],
+    dims: dict[str, dict[int, str]],
+    **blocks: int,
+) -> Architecture:
+    def model(attention: str) -> nn.Module:
+        torch.manual_seed(0)
+        return make(attention).eval()
+
+    return Architecture(name, model, inputs, dims, blocks)
+
+
+def _vision(name: str, config: Any, make: Any, **blocks: int) -> Architecture:
+    def model(attention: str) -> nn.Module:
+        config._attn_implementation = attention
+        return make(config)
+
+    torch.manual_seed(3)
+    pixels = {"pixel_values": torch.randn(2, 3, 16, 16)}
+    return _encoder(name, model, pixels, {"pixel_values": {0: "batch"}}, **blocks)
+
+
+def _towers() -> list[Architecture]:
+    t = transformers
+    common: dict[str, Any] = {
+        "hidden_size": HIDDEN, "intermediate_size": 96, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "image_size": 16, "patch_size": 4,
+    }  # fmt: skip
+    dino: dict[str, Any] = {k: v for k, v in common.items() if k != "intermediate_size"}
+    return [
+        _vision(
+            "vit", t.ViTConfig(**common), t.ViTModel, attention=LAYERS, norm=5, activation=LAYERS
+        ),
+        _vision(
+            "clip-vision", t.CLIPVisionConfig(**common), t.CLIPVisionModel,
+            attention=LAYERS, norm=6, activation=LAYERS,
+        ),
+        _vision(
+            "siglip-vision", t.SiglipVisionConfig(**common), t.SiglipVisionModel,
+            attention=LAYERS + 1, norm=6, activation=LAYERS + 1,
+        ),
+        _vision(
+            "dinov2", t.Dinov2Config(**dino), t.Dinov2Model,
+            attention=LAYERS, norm=5, activation=LAYERS,
+        ),
+        _vision(
+            "blip-vision", t.BlipVisionConfig(**common), t.BlipVisionModel,
+            attention=LAYERS, norm=6, activation=LAYERS,
+        ),
+    ]  # fmt: skip
+
+
+def _texts() -> list[Architecture]:
+    t = transformers
+    bert = t.BertConfig(
+        hidden_size=HIDDEN, intermediate_size=96, num_hidden_layers=LAYERS, vocab_size=VOCAB,
+        num_attention_heads=HEADS, max_position_embeddings=128,
+    )  # fmt: skip
+    clip = t.CLIPTextConfig(**_common(eos_token_id=95))
+    encoders: list[tuple[str, Any, Any, dict[str, int]]] = [
+        ("bert", bert, t.BertModel, {"attention": LAYERS, "norm": 5, "activation": LAYERS}),
+        ("clip-text", clip, t.CLIPTextModel, {"attention": LAYERS, "norm": 5, "activation": 2}),
+    ]
+
+    def maker(config: Any, make: Any) -> Callable[[str], nn.Module]:
+        def model(attention: str) -> nn.Module:
+            config._attn_implementation = attention
+            return make(config)
+
+        return model
+
+    return [
+        _encoder(name, maker(config, make), _text(), TEXT_DIMS, **blocks)
+        for name, config, make, blocks in encoders
+    ]
+
+
+ARCHITECTURES: list[Architecture] = [*_decoders(), *_towers(), *_texts()]
