@@ -9,13 +9,13 @@ import onnx_ir as ir
 
 from rules.instances import Draw
 
-__all__ = ["DEPTH", "keys_turned", "rows", "values"]
+__all__ = ["DEPTH", "keys_turned", "node", "rows", "values"]
 
 DEPTH = 4
 """Size of a head."""
 
 
-def _node(draw: Draw, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+def node(draw: Draw, op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
     given = [ir.convenience.convert_attribute(k, v) for k, v in attributes.items()]  # type: ignore[arg-type]
     return draw.place(ir.Node("", op_type, inputs, given))
 
@@ -39,14 +39,14 @@ def repeated(draw: Draw, x: ir.Value, *, form: str) -> ir.Value:
     batch, heads, times, _, keys = _sizes(draw)
     if times == 1:
         return x
-    apart = _node(draw, "Unsqueeze", x, _ints(draw, 2))
+    apart = node(draw, "Unsqueeze", x, _ints(draw, 2))
     if form == "Expand":
-        wide = _node(draw, "Expand", apart, _ints(draw, batch, heads, times, keys, DEPTH))
+        wide = node(draw, "Expand", apart, _ints(draw, batch, heads, times, keys, DEPTH))
     elif form == "Tile":
-        wide = _node(draw, "Tile", apart, _ints(draw, 1, 1, times, 1, 1))
+        wide = node(draw, "Tile", apart, _ints(draw, 1, 1, times, 1, 1))
     else:
-        wide = _node(draw, "Concat", *[apart] * times, axis=2)
-    return _node(draw, "Reshape", wide, _ints(draw, batch, heads * times, -1, DEPTH))
+        wide = node(draw, "Concat", *[apart] * times, axis=2)
+    return node(draw, "Reshape", wide, _ints(draw, batch, heads * times, -1, DEPTH))
 
 
 def keys_turned(draw: Draw, form: str) -> ir.Value:
@@ -54,13 +54,13 @@ def keys_turned(draw: Draw, form: str) -> ir.Value:
     batch, heads, times, _, keys = _sizes(draw)
     if times == 1 and draw.rng.random() < 0.5:
         x = draw.input((batch, keys, heads, DEPTH), draw.dtype)
-        return _node(draw, "Transpose", x, perm=[0, 2, 3, 1])
+        return node(draw, "Transpose", x, perm=[0, 2, 3, 1])
     x = repeated(draw, draw.input((batch, heads, keys, DEPTH), draw.dtype), form=form)
     if draw.rng.random() < 0.7:
-        return _node(draw, "Transpose", x, perm=[0, 1, 3, 2])
-    flat = _node(draw, "Reshape", x, _ints(draw, -1, keys, DEPTH))
-    turned = _node(draw, "Transpose", flat, perm=[0, 2, 1])
-    return _node(draw, "Reshape", turned, _ints(draw, batch, heads * times, DEPTH, keys))
+        return node(draw, "Transpose", x, perm=[0, 1, 3, 2])
+    flat = node(draw, "Reshape", x, _ints(draw, -1, keys, DEPTH))
+    turned = node(draw, "Transpose", flat, perm=[0, 2, 1])
+    return node(draw, "Reshape", turned, _ints(draw, batch, heads * times, DEPTH, keys))
 
 
 def values(draw: Draw) -> ir.Value:
@@ -72,8 +72,8 @@ def values(draw: Draw) -> ir.Value:
 
 def _scaled(draw: Draw, x: ir.Value, factor: float) -> ir.Value:
     if draw.rng.random() < 0.5:
-        return _node(draw, "Mul", x, _number(draw, factor))
-    return _node(draw, "Div", x, _number(draw, 1 / factor))
+        return node(draw, "Mul", x, _number(draw, factor))
+    return node(draw, "Div", x, _number(draw, 1 / factor))
 
 
 def _mask_shape(draw: Draw) -> Sequence[int]:
@@ -90,20 +90,20 @@ def _masked(draw: Draw, scores: ir.Value) -> ir.Value:
     shape, lowest = _mask_shape(draw), float(np.finfo(draw.dtype).min)
     form = str(draw.choose(("none", "added", "numbers", "where", "turned", "constant")))
     if form == "added":
-        return _node(draw, "Add", scores, draw.input(shape, draw.dtype))
+        return node(draw, "Add", scores, draw.input(shape, draw.dtype))
     if form == "constant":
         numbers = np.where(draw.rng.random(shape) < 0.7, 0, lowest).astype(draw.dtype)
-        return _node(draw, "Add", draw.constant(numbers), scores)
+        return node(draw, "Add", draw.constant(numbers), scores)
     if form == "none":
         return scores
     condition = draw.input(shape, np.dtype(np.bool_))
     low = _number(draw, lowest)
     if form == "numbers":
         ends = [_number(draw, 0.0), low]
-        return _node(draw, "Add", scores, _node(draw, "Where", condition, *ends))
+        return node(draw, "Add", scores, node(draw, "Where", condition, *ends))
     if form == "where":
-        return _node(draw, "Where", condition, scores, low)
-    return _node(draw, "Where", condition, low, scores)
+        return node(draw, "Where", condition, scores, low)
+    return node(draw, "Where", condition, low, scores)
 
 
 def rows(draw: Draw) -> ir.Value:
@@ -117,10 +117,10 @@ def rows(draw: Draw) -> ir.Value:
         query = _scaled(draw, query, 0.7 if place == "roots" else 0.5)
     if place in ("key", "roots"):
         turned = _scaled(draw, turned, 0.7 if place == "roots" else 0.5)
-    scores = _node(draw, "MatMul", query, turned)
+    scores = node(draw, "MatMul", query, turned)
     if place == "scores":
         scores = _scaled(draw, scores, 0.5)
     if draw.rng.random() < 0.25:
-        bent = _node(draw, "Tanh", _scaled(draw, scores, 0.25))
-        scores = _node(draw, "Mul", bent, _number(draw, 4.0))
+        bent = node(draw, "Tanh", _scaled(draw, scores, 0.25))
+        scores = node(draw, "Mul", bent, _number(draw, 4.0))
     return _masked(draw, scores)

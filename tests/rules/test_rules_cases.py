@@ -19,8 +19,12 @@ def _listed(table: dict[str, list[tuple[str, str, str]]]) -> list[object]:
     ]
 
 
+NEWER = ("RMSNormalization", "Swish(", "Swish<", "Attention<", "RotaryEmbedding")
+"""What is in no opset below 23."""
+
+
 def _opset(rule: Rule, text: str) -> int:
-    newer = any(name in text for name in ("RMSNormalization", "Swish(", "Swish<", "Attention<"))
+    newer = any(name in text for name in NEWER)
     return 24 if newer else max(rule.opset[0] or 0, 20)
 
 

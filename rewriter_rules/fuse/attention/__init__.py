@@ -1,7 +1,8 @@
 """Attention and rotary embeddings, in all their spellings, as one operator."""
 
 from vlmpass.rewriter_rules.fuse.attention.attention_core import CORES
+from vlmpass.rewriter_rules.fuse.attention.rotary import ROTARY
 
 __all__ = ["ATTENTION"]
 
-ATTENTION = CORES
+ATTENTION = ROTARY + CORES

@@ -7,7 +7,7 @@ from onnx_ir import Node, Value
 from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.rewrite import Declined, refuse
 
-__all__ = ["alone", "made_by", "number", "scaled"]
+__all__ = ["alone", "integers", "last_part", "made_by", "number", "scaled"]
 
 
 def made_by(value: Value | None, *op_types: str) -> Node | None:
@@ -44,3 +44,49 @@ def scaled(value: Value | None) -> tuple[Value, float] | None:
     if first is None or not factor:
         return None
     return first, factor if node.op_type == "Mul" else 1 / factor
+
+
+def last_part(value: Value) -> tuple[Value, range] | None:
+    """Return of what a value is a part along the last axis, and which elements these are.
+
+    Args:
+        value: A Slice of constant bounds, or an output of a Split, along an axis of known size.
+    """
+    node = made_by(value, "Slice", "Split")
+    source = None if node is None else node.inputs[0]
+    if node is None or source is None or not source.shape:
+        return None
+    size, last = source.shape[-1], len(source.shape) - 1
+    if not isinstance(size, int):
+        return None
+    if node.op_type == "Split":
+        along = node.attributes.get_int("axis", 0) in (-1, last)
+        return (source, _of_split(node, value)) if along and _of_split(node, value) else None
+    bounds = [integers(each) for each in node.inputs[1:]]
+    if any(each is None or len(each) != 1 for each in bounds) or len(bounds) < 3:
+        return None
+    start, stop, axis, *step = [each[0] for each in bounds if each is not None]
+    if axis not in (-1, last) or (step and step[0] < 1):
+        return None
+    return source, range(size)[start : stop : step[0] if step else 1]
+
+
+def integers(value: Value | None) -> list[int] | None:
+    """Return the integers that a small constant is, whatever its rank."""
+    tensor = constant_of(value)
+    if tensor is None or tensor.size > 8 or not tensor.dtype.is_integer():
+        return None
+    return [int(each) for each in tensor.numpy().ravel()]
+
+
+def _of_split(node: Node, value: Value) -> range:
+    """Return which elements of the last axis an output of a Split has; none if not known."""
+    start = 0
+    for output in node.outputs:
+        size = output.shape[-1] if output.shape else None
+        if not isinstance(size, int):
+            break
+        if output is value:
+            return range(start, start + size)
+        start += size
+    return range(0)

@@ -1,0 +1,158 @@
+"""Rules of fuse.attention.rotary: what they do to graphs, why they leave some alone, hints."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rules.drawing import ORT_TYPES
+from rules.instances import Hints
+from rules.rotary_spellings import (
+    doubled_angles,
+    even,
+    first_half,
+    half_angles,
+    odd,
+    paired_angles,
+    second_half,
+    turned_input,
+)
+
+HEAD = "(float[b,4,s,8] x, float[b,s,4] f) => (float[b,4,s,8] y)"
+NUMBERS = """zero = Constant<value_ints=[0]>() two = Constant<value_ints=[2]>()
+    four = Constant<value_ints=[4]>() eight = Constant<value_ints=[8]>()
+    six = Constant<value_ints=[6]>() one = Constant<value_ints=[1]>()
+    last = Constant<value_ints=[-1]>() all = Constant<value_ints=[3]>() """
+ANGLES = """g = Concat<axis=-1>(f, f) gc = Cos(g) gs = Sin(g)
+    c = Unsqueeze(gc, one) s = Unsqueeze(gs, one) """
+HALVES = "x1 = Slice(x, zero, four, all, one) x2 = Slice(x, four, eight, all, one) "
+TURN = "n = Neg(x2) r = Concat<axis=-1>(n, x1) p = Mul(x, c) q = Mul(r, s) y = Add(p, q)"
+
+HALF = "gc = Cos(f) gs = Sin(f) c = Unsqueeze(gc, one) s = Unsqueeze(gs, one) "
+PARTS = """a = Mul(x1, c) b = Mul(x2, s) d = Sub(a, b) e = Mul(x2, c) g = Mul(x1, s) h = Add(e, g)
+    y = Concat<axis=-1>(d, h)"""
+
+# What Qwen2-VL does to text: angles of three axes, section by section.
+SECTIONS = """f1 = Slice(f, zero, one, last, one) f2 = Slice(f, one, four, last, one)
+    h = Neg(f2) g = Concat<axis=-1>(f1, f2, f1, h) gc = Cos(g) gs = Sin(g)
+    c = Unsqueeze(gc, one) s = Unsqueeze(gs, one) """
+
+# Two axes of an image, each with half of a head: the elements of a pair are a quarter apart.
+QUARTERS = """a = Slice(x, zero, two, all, one) b = Slice(x, two, four, all, one)
+    d = Slice(x, four, six, all, one) e = Slice(x, six, eight, all, one)
+    nb = Neg(b) ne = Neg(e) r = Concat<axis=-1>(nb, a, ne, d)
+    p = Mul(x, c) q = Mul(r, s) y = Add(p, q)"""
+
+PAIRED = """fu = Unsqueeze(f, last) fw = Concat<axis=-1>(fu, fu)
+    sh = Constant<value_ints=[0,0,8]>() g = Reshape(fw, sh) gc = Cos(g) gs = Sin(g)
+    c = Unsqueeze(gc, one) s = Unsqueeze(gs, one) """
+STRIDED = "x1 = Slice(x, zero, eight, all, two) x2 = Slice(x, one, eight, all, two) "
+STACK = """n = Neg(x2) nu = Unsqueeze(n, last) xu = Unsqueeze(x1, last)
+    w = Concat<axis=-1>(nu, xu) xs = Shape(x) r = Reshape(w, xs)
+    p = Mul(x, c) q = Mul(r, s) y = Add(p, q)"""
+
+PARTIAL = "(float[b,4,s,8] x, float[b,s,2] c, float[b,s,2] s) => (float[b,4,s,8] y)"
+
+
+# rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
+FIRES: dict[str, list[tuple[str, str, str]]] = {
+    "rotary-of-halves": [
+        (
+            HEAD,
+            NUMBERS + ANGLES + HALVES + TURN,
+            NUMBERS
+            + ANGLES
+            + """c3 = Squeeze(c, one) s3 = Squeeze(s, one) d = Slice(c3, zero, four, two, one)
+            e = Slice(s3, zero, four, two, one) y = RotaryEmbedding(x, d, e)""",
+        ),
+        (HEAD.replace("[b,s,4] f", "[1,s,4] f"), NUMBERS + ANGLES + HALVES + TURN, ""),
+    ],
+    "rotary-of-neighbours": [(HEAD, NUMBERS + PAIRED + STRIDED + STACK, "")],
+    "rotary-of-parts": [(HEAD, NUMBERS + HALF + HALVES + PARTS, "")],
+    "rotary-of-a-part": [
+        (
+            PARTIAL,
+            NUMBERS
+            + """a = Slice(x, zero, four, all, one) b = Slice(x, four, eight, all, one)
+            r = RotaryEmbedding(a, c, s) y = Concat<axis=-1>(r, b)""",
+            "y = RotaryEmbedding<rotary_embedding_dim=4>(x, c, s)",
+        )
+    ],
+}
+
+# rule: inputs and outputs, nodes, part of the reason
+REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "rotary-of-halves": [
+        (HEAD, NUMBERS + SECTIONS + HALVES + TURN, "are not known to be equal"),
+        (
+            HEAD,
+            NUMBERS
+            + ANGLES
+            + HALVES.replace("x1", "t").replace("x2", "x1").replace("t =", "x2 =")
+            + TURN,
+            "are no halves of one value",
+        ),
+        (HEAD, NUMBERS + PAIRED + HALVES + TURN, "are not known to be equal"),
+        (
+            HEAD.replace("[b,s,4] f", "[b,4,s,4] f").replace("s,8] y", "s,8] y"),
+            NUMBERS + "g = Concat<axis=-1>(f, f) c = Cos(g) s = Sin(g) " + HALVES + TURN,
+            "the same for all heads",
+        ),
+        (HEAD, NUMBERS + ANGLES + HALVES + TURN.replace("Mul(x, c)", "Mul(c, c)"), "or"),
+    ],
+    "rotary-of-neighbours": [
+        (HEAD, NUMBERS + ANGLES + STRIDED + STACK, "are not known to be equal"),
+        (HEAD, NUMBERS + PAIRED + HALVES + STACK, "are no neighbours of one value"),
+    ],
+    "rotary-of-parts": [
+        (HEAD, NUMBERS + HALF + STRIDED + PARTS, "are no halves of one value"),
+    ],
+    "rotary-of-a-part": [
+        (
+            PARTIAL,
+            NUMBERS
+            + """a = Slice(x, four, eight, all, one) b = Slice(x, zero, four, all, one)
+            r = RotaryEmbedding(a, c, s) y = Concat<axis=-1>(r, b)""",
+            "in order",
+        ),
+    ],
+}
+
+
+# what random graphs for a rule need to know beyond its pattern
+HINTS: dict[str, Hints] = {
+    "rotary-of-halves": {
+        "x": turned_input,
+        "cos": doubled_angles,
+        "sin": doubled_angles,
+        "first": first_half,
+        "second": second_half,
+        "dtypes": ORT_TYPES,
+        "opset": (23, 24),
+    },
+    "rotary-of-neighbours": {
+        "x": turned_input,
+        "cos": paired_angles,
+        "sin": paired_angles,
+        "first": even,
+        "second": odd,
+        "any": lambda draw: np.array([*draw.shape("turned")]),
+        "dtypes": ORT_TYPES,
+        "opset": (23, 24),
+    },
+    "rotary-of-parts": {
+        "cos": half_angles,
+        "sin": half_angles,
+        "first": first_half,
+        "second": second_half,
+        "dtypes": ORT_TYPES,
+        "opset": (23, 24),
+    },
+    "rotary-of-a-part": {
+        "part": first_half,
+        "rest": second_half,
+        "cos": "T[b,s,2]",
+        "sin": "T[b,s,2]",
+        "dtypes": ORT_TYPES,
+        "opset": (23, 24),
+    },
+}
