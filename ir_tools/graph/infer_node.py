@@ -55,6 +55,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
         _type_by_schema(node, opsets)
         return
     context = symbolic.ShapeInferenceContext(opsets)
+    declared = [output.shape for output in node.outputs]
     # Elements of shape tensors are followed as Python integers, which may outgrow their type.
     with (
         _named(node, context),
@@ -64,6 +65,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     _bind_types(node, opsets)
     if node.domain:
         _type_by_schema(node, opsets)
+        _forget_caches(node, declared)
     for output in node.outputs:
         if output.shape is not None:
             output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
@@ -73,6 +75,17 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
             output.shape = ir.Shape(
                 [dim if _may_be_said(context, dim) else None for dim in output.shape]
             )
+
+
+def _forget_caches(node: ir.Node, declared: list[ir.Shape | None]) -> None:
+    """Take back the shapes of caches.
+
+    The shape functions think neither of buffers that are longer than what is in them nor of values
+    of another size than the keys.
+    """
+    if node.op_type.endswith("Attention"):
+        for output, shape in list(zip(node.outputs, declared, strict=True))[1:]:
+            output.shape = shape
 
 
 def _may_be_said(context: symbolic.ShapeInferenceContext, dim: int | ir.SymbolicDim) -> bool:

@@ -20,7 +20,9 @@ from vlmpass.rewriter_rules.quant.recognize import Quantized
 
 __all__ = [
     "BLOCKED_OPSET",
+    "BLOCKED_SINCE",
     "NBITS_BLOCKS",
+    "UNSIGNED",
     "Builder",
     "Shared",
     "dequantize_linear",
@@ -36,16 +38,17 @@ __all__ = [
 NBITS_BLOCKS = (256, 128, 64, 32, 16)
 """The rows that a block of MatMulNBits may have, as ONNX Runtime takes them."""
 
-_UNSIGNED = {
+UNSIGNED = {
     2: ir.DataType.UINT2,
     4: ir.DataType.UINT4,
     8: ir.DataType.UINT8,
     16: ir.DataType.UINT16,
 }
+"""The type of so many bits that has no sign."""
 _SIGNED = {2: ir.DataType.INT2, 4: ir.DataType.INT4, 8: ir.DataType.INT8}
-_SINCE = {2: 25, 4: 21, 8: 21, 16: 21}
+BLOCKED_SINCE = {2: 25, 4: 21, 8: 21, 16: 21}
 """The opset from which DequantizeLinear has blocks and numbers of so many bits."""
-BLOCKED_OPSET = min(_SINCE.values())
+BLOCKED_OPSET = min(BLOCKED_SINCE.values())
 """The opset from which DequantizeLinear has blocks at all."""
 
 
@@ -143,11 +146,13 @@ def held_as(found: Quantized, opset: int) -> ir.DataType | None:
     if _middle(found):
         low, high, types = 0, 0, _SIGNED
     else:
-        types = _UNSIGNED
+        types = UNSIGNED
     enough = [
         bits
         for bits in types
-        if bits >= found.bits and high < 1 << bits and _SINCE[bits] <= max(opset, BLOCKED_OPSET)
+        if bits >= found.bits
+        and high < 1 << bits
+        and BLOCKED_SINCE[bits] <= max(opset, BLOCKED_OPSET)
     ]
     return types[enough[0]] if enough and low >= 0 else None
 
@@ -243,7 +248,7 @@ def _nbits_zeros(builder: Builder, found: Quantized, kind: ir.DataType) -> ir.Va
 def _packed(numbers: Expression, bits: int, multiple: int) -> Expression:
     """Return columns as rows of bytes, filled up to a multiple with zeros."""
     rows, columns = numbers.shape
-    dtype = _UNSIGNED[bits]
+    dtype = UNSIGNED[bits]
     numbers = expressions.cast(numbers, dtype, True)
     if missing := -rows % multiple:
         rest = Held.of(ir.Tensor(np.zeros((missing, columns), dtype.numpy()), dtype=dtype))

@@ -9,12 +9,13 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.evaluate import Array, evaluate
+from vlmpass.ir_tools.weights.arrays import contiguous
 from vlmpass.ir_tools.weights.boxes import Box, extent
 from vlmpass.ir_tools.weights.expressions import Unary
-from vlmpass.ir_tools.weights.leaves import Expression
+from vlmpass.ir_tools.weights.leaves import Expression, Stored
 from vlmpass.ir_tools.weights.tally import Tally
 
-__all__ = ["Elementwise", "Merged", "Packed", "Rows", "Step"]
+__all__ = ["Elementwise", "Merged", "Packed", "Rows", "Spread", "Step", "spread"]
 
 
 @dataclass(frozen=True)
@@ -165,3 +166,41 @@ class Packed(Unary):
         for place in range(self._each):
             out |= (parts[..., place] & mask) << np.uint8(place * self.source.dtype.bitwidth)
         return out
+
+
+@dataclass(frozen=True)
+class Spread(Unary):
+    """Bytes as the numbers of fewer bits that they hold, the lower bits first.
+
+    Attributes:
+        bits: How many bits a number has: 2, 4 or 8.
+    """
+
+    bits: int
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Read the bytes around the numbers and cut off what was not asked for."""
+        each = 8 // self.bits
+        start, stop = box[-1]
+        first = start // each
+        found = self.source.read((*box[:-1], (first, -(-stop // each))), tally)
+        places = np.arange(each, dtype=np.uint8) * np.uint8(self.bits)
+        numbers = (found[..., None] >> places) & np.uint8((1 << self.bits) - 1)
+        flat = numbers.reshape(*found.shape[:-1], found.shape[-1] * each)
+        return contiguous(flat[..., start - first * each : stop - first * each]).view(
+            self.dtype.numpy()
+        )
+
+
+def spread(source: Expression, bits: int, dtype: ir.DataType) -> Expression:
+    """Return bytes as the numbers they hold; those of a file stay where they are if they can.
+
+    Args:
+        source: Of bytes.
+        bits: How many bits a number has: 2, 4 or 8.
+        dtype: The type of the numbers.
+    """
+    shape = (*source.shape[:-1], source.shape[-1] * (8 // bits))
+    if isinstance(source, Stored) and dtype.bitwidth == bits:
+        return replace(source, dtype=dtype, shape=shape)
+    return Spread(dtype, shape, source, bits)

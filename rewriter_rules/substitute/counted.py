@@ -26,7 +26,7 @@ from vlmpass.rewriter_rules.opset.queries import (
     rank,
 )
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
-from vlmpass.rewriter_rules.unfuse.standard import spelled
+from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
 __all__ = ["COUNTED"]
 

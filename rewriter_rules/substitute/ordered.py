@@ -9,7 +9,7 @@ from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.opset.build import axis_of, scalar_at, vector
 from vlmpass.rewriter_rules.opset.queries import dtype, integer, operand, operands
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
-from vlmpass.rewriter_rules.unfuse.standard import spelled
+from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
 __all__ = ["ORDERED"]
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, rule
 from vlmpass.rewriter_rules.opset.resampling.antialias import axis_by_axis
 from vlmpass.rewriter_rules.opset.steps import einsum, elementwise, grid, movement
-from vlmpass.rewriter_rules.unfuse.standard import spelled
+from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
 __all__ = ["RESPELLED", "resize_by_axis"]
 

@@ -9,7 +9,7 @@ from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, rule
 from vlmpass.rewriter_rules.opset.build import cast
 from vlmpass.rewriter_rules.opset.queries import dtype, operands, text
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
-from vlmpass.rewriter_rules.unfuse.standard import spelled
+from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
 __all__ = ["SHIFTING"]
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, rule
 from vlmpass.rewriter_rules.opset.steps import norm
-from vlmpass.rewriter_rules.unfuse.standard import spelled
+from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
 __all__ = ["STANDARDIZED"]
 

@@ -1,8 +1,15 @@
 """A fused operator said in primitive ones."""
 
-from vlmpass.rewriter_rules.unfuse.contrib import CONTRIB
+from vlmpass.rewriter_rules.unfuse.contrib import CONTRIB as SIMPLE
+from vlmpass.rewriter_rules.unfuse.embedded import EMBEDDED
+from vlmpass.rewriter_rules.unfuse.grouped import GROUPED
+from vlmpass.rewriter_rules.unfuse.multihead import MULTIHEAD
 from vlmpass.rewriter_rules.unfuse.standard import STANDARD
+from vlmpass.rewriter_rules.unfuse.turned import TURNED
+from vlmpass.rewriter_rules.unfuse.unfused import why_it_stays
+from vlmpass.rewriter_rules.unfuse.unpacked import UNPACKED
 
-__all__ = ["CONTRIB", "STANDARD", "UNFUSE"]
+__all__ = ["CONTRIB", "STANDARD", "UNFUSE", "why_it_stays"]
 
+CONTRIB = SIMPLE + MULTIHEAD + GROUPED + TURNED + UNPACKED + EMBEDDED
 UNFUSE = CONTRIB + STANDARD

@@ -9,7 +9,7 @@ from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.opset.steps import norm
 from vlmpass.rewriter_rules.opset.steps.elementwise import spell_gelu
 from vlmpass.rewriter_rules.simplify.known import FLOATS
-from vlmpass.rewriter_rules.unfuse.standard import spelled
+from vlmpass.rewriter_rules.unfuse.unfused import layer_norm, spelled
 
 __all__ = ["CONTRIB"]
 
@@ -50,7 +50,7 @@ def unfuse_skip_layer_normalization(
 ) -> Replacement:
     """SkipLayerNormalization(a, b, s, t, c) -> LayerNormalization(a + b + c, s, t)."""
     total = op.Add(a, b) if bias is None else op.Add(op.Add(a, b), bias)
-    normal = op.LayerNormalization(total, scale, beta, axis=-1, epsilon=eps)
+    normal = layer_norm(op, total, scale, beta, eps)
     return (normal, None, None, total)[: len(node.outputs)]
 
 

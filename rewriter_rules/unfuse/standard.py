@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from onnx_ir import Node
 
-from onnx_ir import Node, Value
+from vlmpass.ir_tools.rewrite import P, Replacement, Tape, rule
+from vlmpass.rewriter_rules.opset.steps import attention, elementwise, norm
+from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
-from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
-from vlmpass.rewriter_rules.opset.steps import elementwise, norm
-from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
-
-__all__ = ["STANDARD", "spelled"]
-
-
-def spelled(build: Callable[[Tape, Node], Outputs], op: Tape, node: Node) -> Replacement:
-    """Build a node as an opset adapter does; what the adapter refuses, the rule refuses.
-
-    Args:
-        build: The adapter.
-        op: The tape.
-        node: The node.
-    """
-    try:
-        result = build(op, node)
-    except CannotConvert as error:
-        return refuse("{}", error.reason)
-    outputs = [result] if isinstance(result, Value) else list(result)
-    return [*outputs, *[None] * (len(node.outputs) - len(outputs))]
+__all__ = ["STANDARD"]
 
 
 @rule(P.LayerNormalization(P.any, ..., _node="node", _outputs=3))
@@ -65,6 +47,18 @@ def unfuse_hard_swish(op: Tape, node: Node) -> Replacement:
     return spelled(elementwise.hard_swish, op, node)
 
 
+@rule(P.Attention(P.any, ..., _node="node", _outputs=4))
+def unfuse_attention(op: Tape, node: Node) -> Replacement:
+    """Attention(q, k, v, m) -> MatMul(Softmax(MatMul(q, k^T) * scale + m), v)."""
+    return spelled(attention.attention, op, node)
+
+
+@rule(P.RotaryEmbedding(P.any, ..., _node="node"))
+def unfuse_standard_rotary_embedding(op: Tape, node: Node) -> Replacement:
+    """RotaryEmbedding(x, cos, sin) -> Concat(a * cos - b * sin, a * sin + b * cos)."""
+    return spelled(attention.rotary_embedding, op, node)
+
+
 STANDARD = (
     unfuse_layer_normalization
     + unfuse_rms_normalization
@@ -72,4 +66,6 @@ STANDARD = (
     + unfuse_swish
     + unfuse_mish
     + unfuse_hard_swish
+    + unfuse_attention
+    + unfuse_standard_rotary_embedding
 )

@@ -70,7 +70,7 @@ def calls(formula: str) -> Iterator[Call]:
 def words(formula: str) -> set[str]:
     """The capitalised words of a formula, without a plural's s where there is no such operator."""
     found = set(re.findall(r"\b[A-Z]\w*[a-z]\w*|\b[A-Z]\w*(?=\()", formula)) - NO_OPERATORS
-    return {word if history(word) else word.removesuffix("s") for word in found}
+    return {word if exists(word) else word.removesuffix("s") for word in found}
 
 
 def exists(operator: str) -> bool:

@@ -48,7 +48,8 @@ class Draw:
         hints: By capture name: ``"T[a,b,4]"`` for a value's or constant's element type and shape,
             a list to choose from, or a function of this draw. ``"Conv+"`` gives the inputs, and
             ``"Conv()"`` the attributes, that an open pattern leaves out; ``"any"`` is for `P.any`,
-            and ``"used"`` says which outputs of a root are used; all by default.
+            ``"outputs"`` is how many outputs a captured node has, and ``"used"`` says which
+            outputs of a root are used; all by default.
         opset: Of the default domain.
         dtype: What T stands for.
     """
@@ -306,7 +307,11 @@ class Draw:
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
         kept = [ir.convenience.convert_attribute(name, value) for name, value in given.items()]
-        node = ir.Node(domain, op_type, inputs, kept, num_outputs=op.outputs)
+        outputs = self.hints.get("outputs", op.outputs)
+        assert isinstance(outputs, int)
+        node = ir.Node(
+            domain, op_type, inputs, kept, num_outputs=outputs if op.node else op.outputs
+        )
         self.place(node)
         return node
 

@@ -1,0 +1,95 @@
+"""Masks as ONNX Runtime's attention takes them, said as what is added to the scores."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.rewriter_rules.opset.build import part, scalar, vector
+from vlmpass.rewriter_rules.opset.queries import dims, dtype, rank
+from vlmpass.rewriter_rules.opset.table import CannotConvert
+from vlmpass.rewriter_rules.unfuse.attended import Heads, lengths, lowest, none_later
+
+__all__ = ["added", "same_length"]
+
+
+def same_length(one: ir.Value, other: ir.Value) -> None:
+    """Make sure that two tensors (batch, heads, length, size) are of one length.
+
+    Raises:
+        CannotConvert: Nothing says so.
+    """
+    if one.shape is None or other.shape is None or one.shape[2] != other.shape[2]:
+        raise CannotConvert(
+            "its queries and keys are not known to be as many, which it is causal for"
+        )
+
+
+def added(
+    op: Tape,
+    heads: Heads,
+    mask: ir.Value | None,
+    bias: ir.Value | None,
+    *,
+    causal: bool,
+    masked: float,
+) -> ir.Value | None:
+    """Record what is added to the scores: what masks out, and a bias.
+
+    Args:
+        op: The tape.
+        heads: Queries, and keys with those of the past.
+        mask: One of the masks that ONNX Runtime has, of one to three axes.
+        bias: What is added beside it.
+        causal: Whether queries see none of the later keys.
+        masked: What is added to the score of a key that is masked out.
+    """
+    kind = dtype(heads.query)
+    total = None
+    if mask is not None:
+        zero, filler = scalar(op, 0, kind, "zero"), scalar(op, masked, kind, "masked")
+        total = op.Where(_kept(op, heads, mask), zero, filler)
+    if causal:
+        visible = scalar(op, 0, kind, "zero") if total is None else total
+        total = op.Where(none_later(op, heads), visible, lowest(op, kind))
+    if total is None or bias is None:
+        return bias if total is None else total
+    return op.Add(total, bias)
+
+
+def _kept(op: Tape, heads: Heads, mask: ir.Value) -> ir.Value:
+    """Record which keys stay, broadcast to (batch, heads, queries, keys)."""
+    if rank(mask) == 1:
+        return _between(op, heads, mask)
+    if rank(mask) not in (2, 3):
+        raise CannotConvert(f"its mask has {rank(mask)} axes, which ONNX Runtime's kernel has not")
+    found = op.Greater(mask, scalar(op, 0, dtype(mask), "zero"))
+    return op.Unsqueeze(found, axes=[1, 2] if rank(mask) == 2 else [1])
+
+
+def _between(op: Tape, heads: Heads, mask: ir.Value) -> ir.Value:
+    """Record which keys are before the ends that a mask gives, and not before its starts."""
+    count, sizes = (dims(heads.query) or [None])[0], dims(mask)
+    assert mask.shape is not None
+    assert heads.query.shape is not None
+    if mask.shape[0] == heads.query.shape[0] or count is None:
+        if mask.shape[0] != heads.query.shape[0]:
+            raise CannotConvert("what its mask of one axis holds depends on the size of the batch")
+        return _before(op, heads, mask)
+    found = _before(op, heads, part(op, mask, 0, count))
+    if sizes == [2 * count]:
+        starts = op.Reshape(part(op, mask, count, 2 * count), vector(op, [-1, 1, 1, 1]))
+        return op.And(found, op.Not(op.Less(_places(op, heads, mask), starts)))
+    if sizes == [3 * count + 2]:
+        return found
+    raise CannotConvert(f"its mask has {sizes} elements for a batch of {count}")
+
+
+def _before(op: Tape, heads: Heads, ends: ir.Value) -> ir.Value:
+    return op.Less(_places(op, heads, ends), op.Reshape(ends, vector(op, [-1, 1, 1, 1])))
+
+
+def _places(op: Tape, heads: Heads, like: ir.Value) -> ir.Value:
+    """Record the places of the keys, as numbers of the type that a mask has."""
+    keys = lengths(op, heads)[1]
+    return op.Cast(op.Range(op.const(0), keys, op.const(1)), to=dtype(like))

@@ -1,0 +1,50 @@
+"""Operators of ONNX Runtime's own in random configurations, said in standard ones."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from unfuse.cases import reasons, without_it
+from unfuse.decoders import grouped
+from unfuse.trials import DRAWN, outcomes
+from vlmpass.passes.unfuse import Unfuse
+
+COUNT = 15
+
+
+@pytest.mark.parametrize("operator", sorted(DRAWN))
+def test_an_operator_is_said_in_standard_ones_and_computes_the_same(operator: str) -> None:
+    tally, wrong = outcomes(operator, 2026, COUNT)
+    assert wrong == []
+    assert tally["right"] >= COUNT // 2, tally
+
+
+def test_what_stays_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    case = grouped(np.random.default_rng(1))
+    model = ir.from_proto(case.model())
+    model.graph[0].attributes["causal"] = ir.AttrInt64("causal", 0)
+    sparse = ir.Node("com.microsoft", "SparseAttention", [model.graph.inputs[0]], num_outputs=1)
+    model.graph.append(sparse)
+    with caplog.at_level(logging.WARNING, "vlmpass"):
+        assert not Unfuse().run(model)
+    assert [record.getMessage() for record in caplog.records] == [
+        "unfuse: GroupQueryAttention stays: it is not causal, and what its padding then computes "
+        "is not told",
+        "unfuse: SparseAttention stays: the keys that it looks at are told by rows of a "
+        "compressed block matrix",
+    ]
+
+
+def test_primitive_ones_throughout_where_that_is_asked_for() -> None:
+    for seed in range(40):
+        case = grouped(np.random.default_rng(seed))
+        if case.opset < 23:
+            continue
+        made = without_it(case.model(), "primitive")
+        operators = {node.op_type for node in made.graph.node}
+        assert not operators & {"Attention", "RotaryEmbedding", "RMSNormalization"}, seed
+        assert reasons(made) == []

@@ -1,0 +1,68 @@
+"""Random configurations of ONNX Runtime's operators, each said in standard ones and compared.
+
+As a script it goes through as many as are asked for:
+
+    PYTHONPATH=tests python -m tests.unfuse.trials --count 200 [--seed N] [--only OPERATOR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from unfuse.cases import Case, Untaken, problem
+from unfuse.decoders import DRAWN as DECODERS
+from unfuse.heads import DRAWN as HEADS
+from unfuse.layers import DRAWN as LAYERS
+from unfuse.quantised import DRAWN as QUANTISED
+
+DRAWN = {**HEADS, **DECODERS, **QUANTISED, **LAYERS}
+
+
+def cases(operator: str, seed: int, count: int) -> Iterator[tuple[int, Case]]:
+    """Yield configurations of an operator, and the numbers that they are drawn again by."""
+    for number in range(count):
+        rng = np.random.default_rng([seed, zlib.crc32(operator.encode()), number])
+        yield number, DRAWN[operator](rng)
+
+
+def outcomes(operator: str, seed: int, count: int) -> tuple[Counter[str], list[str]]:
+    """Return how many cases were right, and untaken by ONNX Runtime, and what was wrong."""
+    tally: Counter[str] = Counter()
+    wrong = []
+    for number, case in cases(operator, seed, count):
+        try:
+            found = problem(case)
+        except Untaken as error:
+            tally["untaken"] += 1
+            tally[f"untaken: {str(error)[:150]}"] += 1
+            continue
+        tally["wrong" if found else "right"] += 1
+        if found:
+            wrong.append(f"{operator} {seed}-{number}: opset {case.opset}: {found}")
+    return tally, wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=sorted(DRAWN))
+    asked = parser.parse_args()
+    failed = False
+    for operator in [asked.only] if asked.only else DRAWN:
+        tally, wrong = outcomes(operator, asked.seed, asked.count)
+        print(operator, dict(tally))
+        for line in wrong:
+            print("   ", line[:400])
+        failed |= bool(wrong)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
