@@ -33,11 +33,12 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_ALONE = ("given", "absent", "computed", "dynamic")
+_ALONE = ("given", "absent", "computed", "dynamic", "empty")
 _COMPARED = ("rank", "type", "size")
 _FORMS = (
     "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
-    "rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, type(NAME) = TYPES or opset = VALUES"
+    "empty(NAME), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, type(NAME) = TYPES or "
+    "opset = VALUES"
 )
 
 
@@ -172,6 +173,8 @@ class Condition:
             return None
         if self.function == "dynamic":
             return not value.shape.is_static()
+        if self.function == "empty":
+            return 0 in list(value.shape) or (False if value.shape.is_static() else None)
         rank = len(value.shape)
         if self.function == "rank":
             return self._compared([rank])

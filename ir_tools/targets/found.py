@@ -14,7 +14,7 @@ from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.paths import path_text
 from vlmpass.ir_tools.targets.profile import File, Folder, Profile, read_profile, settings
 
-__all__ = ["GROUP", "names", "profile", "profiles"]
+__all__ = ["GROUP", "names", "profile", "profile_file", "profiles"]
 
 GROUP = "vlmpass.targets"
 """The entry points of other packages: a target's name, and the package that holds NAME.toml."""
@@ -52,6 +52,15 @@ def profile(name: str) -> Profile:
     """
     path, folder = _place(name, Path())
     return read_profile(path, name, partial(_inherited, (_identity(path),), folder))
+
+
+def profile_file(name: str) -> File:
+    """Return the file of a target.
+
+    Raises:
+        PipelineError: There is no such target.
+    """
+    return _place(name, Path())[0]
 
 
 def _place(name: str, beside: Folder) -> tuple[File, Folder]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlmpass.ir_tools.targets.conditions import Condition, condition, type_text
 from vlmpass.ir_tools.targets.support import Support
 
-__all__ = ["KINDS", "Limit", "OperatorFacts", "Section", "Types", "operator_facts"]
+__all__ = ["KINDS", "Limit", "OperatorFacts", "Section", "Types", "operator_facts", "with_limits"]
 
 KINDS = {each.word: each for each in Support}
 
@@ -122,6 +122,25 @@ def operator_facts(said: object, sets: Mapping[str, str]) -> OperatorFacts:
         last = None if match[3] else int(match[2] or first)
         sections.append(_section(first, last, lines, sets))
     return OperatorFacts(tuple(sorted(sections, key=lambda each: each.first)))
+
+
+def with_limits(facts: OperatorFacts, said: object, sets: Mapping[str, str]) -> OperatorFacts:
+    """Return facts with more lines, at the since-versions that these are about.
+
+    Args:
+        facts: What is said of an operator.
+        said: A line, lines, or a table of them by since-version, as for `operator_facts`.
+        sets: Named lists of types.
+
+    Raises:
+        ValueError: Something is not as it should be; says what, in one line.
+    """
+    more = operator_facts(said, sets).sections
+    sections = []
+    for each in facts.sections:
+        added = [limit for other in more if other.covers(each.first) for limit in other.limits]
+        sections.append(replace(each, limits=(*each.limits, *added)))
+    return OperatorFacts(tuple(sections))
 
 
 def _section(first: int, last: int | None, said: object, sets: Mapping[str, str]) -> Section:

@@ -1,11 +1,11 @@
-"""The tables `operators` and `sets` of a profile, upon those that it inherits."""
+"""The tables `operators`, `limits` and `sets` of a profile, upon those that it inherits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from vlmpass.ir_tools.targets.operator_facts import OperatorFacts, operator_facts
+from vlmpass.ir_tools.targets.operator_facts import OperatorFacts, operator_facts, with_limits
 
 __all__ = ["Operators", "operator_table"]
 
@@ -26,7 +26,7 @@ def operator_table(tables: Mapping[str, Any], upon: Operators) -> Operators:
     """Return what the tables of a file say; an operator in it is said anew, in every version.
 
     Args:
-        tables: Those called `operators` and `sets`, where the file has them.
+        tables: Those called `operators`, `limits` and `sets`, where the file has them.
         upon: What it inherits.
 
     Raises:
@@ -44,6 +44,15 @@ def operator_table(tables: Mapping[str, Any], upon: Operators) -> Operators:
             facts["" if domain == "ai.onnx" else domain, name] = operator_facts(said, sets)
         except ValueError as error:
             raise ValueError(f"operators.{key}: {error}") from None
+    for key, said in _entries(tables.get("limits", {}), "limits"):
+        domain, _, name = key.rpartition(".")
+        known = facts.get((domain, name))
+        try:
+            if known is None:
+                raise ValueError("nothing is said of the operator itself")
+            facts[domain, name] = with_limits(known, said, sets)
+        except ValueError as error:
+            raise ValueError(f"limits.{key}: {error}") from None
     return Operators(facts, sets)
 
 

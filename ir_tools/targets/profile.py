@@ -56,6 +56,7 @@ class Profile:
         ir_version: The highest version of the file format that it reads.
         runtime: What loads every result of a conversion for it before the result is written;
             None where nothing here can.
+        probed: The runtime that the facts were asked of, with its version; None where none was.
         preferred_opset: The opset that it runs the most operators of; None where no one says.
         file_size: The most bytes of one model file; None where there is no limit that is known.
         static: Whether every shape must be static.
@@ -74,6 +75,7 @@ class Profile:
     opset: int
     ir_version: int
     runtime: str | None
+    probed: str | None = None
     preferred_opset: int | None = None
     file_size: int | None = None
     static: bool = False
@@ -148,6 +150,7 @@ _KEYS: Mapping[str, _Check] = {
     "about": _is_line,
     "source": _is_line,
     "runtime": _is_runtime,
+    "probed": _is_line,
     "reads.opset": _is_range,
     "reads.ir-version": _is_version,
     "reads.preferred-opset": _is_version,
@@ -188,6 +191,7 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         highest,
         found["reads.ir-version"],
         found.get("runtime"),
+        found.get("probed"),
         found.get("reads.preferred-opset"),
         found.get("reads.file-size"),
         found.get("reads.static", False),
@@ -232,10 +236,10 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
 
 
 def _parsed(path: File) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what is said by dotted key, and the tables `operators` and `sets` as they are."""
+    """Return what is said by dotted key, and the tables `operators`, `limits` and `sets`."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = {key: said.pop(key) for key in ("operators", "sets") if key in said}
+        tables = {key: said.pop(key) for key in ("operators", "limits", "sets") if key in said}
         return dict(_flat(said)), tables
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,17 +23,35 @@ __all__ = ["targets"]
 def targets(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Show this one, or a .toml file.", show_default=False),
+        typer.Argument(
+            metavar="[show|probe] NAME",
+            help="Show this one, or a .toml file; or ask the runtime that is installed.",
+            show_default=False,
+        ),
+    ] = None,
+    of: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to write what probe finds.",
+            show_default=False,
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> int:
-    """List what a model can be converted for, or show one with what it takes.
+    """List what a model can be converted for, show one with what it takes, or probe one.
 
-    A target of your own is a TOML file: vlmpass convert --target mine.toml.
+    A target of your own is a TOML file: vlmpass convert --target mine.toml. Probing takes a minute.
     """
     from vlmpass.ir_tools.targets import profiles
     from vlmpass.options import profile_of
 
+    if name == "probe" and of is not None:
+        return _probe(of, output, json)
+    name = of if name == "show" and of is not None else name
     found = list(profiles().values()) if name is None else [profile_of(name)]
     if json:
         data = [_data(each) for each in found]
@@ -41,6 +60,29 @@ def targets(
         _show_all(found)
     else:
         _show_one(found[0])
+    return DONE
+
+
+def _probe(name: str, output: Path | None, json: bool) -> int:
+    """Ask a runtime, say what differs from its profile, and write the new one where asked."""
+    from vlmpass.ir_tools.targets.refresh import probe
+    from vlmpass.screens.text import grid
+
+    found = probe(name)
+    if output is not None:
+        output.write_text(found.text, encoding="utf-8")
+    if json:
+        show_json({each.name: getattr(found, each.name) for each in fields(found)})
+        return DONE
+    table = grid("probe", name, whole=(0,))
+    table.line("asked", f"{found.wheel}; the profile is of {found.before}")
+    table.line("reads", f"opset {found.opset}, ir_version {found.ir_version} at most")
+    table.line("loaded", f"{found.sessions} models")
+    for what in ("added", "changed", "lost"):
+        table.line(what, ", ".join(getattr(found, what)) or "none")
+    if output is not None:
+        table.line("written", str(output))
+    show(table)
     return DONE
 
 
@@ -72,5 +114,9 @@ def _show_one(found: Profile) -> None:
         "reads", f"opset {found.lowest_opset} to {found.opset}, ir_version {found.ir_version}"
     )
     table.line("loading", loads if found.runtime else "not tried: nothing here loads for it")
+    if found.operators:
+        table.line("operators", f"{len(found.operators)} are listed")
     table.line("source", found.source)
+    if found.probed:
+        table.line("probed", f"{found.probed}; vlmpass targets probe {found.asked} asks again")
     show(table)

@@ -1,0 +1,358 @@
+"""Are the predictions of a profile what the runtime does? Held to onnx's own tests of single nodes.
+
+    python -m tests.targets.node_tests ort-cpu openvino
+
+Each test is run where the runtime is installed, in a child process: it is right, wrong, or refused.
+A prediction agrees if it says that the node runs and the result is right, or that it does not, or
+that it runs wrongly, and no right result came. What is unknown agrees with nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from vlmpass.ir_tools.operators import Kind, traits_of
+from vlmpass.ir_tools.targets import Context, Support, Verdict, profile, why_not
+from vlmpass.passes import parse
+from vlmpass.passes.pipeline.manager import PassManager
+
+NEWEST = 26
+_SECONDS = 60
+_NARROW = frozenset(
+    np.dtype(each)
+    for each in (
+        np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
+        ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz,
+    )
+)  # fmt: skip
+_NUMBERS = {
+    16: np.dtype(ml_dtypes.bfloat16),
+    17: np.dtype(ml_dtypes.float8_e4m3fn),
+    18: np.dtype(ml_dtypes.float8_e4m3fnuz),
+    19: np.dtype(ml_dtypes.float8_e5m2),
+    20: np.dtype(ml_dtypes.float8_e5m2fnuz),
+    21: np.dtype(ml_dtypes.uint4),
+    22: np.dtype(ml_dtypes.int4),
+    23: np.dtype(ml_dtypes.float4_e2m1fn),
+    24: np.dtype(ml_dtypes.float8_e8m0fnu),
+    25: np.dtype(ml_dtypes.uint2),
+    26: np.dtype(ml_dtypes.int2),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test of onnx: a model with one node, and what it makes of what."""
+
+    name: str
+    model: bytes
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+@cache
+def cases() -> tuple[Case, ...]:
+    """Return onnx's tests of single nodes up to the newest opset that runtimes read."""
+    from onnx.backend.test import loader
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = loader.load_model_tests(kind="node")
+    kept = []
+    for each in found:
+        opset = max((o.version for o in each.model.opset_import if not o.domain), default=1)
+        if len(each.model.graph.node) == 1 and opset <= NEWEST and not each.model.functions:
+            inputs, outputs = (list(map(_array, values)) for values in each.data_sets[0])
+            kept.append(Case(each.name, each.model.SerializeToString(), inputs, outputs))
+    return tuple(sorted(kept, key=lambda each: each.name))
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def predicted(case: Case, target: str) -> Verdict:
+    """Return what a profile says of the node of a test."""
+    model = ir.serde.deserialize_model(onnx.ModelProto.FromString(case.model))
+    PassManager(parse("infer"), ()).run(model, in_place=True)
+    context = _context(target, tuple(sorted(model.opset_imports.items())), model.ir_version)
+    return why_not(next(iter(model.graph)), context)
+
+
+@cache
+def _context(target: str, opsets: tuple[tuple[str, int], ...], ir_version: int) -> Context:
+    return Context(profile(target), dict(opsets), ir_version)
+
+
+# The child.
+
+
+def _serve(pipe: Connection, runtime: str) -> None:
+    run = {"ort-cpu": _run_onnxruntime, "openvino": _run_openvino}[runtime]
+    while True:
+        model, inputs = pipe.recv()
+        try:
+            pipe.send(("ran", run(*_with_constants(model, inputs))))
+        except Exception as error:  # noqa: BLE001 - whatever it says is what it does
+            pipe.send(("refused", str(error)))
+
+
+def _run_onnxruntime(model: bytes, inputs: list[Any]) -> list[Any]:
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feeds = dict(zip((each.name for each in session.get_inputs()), inputs, strict=False))
+    if not all(isinstance(each, np.ndarray) and each.dtype.kind != "O" for each in feeds.values()):
+        return list(session.run(None, {k: v for k, v in feeds.items() if v is not None}))
+    if not all(each.type.startswith("tensor(") for each in session.get_outputs()):
+        return list(session.run(None, feeds))
+    values = {name: _to_ort(value) for name, value in feeds.items()}
+    return [_from_ort(each) for each in session.run_with_ort_values(None, values)]
+
+
+def _to_ort(array: np.ndarray[Any, Any]) -> Any:
+    import onnxruntime
+
+    number = next((n for n, dtype in _NUMBERS.items() if dtype == array.dtype), None)
+    if number is None:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(_packed(array))
+    packed = _packed(array)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(packed, number)
+
+
+def _packed(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _with_constants(model: bytes, inputs: list[Any]) -> tuple[bytes, list[Any]]:
+    """Return a model whose inputs of less than a byte are constants: nothing binds such arrays."""
+    small = [isinstance(each, np.ndarray) and each.dtype in _BITS for each in inputs]
+    if not any(small):
+        return model, inputs
+    proto = onnx.ModelProto.FromString(model)
+    names = [each.name for each in proto.graph.input]
+    for name, value, is_small in zip(names, inputs, small, strict=True):
+        if is_small:
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+            proto.graph.input.remove(next(e for e in proto.graph.input if e.name == name))
+    kept = [each for each, is_small in zip(inputs, small, strict=True) if not is_small]
+    return proto.SerializeToString(), kept
+
+
+def _from_ort(value: Any) -> np.ndarray[Any, Any]:
+    import ctypes
+
+    dtype = _NUMBERS.get(value.element_type())
+    if dtype is None:
+        return value.numpy()
+    raw = np.frombuffer(ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()), np.uint8)
+    bits = _BITS.get(dtype, 8)
+    if bits == 8:
+        return raw.view(dtype).reshape(value.shape())
+    apart = np.stack([(raw >> shift) & (2**bits - 1) for shift in range(0, 8, bits)], -1)
+    count = int(np.prod(value.shape()))
+    values = apart.reshape(-1)[:count]
+    if dtype in (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)):
+        values = np.where(values >= 2 ** (bits - 1), values.astype(np.int8) - 2**bits, values)
+        return values.astype(np.int8).astype(dtype).reshape(value.shape())
+    if dtype == np.dtype(ml_dtypes.float4_e2m1fn):
+        return values.astype(np.uint8).view(dtype).reshape(value.shape())
+    return values.astype(dtype).reshape(value.shape())
+
+
+_BITS = {
+    np.dtype(ml_dtypes.uint4): 4,
+    np.dtype(ml_dtypes.int4): 4,
+    np.dtype(ml_dtypes.float4_e2m1fn): 4,
+    np.dtype(ml_dtypes.uint2): 2,
+    np.dtype(ml_dtypes.int2): 2,
+}
+
+
+def _run_openvino(model: bytes, inputs: list[Any]) -> list[Any]:
+    import openvino
+
+    core = openvino.Core()
+    read = core.read_model(model)
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    result = compiled([_to_openvino(each) for each in inputs if each is not None])
+    return [_from_openvino(each) for each in result.values()]
+
+
+def _to_openvino(array: Any) -> Any:
+    import openvino
+
+    names = {
+        np.dtype(ml_dtypes.bfloat16): openvino.Type.bf16,
+        np.dtype(ml_dtypes.float8_e4m3fn): openvino.Type.f8e4m3,
+        np.dtype(ml_dtypes.float8_e5m2): openvino.Type.f8e5m2,
+        np.dtype(ml_dtypes.float8_e8m0fnu): openvino.Type.f8e8m0,
+    }
+    if not isinstance(array, np.ndarray) or array.dtype not in names:
+        return array
+    return openvino.Tensor(
+        _packed(array).view(np.uint8 if array.itemsize == 1 else np.uint16),
+        list(array.shape),
+        names[array.dtype],
+    )
+
+
+def _from_openvino(value: Any) -> Any:
+    return np.asarray(value)
+
+
+class Runtime:
+    """Runs tests in a child process, which is started anew when one ends it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._process: Any = None
+        self._pipe: Any = None
+
+    def outcome(self, case: Case) -> tuple[str, str]:
+        """Return `right`, `wrong` or `refused`, and what was said."""
+        if self._process is None:
+            spawn = multiprocessing.get_context("spawn")
+            self._pipe, theirs = spawn.Pipe()
+            self._process = spawn.Process(target=_serve, args=(theirs, self._name), daemon=True)
+            self._process.start()
+            theirs.close()
+        try:
+            self._pipe.send((case.model, case.inputs))
+            if not self._pipe.poll(_SECONDS):
+                raise EOFError("it took too long")
+            how, said = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            self.close()
+            return "refused", f"it ended the process {error}"
+        if how == "refused":
+            return "refused", str(said)
+        problem = difference(case, said)
+        return ("wrong", problem) if problem else ("right", "")
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        self._process = None
+
+
+def difference(case: Case, found: Sequence[Any]) -> str:
+    """Return how far results are off what onnx expects; nothing where they are right."""
+    if len(found) != len(case.outputs):
+        return f"{len(found)} outputs, not {len(case.outputs)}"
+    node = onnx.ModelProto.FromString(case.model).graph.node[0]
+    traits = traits_of(node.domain, node.op_type)
+    is_random = traits is not None and traits.kind is Kind.RANDOM
+    return next(
+        (
+            problem
+            for one, other in zip(case.outputs, found, strict=True)
+            if (problem := _off(one, other, is_random))
+        ),
+        "",
+    )
+
+
+def _off(expected: Any, found: Any, is_random: bool) -> str:
+    if isinstance(expected, (list, tuple)):
+        if not isinstance(found, (list, tuple)) or len(found) != len(expected):
+            return "another sequence"
+        pairs = zip(expected, found, strict=True)
+        return next((p for a, b in pairs if (p := _off(a, b, is_random))), "")
+    if expected is None or found is None:
+        return "" if expected is found else "nothing there"
+    expected, found = np.asarray(expected), np.asarray(found)
+    if expected.shape != found.shape:
+        return f"shape {found.shape}, not {expected.shape}"
+    if is_random:
+        return ""
+    if expected.dtype.kind in "OUS":
+        return "" if (expected.astype(str) == found.astype(str)).all() else "other strings"
+    narrow = expected.dtype in _NARROW
+    one, other = expected.astype(np.complex128 if expected.dtype.kind == "c" else np.float64), None
+    other = found.astype(one.dtype)
+    rtol, atol = (4e-2, 2e-2) if narrow else (2e-3, 1e-4)
+    finite = np.abs(one[np.isfinite(one)])
+    atol *= max(1.0, float(finite.max(initial=0.0)))  # sums are off by the size of their terms
+    if np.allclose(other, one, rtol=rtol, atol=atol, equal_nan=True):
+        return ""
+    with np.errstate(all="ignore"):
+        return f"off by up to {np.nanmax(np.abs(one - other)):.3g}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was predicted of a test, and what came."""
+
+    case: Case
+    verdict: Verdict
+    outcome: str
+    said: str
+
+    @property
+    def agrees(self) -> bool:
+        if self.verdict.support is Support.UNKNOWN:
+            return False
+        return self.verdict.runs == (self.outcome == "right")
+
+
+def told(target: str, chosen: Sequence[Case]) -> Iterator[Told]:
+    """Yield prediction and outcome of tests."""
+    runtime = Runtime(target)
+    try:
+        for case in chosen:
+            yield Told(case, predicted(case, target), *runtime.outcome(case))
+    finally:
+        runtime.close()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the figures and every disagreement."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("targets", nargs="+")
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args(arguments)
+    chosen = list(cases())
+    if asked.sample:
+        chosen = random.Random(asked.seed).sample(chosen, asked.sample)
+    for target in asked.targets:
+        found = list(told(target, chosen))
+        agree = sum(each.agrees for each in found)
+        outcomes = dict(Counter(each.outcome for each in found))
+        print(f"{target}: {agree} of {len(found)} agree, {agree / len(found):.2%}; {outcomes}")
+        for each in found:
+            if not each.agrees:
+                said = " ".join(each.said.split())[:200]
+                print(
+                    f"  {each.case.name}: {each.verdict.support.word} ({each.verdict.reason}); "
+                    f"{each.outcome} {said}"
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
