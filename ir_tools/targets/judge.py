@@ -101,6 +101,7 @@ class _Judge:
         opset: Version of the operator's domain.
         ir_version: Of the model.
         others: What holds for a type that a line does not name.
+        every: What is said of types whatever the operator.
     """
 
     always: Verdict
@@ -109,17 +110,18 @@ class _Judge:
     opset: int
     ir_version: int
     others: Support
+    every: Types | None
     _typed: dict[tuple[int, Signature], Verdict] = field(default_factory=dict, compare=False)
 
     def verdict(self, node: ir.Node, types: Signature) -> Verdict:
         """Return what is done with a node of the operator with these types."""
-        if self.section is None:
+        if self.section is None and (self.every is None or not self.always.runs):
             return self.always
         key = len(node.inputs), types
         found = self._typed.get(key)
         if found is None:
             found = self._typed[key] = self._by_types(node, types)
-        for limit in self.section.limits:
+        for limit in self.section.limits if self.section is not None else ():
             if limit.support > found.support:
                 found = self._limited(limit, node, found)
         return found
@@ -142,8 +144,9 @@ class _Judge:
         return self._said(Support.UNKNOWN, reason, limit.text)
 
     def _by_types(self, node: ir.Node, types: Signature) -> Verdict:
-        assert self.section is not None
-        worst = self.always
+        worst = max(map(self._of_any, filter(None, types)), default=self.always, key=_support)
+        if self.section is None:
+            return worst
         named = [line.name for line in self.section.types]
         bound = list(self._bound(len(node.inputs), types))
         known = {formal.parameter for formal, kind in bound if kind is not None}
@@ -157,6 +160,18 @@ class _Judge:
                 if typed or formal.name == name:
                     worst = max(worst, self._of_type(line, formal, kind), key=_support)
         return worst
+
+    def _of_any(self, kind: str) -> Verdict:
+        """Return what is done with an operand of a type, whatever the operator."""
+        if self.every is None:
+            return self.always
+        others = self.others if self.every.others is None else self.every.others
+        support = self.every.kinds.get(kind, others)
+        if support is Support.NATIVE:
+            return self.always
+        told = {Support.AUTOMATIC: "casts {}", Support.UNSUPPORTED: "takes no {}"}
+        reason = told.get(support, "may not take {}").format(_plain(kind))
+        return self._said(support, reason, f"reads.types: {self.every.text}")
 
     def _first(self) -> str:
         """Return the type parameter that a line without a name is about."""
@@ -182,8 +197,7 @@ class _Judge:
         support = line.kinds.get(kind, others)
         if support == Support.NATIVE:
             return self.always
-        plain = kind.replace("tensor(", "").replace(")", "", 1) if kind else ""
-        what = f"{formal.name} in {plain}"
+        what = f"{formal.name} in {_plain(kind)}"
         told = {
             Support.AUTOMATIC: f"casts or inlines for {what}",
             Support.UNKNOWN: f"nothing says whether it takes {what}",
@@ -198,6 +212,11 @@ class _Judge:
     def _said(self, support: Support, reason: str, line: str) -> Verdict:
         fact = f"{self.always.operator}: {line}"
         return replace(self.always, support=support, reason=reason, fact=fact)
+
+
+def _plain(kind: str) -> str:
+    """Return a type as profiles spell it."""
+    return kind.replace("tensor(", "").replace(")", "", 1)
 
 
 def _support(verdict: Verdict) -> Support:
@@ -217,7 +236,7 @@ def _judge_of(domain: str, op_type: str, context: Context) -> _Judge:
     def judged(support: Support, reason: str, found: Section | None = None) -> _Judge:
         always = Verdict(support, target.name, name, version, reason, "")
         others = target.without_facts("types")
-        return _Judge(always, found, schema, opset, context.ir_version, others)
+        return _Judge(always, found, schema, opset, context.ir_version, others, target.types)
 
     if not domain and since(op_type, opset) is None and (schema is None or facts is None):
         return judged(Support.UNSUPPORTED, _absent(op_type, opset))

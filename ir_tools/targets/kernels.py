@@ -53,6 +53,11 @@ class Kernels:
 
         A range without an end is for its first since-version alone; the since-version is the
         runtime's own, which may not know a later one of onnx.
+
+        Args:
+            domain: Empty for the default one.
+            name: The operator.
+            opset: Version of the domain.
         """
         known = [each for each in self.versions.get((domain, name), []) if each <= opset]
         since = known[-1] if known else 1

@@ -16,7 +16,16 @@ from dataclasses import dataclass, replace
 from vlmpass.ir_tools.targets.conditions import Condition, condition, type_text
 from vlmpass.ir_tools.targets.support import Support
 
-__all__ = ["KINDS", "Limit", "OperatorFacts", "Section", "Types", "operator_facts", "with_limits"]
+__all__ = [
+    "KINDS",
+    "Limit",
+    "OperatorFacts",
+    "Section",
+    "Types",
+    "operator_facts",
+    "types_of",
+    "with_limits",
+]
 
 KINDS = {each.word: each for each in Support}
 
@@ -154,6 +163,19 @@ def _section(first: int, last: int | None, said: object, sets: Mapping[str, str]
     types = tuple(each for each in found if isinstance(each, Types))
     limits = tuple(each for each in found if isinstance(each, Limit))
     return Section(first, last, types, limits)
+
+
+def types_of(words: str, sets: Mapping[str, str]) -> Types:
+    """Return how well types are run, without a parameter that they are of.
+
+    Args:
+        words: Types, and words for kinds before them.
+        sets: Named lists of types.
+
+    Raises:
+        ValueError: A word is neither; says which, in one line.
+    """
+    return _types("", words, words, sets)
 
 
 def _line(line: str, sets: Mapping[str, str]) -> Types | Limit:

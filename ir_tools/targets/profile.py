@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts
+from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts, Types, types_of
 from vlmpass.ir_tools.targets.operator_table import Operators, operator_table
 from vlmpass.ir_tools.targets.support import Support
 
@@ -61,6 +61,8 @@ class Profile:
         file_size: The most bytes of one model file; None where there is no limit that is known.
         static: Whether every shape must be static.
         fallback: The target that runs what this one does not take; None where nothing does.
+        types: How well operands of each type are run, whatever the operator; None where only the
+            operators' own lines say.
         functions: How well calls of a model's own functions are run.
         operators: What is said of each operator, by domain and name.
         unlisted: What holds for what is not listed: ``operators`` of a domain of which some are,
@@ -80,6 +82,7 @@ class Profile:
     file_size: int | None = None
     static: bool = False
     fallback: str | None = None
+    types: Types | None = None
     functions: Support = Support.UNKNOWN
     operators: Mapping[tuple[str, str], OperatorFacts] = field(default_factory=dict, repr=False)
     unlisted: Mapping[str, Support] = field(default_factory=dict)
@@ -108,6 +111,7 @@ class Profile:
 
 
 _OPERATORS = "operators"
+_TYPES = "types"
 
 Parent = Callable[[str], "Mapping[str, Any]"]
 """Returns the settings of a target by its name."""
@@ -156,6 +160,7 @@ _KEYS: Mapping[str, _Check] = {
     "reads.preferred-opset": _is_version,
     "reads.file-size": _is_version,
     "reads.functions": _is_kind,
+    "reads.types": _is_line,
     "reads.static": _is_switch,
     "fallback": _is_line,
     **{f"unlisted.{name}": _is_kind for name in _UNLISTED},
@@ -196,6 +201,7 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         found.get("reads.file-size"),
         found.get("reads.static", False),
         found.get("fallback"),
+        found.get(_TYPES),
         KINDS[found.get("reads.functions", "unknown")],
         found[_OPERATORS].facts,
         {name: KINDS[found.get(f"unlisted.{name}", "unknown")] for name in _UNLISTED},
@@ -227,6 +233,8 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
     upon: Operators = inherited.get(_OPERATORS, Operators({}, {}))
     try:
         operators = operator_table(tables, upon)
+        if "reads.types" in said:
+            said[_TYPES] = types_of(said["reads.types"], operators.sets)
     except ValueError as error:
         problem = f"the target in {path}: {error}"
         raise PipelineError(

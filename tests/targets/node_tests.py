@@ -167,18 +167,24 @@ def _from_ort(value: Any) -> np.ndarray[Any, Any]:
     if dtype is None:
         return value.numpy()
     raw = np.frombuffer(ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes()), np.uint8)
+    return _decoded(raw, dtype, tuple(value.shape()))
+
+
+def _decoded(
+    raw: np.ndarray[Any, Any], dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
+    """Return an array of bytes, in which elements of less than one are packed."""
     bits = _BITS.get(dtype, 8)
     if bits == 8:
-        return raw.view(dtype).reshape(value.shape())
+        return raw.view(dtype).reshape(shape)
     apart = np.stack([(raw >> shift) & (2**bits - 1) for shift in range(0, 8, bits)], -1)
-    count = int(np.prod(value.shape()))
-    values = apart.reshape(-1)[:count]
-    if dtype in (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)):
-        values = np.where(values >= 2 ** (bits - 1), values.astype(np.int8) - 2**bits, values)
-        return values.astype(np.int8).astype(dtype).reshape(value.shape())
+    values = apart.reshape(-1)[: int(np.prod(shape))].astype(np.uint8)
     if dtype == np.dtype(ml_dtypes.float4_e2m1fn):
-        return values.astype(np.uint8).view(dtype).reshape(value.shape())
-    return values.astype(dtype).reshape(value.shape())
+        return values.view(dtype).reshape(shape)
+    if dtype in (np.dtype(ml_dtypes.int4), np.dtype(ml_dtypes.int2)):
+        signed = values.astype(np.int8)
+        values = np.where(signed >= 2 ** (bits - 1), signed - 2**bits, signed)
+    return values.astype(np.int8).astype(dtype).reshape(shape)
 
 
 _BITS = {
@@ -196,30 +202,49 @@ def _run_openvino(model: bytes, inputs: list[Any]) -> list[Any]:
     core = openvino.Core()
     read = core.read_model(model)
     compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    result = compiled([_to_openvino(each) for each in inputs if each is not None])
-    return [_from_openvino(each) for each in result.values()]
+    names = [each.name for each in onnx.ModelProto.FromString(model).graph.input]
+    given = dict(zip(names, inputs, strict=False))
+    request = compiled.create_infer_request()
+    left = [each for each in given.values() if each is not None]
+    for position, port in enumerate(compiled.inputs):
+        # An input that nothing uses is gone; one that a Dropout hands on has another name.
+        name = next((each for each in names if each in port.get_names()), None)
+        value = left[position] if name is None else given[name]
+        request.set_tensor(port, _to_openvino(value))
+    request.infer()
+    return [_from_openvino(request.get_tensor(port)) for port in compiled.outputs]
+
+
+_OPENVINO = {
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    "f8e4m3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "f8e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    "f8e8m0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "u4": np.dtype(ml_dtypes.uint4),
+    "i4": np.dtype(ml_dtypes.int4),
+    "f4e2m1": np.dtype(ml_dtypes.float4_e2m1fn),
+}
 
 
 def _to_openvino(array: Any) -> Any:
     import openvino
 
-    names = {
-        np.dtype(ml_dtypes.bfloat16): openvino.Type.bf16,
-        np.dtype(ml_dtypes.float8_e4m3fn): openvino.Type.f8e4m3,
-        np.dtype(ml_dtypes.float8_e5m2): openvino.Type.f8e5m2,
-        np.dtype(ml_dtypes.float8_e8m0fnu): openvino.Type.f8e8m0,
-    }
-    if not isinstance(array, np.ndarray) or array.dtype not in names:
-        return array
-    return openvino.Tensor(
-        _packed(array).view(np.uint8 if array.itemsize == 1 else np.uint16),
-        list(array.shape),
-        names[array.dtype],
-    )
+    name = next((name for name, dtype in _OPENVINO.items() if dtype == array.dtype), None)
+    if name is None:
+        return openvino.Tensor(_packed(array))
+    kind = getattr(openvino.Type, name)
+    bits = np.uint8 if array.itemsize == 1 else np.uint16
+    tensor = openvino.Tensor(kind, openvino.Shape(list(array.shape)))
+    tensor.data.view(bits)[...] = _packed(array).view(bits)
+    return tensor
 
 
-def _from_openvino(value: Any) -> Any:
-    return np.asarray(value)
+def _from_openvino(tensor: Any) -> np.ndarray[Any, Any]:
+    dtype = _OPENVINO.get(tensor.element_type.get_type_name())
+    if dtype is None:
+        return tensor.str_data if tensor.element_type.get_type_name() == "string" else tensor.data
+    raw = np.array(tensor.data).reshape(-1).view(np.uint8)
+    return _decoded(raw, dtype, tuple(tensor.shape))
 
 
 class Runtime:

@@ -29,7 +29,7 @@ def targets(
             show_default=False,
         ),
     ] = None,
-    of: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    of: Annotated[str | None, typer.Argument(hidden=True, help="See NAME.")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
