@@ -55,7 +55,7 @@ def test_modules_are_told_apart(module: str, floor: int | None) -> None:
 
 ROOMS = (
     "errors", "system", "operators", "weights", "graph", "proto", "worker", "load", "check",
-    "types", "shapes", "evaluate", "rewrite", "save", "inspecting", "run", "targets",
+    "types", "shapes", "evaluate", "rewrite", "save", "inspecting", "run", "parts", "targets",
 )  # fmt: skip
 """The rooms of ir_tools in the order in which they may import from each other."""
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.check import check
     from vlmpass.ir_tools.errors import VlmpassError
     from vlmpass.ir_tools.load import load
+    from vlmpass.ir_tools.parts.parts_runner import run_parts
     from vlmpass.ir_tools.run import verify
     from vlmpass.ir_tools.save import save
+    from vlmpass.parts import compose, extract, split
     from vlmpass.pipeline import Pipeline
     from vlmpass.report import Report
     from vlmpass.slots import simplify, slim
@@ -28,10 +30,14 @@ __all__ = [
     "VlmpassError",
     "__version__",
     "check",
+    "compose",
+    "extract",
     "load",
+    "run_parts",
     "save",
     "simplify",
     "slim",
+    "split",
     "verify",
 ]
 
@@ -40,10 +46,14 @@ _HOMES = {
     "Report": "report",
     "VlmpassError": "ir_tools.errors",
     "check": "ir_tools.check",
+    "compose": "parts",
+    "extract": "parts",
     "load": "ir_tools.load",
+    "run_parts": "ir_tools.parts.parts_runner",
     "save": "ir_tools.save",
     "simplify": "slots",
     "slim": "slots",
+    "split": "parts",
     "verify": "ir_tools.run",
 }
 

@@ -44,7 +44,7 @@ from vlmpass.presets import SIMPLIFY, fit, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.stages import Stages
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "refuse_foreign"]
 
 
 @helped(Intent)
@@ -141,7 +141,7 @@ class Pipeline(Intent):
         comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
         callable_or_none("progress", progress)
         executor_or_none("executor", executor)
-        _refuse_foreign(output_file(path), writing.force)
+        refuse_foreign(output_file(path), writing.force)
         run = _Run(self, self.instruments, source, comparing)
         with run.advising():
             run.transform()
@@ -340,8 +340,12 @@ def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
     return Snapshot(facts, total, len(files))
 
 
-def _refuse_foreign(path: Path, force: bool) -> None:
-    """Refuse to replace a file that is not a model, unless that is asked for."""
+def refuse_foreign(path: Path, force: bool) -> None:
+    """Refuse to replace a file that is not a model, unless that is asked for.
+
+    Raises:
+        SaveError: It exists, and is none.
+    """
     if force or not path.is_file():
         return
     try:

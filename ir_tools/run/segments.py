@@ -15,7 +15,7 @@ from vlmpass.ir_tools.graph.clone import captured, excerpt
 from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.types.typing import Typing, solve
 
-__all__ = ["SEGMENT_BYTES", "Segment", "extract", "segments"]
+__all__ = ["SEGMENT_BYTES", "Segment", "extract", "is_repeated", "segments"]
 
 SEGMENT_BYTES = 256_000_000
 """Bytes of weights in one piece, unless a single node has more."""
@@ -42,7 +42,7 @@ class Segment:
     nbytes: int
 
 
-def _is_repeated(value: ir.Value) -> bool:
+def is_repeated(value: ir.Value) -> bool:
     """Whether a value comes from weights alone by nodes that may stand in every segment."""
     node = value.producer()
     if node is None or node.domain or value.is_graph_output():
@@ -50,7 +50,7 @@ def _is_repeated(value: ir.Value) -> bool:
     if node.op_type == "Constant":
         return True
     below = node.inputs[0] if node.op_type in ("Cast", "Identity") else None
-    return below is not None and (_is_weight(below) or _is_repeated(below))
+    return below is not None and (_is_weight(below) or is_repeated(below))
 
 
 def _is_weight(value: ir.Value) -> bool:
@@ -77,7 +77,7 @@ class _Plan:
         self._budget = budget
         self._typing = typing
         self._graph = model.graph
-        self._nodes = [n for n in model.graph if not any(map(_is_repeated, n.outputs))]
+        self._nodes = [n for n in model.graph if not any(map(is_repeated, n.outputs))]
         self._used = {node: self._takes(node) for node in self._nodes}
         self._place = {v: i for i, node in enumerate(self._nodes) for v in node.outputs}
         self._last: dict[ir.Value, int] = {}
@@ -116,7 +116,7 @@ class _Plan:
         if value.is_initializer():
             return value.const_value.nbytes if value.const_value is not None else 0
         node = value.producer()
-        if node is None or not _is_repeated(value):
+        if node is None or not is_repeated(value):
             return 0
         return _bytes_inside(node) + sum(map(self._weight, filter(None, node.inputs)))
 
@@ -142,7 +142,7 @@ class _Plan:
 
         def take(value: ir.Value) -> None:
             producer = value.producer()
-            if producer is not None and _is_repeated(value):
+            if producer is not None and is_repeated(value):
                 for below in producer.inputs:
                     if below is not None:
                         take(below)

@@ -45,6 +45,7 @@ BAD_OUTS = (
     "a\0b",
     "",
 )
+FOLDERS = ("parts", "d", ".", "d/deep/parts", "one.onnx", "one.onnx/x", "\N{SNOWMAN}", "-", "")
 PIPELINES = (
     "infer", "infer,fold", "simplify", "convert-opset{to=18}", "set-dims{n=3}", "fuse{emit=ort}",
     "name-dims{x:0=batch}", "cse,remove-unused", "unify-dtype{to=float16 keep-io=true}",
@@ -84,6 +85,11 @@ GOOD = {
     "optimization": ("none", "all"),
     "emulate": ("float16",),
     "near": ("h", "nowhere"),
+    "outputs": ("h", "y", "r,y"),
+    "scope": ("a", "model.b"),
+    "scopes": ("a,b", "a"),
+    "layers": ("1", "2"),
+    "budget": ("1KB", "1GB"),
 }
 BAD = {
     "passes": BAD_PIPELINES,
@@ -178,6 +184,11 @@ class Commands:
             return ["one.onnx/x"]
         if verb == "verify":
             return [model, draw.choice(MODELS)]
+        if verb == "split":
+            return [model, draw.choice(FOLDERS)]
+        if verb in ("extract", "compose"):
+            given = model if verb == "extract" else draw.choice(FOLDERS)
+            return [given, draw.choice(OUTS if right or draw.random() < 0.7 else BAD_OUTS)]
         if verb == "convert" and draw.random() < 0.8:
             return [model, draw.choice(OUTS if right or draw.random() < 0.7 else BAD_OUTS)]
         return [model]
@@ -363,7 +374,8 @@ class _Told:
     def _loads(self, name: str) -> Iterator[str]:
         try:
             proto = onnx.load_model_from_string(self.after[name])
-            if not proto.graph.node or not proto.opset_import:
+            nodes = proto.graph.node or name.endswith("weights.onnx")  # a store of split
+            if not nodes or not proto.opset_import:
                 yield f"{name} is empty"
         except Exception as error:  # noqa: BLE001 - protobuf's error has no public class
             yield f"{name} is no model: {error}"

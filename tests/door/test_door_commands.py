@@ -159,7 +159,7 @@ FAULTS = {
     ],
     "leftover output": _wrapped(CONSOLE, "write", _after(_loud)),
     "a missing file is opened": _wrapped(paths, "model_file", _opened),
-    "what is no model is replaced": [(pipeline, "_refuse_foreign", lambda path, force: None)],
+    "what is no model is replaced": [(pipeline, "refuse_foreign", lambda path, force: None)],
     "written before it is judged": _wrapped(paths, "output_file", _early_write),
     "litter": _wrapped(saving, "drafted", _after_commit(_litter))
     + _wrapped(pipeline, "drafted", _after_commit(_litter)),

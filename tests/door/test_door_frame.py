@@ -10,7 +10,10 @@ from door_tools import child, listing, mlp_model
 
 import vlmpass
 
-VERBS = ("convert", "inspect", "check", "verify", "passes", "rules", "demo")
+VERBS = (
+    "convert", "inspect", "check", "verify", "extract", "split", "compose", "passes", "rules",
+    "demo",
+)  # fmt: skip
 HEAVY = ("onnx", "onnx_ir", "numpy", "onnxruntime", "ml_dtypes", "sympy", "rich")
 
 

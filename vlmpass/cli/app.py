@@ -13,7 +13,18 @@ from typing import Annotated, Protocol, cast
 import typer
 
 import vlmpass
-from vlmpass.cli import check, convert, demo, inspect, opset, passes, rules, targets, verify
+from vlmpass.cli import (
+    check,
+    convert,
+    demo,
+    inspect,
+    opset,
+    passes,
+    rules,
+    submodels,
+    targets,
+    verify,
+)
 from vlmpass.cli.console import write
 from vlmpass.cli.failure import Failure, set_json, tell
 from vlmpass.cli.verb import DONE, REFUSED, guarded, set_debugging
@@ -37,6 +48,9 @@ for _name, _function, _summary in (
     ("inspect", inspect.inspect, "Show inputs, operators, weights, files, modules, cost."),
     ("check", check.check, "Check structure, types and shapes, whatever the size."),
     ("verify", verify.verify, "Compare what two models compute."),
+    ("extract", submodels.extract, "Cut a part out: between values, or a module."),
+    ("split", submodels.split, "Cut up into parts that run one after the other."),
+    ("compose", submodels.compose, "Join the parts of a model again."),
     ("passes", passes.passes, "List the passes, or show one."),
     ("rules", rules.rules, "List the rules, show one, or explain why it does not apply."),
     ("targets", targets.targets, "List what a model can be converted for, or show one."),

@@ -1,0 +1,1 @@
+"""Parts of models: cut out, cut up, joined again and run one after the other."""
