@@ -40,7 +40,7 @@ from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
-from vlmpass.presets import SIMPLIFY, fit, pipeline_text
+from vlmpass.presets import SIMPLIFY, fit, hold, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.stages import Stages
 
@@ -228,6 +228,8 @@ class _Run:
             ran = [each for each, _ in self._done if isinstance(each, Pass)]
             tidying = [each for each in ran if each.name in names]
             self._run([*parse(f"split-tensor{{limit={limit}}}"), *tidying])
+            if self._asked.profile is not None:
+                hold(self.work, self._asked.profile)
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]

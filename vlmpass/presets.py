@@ -13,7 +13,7 @@ from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.targets import Profile
 from vlmpass.passes.pipeline.kinds import write_word
 
-__all__ = ["SIMPLIFY", "fit", "pipeline_text"]
+__all__ = ["SIMPLIFY", "fit", "hold", "pipeline_text"]
 
 SIMPLIFY = (
     "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,"
@@ -58,8 +58,10 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     parts += _opset_parts(intent, model, foreign=foreign)
     if intent.fuse is not None:
         parts.append(f"fuse{{emit={intent.fuse}}}")
+    legalize = _legalize_part(intent)
+    parts += legalize
     if intent.simplify and parts[first:]:
-        parts.append(SIMPLIFY)
+        parts += [SIMPLIFY, *legalize]
     if intent.quant or intent.fuse or any("infer" in part for part in parts):
         parts.append("infer")
     text = ",".join(parts)
@@ -121,6 +123,16 @@ def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]
     return parts
 
 
+def _legalize_part(intent: Intent) -> list[str]:
+    """Return the pass for a target of which it is known what operators it runs."""
+    if intent.profile is None:
+        return []
+    from vlmpass.passes.legalize.planning import says_operators
+
+    asked = write_word(intent.profile.asked)
+    return [f"legalize{{target={asked}}}"] if says_operators(intent.profile) else []
+
+
 def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:
     """Return the opset to ask for where a target decides: what is asked for if it reads that."""
     if intent.opset == "auto":
@@ -130,7 +142,13 @@ def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str |
         return "auto" if nearest == AUTO_OPSET else nearest
     has = _source_opset(intent, model)
     read = all(target.nearest(each) == each for each in _source_opsets(intent, model))
-    return None if read or has is None else target.nearest(has)
+    if has is None:
+        return None
+    if not read:
+        return target.nearest(has)
+    from vlmpass.passes.legalize.planning import better_opset
+
+    return better_opset(model, target)
 
 
 def _source_opsets(intent: Intent, model: ir.Model) -> set[int]:
@@ -170,3 +188,17 @@ def fit(model: ir.Model, target: Profile) -> None:
             remedy="convert the element types or features that need it",
         )
     model.ir_version = min(model.ir_version, limit)
+    hold(model, target)
+
+
+def hold(model: ir.Model, target: Profile) -> None:
+    """Hold every node to what a target is known to run, whatever the model's size.
+
+    Raises:
+        Refused: It does not run some; lists all of them.
+    """
+    from vlmpass.passes.legalize.planning import LegalPlanner
+
+    planner = LegalPlanner(model, target)
+    if planner.illegal:
+        raise Refused(f"--target {target.name}", [planner.refusal(e) for e in planner.illegal])

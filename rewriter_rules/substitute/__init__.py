@@ -8,10 +8,13 @@ from vlmpass.rewriter_rules.substitute.shifting import SHIFTING
 from vlmpass.rewriter_rules.substitute.standardized import STANDARDIZED
 from vlmpass.rewriter_rules.substitute.tokens import TOKENS
 
-__all__ = ["SUBSTITUTE", "roots"]
+__all__ = ["MERGING", "SUBSTITUTE", "roots"]
 
 SUBSTITUTE = TOKENS + RESPELLED + COUNTED + ORDERED + SHIFTING + STANDARDIZED
 """In order of preference."""
+
+MERGING = TOKENS
+"""Those that say several nodes at once."""
 
 
 def roots(rule: Rule) -> frozenset[str]:

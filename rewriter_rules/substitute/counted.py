@@ -104,6 +104,8 @@ def _range(op: Tape, node: ir.Node) -> Outputs:
     kind = dtype(operand(node, 0))
     if not kind.is_integer():
         raise CannotConvert("its sums of floats would be rounded in another order")
+    if any(each.shape is not None and len(each.shape) for each in operands(node, 3)):
+        raise CannotConvert("its operands are no scalars, as the standard has them")
     start, limit, delta = (cast(op, each, _D.INT64) for each in operands(node, 3))
     zero = scalar(op, 0, _D.INT64)
     steps = op.Div(op.Sub(op.Add(op.Sub(limit, start), delta), op.Sign(delta)), delta)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, rule
+from vlmpass.rewriter_rules.opset.queries import integer, operand
 from vlmpass.rewriter_rules.opset.steps import norm
+from vlmpass.rewriter_rules.opset.table import Outputs
 from vlmpass.rewriter_rules.unfuse.unfused import spelled
 
 __all__ = ["STANDARDIZED"]
@@ -25,4 +27,18 @@ def group_to_instance_normalization(op: Tape, node: ir.Node) -> Replacement:
     return spelled(build, op, node)
 
 
-STANDARDIZED = RuleSet((unfuse_instance_normalization, group_to_instance_normalization))
+def _log_softmax(op: Tape, node: ir.Node) -> Outputs:
+    x, axes = operand(node, 0), [integer(node, "axis", -1)]
+    centred = op.Sub(x, op.ReduceMax(x, axes=axes, keepdims=1))
+    return op.Sub(centred, op.Log(op.ReduceSum(op.Exp(centred), axes=axes, keepdims=1)))
+
+
+@rule(P.LogSoftmax(P.any, _node="node"), opset=(13, None))
+def unfuse_log_softmax(op: Tape, node: ir.Node) -> Replacement:
+    """LogSoftmax(x) -> x - max(x) - log(sum(exp(x - max(x))))."""
+    return spelled(_log_softmax, op, node)
+
+
+STANDARDIZED = RuleSet(
+    (unfuse_log_softmax, unfuse_instance_normalization, group_to_instance_normalization)
+)

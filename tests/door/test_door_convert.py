@@ -11,7 +11,7 @@ from door_tools import TINY, child, demo_model, listing, mlp_model
 
 from vlmpass import Pipeline, Report, check, load, verify
 from vlmpass.demo_model import build_demo_model
-from vlmpass.ir_tools.errors import PassFailed, VerifyError, VlmpassError
+from vlmpass.ir_tools.errors import PassFailed, Refused, VerifyError, VlmpassError
 
 
 class Scale(ir.passes.InPlacePass):
@@ -120,14 +120,23 @@ def test_an_invalid_result_is_not_written(tmp_path):
     assert listing(tmp_path) == before
 
 
-def test_a_target_must_load_the_result(tmp_path):
+def test_a_target_gets_what_it_loads(tmp_path):
     path = demo_model(tmp_path)
-    before = listing(tmp_path)
-    with pytest.raises(VerifyError, match="NOT_IMPLEMENTED"):
-        Pipeline(opset=18, target="ort-cpu").convert(path, tmp_path / "out.onnx")
-    assert listing(tmp_path) == before
     # Without a target nobody said that ONNX Runtime is to run it.
-    assert Pipeline(opset=18).convert(path, tmp_path / "out.onnx").checked.numbers.ok
+    assert Pipeline(opset=18).convert(path, tmp_path / "out.onnx").checked.loaded.ok is False
+    report = Pipeline(opset=18, target="ort-cpu").convert(path, tmp_path / "out.onnx")
+    assert report.checked.loaded.ok
+    assert report.checked.numbers.ok
+
+
+def test_a_target_that_cannot_be_served_gets_nothing(tmp_path):
+    text = "g (double[n] x) => (double[n] y) { y = Erf(x) }"
+    path = tmp_path / "erf.onnx"
+    ir.save(ir.from_onnx_text(f'<ir_version: 8, opset_import: ["" : 18]> {text}'), path)
+    before = listing(tmp_path)
+    with pytest.raises(Refused, match=r"y \(Erf-13\): has no Erf-13 for input in double"):
+        Pipeline(target="ort-cpu").convert(path, tmp_path / "out.onnx")
+    assert listing(tmp_path) == before
 
 
 def test_what_was_verified_is_always_said(door, tmp_path, monkeypatch):

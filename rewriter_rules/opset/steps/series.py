@@ -54,6 +54,8 @@ def counted_range(op: Tape, node: ir.Node) -> Outputs:
     """Range(a, b, d) -> its function body in ONNX, its count computed in double, not in float."""
     inputs = operands(node, 3)
     kind = dtype(inputs[0])
+    if any(each.shape is not None and len(each.shape) for each in inputs):
+        raise CannotConvert("its operands are no scalars, as the standard has them")
     if kind in (_D.INT16, _D.INT32):  # the difference of the ends may not fit
         return op.Cast(op.Range(*(op.Cast(each, to=_D.INT64) for each in inputs)), to=kind)
     return inline(op, _counting_in_double(node), node)

@@ -30,6 +30,13 @@ def two_groups(draw: Draw) -> Mapping[str, object]:
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
+    "unfuse-log-softmax": [
+        (
+            "(float[2,3,n] x) => (float[2,3,n] y)",
+            "b = Constant<value_float=200.0>() z = Mul(x, b) y = LogSoftmax<axis=1>(z)",
+            "",
+        )
+    ],
     "unfuse-instance-normalization": [
         (
             "(float[2,3,n] x, float[3] s, float[3] b) => (float[2,3,n] y)",
@@ -48,6 +55,7 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
 
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "unfuse-log-softmax": [("(float[n] x) => (float[n] y)", "y = com.microsoft.LogSoftmax(x)", "")],
     "unfuse-instance-normalization": [
         ("(x, float[3] s, float[3] b) => (y)", "y = InstanceNormalization(x, s, b)", "type")
     ],
@@ -62,6 +70,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
 
 # what random graphs for a rule need to know beyond its pattern
 HINTS: dict[str, Hints] = {
+    "unfuse-log-softmax": {"any": "T[a,b,d]", "dtypes": ("float32", "float64")},
     "unfuse-instance-normalization": {
         "any": "T[a,c,d,e]",
         "InstanceNormalization+": by_channel,

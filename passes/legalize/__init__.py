@@ -1,0 +1,1 @@
+"""The pass that makes every node one that a target runs."""

@@ -1,0 +1,82 @@
+"""The pass that makes every node one that a target runs, or says of all of them why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.ir_tools.targets import Profile, profile
+from vlmpass.passes.inline_functions import InlineFunctions
+from vlmpass.passes.legalize.cancel import cancel
+from vlmpass.passes.legalize.planning import LegalPlanner
+from vlmpass.passes.pipeline.base import Done, OptionError, Pass
+from vlmpass.passes.pipeline.needs import Need
+from vlmpass.rewriter_rules.substitute import MERGING
+
+__all__ = ["Legalize"]
+
+
+@dataclass(frozen=True)
+class Legalize(Pass):
+    """Make every node one that a target runs, at the opset that the model has."""
+
+    name: ClassVar[str] = "legalize"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
+    nothing: ClassVar[str] = "the target runs every node already"
+
+    target: str
+    """The target's name, or its .toml file; see `vlmpass targets`."""
+
+    def __post_init__(self) -> None:
+        """Check that there is such a target."""
+        super().__post_init__()
+        try:
+            self._profile()
+        except PipelineError as error:
+            raise OptionError("target", error.problem, remedy=error.remedy) from None
+
+    def _profile(self) -> Profile:
+        return profile(self.target)
+
+    def run(self, model: ir.Model) -> Done:
+        """Rewrite in place; nothing is edited unless every node is legal afterwards."""
+        target = self._profile()
+        planner = LegalPlanner(model, target)
+        if not planner.illegal:
+            return Done(False)
+        if _inlines(planner) or _merges(planner):
+            trial = clone(model)
+            _prepare(trial, planner)
+            LegalPlanner(trial, target).plan()
+            _prepare(model, planner)
+            planner = LegalPlanner(model, target)
+        plan = planner.plan()
+        plan.apply()
+        cancel(all_nodes(model))
+        return Done(True, plan.changes)
+
+
+def _inlines(planner: LegalPlanner) -> bool:
+    """Whether functions are called where the target takes none."""
+    functions = planner.model.functions
+    return any(each.node.op_identifier() in functions for each in planner.illegal)
+
+
+def _merges(planner: LegalPlanner) -> bool:
+    """Whether a node that is not run may go with those around it."""
+    inner = {name for rule in MERGING for each in rule.plan.ops for _, name in each.ops}
+    return any(each.node.op_type in inner and not each.node.domain for each in planner.illegal)
+
+
+def _prepare(model: ir.Model, planner: LegalPlanner) -> None:
+    """Rewrite what takes more than one node in the place of one."""
+    if _inlines(planner):
+        InlineFunctions().run(model)
+    if _merges(planner):
+        apply_rules(model, MERGING)

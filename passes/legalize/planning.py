@@ -1,0 +1,178 @@
+"""What a model needs to be legal for a target: planned in full before anything is edited."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes
+from vlmpass.ir_tools.rewrite.alignment import MatchContext
+from vlmpass.ir_tools.rewrite.constant_values import Constants
+from vlmpass.ir_tools.shapes.inferred_functions import last_axes
+from vlmpass.ir_tools.targets import Context, Profile, Support, Verdict, why_not
+from vlmpass.ir_tools.types import Typing, solve
+from vlmpass.passes.legalize.remedies import Remedies
+from vlmpass.rewriter_rules.opset.element_types.widen import Widening
+from vlmpass.rewriter_rules.opset.plan import ConversionPlan, Replacement
+from vlmpass.rewriter_rules.opset.shape_overlay import ShapeOverlay
+from vlmpass.rewriter_rules.opset.table import CannotConvert
+from vlmpass.rewriter_rules.opset.view import ModelView
+
+__all__ = ["Illegal", "LegalPlanner", "better_opset", "says_operators"]
+
+
+@dataclass(frozen=True)
+class Illegal:
+    """A node that a target does not run.
+
+    Attributes:
+        scope: The graph or function that it stands in.
+        node: The node.
+        verdict: What the target does with it.
+    """
+
+    scope: Scope
+    node: ir.Node
+    verdict: Verdict
+
+
+def says_operators(target: Profile) -> bool:
+    """Whether a profile says anything of operators."""
+    return bool(target.operators) or target.without_facts("operators") is not Support.UNKNOWN
+
+
+def better_opset(model: ir.Model, target: Profile) -> int | None:
+    """Return the opset a target prefers, if it runs a node there and not where the model is."""
+    preferred = target.preferred_opset
+    if preferred is None or not says_operators(target):
+        return None
+    there = Context.of(model, target).at({**model.graph.opset_imports, "": preferred})
+    planner = LegalPlanner(model, target)
+    standard = (each for each in planner.illegal if each.node.domain == "")
+    return preferred if any(why_not(each.node, there).runs for each in standard) else None
+
+
+@dataclass
+class LegalPlanner:
+    """Finds what of a model a target does not run, and plans what stands for it.
+
+    Attributes:
+        model: In topological order; it is not changed before the plan is applied.
+        target: What is to run it.
+        scopes: The model's graphs and functions.
+    """
+
+    model: ir.Model
+    target: Profile
+    scopes: list[Scope] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scopes = list(scopes(self.model))
+
+    @cached_property
+    def illegal(self) -> list[Illegal]:
+        """Every node that the target is not known to run, and rightly.
+
+        What a runtime loads before a result is written decides itself what its profile does not
+        know, and a profile that says nothing of operators calls none of them illegal.
+        """
+        return list(self._illegal()) if says_operators(self.target) else []
+
+    def _illegal(self) -> Iterator[Illegal]:
+        for scope in self.scopes:
+            context = self._context(scope)
+            for node in scope.graph:
+                verdict = why_not(node, context)
+                if not verdict.runs and not self._is_left_to_loading(verdict):
+                    yield Illegal(scope, node, verdict)
+
+    def _is_left_to_loading(self, verdict: Verdict) -> bool:
+        return verdict.support is Support.UNKNOWN and self.target.runtime is not None
+
+    @cached_property
+    def _contexts(self) -> dict[int, Context]:
+        return {}
+
+    def _context(self, scope: Scope) -> Context:
+        found = self._contexts.get(id(scope.owner))
+        if found is None:
+            found = Context.of(self.model, self.target).at(scope.opsets)
+            self._contexts[id(scope.owner)] = found
+        return found
+
+    def refusal(self, each: Illegal, remedy: str = "") -> Refusal:
+        """Return what is said of a node that is left: where it is, why it is, and what helps."""
+        node, verdict = each.node, each.verdict
+        operator = verdict.operator if verdict.since is None else f"{node.op_type}-{verdict.since}"
+        name = node.name or next((value.name for value in node.outputs if value.name), "")
+        return Refusal(f"{name} ({operator})" if name else operator, verdict.reason, remedy)
+
+    def plan(self) -> ConversionPlan:
+        """Plan what stands for every illegal node.
+
+        Raises:
+            Refused: For some nothing does; lists all of them.
+        """
+        replacements: list[Replacement] = []
+        refusals: list[Refusal] = []
+        for each in self.illegal:
+            try:
+                built = self._remedies(each.scope).stand_in(self._view.node(each.node))
+            except CannotConvert as error:
+                told = self.refusal(each, error.remedy)
+                refusals.append(Refusal(told.node, error.reason, error.remedy))
+            else:
+                replacements.append(Replacement(each.scope, each.node, built))
+        if refusals:
+            raise Refused(f"legalize for {self.target.name}", refusals)
+        return ConversionPlan(replacements, Widening(), self._shapes.refuted, self._own)
+
+    @cached_property
+    def _own(self) -> Collection[int]:
+        return {id(scope.graph) for scope in self.scopes}
+
+    @cached_property
+    def _typing(self) -> Typing:
+        return solve(self.model)
+
+    @cached_property
+    def _shapes(self) -> ShapeOverlay:
+        return ShapeOverlay.of(self.model, self.scopes, self._typing)
+
+    @cached_property
+    def _view(self) -> ModelView:
+        return ModelView([self._shapes.overlay], lambda: self._typing)
+
+    @cached_property
+    def _made(self) -> dict[int, Remedies]:
+        return {}
+
+    def _remedies(self, scope: Scope) -> Remedies:
+        found = self._made.get(id(scope.graph))
+        if found is None:
+            around = MatchContext(
+                scope.opsets,
+                self._constants,
+                (),
+                scope.in_function,
+                left_out_at_calls(self.model),
+                last_axes(self.model),
+            )
+            found = Remedies(
+                self._names, scope, self._own, self.model.graph, self._context(scope), around
+            )
+            self._made[id(scope.graph)] = found
+        return found
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names.of(self.model)
+
+    @cached_property
+    def _constants(self) -> Constants:
+        return Constants()

@@ -1,0 +1,248 @@
+"""What stands for a node that a target does not run, built off the graph and judged again.
+
+In the manner of a dialect conversion: of the remedies for a node, cheapest first, the first stands
+whose nodes the target runs, or that have remedies themselves. Casts to a type that has a kernel
+come first, then the rules that say an operator in others, then the spellings of opset conversion
+for opsets that lack it, and last the function body that ONNX gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import Scope, subgraphs
+from vlmpass.ir_tools.operators.dtypes import wider
+from vlmpass.ir_tools.operators.formal import Formal, Schema
+from vlmpass.ir_tools.operators.schema import (
+    function_body,
+    history,
+    in_force,
+    since,
+)
+from vlmpass.ir_tools.operators.type_texts import tensor as tensor_text
+from vlmpass.ir_tools.rewrite import Rule
+from vlmpass.ir_tools.rewrite.alignment import MatchContext
+from vlmpass.ir_tools.rewrite.propose import Proposal, propose
+from vlmpass.ir_tools.targets import Context, Verdict, why_not
+from vlmpass.rewriter_rules.opset.conversion import Built, Conversion
+from vlmpass.rewriter_rules.opset.element_types.absent import is_absent
+from vlmpass.rewriter_rules.opset.element_types.bridge import bridge
+from vlmpass.rewriter_rules.opset.element_types.widen import Widening
+from vlmpass.rewriter_rules.opset.expand import inline
+from vlmpass.rewriter_rules.opset.table import (
+    UNCHANGED,
+    CannotConvert,
+    entry,
+    is_same,
+    steps_between,
+    why_unspelled,
+)
+from vlmpass.rewriter_rules.opset.view import SeenNode
+from vlmpass.rewriter_rules.substitute import SUBSTITUTE
+from vlmpass.rewriter_rules.unfuse import CONTRIB, STANDARD
+
+__all__ = ["CAST_RULE", "Remedies"]
+
+CAST_RULE = "cast-to-kernel"
+"""What Casts are marked with that stand around a node which runs in another type."""
+
+_DEEPEST = 8
+"""How many remedies may stand within each other."""
+
+_RULES = [each for each in (*CONTRIB, *STANDARD, *SUBSTITUTE) if len(each.plan.ops) == 1]
+
+
+def _rules_for(node: ir.Node) -> Iterator[Rule]:
+    key = (node.domain, node.op_type)
+    return (each for each in _RULES if any(key in root.ops for root in each.plan.root_ops))
+
+
+class Remedies(Conversion):
+    """Builds what stands for nodes of one graph or function at a target, at the opset it has.
+
+    Args:
+        names: Where fresh names come from.
+        scope: The graph or function.
+        own: Identities of the graphs that belong to the model.
+        main: The model's graph.
+        context: What judges the nodes of the scope.
+        around: What rules know beside a node.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        scope: Scope,
+        own: Collection[int],
+        main: ir.Graph,
+        context: Context,
+        around: MatchContext,
+    ) -> None:
+        opset = scope.opsets.get("", 1)
+        super().__init__(names, scope, opset, opset, own, main, Widening())
+        self._context = context
+        self._matching = around
+        self._sinking: set[str] = set()
+        self._depth = 0
+
+    def stand_in(self, node: SeenNode) -> Built:
+        """Build what stands for a node of the model that the target does not run.
+
+        Raises:
+            CannotConvert: Nothing is known that would; says what is in the way.
+        """
+        built = self._remedied(node, why_not(node, self._context))
+        self._finish(node, built)
+        for new in _with_inner(built.tape.nodes):
+            verdict = why_not(new, self._context)
+            if not verdict.runs:
+                raise CannotConvert(f"what stands for it needs {new.op_type}: {verdict.reason}")
+        return built
+
+    def _lead(self, node: ir.Node, at: int) -> Built | None:
+        if node.domain == "" and node.op_type in self._sinking:
+            return self._spelled_older(node, at)
+        built = None if at == self.target else super()._lead(node, at)
+        if built is not None:
+            return built
+        verdict = why_not(node, self._context)
+        return None if verdict.runs else self._remedied(node, verdict)
+
+    def _remedied(self, node: ir.Node, verdict: Verdict) -> Built:
+        if self._depth == _DEEPEST:
+            raise CannotConvert(f"what stands for it needs {verdict.operator}: {verdict.reason}")
+        reasons = []
+        self._depth += 1
+        try:
+            for remedy in self._known(node):
+                try:
+                    return remedy()
+                except CannotConvert as error:
+                    reasons.append(error.reason)
+        finally:
+            self._depth -= 1
+        told = "; ".join(dict.fromkeys(reasons)) or "none known"
+        raise CannotConvert(verdict.reason, f"no remedy stands: {told}")
+
+    def _known(self, node: ir.Node) -> Iterator[Callable[[], Built]]:
+        """Yield what may be tried for a node, cheapest first."""
+        if (node.domain, node.op_type) == ("", "Constant"):
+            return
+        found = in_force(node.domain, node.op_type, self._version_of(node.domain))
+        if node.domain == "" and found is not None and node.op_type != "Cast":
+            yield from (partial(self._cast, node, each) for each in _narrowed(node, found))
+        yield from (partial(self._by_rule, node, rule) for rule in _rules_for(node))
+        if node.domain == "" and since(node.op_type, self.target) is not None:
+            yield partial(self._spelled_older, node, self.target)
+            if found is not None and found.bodies:
+                yield partial(self._by_body, node, found)
+
+    def _version_of(self, domain: str) -> int:
+        return self._context.opsets.get(domain, 1)
+
+    def _cast(self, node: ir.Node, narrowed: Schema) -> Built:
+        """Build Cast(Op(Cast(x))), if the target has a kernel for the type in between."""
+        tape = self._tape(node, self.target)
+        outputs = bridge(tape, node, narrowed)
+        core = next(each for each in tape.nodes if each.op_type == node.op_type)
+        verdict = why_not(core, self._context)
+        if not verdict.runs:
+            raise CannotConvert(f"in another type, {verdict.reason}")
+        return self._settle(node, tape, outputs, CAST_RULE)
+
+    def _by_rule(self, node: ir.Node, rule: Rule) -> Built:
+        if not rule.offered(self.target, (), False):
+            raise CannotConvert(f"{rule.name} needs {rule.needs[0]}")
+        found = propose(rule, node, self._matching, self._names, node.name or node.op_type)
+        if not isinstance(found, Proposal):
+            raise CannotConvert(str(found[1]))
+        stands = dict(found.pairs)
+        outputs = [stands.get(output) for output in node.outputs]
+        return self._settle(node, found.tape, outputs, rule.name)
+
+    def _spelled_older(self, node: ir.Node, at: int) -> Built:
+        """Build what opset conversion has for an opset that lacks the operator, at this one."""
+        operator, first = node.op_type, history(node.op_type)[0]
+        version = since(operator, at)
+        if version is None or self._depth == _DEEPEST:
+            raise CannotConvert("older operators lead back to it")
+        outer, self._sinking = self._sinking, self._sinking | {operator}
+        self._depth += 1
+        try:
+            for step in steps_between(operator, version, first - 1):
+                found = entry(step)
+                if found is None and not is_same(step):
+                    raise CannotConvert(why_unspelled(step) or "it has no spelling in others")
+                if found is None:
+                    continue
+                if any(_is_newer(value, found.opset) for value in (*node.inputs, *node.outputs)):
+                    raise CannotConvert("its spelling is older than a type it works on")
+                tape = self._tape(node, found.opset)
+                outputs = found.run(tape, node)
+                if outputs is not UNCHANGED:
+                    listed = [outputs] if isinstance(outputs, ir.Value) else outputs
+                    return self._settle(node, tape, listed, found.name)
+        finally:
+            self._sinking = outer
+            self._depth -= 1
+        raise CannotConvert("it has no spelling in others")
+
+    def _by_body(self, node: ir.Node, found: Schema) -> Built:
+        opset = max((each for each in found.bodies if each <= self.target), default=0)
+        body = function_body(node, found.version, opset) if opset else None
+        if body is None:
+            raise CannotConvert("ONNX gives no function body for this use")
+        tape = self._tape(node, opset)
+        return self._settle(node, tape, inline(tape, body, node), "function-body")
+
+
+def _is_newer(value: ir.Value | None, opset: int) -> bool:
+    return value is not None and is_absent(value.dtype, opset)
+
+
+def _with_inner(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """Yield nodes, and those of the graphs in their attributes."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs(node):
+            yield from _with_inner(graph)
+
+
+def _fits_empty(node: ir.Node, kind: ir.DataType) -> bool:
+    """Whether nothing tells the least or the greatest of a type, which an empty operand gives."""
+    x = node.inputs[0] if node.inputs else None
+    if node.op_type not in ("ReduceMax", "ReduceMin") or kind.is_floating_point():
+        return True
+    return x is not None and x.shape is not None and all(map(_is_positive, x.shape))
+
+
+def _is_positive(size: object) -> bool:
+    return isinstance(size, int) and size > 0
+
+
+def _narrowed(node: ir.Node, found: Schema) -> Iterator[Schema]:
+    """Yield an operator's schema with another type, which holds it, in the place of a node's."""
+    places = [(value, found.input(index)) for index, value in enumerate(node.inputs)]
+    places += [(value, found.output(index)) for index, value in enumerate(node.outputs)]
+    bound: dict[ir.DataType, set[str]] = {}
+    for value, formal in places:
+        if value is not None and value.dtype is not None:
+            bound.setdefault(value.dtype, set()).add(formal.parameter)
+    for kind, parameters in bound.items():
+        for wide in wider(kind) if _fits_empty(node, kind) else ():
+            if all(tensor_text(wide) in found.allowed[each] for each in parameters):
+                yield _with(found, parameters, frozenset({tensor_text(wide)}))
+
+
+def _with(found: Schema, parameters: Collection[str], types: frozenset[str]) -> Schema:
+    def changed(formals: Sequence[Formal]) -> tuple[Formal, ...]:
+        meant = (replace(each, types=types) for each in formals)
+        pairs = zip(formals, meant, strict=True)
+        return tuple(new if old.parameter in parameters else old for old, new in pairs)
+
+    return replace(found, inputs=changed(found.inputs), outputs=changed(found.outputs))
