@@ -124,13 +124,14 @@ def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]
 
 
 def _legalize_part(intent: Intent) -> list[str]:
-    """Return the pass for a target of which it is known what operators it runs."""
+    """Return the passes for a target of which it is known what operators it runs."""
     if intent.profile is None:
         return []
     from vlmpass.passes.legalize.planning import says_operators
 
     asked = write_word(intent.profile.asked)
-    return [f"legalize{{target={asked}}}"] if says_operators(intent.profile) else []
+    known = says_operators(intent.profile)
+    return ["repair-types", "infer", f"legalize{{target={asked}}}"] if known else []
 
 
 def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:

@@ -159,6 +159,8 @@ class Condition:
             return is_given == (self.function == "given")
         if is_operand:
             return False if value is None else self._operand(value, view)
+        if self.function:  # an attribute is constant, and has neither shape nor type
+            return False
         return self._compared_with(view.attribute(self.name))
 
     def _operand(self, value: ir.Value, view: NodeView) -> bool | None:
