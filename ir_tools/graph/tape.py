@@ -52,6 +52,8 @@ def _tensor(value: npt.ArrayLike, dtype: ir.DataType | None) -> ir.TensorProtoco
         return ir.StringTensor(texts, shape=ir.Shape(array.shape))
     if dtype is None and array.size == 0 and not isinstance(value, np.ndarray):
         dtype = ir.DataType.INT64
+    if dtype is None and array.dtype == np.int64:
+        return ir.Tensor(array)
     return ir.tensor(value, dtype=dtype)
 
 
@@ -185,7 +187,12 @@ class Tape:
                 Python floats as float32.
             name: Last part of its name.
         """
-        tensor = value if isinstance(value, ir.TensorProtocol) else _tensor(value, dtype)
+        # A protocol is slow to ask about, and most constants are lists of a few integers.
+        plain = isinstance(value, (list, tuple, int, float, np.ndarray))
+        if not plain and isinstance(value, ir.TensorProtocol):
+            tensor = value
+        else:
+            tensor = _tensor(value, dtype)
         label = self.names.value(f"{self.hint}/{name}")
         constant = constant_value(tensor, label)
         self.constants.append(constant)

@@ -27,11 +27,12 @@ class Pairs(Enum):
     NEIGHBOURS = "neighbours"
     """Each of even index with the next."""
 
-    def parts(self, size: int) -> tuple[range, range]:
+    def parts(self, row: range) -> tuple[range, range]:
         """Return the first and the second elements of all pairs of a row of even size."""
         if self == Pairs.NEIGHBOURS:
-            return range(0, size, 2), range(1, size, 2)
-        return range(size // 2), range(size // 2, size)
+            return row[::2], row[1::2]
+        half = len(row) // 2
+        return row[:half], row[half:]
 
 
 def _last(value: Value | None) -> int | None:
@@ -61,7 +62,7 @@ def doubled(value: Value | None, pairs: Pairs, deep: int = DEEP) -> bool:
 
 
 def _equal(rows: np.ndarray, pairs: Pairs) -> bool:
-    one, two = pairs.parts(rows.shape[-1])
+    one, two = pairs.parts(range(rows.shape[-1]))
     return bool((rows[..., list(one)] == rows[..., list(two)]).all())
 
 

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.rewrite import (
     rule,
 )
 from vlmpass.rewriter_rules.fuse.attention.angles import Pairs, doubled
-from vlmpass.rewriter_rules.fuse.attention.steps_back import last_part
+from vlmpass.rewriter_rules.fuse.attention.steps_back import integers, last_part, made_by
 from vlmpass.rewriter_rules.simplify.known import rank
 
 __all__ = ["ROTARY"]
@@ -46,15 +46,34 @@ class Turn:
     pairs: Pairs
 
 
-def _source(first: Value, second: Value, pairs: Pairs) -> Value | Declined:
-    """Return what two values are the first and the second elements of all pairs of."""
-    one, two = last_part(first), last_part(second)
-    if one is None or two is None or one[0] is not two[0]:
-        return refuse("{} and {} are not known to be parts of one value", first, second)
-    size = one[0].shape[-1] if one[0].shape else None
-    if not isinstance(size, int) or size % 2 or (one[1], two[1]) != pairs.parts(size):
-        return refuse("{} and {} are no {} of one value", first, second, pairs.value)
-    return one[0]
+def _elements(value: Value) -> tuple[Value, range]:
+    """Return of what rows a value has elements, and which."""
+    size = value.shape[-1] if value.shape else None
+    return last_part(value) or (value, range(size if isinstance(size, int) else 0))
+
+
+def _row(op: Tape, source: Value, row: range) -> Value:
+    """Return some elements in a row of each row of a value."""
+    if source.shape is not None and source.shape[-1] == len(row):
+        return source
+    return op.Slice(source, starts=[row.start], ends=[row.stop], axes=[-1])
+
+
+def _are_pairs(x: Value, first: Value, second: Value, pairs: Pairs) -> bool:
+    """Return whether two values are the first and the second elements of all pairs of x."""
+    (source, row), one, two = _elements(x), _elements(first), _elements(second)
+    alike = one[0] is source and two[0] is source and len(row) % 2 == 0
+    return alike and (one[1], two[1]) == pairs.parts(row)
+
+
+def _of_rank_3(op: Tape, angles: Value, rank: int) -> Value:
+    """Return angles without the axis of heads, which is 1, or with one for the batch."""
+    if rank == 4:
+        node = made_by(angles, "Unsqueeze")
+        added = None if node is None else integers(node.inputs[1])
+        source = node.inputs[0] if node is not None and added in ([1], [-3]) else None
+        return op.Squeeze(angles, axes=[1]) if source is None else source
+    return angles if rank == 3 else op.Unsqueeze(angles, axes=[0])
 
 
 def _angles(op: Tape, angles: Value, turn: Turn) -> Value | Declined:
@@ -67,8 +86,7 @@ def _angles(op: Tape, angles: Value, turn: Turn) -> Value | Declined:
         return refuse("{} is not known to be the same for all heads", angles)
     if not same_size(shape[-2], whole[2]) or not isinstance(size, int):
         return refuse("{} is not known to be of the length of {}", angles, turn.x)
-    rows = {4: lambda: op.Squeeze(angles, axes=[1]), 3: lambda: angles}
-    flat = rows.get(len(shape), lambda: op.Unsqueeze(angles, axes=[0]))()
+    flat = _of_rank_3(op, angles, len(shape))
     if shape[-1] == size:
         if not doubled(angles, turn.pairs):
             return refuse("both {} of {} are not known to be equal", turn.pairs.value, angles)
@@ -105,12 +123,10 @@ def _of_elements(
     op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value, pairs: Pairs
 ) -> Replacement:
     """Build the operator for x cos + rotated(x) sin; x and cos may stand the other way round."""
-    source = _source(first, second, pairs)
-    if isinstance(source, Declined):
-        return source
-    if source not in (x, cos):
-        return refuse("{} is turned, and {} or {} is not", source, x, cos)
-    return _turned(op, Turn(source, x if source is cos else cos, sin, pairs))
+    for turned, angles in ((x, cos), (cos, x)):
+        if _are_pairs(turned, first, second, pairs):
+            return _turned(op, Turn(turned, angles, sin, pairs))
+    return refuse("{} and {} are no {} of {} or {}", first, second, pairs.value, x, cos)
 
 
 ROTATED = P.Concat(P.Neg("second"), "first", axis=-1)
@@ -142,10 +158,11 @@ IMAGINARY = P.Add(P.Mul("second", "cos"), P.Mul("first", "sin"))
 @rule(P.Concat(REAL, IMAGINARY, axis=-1), opset=(23, None), dtypes={"first": TYPES["x"]})
 def rotary_of_parts(op: Tape, first: Value, second: Value, cos: Value, sin: Value) -> Replacement:
     """[x1 cos - x2 sin, x2 cos + x1 sin] -> RotaryEmbedding(x, cos, sin)."""
-    source = _source(first, second, Pairs.HALVES)
-    if isinstance(source, Declined):
-        return source
-    return _turned(op, Turn(source, cos, sin, Pairs.HALVES))
+    (source, one), (other, two) = _elements(first), _elements(second)
+    joined = range(one.start, two.stop)
+    if other is not source or (one, two) != Pairs.HALVES.parts(joined):
+        return refuse("{} and {} are no halves of one value", first, second)
+    return _turned(op, Turn(_row(op, source, joined), cos, sin, Pairs.HALVES))
 
 
 TURNED = P.RotaryEmbedding("part", "cos", "sin", _node="node")
@@ -156,14 +173,12 @@ def rotary_of_a_part(
     op: Tape, part: Value, cos: Value, sin: Value, rest: Value, node: Node
 ) -> Replacement:
     """[RotaryEmbedding(x1, cos, sin), x2] -> RotaryEmbedding(x, cos, sin, rotary_embedding_dim)."""
-    one, two = last_part(part), last_part(rest)
-    if one is None or two is None or one[0] is not two[0]:
-        return refuse("{} and {} are not known to be parts of one value", part, rest)
-    size = one[0].shape[-1] if one[0].shape else None
-    if not isinstance(size, int) or [*one[1], *two[1]] != list(range(size)):
-        return refuse("{} and {} are not all of {}, in order", part, rest, one[0])
-    attributes = {**node.attributes, "rotary_embedding_dim": len(one[1])}
-    return op.node("RotaryEmbedding", [one[0], cos, sin], attributes)[0]
+    (source, one), (other, two) = _elements(part), _elements(rest)
+    joined = range(one.start, two.stop)
+    if other is not source or [*one, *two] != list(joined):
+        return refuse("{} and {} are no parts in a row of one value", part, rest)
+    attributes = {**node.attributes, "rotary_embedding_dim": len(one)}
+    return op.node("RotaryEmbedding", [_row(op, source, joined), cos, sin], attributes)[0]
 
 
 ROTARY = RuleSet((rotary_of_halves, rotary_of_neighbours, rotary_of_parts, rotary_of_a_part))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from onnx_ir import Node, Value
+from typing import TypeAlias
+
+from onnx_ir import Node, SymbolicDim, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.rewrite import Declined, refuse
 
-__all__ = ["alone", "integers", "last_part", "made_by", "number", "scaled"]
+__all__ = ["alone", "integers", "last_part", "made_by", "number", "reshaped", "scaled"]
+
+Size: TypeAlias = "int | SymbolicDim"
 
 
 def made_by(value: Value | None, *op_types: str) -> Node | None:
@@ -90,3 +94,48 @@ def _of_split(node: Node, value: Value) -> range:
             return range(start, start + size)
         start += size
     return range(0)
+
+
+def sizes_in(value: Value | None, deep: int = 6) -> list[Size] | None:
+    """Return the sizes that a vector holds, put together from shapes and numbers.
+
+    Args:
+        value: A target of Reshape or Expand, or a part of one.
+        deep: How many steps back are looked at.
+    """
+    numbers = integers(value)
+    if numbers is not None:
+        return list(numbers)
+    node = made_by(value, "Concat", "Shape", "Squeeze", "Unsqueeze", "Identity", "Gather")
+    first = None if node is None or not deep else node.inputs[0]
+    if node is None or first is None:
+        return None
+    if node.op_type == "Shape":
+        bounds = [node.attributes.get_int(name, None) for name in ("start", "end")]
+        return None if first.shape is None else list(first.shape)[slice(*bounds)]
+    if node.op_type == "Gather":
+        held, at = sizes_in(first, deep - 1), integers(node.inputs[1])
+        fits = held is not None and at is not None and len(at) == 1 and abs(at[0]) < len(held)
+        return [held[at[0]]] if held is not None and at is not None and fits else None
+    if node.op_type != "Concat":
+        return sizes_in(first, deep - 1)
+    parts = [sizes_in(each, deep - 1) for each in node.inputs]
+    whole = [part for part in parts if part is not None]
+    return [size for part in whole for size in part] if len(whole) == len(parts) else None
+
+
+def reshaped(value: Value) -> list[Size] | None:
+    """Return the shape that a Reshape gives, its target read where the shape is not known.
+
+    Args:
+        value: What a Reshape makes.
+    """
+    node, shape = made_by(value, "Reshape"), value.shape
+    target = None if node is None else sizes_in(node.inputs[1])
+    if shape is None or target is None or len(target) != len(shape):
+        return None if shape is None else list(shape)
+    known = [isinstance(size, int) or size.value is not None for size in shape]
+    return [
+        own if sure or size in (0, -1) else size
+        for own, sure, size in zip(shape, known, target, strict=True)
+    ]

@@ -60,9 +60,9 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             HEAD,
             NUMBERS + ANGLES + HALVES + TURN,
             NUMBERS
-            + ANGLES
-            + """c3 = Squeeze(c, one) s3 = Squeeze(s, one) d = Slice(c3, zero, four, two, one)
-            e = Slice(s3, zero, four, two, one) y = RotaryEmbedding(x, d, e)""",
+            + ANGLES[: ANGLES.index("c = Unsqueeze")]
+            + """d = Slice(gc, zero, four, two, one)
+            e = Slice(gs, zero, four, two, one) y = RotaryEmbedding(x, d, e)""",
         ),
         (HEAD.replace("[b,s,4] f", "[1,s,4] f"), NUMBERS + ANGLES + HALVES + TURN, ""),
     ],
@@ -89,7 +89,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             + ANGLES
             + HALVES.replace("x1", "t").replace("x2", "x1").replace("t =", "x2 =")
             + TURN,
-            "are no halves of one value",
+            "are no halves of",
         ),
         (HEAD, NUMBERS + PAIRED + HALVES + TURN, "are not known to be equal"),
         (
@@ -101,7 +101,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "rotary-of-neighbours": [
         (HEAD, NUMBERS + ANGLES + STRIDED + STACK, "are not known to be equal"),
-        (HEAD, NUMBERS + PAIRED + HALVES + STACK, "are no neighbours of one value"),
+        (HEAD, NUMBERS + PAIRED + HALVES + STACK, "are no neighbours of"),
     ],
     "rotary-of-parts": [
         (HEAD, NUMBERS + HALF + STRIDED + PARTS, "are no halves of one value"),
@@ -112,7 +112,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             NUMBERS
             + """a = Slice(x, four, eight, all, one) b = Slice(x, zero, four, all, one)
             r = RotaryEmbedding(a, c, s) y = Concat<axis=-1>(r, b)""",
-            "in order",
+            "are no parts in a row",
         ),
     ],
 }
