@@ -54,6 +54,17 @@ class Context:
             found = self._known[domain, op_type] = _judge_of(domain, op_type, self)
         return found
 
+    def verdict(self, node: ir.Node, types: Signature) -> Verdict:
+        """Return what the target does with a node, were its types others; see `why_not`.
+
+        Args:
+            node: The node.
+            types: As `signature` gives them.
+        """
+        if self.functions and node.op_identifier() in self.functions:
+            return _call(node, self)
+        return self.judge(node.domain, node.op_type).verdict(node, types)
+
 
 def why_not(node: ir.Node, context: Context) -> Verdict:
     """Return what a target does with a node, by its operator, types, shapes and constants.
@@ -65,9 +76,7 @@ def why_not(node: ir.Node, context: Context) -> Verdict:
         node: The node; neither it nor a large constant is read or changed.
         context: What for, and where.
     """
-    if context.functions and node.op_identifier() in context.functions:
-        return _call(node, context)
-    return context.judge(node.domain, node.op_type).verdict(node, signature(node))
+    return context.verdict(node, signature(node))
 
 
 def signature(node: ir.Node) -> Signature:
@@ -136,12 +145,12 @@ class _Judge:
             if holds is None:
                 unknown = unknown or each.text
         if not unknown:
-            reason = limit.reason or limit.text
+            reason = limit.text.partition(" if ")[2] or limit.reason or limit.text
             return self._said(limit.support, reason, limit.text)
         if found.support >= Support.UNKNOWN:
             return found
         reason = f"it is {limit.support.word} if {unknown}, which is not known here"
-        return self._said(Support.UNKNOWN, reason, limit.text)
+        return self._said(Support.UNKNOWN, reason, limit.text, missing=True)
 
     def _by_types(self, node: ir.Node, types: Signature) -> Verdict:
         worst = max(map(self._of_any, filter(None, types)), default=self.always, key=_support)
@@ -192,7 +201,7 @@ class _Judge:
     def _of_type(self, line: Types, formal: Formal, kind: str | None) -> Verdict:
         if kind is None:
             reason = f"the type of {formal.name} is not known here"
-            return self._said(Support.UNKNOWN, reason, line.text)
+            return self._said(Support.UNKNOWN, reason, line.text, missing=True)
         others = self.others if line.others is None else line.others
         support = line.kinds.get(kind, others)
         if support == Support.NATIVE:
@@ -209,9 +218,9 @@ class _Judge:
     def _spelled(self) -> str:
         return f"{self.always.operator}-{self.always.since}"
 
-    def _said(self, support: Support, reason: str, line: str) -> Verdict:
+    def _said(self, support: Support, reason: str, line: str, *, missing: bool = False) -> Verdict:
         fact = f"{self.always.operator}: {line}"
-        return replace(self.always, support=support, reason=reason, fact=fact)
+        return replace(self.always, support=support, reason=reason, fact=fact, missing=missing)
 
 
 def _plain(kind: str) -> str:

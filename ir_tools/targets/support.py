@@ -45,6 +45,7 @@ class Verdict:
         reason: Why, in one line, without the node's name; what decided where it runs, too.
         fact: The line of the profile that decided, such as ``Resize: unsupported if
             antialias = 1``; empty where no line is about it.
+        missing: Whether a type, shape or constant of the node would decide and is not known.
     """
 
     support: Support
@@ -53,6 +54,7 @@ class Verdict:
     since: int | None
     reason: str
     fact: str
+    missing: bool = False
 
     @property
     def runs(self) -> bool:

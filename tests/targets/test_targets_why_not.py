@@ -71,7 +71,7 @@ def verdict(folder: Path, facts: str, node: str, opset: int = 21) -> Verdict:
         ('y = Resize<mode="cubic">(x5,,,small)', "wrong", "mode != nearest linear and rank"),
         ('y = Resize<mode="cubic">(x,,,small)', "native", "has a kernel"),
         ("y = Resize(x,,,s)", "unsupported", "sizes must be constant"),
-        ("y = Resize(x,,,large)", "unsupported", "unsupported if sizes > 100"),
+        ("y = Resize(x,,,large)", "unsupported", "sizes > 100"),
         ("y = Relu(d)", "unsupported", "has no Relu-14 for X in double"),
         ("y = Relu(i)", "unknown", "nothing says whether it takes X in int8"),
         ("y = Tanh(x)", "unknown", r"nothing says whether it has Tanh-13 \(listed: 6\)"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -12,11 +12,11 @@ from vlmpass.cli.piped import model_given, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import onnx_ir as ir
+    from collections.abc import Sequence
 
     from vlmpass.ir_tools.targets import Profile
+    from vlmpass.ir_tools.targets.lint import Remark
+    from vlmpass.suits import Suits
 
 __all__ = ["check"]
 
@@ -35,11 +35,16 @@ def check(
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="Say whether this target takes it as it stands; see vlmpass targets.",
+            metavar="NAME,...",
+            help="Say whether these targets take it as it stands; see vlmpass targets.",
             show_default=False,
         ),
     ] = None,
+    lint: Annotated[
+        bool,
+        typer.Option("--lint", help="Say what is odd about it, as --target does, too."),
+    ] = False,
+    sarif: Annotated[bool, typer.Option("--sarif", help="Print the findings as SARIF.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
 ) -> int:
     """Check structure, types and shapes with ONNX's full check, whatever the model's size.
@@ -49,63 +54,86 @@ def check(
     """
     from vlmpass.options import profile_of
 
-    wanted = None if target is None else profile_of(target)
+    names = [] if target is None else [each.strip() for each in target.split(",")]
+    wanted = [profile_of(each) for each in dict.fromkeys(names)]
     with model_given(model) as file:
-        return _check(file, str(model), wanted, json)
+        found = _checked(file, str(model), wanted, lint=lint or bool(wanted))
+    if sarif:
+        from vlmpass.sarif import sarif as log
+
+        show_json(log(found.path, found.finding, found.suits or (), found.remarks))
+    elif json:
+        show_json(_data(found, wanted, lint=lint))
+    else:
+        _show(found)
+    return DONE if found.ok else FINDINGS
 
 
-def _check(file: Path, shown: str, target: Profile | None, json: bool) -> int:
-    from rich.console import Group
-    from rich.text import Text
+_BRIEF = ("name", "ok", "finding", "remedy", "loaded")
+"""What is told of one target that is asked for alone, beside the list with all of it."""
 
+
+class _Checked(NamedTuple):
+    """What was found: of the model itself, of each target, and what is odd."""
+
+    path: str
+    finding: str | None
+    suits: tuple[Suits, ...] | None
+    remarks: tuple[Remark, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.finding is None and all(each.ok for each in self.suits or ())
+
+
+def _checked(file: Path, shown: str, wanted: Sequence[Profile], *, lint: bool) -> _Checked:
     from vlmpass.ir_tools.check import check as run_check
     from vlmpass.ir_tools.errors import CheckError
     from vlmpass.ir_tools.load import load
-    from vlmpass.screens.text import unbroken
 
     opened = load(file)
-    finding = None
     try:
         run_check(opened)
     except CheckError as error:
         from vlmpass.rewriter_rules.opset.restamp import remedy
 
         error.remedy = remedy(opened) or error.remedy
-        finding = str(error)
-    suits = None if target is None or finding else _suits(opened, target)
-    if json:
-        ok = finding is None and (suits is None or suits["ok"])
-        asked = {} if target is None else {"target": suits}
-        show_json({"path": shown, "ok": ok, "finding": finding, **asked})
-    elif finding is None:
-        show(Group(unbroken(f"{shown}: ", ("valid", "green"))))
-    else:
-        show(Group(unbroken(f"{shown}: ", ("not valid", "red")), Text(finding)))
-    if suits is not None and not json:
-        _show_target(suits)
-    return DONE if finding is None and (suits is None or suits["ok"]) else FINDINGS
-
-
-def _suits(model: ir.Model, target: Profile) -> dict[str, object]:
-    """Return whether a target takes a valid model, why not, and what helps."""
+        return _Checked(shown, str(error), None, ())
+    if not lint:
+        return _Checked(shown, None, (), ())
     from vlmpass.ir_tools.run.allowance import Allowance, default_memory
-    from vlmpass.loadable import why_not
+    from vlmpass.ir_tools.targets.lint import lint as odd
+    from vlmpass.suits import suits
 
-    reason, remedy = why_not(model, target, Allowance(default_memory(), None)) or (None, None)
-    tried = target.runtime is not None
-    told = {"finding": reason, "remedy": remedy, "loaded": reason is None and tried}
-    return {"name": target.name, "ok": reason is None, **told}
+    found = suits(opened, wanted, Allowance(default_memory(), None))
+    return _Checked(shown, None, found, odd(opened))
 
 
-def _show_target(suits: Mapping[str, object]) -> None:
+def _data(found: _Checked, wanted: Sequence[Profile], *, lint: bool) -> dict[str, object]:
+    data: dict[str, object] = {"path": found.path, "ok": found.ok, "finding": found.finding}
+    if wanted:
+        told = None if found.suits is None else [each.data for each in found.suits]
+        data["targets"] = told
+        if len(wanted) == 1:
+            data["target"] = None if told is None else {key: told[0][key] for key in _BRIEF}
+    if wanted or lint:
+        data["remarks"] = [each._asdict() for each in found.remarks]
+    return data
+
+
+def _show(found: _Checked) -> None:
     from rich.console import Group
     from rich.text import Text
 
+    from vlmpass.screens.targeting import remarks_screen, targets_screen
     from vlmpass.screens.text import unbroken
 
-    if suits["ok"]:
-        how = "loads it" if suits["loaded"] else "reads its versions; nothing here loads for it"
-        show(unbroken(f"{suits['name']}: ", (how, "green")))
-    else:
-        said = Text(f"{suits['finding']}; {suits['remedy']}")
-        show(Group(unbroken(f"{suits['name']}: ", ("does not take it", "red")), said))
+    if found.finding is not None:
+        head = unbroken(f"{found.path}: ", ("not valid", "red"))
+        show(Group(head, Text(found.finding)))
+        return
+    show(Group(unbroken(f"{found.path}: ", ("valid", "green"))))
+    if found.suits:
+        show(targets_screen(found.suits))
+    if found.remarks:
+        show(remarks_screen(found.remarks))

@@ -1,0 +1,144 @@
+"""What targets make of a model: what their profiles say, and what the runtime here does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.rewrite import explain
+from vlmpass.ir_tools.run.allowance import Allowance
+from vlmpass.ir_tools.targets import Profile, Support
+from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, assess
+from vlmpass.loadable import why_not
+from vlmpass.passes import PassManager, parse
+from vlmpass.rewriter_rules.substitute import SUBSTITUTE, roots
+from vlmpass.rewriter_rules.substitute.aten import kernel_of
+
+__all__ = ["Suits", "suits"]
+
+
+@dataclass(frozen=True)
+class Suits:
+    """What one target makes of a model.
+
+    Attributes:
+        assessment: What its profile says; what a session that loads refutes is left out.
+        reason: Why it is none for the target, in one line; None if it is one.
+        remedy: What helps about that; None where there is nothing to help.
+        loaded: Whether the runtime of the target loaded it here.
+    """
+
+    assessment: Assessment
+    reason: str | None
+    remedy: str | None
+    loaded: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing keeps the model from the target, as far as is known."""
+        return self.reason is None
+
+    @property
+    def data(self) -> dict[str, object]:
+        """What is told as JSON."""
+        found = self.assessment
+        parts = found.parts
+        return {
+            "name": found.target,
+            "ok": self.ok,
+            "finding": self.reason,
+            "remedy": self.remedy,
+            "loaded": self.loaded,
+            "nodes": found.nodes,
+            "unknown": found.unknown,
+            "consequences": found.consequences,
+            "findings": [
+                {
+                    "support": each.support.word,
+                    "operator": each.operator,
+                    "since": each.since,
+                    "reason": each.reason,
+                    "fact": each.fact,
+                    "remedy": each.remedy,
+                    "nodes": [{"name": name, "scope": scope} for name, scope in each.nodes],
+                }
+                for each in found.findings
+            ],
+            "operators": {
+                name: {support.word: number for support, number in sorted(kinds.items())}
+                for name, kinds in sorted(found.operators.items())
+            },
+            "partition": None
+            if parts is None
+            else {
+                "taken": parts.taken,
+                "fallen": parts.fallen,
+                "fallen_nodes": parts.fallen_nodes,
+                "fallen_share": parts.share,
+            },
+        }
+
+
+def suits(model: ir.Model, targets: Sequence[Profile], allowance: Allowance) -> tuple[Suits, ...]:
+    """Return what targets make of a valid model.
+
+    Args:
+        model: Types and shapes of its values are filled in where they are missing.
+        targets: What for.
+        allowance: What loading may take.
+
+    Raises:
+        VerifyError: The runtime of a target is not installed.
+    """
+    loads = [why_not(model, target, allowance) for target in targets]
+    PassManager(parse("infer"), ()).run(model, in_place=True)
+    found = [_with_substitutes(model, each) for each in assess(model, targets)]
+    return tuple(map(_suits, targets, found, loads))
+
+
+def _suits(target: Profile, found: Assessment, load: tuple[str, str] | None) -> Suits:
+    loaded = load is None and target.runtime is not None
+    if loaded:
+        # A session is more than a profile, which may be of another version; it is silent on values.
+        kept = tuple(each for each in found.findings if each.support is Support.WRONG)
+        found = replace(found, findings=kept)
+    if load is not None:
+        return Suits(found, *load, loaded)
+    if found.ok:
+        return Suits(found, None, None, loaded)
+    first = found.findings[0]
+    where = f"{first.nodes[0][0]}: " if first.nodes else ""
+    remedy = _command(target, first.remedy)
+    return Suits(found, f"{where}{first.reason}", remedy, loaded)
+
+
+def _with_substitutes(model: ir.Model, found: Assessment) -> Assessment:
+    """Name the pass that says a node in other operators, where one of its rules would."""
+    told = tuple(
+        replace(each, remedy=_substitute(model, each.sample) or NONE_KNOWN)
+        if each.remedy == NONE_KNOWN and each.sample is not None
+        else each
+        for each in found.findings
+    )
+    return replace(found, findings=told)
+
+
+def _substitute(model: ir.Model, node: ir.Node) -> str:
+    if kernel_of(node) is not None:
+        return "--passes substitute"
+    name = node.name or node.outputs[0].name
+    rules = [rule for rule in SUBSTITUTE if not node.domain and node.op_type in roots(rule)]
+    if name and any(a.applies for rule in rules for a in explain(rule, model, near=name)):
+        return f"--passes 'substitute{{operators=[{node.op_type}]}}'"
+    return ""
+
+
+def _command(target: Profile, remedy: str) -> str:
+    """Return a remedy as a command, where it is options of one."""
+    if not remedy.startswith("--"):
+        return remedy
+    # A pipeline of one's own takes the place of what a target asks for.
+    asked = "" if remedy.startswith("--passes") else f"--target {target.asked} "
+    return f"vlmpass convert {asked}{remedy}"
