@@ -15,13 +15,17 @@ from vlmpass.ir_tools.rewrite import (
     refuse,
     rule,
 )
-from vlmpass.rewriter_rules.fuse.spellings import ORT, mean, mean_of_squares, over_root, square
+from vlmpass.rewriter_rules.fuse.spellings import (
+    NOT_IN_FUNCTIONS,
+    ORT,
+    mean,
+    mean_of_squares,
+    over_root,
+    square,
+)
 from vlmpass.rewriter_rules.simplify.known import FLOATS, dim, rank, same_shape
 
 __all__ = ["NORMS"]
-
-NOT_IN_FUNCTIONS = "ONNX Runtime crashes on its own {} in a function; run inline-functions first"
-"""Seen with 1.31: loading dies where the operator is none of the standard's at that opset."""
 
 WIDE = P.maybe.Cast("x", to="given").named("wide")
 """What the statistics are computed of: x itself, or x in a wider type."""

@@ -7,6 +7,7 @@ from itertools import combinations
 from vlmpass.ir_tools.rewrite import P, Pattern
 
 __all__ = [
+    "NOT_IN_FUNCTIONS",
     "ORT",
     "cube",
     "mean",
@@ -19,6 +20,8 @@ __all__ = [
 
 ORT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
+NOT_IN_FUNCTIONS = "ONNX Runtime crashes on its own {} in a function; run inline-functions first"
+"""Seen with 1.31: loading dies where the operator is none of the standard's at that opset."""
 
 
 def square(x: Pattern) -> Pattern:

@@ -65,7 +65,7 @@ FORMS = {
     ),
     "Gelu": ("Gelu", "FastGelu"),
     "Swish": ("Swish", "QuickGelu"),
-    "Softmax": ("Softmax", "Attention"),
+    "Softmax": ("Softmax", "Attention", "MultiHeadAttention"),
 }
 LEFT = {"ReduceMean", "Erf", "Tanh", "Sigmoid", "Reciprocal", "Exp"}
 PIPELINES = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from onnx_ir import DataType, Value
 
 from vlmpass.ir_tools.graph.symbols import same_size
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.rewrite import (
     Declined,
     P,
@@ -17,9 +18,14 @@ from vlmpass.ir_tools.rewrite import (
     refuse,
     rule,
 )
-from vlmpass.rewriter_rules.fuse.attention.attention_masks import as_added, spread
+from vlmpass.rewriter_rules.fuse.attention.attention_masks import as_added, is_finite, spread
 from vlmpass.rewriter_rules.fuse.attention.key_heads import Heads, heads_of, turned_back
+from vlmpass.rewriter_rules.fuse.attention.runtime_forms import (
+    for_runtime,
+    multi_head_attention,
+)
 from vlmpass.rewriter_rules.fuse.attention.scores import Mask, Scores, scores_of
+from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.simplify.known import FLOATS, rank
 
 __all__ = ["CORES"]
@@ -49,6 +55,11 @@ class Core:
     def inputs(self) -> list[Value | None]:
         """Of the standard's operator."""
         return [self.query, self.key, self.value, self.mask]
+
+    @property
+    def heads(self) -> object:
+        """How many heads keys have."""
+        return self.key.shape[1] if self.key.shape is not None else None
 
     @property
     def attributes(self) -> dict[str, object]:
@@ -106,20 +117,41 @@ def _belonging(query: Value, keys: Heads, values: Heads) -> Core | Declined:
 
 
 SOFTMAX = P.maybe.Cast(P.Softmax(P.maybe.Cast("rows", to="wide"), axis=-1), to="narrow")
-PROBABILITIES = P.Where(P.IsNaN(SOFTMAX), 0.0, SOFTMAX) | SOFTMAX
+PROBABILITIES = P.Where(P.IsNaN(SOFTMAX), 0.0, SOFTMAX).named("guarded") | SOFTMAX
 """What a guard makes of rows of which nothing is left is what the operator does with them."""
 
 
-@rule(P.MatMul(PROBABILITIES, "value"), opset=(23, None))
+@rule(P.MatMul(PROBABILITIES, "value"), opset=(23, None), or_emits=ORT)
 def attention(
-    op: Tape, rows: Value, value: Value, wide: DataType | None, narrow: DataType | None
+    op: Tape,
+    rows: Value,
+    value: Value,
+    wide: DataType | None,
+    narrow: DataType | None,
+    guarded: Value | None,
 ) -> Replacement:
     """Softmax(q k^T scale + mask) v -> Attention(q, k, v, mask)."""
     scores = scores_of(rows)
-    core = scores if isinstance(scores, Declined) else _core(op, scores, value)
+    if isinstance(scores, Declined):
+        return scores
+    core = _core(op, scores, value)
     if isinstance(core, Declined):
         return core
+    if wide is not None and not holds_all(wide, core.query.dtype):
+        return refuse("{} scores are made {} for their Softmax", core.query.dtype, wide)
+    if for_runtime(op, "Attention"):
+        return _own(op, core, guarded=guarded is not None and not all(map(is_finite, scores.masks)))
     return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
+
+
+def _own(op: Tape, core: Core, *, guarded: bool) -> Replacement:
+    """Build ONNX Runtime's own operator, where it can say that."""
+    if guarded:
+        return refuse("MultiHeadAttention makes NaN of a row that a guard makes 0")
+    if core.cap or core.query.shape is None or core.query.shape[1] != core.heads:
+        return refuse("MultiHeadAttention has no cap and no groups of heads; opset 23 has")
+    operands = core.query, core.key, core.value
+    return multi_head_attention(op, *operands, core.mask, core.scale)
 
 
 CORES = RuleSet((attention,))

@@ -11,9 +11,9 @@ from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 from vlmpass.rewriter_rules.fuse.attention.scores import Mask
-from vlmpass.rewriter_rules.fuse.attention.steps_back import made_by, number
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, made_by, number
 
-__all__ = ["as_added", "spread"]
+__all__ = ["as_added", "is_finite", "spread"]
 
 FAR_BELOW = -1e9
 """What is filled in counts as a mask from here down, in float32; halves from near their lowest."""
@@ -71,6 +71,12 @@ def _cuts_off(mask: Mask) -> bool:
     return bool(ends) and all(end in (0.0, -math.inf) for end in ends)
 
 
+def is_finite(mask: Mask) -> bool:
+    """Return whether what a mask adds or fills in is known to be no infinity."""
+    ends = _ends(mask.value) if mask.filled is None else [number(mask.filled)]
+    return bool(ends) and all(end is not None and math.isfinite(end) for end in ends)
+
+
 def as_added(op: Tape, mask: Mask, dtype: DataType) -> Value | Declined:
     """Return what to add to scores for a mask, or why scores may count all the same.
 
@@ -112,6 +118,6 @@ def spread(op: Tape, mask: Value, query: Value, key: Value) -> Value | Declined:
     whole = [query.shape[2], key.shape[2]]
     if len(shape) in (2, 4) and all(map(same_size, shape[-2:], whole)):
         return mask
-    rows = op.Shape(query, start=2, end=3)
-    sizes = op.Concat(op.const([1, 1]), rows, op.Shape(key, start=2, end=3), axis=0)
+    parts = [op.const([1, 1]), axis_size(op, query, 2), axis_size(op, key, 2)]
+    sizes = op.Concat(*parts, axis=0)
     return op.Expand(mask, sizes)

@@ -21,7 +21,9 @@ from vlmpass.ir_tools.rewrite import (
     rule,
 )
 from vlmpass.rewriter_rules.fuse.attention.angles import Pairs, doubled
-from vlmpass.rewriter_rules.fuse.attention.steps_back import integers, last_part, made_by
+from vlmpass.rewriter_rules.fuse.attention.runtime_forms import for_runtime, rotary_embedding
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, integers, last_part, made_by
+from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.simplify.known import rank
 
 __all__ = ["ROTARY"]
@@ -96,12 +98,16 @@ def _angles(op: Tape, angles: Value, turn: Turn) -> Value | Declined:
     elif shape[-1] != size // 2:
         return refuse("{} has {} elements in a row, {} has {}", angles, shape[-1], turn.x, size)
     batch = shape[0] if len(shape) == 4 else 1
-    if same_size(batch, whole[0]):
-        return flat
-    if batch != 1:
+    if batch != 1 and not same_size(batch, whole[0]):
         return refuse("{} and {} are not known to have one batch size", angles, turn.x)
-    sizes = op.Concat(op.Shape(turn.x, start=0, end=1), op.const([1, 1]), axis=0)
-    return op.Expand(flat, sizes)
+    return flat
+
+
+def _for_each_batch(op: Tape, angles: Value, x: Value) -> Value:
+    """Return angles for the batch of x, which may be those of all."""
+    if angles.shape is not None and x.shape is not None and angles.shape[0] == x.shape[0]:
+        return angles
+    return op.Expand(angles, op.Concat(axis_size(op, x, 0), op.const([1, 1]), axis=0))
 
 
 def _turned(op: Tape, turn: Turn) -> Replacement:
@@ -116,7 +122,10 @@ def _turned(op: Tape, turn: Turn) -> Replacement:
     if not turn.x.dtype == cos.dtype == sin.dtype:
         return refuse("{} is {} and {} is {}", turn.x, turn.x.dtype, turn.cos, cos.dtype)
     neighbours = turn.pairs == Pairs.NEIGHBOURS
-    return op.RotaryEmbedding(turn.x, cos, sin, interleaved=1 if neighbours else None)
+    if for_runtime(op, "RotaryEmbedding"):
+        return rotary_embedding(op, turn.x, cos, sin, neighbours=neighbours)
+    angles = [_for_each_batch(op, each, turn.x) for each in (cos, sin)]
+    return op.RotaryEmbedding(turn.x, *angles, interleaved=1 if neighbours else None)
 
 
 def _of_elements(
@@ -132,7 +141,7 @@ def _of_elements(
 ROTATED = P.Concat(P.Neg("second"), "first", axis=-1)
 
 
-@rule(P.Mul("x", "cos") + P.Mul(ROTATED, "sin"), opset=(23, None), dtypes=TYPES)
+@rule(P.Mul("x", "cos") + P.Mul(ROTATED, "sin"), opset=(23, None), or_emits=ORT, dtypes=TYPES)
 def rotary_of_halves(
     op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value
 ) -> Replacement:
@@ -143,7 +152,12 @@ def rotary_of_halves(
 STACKED = P.Concat(P.Unsqueeze(P.Neg("second"), axes=-1), P.Unsqueeze("first", axes=-1), axis=-1)
 
 
-@rule(P.Mul("x", "cos") + P.Mul(P.Reshape(STACKED, P.any), "sin"), opset=(23, None), dtypes=TYPES)
+@rule(
+    P.Mul("x", "cos") + P.Mul(P.Reshape(STACKED, P.any), "sin"),
+    opset=(23, None),
+    or_emits=ORT,
+    dtypes=TYPES,
+)
 def rotary_of_neighbours(
     op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value
 ) -> Replacement:
@@ -155,7 +169,12 @@ REAL = P.Sub(P.Mul("first", "cos"), P.Mul("second", "sin"))
 IMAGINARY = P.Add(P.Mul("second", "cos"), P.Mul("first", "sin"))
 
 
-@rule(P.Concat(REAL, IMAGINARY, axis=-1), opset=(23, None), dtypes={"first": TYPES["x"]})
+@rule(
+    P.Concat(REAL, IMAGINARY, axis=-1),
+    opset=(23, None),
+    or_emits=ORT,
+    dtypes={"first": TYPES["x"]},
+)
 def rotary_of_parts(op: Tape, first: Value, second: Value, cos: Value, sin: Value) -> Replacement:
     """[x1 cos - x2 sin, x2 cos + x1 sin] -> RotaryEmbedding(x, cos, sin)."""
     (source, one), (other, two) = _elements(first), _elements(second)

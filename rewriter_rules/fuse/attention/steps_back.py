@@ -7,9 +7,9 @@ from typing import TypeAlias
 from onnx_ir import Node, SymbolicDim, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
-from vlmpass.ir_tools.rewrite import Declined, refuse
+from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 
-__all__ = ["alone", "integers", "last_part", "made_by", "number", "reshaped", "scaled"]
+__all__ = ["alone", "axis_size", "integers", "last_part", "made_by", "number", "reshaped", "scaled"]
 
 Size: TypeAlias = "int | SymbolicDim"
 
@@ -139,3 +139,14 @@ def reshaped(value: Value) -> list[Size] | None:
         own if sure or size in (0, -1) else size
         for own, sure, size in zip(shape, known, target, strict=True)
     ]
+
+
+def axis_size(op: Tape, value: Value, axis: int) -> Value:
+    """Return the size of an axis, in a vector of one.
+
+    Args:
+        op: Records what it takes, at any opset.
+        value: Whose axis.
+        axis: Which.
+    """
+    return op.Gather(op.Shape(value), op.const([axis]))

@@ -103,6 +103,6 @@ HINTS: dict[str, Hints] = {
         "wide": [FLOAT],
         "narrow": own_type,
         "dtypes": ORT_TYPES,
-        "opset": (23, 24),
+        "opset": (17, 21, 23, 24),
     },
 }

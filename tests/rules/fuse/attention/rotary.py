@@ -127,7 +127,7 @@ HINTS: dict[str, Hints] = {
         "first": first_half,
         "second": second_half,
         "dtypes": ORT_TYPES,
-        "opset": (23, 24),
+        "opset": (17, 21, 23, 24),
     },
     "rotary-of-neighbours": {
         "x": turned_input,
@@ -137,7 +137,7 @@ HINTS: dict[str, Hints] = {
         "second": odd,
         "any": lambda draw: np.array([*draw.shape("turned")]),
         "dtypes": ORT_TYPES,
-        "opset": (23, 24),
+        "opset": (17, 21, 23, 24),
     },
     "rotary-of-parts": {
         "cos": half_angles,
@@ -145,7 +145,7 @@ HINTS: dict[str, Hints] = {
         "first": first_half,
         "second": second_half,
         "dtypes": ORT_TYPES,
-        "opset": (23, 24),
+        "opset": (17, 21, 23, 24),
     },
     "rotary-of-a-part": {
         "part": first_half,
@@ -153,6 +153,6 @@ HINTS: dict[str, Hints] = {
         "cos": "T[b,s,2]",
         "sin": "T[b,s,2]",
         "dtypes": ORT_TYPES,
-        "opset": (23, 24),
+        "opset": (17, 21, 23, 24),
     },
 }
