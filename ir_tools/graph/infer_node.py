@@ -32,6 +32,9 @@ _REJECTIONS = (
     IndexError,  # an operand of fewer axes than the operator takes
 )
 
+_TAKEN_AS_ELEMENTWISE = ("Pool", "ReduceMean")
+"""Ends of names of ONNX Runtime's operators whose shape functions give the input's shape."""
+
 _WRONG = frozenset({"MelWeightMatrix"})
 """Operators whose shape function gives another shape than the operator has."""
 
@@ -51,7 +54,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     if not node.domain and node.op_type in _WRONG:
         return
     infer = _registry().get(node.domain, node.op_type, version=opsets.get(node.domain, 1))
-    if infer is None:
+    if infer is None or (node.domain and node.op_type.endswith(_TAKEN_AS_ELEMENTWISE)):
         _type_by_schema(node, opsets)
         return
     context = symbolic.ShapeInferenceContext(opsets)
@@ -65,7 +68,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     _bind_types(node, opsets)
     if node.domain:
         _type_by_schema(node, opsets)
-        _forget_caches(node, declared)
+        _forget_guesses(node, declared)
     for output in node.outputs:
         if output.shape is not None:
             output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
@@ -77,14 +80,16 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
             )
 
 
-def _forget_caches(node: ir.Node, declared: list[ir.Shape | None]) -> None:
-    """Take back the shapes of caches.
+def _forget_guesses(node: ir.Node, declared: list[ir.Shape | None]) -> None:
+    """Take back shapes that the shape functions guess.
 
-    The shape functions think neither of buffers that are longer than what is in them nor of values
-    of another size than the keys.
+    Of caches they think neither of buffers that are longer than what is in them nor of values of
+    another size than the keys, and of products not of operands whose batch is turned.
     """
-    if node.op_type.endswith("Attention"):
-        for output, shape in list(zip(node.outputs, declared, strict=True))[1:]:
+    turned = "transBatchA" in node.attributes or "transBatchB" in node.attributes
+    if turned or node.op_type.endswith("Attention"):
+        pairs = list(zip(node.outputs, declared, strict=True))
+        for output, shape in pairs[0 if turned else 1 :]:
             output.shape = shape
 
 

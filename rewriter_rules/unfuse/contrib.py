@@ -11,7 +11,7 @@ from vlmpass.rewriter_rules.opset.steps.elementwise import spell_gelu
 from vlmpass.rewriter_rules.simplify.known import FLOATS
 from vlmpass.rewriter_rules.unfuse.unfused import layer_norm, spelled
 
-__all__ = ["CONTRIB"]
+__all__ = ["CONTRIB", "gelu"]
 
 FLOAT_X = {"x": FLOATS}
 RMS = P.SimplifiedLayerNormalization(P("x"), "scale", _node="node")
@@ -68,8 +68,14 @@ def unfuse_skip_simplified_layer_normalization(
     return (normal, None, None, total)[: len(node.outputs)]
 
 
-def _gelu(op: Tape, x: Value, approximate: str) -> Value:
-    """Record the standard operator where the opset has it, else primitive ones."""
+def gelu(op: Tape, x: Value, approximate: str) -> Value:
+    """Record the standard operator where the opset has it, else primitive ones.
+
+    Args:
+        op: The tape.
+        x: What it is applied to.
+        approximate: How, as the operator says it.
+    """
     if op.opsets[""] >= 20:
         return op.Gelu(x, approximate=approximate)
     return spell_gelu(op, x, approximate)
@@ -78,19 +84,19 @@ def _gelu(op: Tape, x: Value, approximate: str) -> Value:
 @rule(P.Gelu("x", _domain=ORT), dtypes=FLOAT_X)
 def unfuse_contrib_gelu(op: Tape, x: Value) -> Replacement:
     """com.microsoft::Gelu(x) -> Gelu(x)."""
-    return _gelu(op, x, "none")
+    return gelu(op, x, "none")
 
 
 @rule(P.BiasGelu("x", "bias", _domain=ORT), dtypes=FLOAT_X)
 def unfuse_bias_gelu(op: Tape, x: Value, bias: Value) -> Replacement:
     """BiasGelu(x, b) -> Gelu(x + b)."""
-    return _gelu(op, op.Add(x, bias), "none")
+    return gelu(op, op.Add(x, bias), "none")
 
 
 @rule(P.FastGelu("x", "bias?", _domain=ORT), dtypes=FLOAT_X)
 def unfuse_fast_gelu(op: Tape, x: Value, bias: Value | None) -> Replacement:
     """FastGelu(x, b) -> Gelu(x + b, approximate=tanh)."""
-    return _gelu(op, x if bias is None else op.Add(x, bias), "tanh")
+    return gelu(op, x if bias is None else op.Add(x, bias), "tanh")
 
 
 @rule(P.QuickGelu("x", alpha="alpha", _domain=ORT), dtypes=FLOAT_X)

@@ -10,7 +10,10 @@ from vlmpass.rewriter_rules.opset.queries import dims, dtype, rank
 from vlmpass.rewriter_rules.opset.table import CannotConvert
 from vlmpass.rewriter_rules.unfuse.attended import Heads, lengths, lowest, none_later
 
-__all__ = ["added", "same_length"]
+__all__ = ["MASKED", "added", "same_length"]
+
+MASKED = -10000.0
+"""What ONNX Runtime adds to the score of a key that is masked out, unless a node says otherwise."""
 
 
 def same_length(one: ir.Value, other: ir.Value) -> None:
@@ -33,6 +36,7 @@ def added(
     *,
     causal: bool,
     masked: float,
+    ends: bool = False,
 ) -> ir.Value | None:
     """Record what is added to the scores: what masks out, and a bias.
 
@@ -43,12 +47,14 @@ def added(
         bias: What is added beside it.
         causal: Whether queries see none of the later keys.
         masked: What is added to the score of a key that is masked out.
+        ends: Whether the mask is the number of keys of each of the batch, whatever its size.
     """
     kind = dtype(heads.query)
     total = None
     if mask is not None:
         zero, filler = scalar(op, 0, kind, "zero"), scalar(op, masked, kind, "masked")
-        total = op.Where(_kept(op, heads, mask), zero, filler)
+        kept = _before(op, heads, mask) if ends else _kept(op, heads, mask)
+        total = op.Where(kept, zero, filler)
     if causal:
         visible = scalar(op, 0, kind, "zero") if total is None else total
         total = op.Where(none_later(op, heads), visible, lowest(op, kind))

@@ -15,13 +15,10 @@ from vlmpass.rewriter_rules.opset.queries import (
 )
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
 from vlmpass.rewriter_rules.unfuse.attended import Heads, How, attend, by_head, known_size, like
-from vlmpass.rewriter_rules.unfuse.key_masks import added, same_length
+from vlmpass.rewriter_rules.unfuse.key_masks import MASKED, added, same_length
 from vlmpass.rewriter_rules.unfuse.unfused import floats, lacks, unfused
 
 __all__ = ["MULTIHEAD"]
-
-_MASKED = -10000.0
-"""What ONNX Runtime adds to the score of a key that is masked out, unless a node says otherwise."""
 
 
 @unfused("MultiHeadAttention", outputs=4)
@@ -64,7 +61,7 @@ def _attended(op: Tape, node: ir.Node, new: Heads, *, mask: int, bias: int, past
         optional_input(node, mask),
         optional_input(node, bias),
         causal=bool(integer(node, "unidirectional")),
-        masked=real(node, "mask_filter_value", _MASKED),
+        masked=real(node, "mask_filter_value", MASKED),
     )
     how = How(real(node, "scale"), total)
     found, scores = attend(op, heads, how, scores=used(node, 3))

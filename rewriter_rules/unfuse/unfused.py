@@ -38,13 +38,15 @@ def spelled(build: Adapter, op: Tape, node: ir.Node) -> Replacement:
     return [*outputs, *[None] * (len(node.outputs) - len(outputs))][: len(node.outputs)]
 
 
-def unfused(operator: str, *, domain: str = ORT, outputs: int = 1) -> Callable[[Adapter], Rule]:
-    """Make a function a rule for an operator, whatever its inputs and attributes.
+def unfused(
+    operator: str, *, outputs: int = 1, opset: tuple[int | None, int | None] = (None, None)
+) -> Callable[[Adapter], Rule]:
+    """Make a function a rule for one of ONNX Runtime's operators, whatever it is given.
 
     Args:
         operator: The operator.
-        domain: Its domain.
         outputs: How many outputs it has at most.
+        opset: Lowest and highest opset of the default domain at which it can be said.
     """
 
     def define(build: Adapter) -> Rule:
@@ -53,8 +55,8 @@ def unfused(operator: str, *, domain: str = ORT, outputs: int = 1) -> Callable[[
             return spelled(build, op, node)
 
         function.__annotations__ = {"op": Tape, "node": ir.Node, "return": Replacement}
-        pattern = getattr(P, operator)(..., _domain=domain, _outputs=outputs, _node="node")
-        made = rule(pattern)(function)
+        pattern = getattr(P, operator)(..., _domain=ORT, _outputs=outputs, _node="node")
+        made = rule(pattern, opset=opset)(function)
         code = build.__code__
         return replace(made, file=code.co_filename, line=code.co_firstlineno)
 

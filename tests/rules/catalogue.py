@@ -17,7 +17,7 @@ from vlmpass.rewriter_rules.simplify import SIMPLIFY
 from vlmpass.rewriter_rules.substitute import SUBSTITUTE
 from vlmpass.rewriter_rules.unfuse import UNFUSE
 
-__all__ = ["CASES", "FIRES", "HINTS", "REFUSES", "ROUNDING", "RULES"]
+__all__ = ["CASES", "FIRES", "HINTS", "NO_KERNEL", "REFUSES", "ROUNDING", "RULES", "RUNNING"]
 
 RULES = [*SIMPLIFY, *FUSE, *UNFUSE, *SUBSTITUTE, *RESTORE]
 HERE = Path(__file__).parent
@@ -34,3 +34,12 @@ HINTS: dict[str, Hints] = {
 }
 ROUNDING = {rule.name: 4e-3 for rule in RESTORE}
 """How much of a result these rules change, as what they read was rounded to a half."""
+ROUNDING |= {rule.name: 1.0 for rule in UNFUSE if "-q-linear-" in rule.name}
+"""Numbers that floats are rounded to may be the next ones."""
+NO_KERNEL = {
+    rule.name
+    for rule in UNFUSE
+    if "ONNX Runtime has it for GPUs alone" in " ".join(rule.doc.split())
+}
+"""Rules of operators that nothing runs here; tests/unfuse compares them with numpy."""
+RUNNING = [rule for rule in RULES if rule.name not in NO_KERNEL]

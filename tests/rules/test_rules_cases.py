@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rewrite.support import refuses, rewrites
 
-from rules.catalogue import CASES, FIRES, REFUSES, ROUNDING, RULES
+from rules.catalogue import CASES, FIRES, NO_KERNEL, REFUSES, ROUNDING, RULES
 from vlmpass.ir_tools.rewrite import Rule, all_rules
 
 BY_NAME = {rule.name: rule for rule in RULES}
@@ -40,6 +40,7 @@ def test_fires(rule: Rule, head: str, before: str, after: str) -> None:
         emits=rule.emits,
         fast_math=True,
         rounding=ROUNDING.get(rule.name, 0.0),
+        runs=rule.name not in NO_KERNEL,
     )
 
 

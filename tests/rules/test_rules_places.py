@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from rewrite.support import check, difference, run
 
-from rules.catalogue import HINTS, ROUNDING, RULES
+from rules.catalogue import HINTS, ROUNDING, RUNNING
 from rules.places import in_branches, in_function, with_user
 from rules.trials import feed_of, instances, trial
 from vlmpass.ir_tools.graph.names import Names
@@ -39,7 +39,7 @@ def apply(rule: Rule, model: ir.Model) -> bool:
     return bool(apply_rules(model, rule, emits=rule.emits | rule.or_emits, fast_math=True))
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RUNNING, ids=str)
 def test_fires_inside_an_if(rule: Rule) -> None:
     for before, feed in fired(rule):
         placed = in_branches(before)
@@ -51,7 +51,7 @@ def test_fires_inside_an_if(rule: Rule) -> None:
             assert difference(expected, run(model, feed), ROUNDING.get(rule.name, 0.0)) == ""
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RUNNING, ids=str)
 def test_fires_inside_a_function(rule: Rule) -> None:
     for before, feed in fired(rule):
         model = in_function(before)
@@ -63,7 +63,8 @@ def test_fires_inside_a_function(rule: Rule) -> None:
 
 def loads(model: ir.Model) -> bool:
     """Return whether ONNX Runtime survives a model: not its own operator in a function."""
-    return all(node.op_type != "SimplifiedLayerNormalization" for node in all_nodes(model))
+    failing = {"SimplifiedLayerNormalization", "EmbedLayerNormalization", "QLinearConcat"}
+    return not failing & {node.op_type for node in all_nodes(model)}
 
 
 def interior(rule: Rule, model: ir.Model) -> list[ir.Value]:
@@ -80,7 +81,7 @@ def interior(rule: Rule, model: ir.Model) -> list[ir.Value]:
     return []
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("rule", RUNNING, ids=str)
 def test_values_inside_that_others_use_are_kept(rule: Rule) -> None:
     for before, feed in itertools.islice(fired(rule), 2):
         for value in interior(rule, before):

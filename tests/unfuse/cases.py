@@ -64,6 +64,7 @@ class Case:
         tolerance: How far results may be apart, relative to the largest.
         dynamic: Whether axes are open.
         reference: What computes the outputs where ONNX Runtime has no kernel.
+        steps: How far integers may be apart, which are rounded from floats.
         compared: What of each output counts; all where it is not named.
         domain: Its domain.
     """
@@ -76,6 +77,7 @@ class Case:
     tolerance: float = 2e-5
     dynamic: bool = False
     reference: Callable[[Case], list[Array]] | None = None
+    steps: int = 0
     compared: Mapping[str, Array] = field(default_factory=dict)
     domain: str = ORT
 
@@ -199,6 +201,7 @@ def differs(case: Case, wanted: Sequence[Array], found: Sequence[Array]) -> str 
         a, b = (np.where(counts, x.astype(np.float64), 0) for x in (one, other))
         with np.errstate(invalid="ignore"):
             error = np.max(np.where(a == b, 0, np.abs(a - b)), initial=0)
-        if not error <= case.tolerance * max(1.0, float(np.max(np.abs(a), initial=0))):
+        allowed = case.tolerance * max(1.0, float(np.max(np.abs(a), initial=0)))
+        if not error <= max(allowed, case.steps):
             return f"{name}: differs by {error:.3g} of {np.max(np.abs(a)):.3g}"
     return None

@@ -24,7 +24,7 @@ def normal(rng: Dice, shape: tuple[int, ...], kind: np.dtype) -> Array:
     return rng.standard_normal(shape).astype(kind)
 
 
-def _masks(rng: Dice, batch: int, queries: int, total: int) -> Given | None:
+def masks(rng: Dice, batch: int, queries: int, total: int) -> Given | None:
     """Return a mask of some rank: ends, starts and ends, cumulated lengths, or of 0 and 1."""
     kind = int(rng.integers(7))
     ends = rng.integers(0, total + 1, batch).astype(np.int32)
@@ -46,7 +46,7 @@ def _masks(rng: Dice, batch: int, queries: int, total: int) -> Given | None:
     return Given(mask, ["b", "t"])
 
 
-def _tolerance(mask: Given | None, attributes: Mapping[str, object]) -> float:
+def tolerance(mask: Given | None, attributes: Mapping[str, object]) -> float:
     """Return how exact results are: scores lose bits beside what is added where all are masked."""
     added = abs(float(attributes.get("mask_filter_value", -1e4)))  # type: ignore[arg-type]
     return 2e-5 if mask is None else max(2e-5, added * 2e-7)
@@ -81,7 +81,7 @@ def multi_head(rng: Dice) -> Case:
     biased = layout != "cached" and chance(rng)
     bias = Given(normal(rng, (2 * width + wide,), kind), constant=chance(rng))
     inputs["bias"] = bias if biased else None
-    mask = _masks(rng, batch, queries, total)
+    mask = masks(rng, batch, queries, total)
     if mask is not None and mask.array.shape == (2 * batch,):
         mask = None
     inputs["mask"] = mask
@@ -106,10 +106,8 @@ def multi_head(rng: Dice) -> Case:
     if chance(rng, 0.3):
         attributes["mask_filter_value"] = float(pick(rng, -50.0, -2000.0))
     opset = int(pick(rng, *OPSETS))  # type: ignore[call-overload]
-    tolerance = _tolerance(mask, attributes)
-    return Case(
-        "MultiHeadAttention", inputs, attributes, outputs, opset, tolerance, dynamic=dynamic
-    )
+    exact = tolerance(mask, attributes)
+    return Case("MultiHeadAttention", inputs, attributes, outputs, opset, exact, dynamic=dynamic)
 
 
 def decoder_masked(rng: Dice) -> Case:
@@ -153,7 +151,7 @@ def decoder_masked(rng: Dice) -> Case:
         attributes,
         outputs,
         opset,
-        _tolerance(inputs["mask"], attributes),
+        tolerance(inputs["mask"], attributes),
         dynamic=chance(rng),
     )
 

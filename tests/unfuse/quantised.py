@@ -51,4 +51,247 @@ def matmul_nbits(rng: Dice) -> Case:
     return Case("MatMulNBits", given, attributes, outs, opset, tolerance, dynamic=chance(rng))
 
 
-DRAWN: dict[str, Callable[[Dice], Case]] = {"MatMulNBits": matmul_nbits}
+def gather_blocks(rng: Dice) -> Case:
+    """Draw a GatherBlockQuantized."""
+    kind, tolerance = KINDS[str(pick(rng, "float32", "float16"))]
+    bits, block = int(pick(rng, 4, 4, 8)), int(pick(rng, 16, 32))
+    rows, blocks = int(rng.integers(1, 6)), int(rng.integers(1, 4))
+    table = rng.integers(0, 1 << bits, (rows, blocks * block))
+    shape = tuple(int(x) for x in rng.integers(1, 4, int(rng.integers(1, 3))))
+    index = rng.integers(0, rows, shape).astype(str(pick(rng, "int32", "int64")))
+    zeros = rng.integers(0, 1 << bits, (rows, blocks))
+    inputs: dict[str, Given | None] = {
+        "table": Given(packed(table, bits), constant=True),
+        "index": Given(index, [*"bs"[: len(shape)]]),
+        "scales": Given(normal(rng, (rows, blocks), kind), constant=chance(rng)),
+        "zeros": Given(packed(zeros, bits), constant=True) if chance(rng) else None,
+    }
+    attributes = {"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    outputs = [("y", len(shape) + 1, kind)]
+    return Case(
+        "GatherBlockQuantized",
+        inputs,
+        attributes,
+        outputs,
+        _opset(rng),
+        tolerance,
+        dynamic=chance(rng),
+    )
+
+
+def _opset(rng: Dice) -> int:
+    return int(pick(rng, *OPSETS))  # type: ignore[call-overload]
+
+
+def _held(rng: Dice, shape: tuple[int, ...], kind: np.dtype) -> Array:
+    return rng.integers(-100 if kind == np.int8 else 0, 101, shape).astype(kind)
+
+
+def _quantised(
+    rng: Dice, name: str, array: Array, axes: list[str], *, zero: bool = True
+) -> dict[str, Given | None]:
+    """Return numbers with a scale and, now and then where it may be left out, a zero point."""
+    at = Given(_held(rng, (), array.dtype)) if zero or chance(rng) else None
+    scale = np.array(rng.uniform(0.005, 0.05), np.float32)
+    return {name: Given(array, axes), f"{name}s": Given(scale), f"{name}z": at}
+
+
+def _result(rng: Dice, kind: np.dtype, *, zero: bool = True) -> dict[str, Given | None]:
+    at = Given(_held(rng, (), kind)) if zero or chance(rng) else None
+    return {"scale": Given(np.array(rng.uniform(0.01, 0.1), np.float32)), "zero": at}
+
+
+def _on_numbers(
+    operator: str, *, zero: bool = False, binary: bool = False
+) -> Callable[[Dice], Case]:
+    """Return what draws a quantised operator of one operand or two."""
+
+    def draw(rng: Dice) -> Case:
+        kind = np.dtype(str(pick(rng, "int8", "uint8")))
+        pooled = operator.endswith("Pool")
+        shape = tuple(int(x) for x in rng.integers(2, 5, 4 if pooled else 2))
+        axes = [*"bchw"] if pooled else ["b", "n"]
+        inputs = _quantised(rng, "x", _held(rng, shape, kind), axes, zero=zero)
+        if binary:
+            inputs |= _quantised(rng, "y", _held(rng, shape, kind), axes, zero=zero)
+        inputs |= _result(rng, kind, zero=zero)
+        attributes: dict[str, object] = {}
+        if operator == "QLinearLeakyRelu":
+            attributes["alpha"] = 0.2
+        if operator == "QLinearSoftmax":
+            attributes |= {"opset": 13, "axis": int(pick(rng, -1, 1, 0))}
+            inputs |= {"scale": Given(np.array(1 / 256, np.float32))}
+            inputs |= {"zero": Given(np.array(-128 if kind == np.int8 else 0, kind))}
+        if pooled:
+            attributes["channels_last"] = int(chance(rng))
+        if operator == "QLinearAveragePool":
+            attributes |= {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]}
+            attributes |= {"count_include_pad": int(chance(rng))}
+        outputs = [("z", len(shape), kind)]
+        return Case(
+            operator, inputs, attributes, outputs, _opset(rng), dynamic=chance(rng), steps=1
+        )
+
+    return draw
+
+
+def where(rng: Dice) -> Case:
+    """Draw a QLinearWhere."""
+    kind, shape = np.dtype(str(pick(rng, "int8", "uint8"))), (2, int(rng.integers(1, 5)))
+    inputs: dict[str, Given | None] = {"c": Given(rng.random(shape) < 0.5, ["b", "n"])}
+    inputs |= _quantised(rng, "x", _held(rng, shape, kind), ["b", "n"])
+    inputs |= _quantised(rng, "y", _held(rng, shape, kind), ["b", "n"])
+    inputs |= _result(rng, kind)
+    inputs = {k: v and Given(v.array, v.axes, constant=not v.axes) for k, v in inputs.items()}
+    outputs = [("z", 2, kind)]
+    return Case("QLinearWhere", inputs, {}, outputs, _opset(rng), dynamic=chance(rng), steps=1)
+
+
+def concat(rng: Dice) -> Case:
+    """Draw a QLinearConcat."""
+    kind = np.dtype(str(pick(rng, "int8", "uint8")))
+    inputs = _result(rng, kind)
+    for name in "xyw"[: int(rng.integers(1, 4))]:
+        array = _held(rng, (2, int(rng.integers(1, 4))), kind)
+        inputs |= _quantised(rng, name, array, ["b", f"{name}n"])
+    inputs = {k: v and Given(v.array, v.axes, constant=not v.axes) for k, v in inputs.items()}
+    outputs, attributes = [("z", 2, kind)], {"axis": int(pick(rng, 1, -1))}
+    return Case(
+        "QLinearConcat", inputs, attributes, outputs, _opset(rng), dynamic=chance(rng), steps=1
+    )
+
+
+def gemm(rng: Dice) -> Case:
+    """Draw a QGemm."""
+    rows, inner, columns = (int(x) for x in rng.integers(1, 6, 3))
+    turned = [chance(rng), chance(rng)]
+    kinds = [np.dtype(np.uint8), np.dtype(str(pick(rng, "int8", "uint8")))]
+    inputs: dict[str, Given | None] = {}
+    for name, shape, swap, kind in zip(
+        "AB", ((rows, inner), (inner, columns)), turned, kinds, strict=True
+    ):
+        whole = shape[::-1] if swap else shape
+        inputs |= _quantised(rng, name, _held(rng, whole, kind), [f"{name}0", f"{name}1"])
+    if chance(rng, 0.3):
+        scale = rng.uniform(0.005, 0.05, columns).astype(np.float32)
+        inputs |= {"Bs": Given(scale), "Bz": Given(_held(rng, (columns,), kinds[1]))}
+    c = rng.integers(-500, 500, (columns,)).astype(np.int32)
+    inputs["C"] = Given(c) if chance(rng) else None
+    given = _result(rng, kinds[0])
+    inputs |= given if chance(rng) else dict.fromkeys(given)
+    out = np.dtype(np.float32) if inputs["scale"] is None else kinds[0]
+    attributes: dict[str, object] = {"transA": int(turned[0]), "transB": int(turned[1])}
+    if chance(rng):
+        attributes["alpha"] = 0.5
+    steps = 0 if out == np.float32 else 1
+    return Case("QGemm", inputs, attributes, [("z", 2, out)], _opset(rng), steps=steps)
+
+
+def integer_to_float(rng: Dice) -> Case:
+    """Draw a MatMulIntegerToFloat."""
+    inner, columns = (int(x) for x in rng.integers(1, 6, 2))
+    shape = (*(int(x) for x in rng.integers(1, 4, 2)), inner)
+    kinds = [np.dtype(np.uint8), np.dtype(str(pick(rng, "int8", "uint8")))]
+    wide = chance(rng)
+    size = (columns,) if wide else ()
+    inputs: dict[str, Given | None] = {
+        "A": Given(_held(rng, shape, kinds[0]), ["b", "s", str(inner)]),
+        "B": Given(_held(rng, (inner, columns), kinds[1]), constant=chance(rng)),
+        "As": Given(np.array(0.02, np.float32)),
+        "Bs": Given(rng.uniform(0.01, 0.05, size).astype(np.float32)),
+        "Az": Given(_held(rng, (), kinds[0])) if chance(rng) else None,
+        "Bz": Given(_held(rng, size, kinds[1])) if chance(rng) else None,
+        "bias": Given(normal(rng, (columns,), np.dtype(np.float32))) if chance(rng) else None,
+    }
+    outputs = [("y", 3, np.dtype(np.float32))]
+    return Case("MatMulIntegerToFloat", inputs, {}, outputs, _opset(rng), dynamic=chance(rng))
+
+
+def dynamic_matmul(rng: Dice) -> Case:
+    """Draw a DynamicQuantizeMatMul."""
+    inner, columns = (int(x) for x in rng.integers(1, 6, 2))
+    shape, kind = (*(int(x) for x in rng.integers(1, 4, 2)), inner), np.dtype(np.float32)
+    held = np.dtype(str(pick(rng, "int8", "uint8")))
+    size = (columns,) if chance(rng) else ()
+    inputs: dict[str, Given | None] = {
+        "A": Given(normal(rng, shape, kind), ["b", "s", str(inner)]),
+        "B": Given(_held(rng, (inner, columns), held), constant=chance(rng)),
+        "Bs": Given(rng.uniform(0.01, 0.05, size).astype(np.float32)),
+        "Bz": Given(_held(rng, size, held)) if chance(rng) else None,
+        "bias": Given(normal(rng, (columns,), kind)) if chance(rng) else None,
+    }
+    outputs = [("y", 3, kind)]
+    return Case("DynamicQuantizeMatMul", inputs, {}, outputs, _opset(rng), dynamic=chance(rng))
+
+
+def _by_name(operator: str) -> Callable[[Dice], Case]:
+    """Return what draws QuantizeLinear or DequantizeLinear of ONNX Runtime's own."""
+
+    def draw(rng: Dice) -> Case:
+        held = np.dtype(str(pick(rng, "int8", "uint8")))
+        rows, columns = (int(x) for x in rng.integers(1, 5, 2))
+        wide = chance(rng)
+        size, kind = ((columns,) if wide else ()), np.dtype(np.float32)
+        back = operator == "DequantizeLinear"
+        x = _held(rng, (rows, columns), held) if back else normal(rng, (rows, columns), kind)
+        zero = chance(rng) or not back
+        inputs: dict[str, Given | None] = {
+            "x": Given(x, ["b", "n"]),
+            "s": Given(rng.uniform(0.01, 0.05, size).astype(np.float32)),
+            "z": Given(_held(rng, size, held)) if zero else None,
+        }
+        attributes = {"axis": 1} if wide else {}
+        outputs = [("y", 2, kind if back else held)]
+        dynamic = chance(rng) and not wide
+        return Case(operator, inputs, attributes, outputs, _opset(rng), dynamic=dynamic)
+
+    return draw
+
+
+def reduce_mean(rng: Dice) -> Case:
+    """Draw a QLinearReduceMean, which no wheel has a kernel for."""
+    kind, shape = np.dtype(np.uint8), (2, int(rng.integers(1, 5)), int(rng.integers(1, 5)))
+    axis, kept = int(rng.integers(-3, 3)), int(chance(rng))
+    inputs = _quantised(rng, "x", _held(rng, shape, kind), ["b", "n", "m"])
+    inputs |= _result(rng, kind)
+
+    def reference(case: Case) -> list[Array]:
+        given = {name: each.array for name, each in case.inputs.items() if each is not None}
+        x = (given["x"].astype(np.float64) - given["xz"]) * given["xs"]
+        mean = x.mean(axis, keepdims=bool(kept)) / given["scale"] + given["zero"]
+        return [np.clip(np.rint(mean), 0, 255).astype(np.uint8)]
+
+    attributes = {"axes": [axis], "keepdims": kept}
+    outputs = [("y", 2 + kept, kind)]
+    return Case(
+        "QLinearReduceMean",
+        inputs,
+        attributes,
+        outputs,
+        _opset(rng),
+        dynamic=chance(rng),
+        reference=reference,
+        steps=1,
+    )
+
+
+_POOLS = ("QLinearAveragePool", "QLinearGlobalAveragePool")
+
+DRAWN: dict[str, Callable[[Dice], Case]] = {
+    "MatMulNBits": matmul_nbits,
+    "GatherBlockQuantized": gather_blocks,
+    "QLinearAdd": _on_numbers("QLinearAdd", zero=True, binary=True),
+    "QLinearMul": _on_numbers("QLinearMul", zero=True, binary=True),
+    "QLinearSigmoid": _on_numbers("QLinearSigmoid", zero=True),
+    "QLinearLeakyRelu": _on_numbers("QLinearLeakyRelu", zero=True),
+    "QLinearSoftmax": _on_numbers("QLinearSoftmax"),
+    **{pool: _on_numbers(pool, zero=True) for pool in _POOLS},
+    "QLinearReduceMean": reduce_mean,
+    "QLinearWhere": where,
+    "QLinearConcat": concat,
+    "QGemm": gemm,
+    "MatMulIntegerToFloat": integer_to_float,
+    "DynamicQuantizeMatMul": dynamic_matmul,
+    "QuantizeLinear": _by_name("QuantizeLinear"),
+    "DequantizeLinear": _by_name("DequantizeLinear"),
+}

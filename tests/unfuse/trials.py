@@ -19,9 +19,11 @@ from unfuse.cases import Case, Untaken, problem
 from unfuse.decoders import DRAWN as DECODERS
 from unfuse.heads import DRAWN as HEADS
 from unfuse.layers import DRAWN as LAYERS
+from unfuse.older import DRAWN as OLDER
+from unfuse.projections import DRAWN as PROJECTIONS
 from unfuse.quantised import DRAWN as QUANTISED
 
-DRAWN = {**HEADS, **DECODERS, **QUANTISED, **LAYERS}
+DRAWN = {**HEADS, **DECODERS, **QUANTISED, **LAYERS, **PROJECTIONS, **OLDER}
 
 
 def cases(operator: str, seed: int, count: int) -> Iterator[tuple[int, Case]]:
