@@ -12,14 +12,17 @@ if (_ROOT / "ir_tools").is_dir() and (_ROOT / "pyproject.toml").is_file():
     __path__.append(str(_ROOT))
 
 if TYPE_CHECKING:
+    from vlmpass.bisecting import bisect
     from vlmpass.ir_tools.check import check
     from vlmpass.ir_tools.errors import VlmpassError
+    from vlmpass.ir_tools.inspecting.difference import diff
     from vlmpass.ir_tools.load import load
     from vlmpass.ir_tools.parts.parts_runner import run_parts
     from vlmpass.ir_tools.run import verify
     from vlmpass.ir_tools.save import save
     from vlmpass.parts import compose, extract, split
     from vlmpass.pipeline import Pipeline
+    from vlmpass.reducing import reduce
     from vlmpass.report import Report
     from vlmpass.slots import simplify, slim
 
@@ -29,10 +32,13 @@ __all__ = [
     "Report",
     "VlmpassError",
     "__version__",
+    "bisect",
     "check",
     "compose",
+    "diff",
     "extract",
     "load",
+    "reduce",
     "run_parts",
     "save",
     "simplify",
@@ -45,10 +51,13 @@ _HOMES = {
     "Pipeline": "pipeline",
     "Report": "report",
     "VlmpassError": "ir_tools.errors",
+    "bisect": "bisecting",
     "check": "ir_tools.check",
     "compose": "parts",
+    "diff": "ir_tools.inspecting.difference",
     "extract": "parts",
     "load": "ir_tools.load",
+    "reduce": "reducing",
     "run_parts": "ir_tools.parts.parts_runner",
     "save": "ir_tools.save",
     "simplify": "slots",

@@ -90,12 +90,15 @@ GOOD = {
     "scopes": ("a,b", "a"),
     "layers": ("1", "2"),
     "budget": ("1KB", "1GB"),
+    "check": ("true {}", "false {}", "test -d {}"),
+    "says": ("", "no kernel"),
 }
 BAD = {
     "passes": BAD_PIPELINES,
     "inputs": ("no.npz", "one.onnx", ".", "-"),
     "calibrate": ("no.npz", "one.onnx", "-"),
     "dump": ("one.onnx", "one.onnx/x", "-"),
+    "check": ("true", "no-such-program {}", "'", "/dev/null {}"),
     "at": ("m=3", "n", "n=x", "=3", "n=-1", "n=99999999999999999999"),
 }
 HOSTILE = (
@@ -108,7 +111,8 @@ NAMES = {
     "opset": ("Resize", "Softmax", "resize", "Nope", "", "Gelu"),
 }
 ENCODINGS = ("utf-8", "utf-8", "cp1252", "ascii", "latin-1")
-_SLOW = ("verify", "demo")
+FINDING = {"check", "verify", "diff", "bisect"}
+_SLOW = ("verify", "demo", "bisect", "reduce")
 
 
 @dataclass(frozen=True)
@@ -182,12 +186,12 @@ class Commands:
             return words
         if verb == "demo":
             return ["one.onnx/x"]
-        if verb == "verify":
+        if verb in ("verify", "diff"):
             return [model, draw.choice(MODELS)]
         if verb == "split":
             return [model, draw.choice(FOLDERS)]
-        if verb in ("extract", "compose"):
-            given = model if verb == "extract" else draw.choice(FOLDERS)
+        if verb in ("extract", "compose", "reduce"):
+            given = draw.choice(FOLDERS) if verb == "compose" else model
             return [given, draw.choice(OUTS if right or draw.random() < 0.7 else BAD_OUTS)]
         if verb == "convert" and draw.random() < 0.8:
             return [model, draw.choice(OUTS if right or draw.random() < 0.7 else BAD_OUTS)]
@@ -299,7 +303,7 @@ class _Told:
     def findings(self) -> Iterator[str]:
         if self.code not in (0, 1, 2):
             yield f"exit code {self.code}"
-        if self.code == 1 and self.command.words[:1] not in (("check",), ("verify",)):
+        if self.code == 1 and not {*self.command.words[:1]} & FINDING:
             yield "exit code 1 of a verb that has no findings"
         for text in (self.out, self.err):
             for word in ("Traceback", "vlmpass: defect", " object at 0x", "vlmpass-run-", "\x1b"):

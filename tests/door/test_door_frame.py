@@ -11,8 +11,8 @@ from door_tools import child, listing, mlp_model
 import vlmpass
 
 VERBS = (
-    "convert", "inspect", "check", "verify", "extract", "split", "compose", "passes", "rules",
-    "demo",
+    "convert", "inspect", "check", "verify", "extract", "split", "compose", "diff", "bisect",
+    "reduce", "passes", "rules", "demo",
 )  # fmt: skip
 HEAVY = ("onnx", "onnx_ir", "numpy", "onnxruntime", "ml_dtypes", "sympy", "rich")
 

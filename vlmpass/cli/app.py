@@ -14,12 +14,15 @@ import typer
 
 import vlmpass
 from vlmpass.cli import (
+    bisect,
     check,
     convert,
     demo,
+    diff,
     inspect,
     opset,
     passes,
+    reduce,
     rules,
     submodels,
     targets,
@@ -48,6 +51,9 @@ for _name, _function, _summary in (
     ("inspect", inspect.inspect, "Show inputs, operators, weights, files, modules, cost."),
     ("check", check.check, "Check structure, types and shapes, whatever the size."),
     ("verify", verify.verify, "Compare what two models compute."),
+    ("diff", diff.diff, "Compare what two models are made of."),
+    ("bisect", bisect.bisect, "Find the change of a pipeline that makes a model wrong."),
+    ("reduce", reduce.reduce, "Find the smallest part that a command fails on."),
     ("extract", submodels.extract, "Cut a part out: between values, or a module."),
     ("split", submodels.split, "Cut up into parts that run one after the other."),
     ("compose", submodels.compose, "Join the parts of a model again."),

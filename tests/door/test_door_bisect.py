@@ -1,0 +1,106 @@
+"""A wrong rule, planted, is named, with the nodes that it changed and a model that shows it."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+import vlmpass
+from vlmpass.ir_tools.errors import PipelineError, VerifyError
+from vlmpass.ir_tools.rewrite import all_rules
+from vlmpass.passes import PassManager, parse
+
+EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
+PIPELINE = "infer,simplify,fuse"
+
+
+def planted(monkeypatch, name):
+    """Let a rule give twice what it should."""
+    rule = next(each for each in all_rules() if each.name == name)
+    real = rule.function
+
+    def wrong(op, **captures):
+        new = real(op, **captures)
+        float_like = isinstance(new, ir.Value) and new.producer() is not None
+        return op.Add(new, new) if float_like else new
+
+    monkeypatch.setitem(vars(rule), "function", wrong)
+
+
+def firing(model):
+    """The rules that a pipeline applies to a model."""
+    work = vlmpass.load(model)
+    PassManager(parse(PIPELINE)).run(work, in_place=True)
+    made = [node.metadata_props.get("vlmpass.rule") for node in work.graph]
+    return sorted({name for name in made if name})
+
+
+@pytest.mark.parametrize("name", ["decoder.float32.ts17.onnx", "text.float32.ts14.onnx"])
+def test_the_planted_rule_is_named(tmp_path, name):
+    wrong = []
+    for rule in firing(EXPORTS / name)[:3]:
+        with pytest.MonkeyPatch.context() as patch:
+            planted(patch, rule)
+            found = vlmpass.bisect(EXPORTS / name, PIPELINE)
+        if found.found:
+            wrong.append((rule, found.rule))
+            assert found.rule == rule
+            assert found.before
+            assert "Add" in found.after
+            assert f"--limit {found.number}" in found.replay
+    assert wrong
+
+
+def test_the_reproducer_is_small_and_fails_with_its_inputs(tmp_path, monkeypatch):
+    name = EXPORTS / "text.float32.ts14.onnx"
+    rule = firing(name)[0]
+    planted(monkeypatch, rule)
+    found = vlmpass.bisect(name, PIPELINE, folder=tmp_path)
+    assert found.rule == rule
+    small = vlmpass.load(found.reproducer)
+    assert len(small.graph) < len(vlmpass.load(name).graph) / 4
+    again = vlmpass.bisect(found.reproducer, found.pass_text, inputs=found.inputs)
+    assert again.rule == rule
+
+
+def test_what_is_right_is_said_to_be(door, tmp_path):
+    code, out, err = door("bisect", EXPORTS / "text.float32.ts14.onnx", "--passes", PIPELINE)
+    assert (code, err) == (0, "")
+    assert "nothing is wrong" in out
+
+
+def test_a_check_decides_and_the_screen_tells_all(door, tmp_path, monkeypatch):
+    script = tmp_path / "check.py"
+    script.write_text(
+        "import sys, onnx\n"
+        "model = onnx.load(sys.argv[1])\n"
+        "sys.exit(any(node.op_type == 'LayerNormalization' for node in model.graph.node))\n"
+    )
+    check = f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{}}"
+    source = EXPORTS / "text.float32.ts14.onnx"
+    words = ("bisect", source, "--passes", "convert-opset{to=18},infer,simplify,fuse")
+    code, out, err = door(*words, "--check", check, "--json")
+    assert (code, err) == (1, "")
+    data = json.loads(out)
+    assert "LayerNormalization" in data["after"]
+    assert "LayerNormalization" not in data["before"]
+    assert data["pass_text"].startswith("fuse")
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, err = door(*words, "--check", check)
+    assert code == 1
+    assert data["rule"] in out
+
+
+def test_what_cannot_be_bisected_is_refused():
+    source = EXPORTS / "text.float32.ts14.onnx"
+    with pytest.raises(PipelineError, match="where the model goes"):
+        vlmpass.bisect(source, PIPELINE, check="true")
+    with pytest.raises(PipelineError, match="no program"):
+        vlmpass.bisect(source, PIPELINE, check="no-such-program {}")
+    with pytest.raises(VerifyError, match="fails itself"):
+        vlmpass.bisect(source, PIPELINE, check="test ! -e {}")
+    with pytest.raises(PipelineError, match="no pass named 'simplfy'"):
+        vlmpass.bisect(source, "simplfy")
