@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite import explain
+from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.targets import Profile, Support
 from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, assess
 from vlmpass.loadable import why_not
 from vlmpass.passes import PassManager, parse
-from vlmpass.rewriter_rules.substitute import SUBSTITUTE, roots
+from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
 __all__ = ["Suits", "suits"]
@@ -94,7 +95,7 @@ def suits(model: ir.Model, targets: Sequence[Profile], allowance: Allowance) -> 
     """
     loads = [why_not(model, target, allowance) for target in targets]
     PassManager(parse("infer"), ()).run(model, in_place=True)
-    found = [_with_substitutes(model, each) for each in assess(model, targets)]
+    found = map(partial(_with_plan, model), targets, assess(model, targets))
     return tuple(map(_suits, targets, found, loads))
 
 
@@ -114,25 +115,30 @@ def _suits(target: Profile, found: Assessment, load: tuple[str, str] | None) -> 
     return Suits(found, f"{where}{first.reason}", remedy, loaded)
 
 
-def _with_substitutes(model: ir.Model, found: Assessment) -> Assessment:
-    """Name the pass that says a node in other operators, where one of its rules would."""
+def _with_plan(model: ir.Model, target: Profile, found: Assessment) -> Assessment:
+    """Say of what is still without a remedy whether a conversion for the target has one."""
+    open_ = [each for each in found.findings if each.remedy == NONE_KNOWN and each.sample]
+    if not open_:
+        return found
+    planner = LegalPlanner(model, target)
+    left = _left(planner)
+    convert = f"vlmpass convert --target {target.asked}"
+    helped = {id(each.node) for each in planner.illegal if planner.refusal(each).node not in left}
+    helped |= {id(each.sample) for each in open_ if each.sample and kernel_of(each.sample)}
     told = tuple(
-        replace(each, remedy=_substitute(model, each.sample) or NONE_KNOWN)
-        if each.remedy == NONE_KNOWN and each.sample is not None
-        else each
+        replace(each, remedy=convert) if each in open_ and id(each.sample) in helped else each
         for each in found.findings
     )
     return replace(found, findings=told)
 
 
-def _substitute(model: ir.Model, node: ir.Node) -> str:
-    if kernel_of(node) is not None:
-        return "--passes substitute"
-    name = node.name or node.outputs[0].name
-    rules = [rule for rule in SUBSTITUTE if not node.domain and node.op_type in roots(rule)]
-    if name and any(a.applies for rule in rules for a in explain(rule, model, near=name)):
-        return f"--passes 'substitute{{operators=[{node.op_type}]}}'"
-    return ""
+def _left(planner: LegalPlanner) -> set[str]:
+    """Return how the nodes are called that a conversion for a target does not know how to say."""
+    try:
+        planner.plan()
+    except Refused as error:
+        return {each.node for each in error.refusals}
+    return set()
 
 
 def _command(target: Profile, remedy: str) -> str:

@@ -18,7 +18,10 @@ from vlmpass.ir_tools.graph.constants import constant_of, source_of
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.type_texts import spell
 
-__all__ = ["Condition", "NodeView", "condition", "type_text"]
+__all__ = ["EVERY", "Condition", "NodeView", "condition", "type_text"]
+
+EVERY = "*"
+"""What stands for every input of a node, and for every operator that a profile lists."""
 
 _LARGEST = 65536
 """Up to how many elements of a constant are read, to compare them."""
@@ -153,6 +156,8 @@ class Condition:
             return self._compared([view.opset])
         if self.function == "type":
             return self._types(view)
+        if self.name == EVERY:
+            return _any(self._operand(e, view) for e in view.node.inputs if e is not None)
         is_operand, value = view.operand(self.name)
         if self.function in ("given", "absent"):
             is_given = value is not None or (not is_operand and self.name in view.node.attributes)
@@ -210,6 +215,12 @@ class Condition:
         return any(compare(each, self.values[0]) for each in numbers)
 
 
+def _any(found: Iterable[bool | None]) -> bool | None:
+    """Return whether one is true; None where none is and one is not known."""
+    kinds = set(found)
+    return True if True in kinds else None if None in kinds else False
+
+
 def condition(text: str) -> Condition:
     """Return a condition.
 
@@ -230,7 +241,7 @@ def condition(text: str) -> Condition:
     if function == "size":
         name, _, last = (part.strip() for part in name.partition(","))
         axis = int(last)
-    if not re.fullmatch(r"\w+", name):
+    if not re.fullmatch(r"\w+", name) and (name != EVERY or not function):
         raise ValueError(f"{text!r} is about {name!r}, which is no name")
     read = type_text if function == "type" else _literal
     return Condition(text.strip(), function, name, axis, sign, tuple(map(read, values)))

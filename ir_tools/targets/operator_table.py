@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from vlmpass.ir_tools.targets.conditions import EVERY
 from vlmpass.ir_tools.targets.operator_facts import OperatorFacts, operator_facts, with_limits
 
 __all__ = ["Operators", "operator_table"]
@@ -46,11 +47,11 @@ def operator_table(tables: Mapping[str, Any], upon: Operators) -> Operators:
             raise ValueError(f"operators.{key}: {error}") from None
     for key, said in _entries(tables.get("limits", {}), "limits"):
         domain, _, name = key.rpartition(".")
-        known = facts.get((domain, name))
+        meant = list(facts) if key == EVERY else [(domain, name)]
         try:
-            if known is None:
+            if not facts.keys() >= set(meant):
                 raise ValueError("nothing is said of the operator itself")
-            facts[domain, name] = with_limits(known, said, sets)
+            facts |= {each: with_limits(facts[each], said, sets) for each in meant}
         except ValueError as error:
             raise ValueError(f"limits.{key}: {error}") from None
     return Operators(facts, sets)

@@ -11,7 +11,7 @@ import pytest
 from onnx import parser
 
 from vlmpass.cli.app import run
-from vlmpass.ir_tools.targets import Support, profile
+from vlmpass.ir_tools.targets import Support, profile, profiles
 from vlmpass.ir_tools.targets.findings import Assessment, assess
 from vlmpass.ir_tools.targets.lint import lint
 from vlmpass.ir_tools.targets.partition import partition
@@ -72,7 +72,7 @@ def test_branches_and_functions_are_looked_at() -> None:
     assert (finding.operator, finding.nodes[0][1]) == ("Add", "subgraph t")
 
 
-@pytest.mark.parametrize("target", ["ort-cpu", "openvino", "tensorrt-10.15", "onnx-standard"])
+@pytest.mark.parametrize("target", sorted(profiles()))
 def test_a_clean_model_is_clean(target: str) -> None:
     found = assessed("g (float[2] x) => (float[2] y) { a = Add(x, x) y = Relu(a) }", target)
     assert found.ok
@@ -164,6 +164,47 @@ def test_the_screens_are_narrow_enough(
     words = " ".join(out.split())
     for part in ("ort-cpu: loads it", "openvino: does not take it: 1 of 1 nodes", "Resize-18"):
         assert part in words
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "share"),
+    [
+        ("coreml", "g (float[2,4] x, float[4,4] w) => (float[2,4] y) {"
+         " a = MatMul(x, w) b = Mod<fmod=1>(a, x) y = MatMul(b, w) }", 0.0),
+        ("ort-webgpu", "g (float[2,4] x, float[4,4] w) => (float[2,4] y) {"
+         " a = MatMul(x, w) y = Mod<fmod=1>(a, x) }", 0.0),
+        ("qnn", "g (int32[2,4] x, int32[4,4] w) => (int32[2,4] y) {"
+         " a = Add(x, x) y = MatMul(a, w) }", 1.0),
+        ("ort-cpu", "g (float[2] x) => (float[2] y) { y = Det(x) }", None),
+    ],
+)  # fmt: skip
+def test_a_target_that_falls_back_says_with_what(
+    target: str, text: str, share: float | None
+) -> None:
+    parts = assessed(text, target).parts
+    assert (None if parts is None else parts.share) == share
+
+
+def test_six_dimensions_are_too_many_for_some() -> None:
+    text = "g (float[1,1,1,1,1,2] x) => (float[1,1,1,1,1,2] y) { y = Relu(x) }"
+    assert assessed(text, "coreml").findings[0].reason == "rank(*) > 5: five dimensions at most"
+    assert assessed(text, "qnn").findings
+    assert not assessed(text, "tensorrt-10.15").findings
+
+
+def test_open_shapes_where_none_may_be() -> None:
+    (finding,) = assessed("g (float[n,4] x) => (float[n,4] y) { y = Relu(x) }", "qnn").findings
+    assert finding.reason == "every shape must be known, and the inputs x are open"
+
+
+def test_what_a_conversion_would_do_is_what_helps(tmp_path: Path, capsys) -> None:
+    path = written(tmp_path)
+    assert run(["check", path, "--target", "tensorrt-10.15", "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["targets"][0]["findings"]
+    assert finding["remedy"] == "vlmpass convert --target tensorrt-10.15"
+    out = str(tmp_path / "out.onnx")
+    assert run(["convert", path, out, "--target", "tensorrt-10.15"]) == 0
+    assert run(["check", out, "--target", "tensorrt-10.15"]) == 0
 
 
 def test_what_falls_back() -> None:

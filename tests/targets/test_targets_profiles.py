@@ -73,7 +73,7 @@ def test_what_is_inherited_need_not_be_said(tmp_path: Path) -> None:
         (GOOD.replace("= 8", "= 8" + "0" * 5000), "is not TOML: Exceeds the limit"),
         (
             'inherits = "ort-gpu"\n' + GOOD,
-            "no target ort-gpu; choose onnx.*, or give a",
+            "no target ort-gpu; choose .*, or give a",
         ),
     ],
 )

@@ -124,6 +124,17 @@ def test_what_is_not_known_of_a_node_is_said(tmp_path: Path) -> None:
     assert why_not(resized, context).support is Support.UNSUPPORTED
 
 
+def test_limits_are_added(tmp_path: Path) -> None:
+    facts = """Add = "float"\nRelu = { 6-13 = "float", 14 = "float" }
+    [limits]
+    Relu = { 14 = "wrong if rank(X) = 4" }
+    "*" = ["unsupported if rank(*) > 4", "unsupported if empty(*): nothing in it"]"""
+    assert verdict(tmp_path, facts, "y = Relu(x)").reason == "rank(X) = 4"
+    assert verdict(tmp_path, facts, "y = Relu(x)", 13).runs
+    assert verdict(tmp_path, facts, "y = Add(x, x5)").reason == "rank(*) > 4"
+    assert verdict(tmp_path, facts, "y = Add(x, x)").runs
+
+
 def test_an_heir_says_operators_anew(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text(HEAD + FACTS, encoding="utf-8")
     heir = tmp_path / "heir.toml"
@@ -148,6 +159,8 @@ def test_an_heir_says_operators_anew(tmp_path: Path) -> None:
         ("Add = 'unsupported if near(A) = 3'", "is no condition"),
         ("Add = 'unsupported if size(A, b) = 3'", "operators.Add: "),
         ("Add = 'unsupported if type(A) = real'", "real is no type"),
+        ("Add = 'native'\n[limits]\nMul = 'native'", r"limits\.Mul: nothing is said of the op"),
+        ("Add = 'unsupported if * = 3'", "is no condition"),
         ("Add = { 6x = 'native' }", "'6x' is no since-version; write 13, 7-12 or 13\\+"),
     ],
 )
