@@ -1,0 +1,282 @@
+"""Near-misses of attention and rotary embeddings: whatever is fused computes what was there.
+
+Graphs are drawn in all spellings, and one thing in each is changed as a careless author might have
+written it. A rule may refuse or follow; it may not be wrong. That the graphs would show it is held
+by planting faults into the rules.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_ir import Value
+
+from rules.catalogue import HINTS
+from rules.trials import draw, trial
+from vlmpass.ir_tools.graph.infer_node import infer_node
+from vlmpass.ir_tools.rewrite import apply_rules, rule_named
+from vlmpass.rewriter_rules.fuse.attention import (
+    angles,
+    attention_core,
+    attention_masks,
+    key_heads,
+    rotary,
+    scores,
+)
+from vlmpass.rewriter_rules.fuse.attention.steps_back import scaled
+
+Change = Callable[[ir.Model, np.random.Generator], bool]
+
+
+def _nodes(model: ir.Model, *op_types: str) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type in op_types]
+
+
+def _constant(model: ir.Model, array: np.ndarray, name: str) -> Value:
+    tensor = ir.Tensor(array, name=name)
+    node = ir.Node("", "Constant", (), [ir.AttrTensor("value", tensor)], num_outputs=1, name=name)
+    node.outputs[0].name = name
+    infer_node(node, model.opset_imports)
+    model.graph.insert_before(model.graph[0], node)
+    return node.outputs[0]
+
+
+def _size(size: int | ir.SymbolicDim) -> int:
+    """Return a size, which the names of drawn axes say too; 0 for what is computed of them."""
+    if isinstance(size, int):
+        return size
+    text = str(size.value)[1:]
+    return int(text) if text.isdigit() else 0
+
+
+def _put_before(node: ir.Node, at: int, new: ir.Node) -> bool:
+    """Let a new node compute an input of another."""
+    assert node.graph is not None
+    new.name = "near"
+    new.outputs[0].name = "near_output"
+    infer_node(new, {"": 23})
+    node.graph.insert_before(node, new)
+    node.replace_input_with(at, new.outputs[0])
+    return True
+
+
+def other_softmax_axis(model: ir.Model, rng: np.random.Generator) -> bool:
+    for node in _nodes(model, "Softmax"):
+        node.attributes["axis"] = ir.AttrInt64("axis", -2)
+    return True
+
+
+def branches_swapped(model: ir.Model, rng: np.random.Generator) -> bool:
+    for node in (found := _nodes(model, "Where")):
+        _, first, second = node.inputs
+        node.replace_input_with(1, second)
+        node.replace_input_with(2, first)
+    return bool(found)
+
+
+def probabilities_scaled(model: ir.Model, rng: np.random.Generator) -> bool:
+    product = _nodes(model, "MatMul")[-1]
+    x = product.inputs[0]
+    assert x is not None
+    assert x.dtype is not None
+    factor = _constant(model, np.asarray(0.9, x.dtype.numpy()), "keep")
+    return _put_before(product, 0, ir.Node("", "Mul", [x, factor], num_outputs=1))
+
+
+def scores_biased_by_head_size(model: ir.Model, rng: np.random.Generator) -> bool:
+    """A scale of its own for each element of a head."""
+    product = _nodes(model, "MatMul")[0]
+    x = product.inputs[0]
+    assert x is not None
+    assert x.dtype is not None
+    factors = _constant(model, np.arange(1, 5).astype(x.dtype.numpy()), "factors")
+    return _put_before(product, 0, ir.Node("", "Mul", [x, factors], num_outputs=1))
+
+
+def heads_in_other_order(model: ir.Model, rng: np.random.Generator) -> bool:
+    """Heads repeated one after the other, all of them."""
+    changed = False
+    for node in _nodes(model, "Reshape"):
+        x = node.inputs[0]
+        if x is not None and x.shape is not None and len(x.shape) == 5 and len(node.inputs) == 2:
+            turn = ir.Node("", "Transpose", [x], [ir.AttrInt64s("perm", [0, 2, 1, 3, 4])])
+            turn.name = f"near_{node.name}"
+            turn.outputs[0].name = f"near_{node.name}_output"
+            infer_node(turn, {"": 23})
+            model.graph.insert_before(node, turn)
+            node.replace_input_with(0, turn.outputs[0])
+            changed = True
+    return changed
+
+
+def scale_negative(model: ir.Model, rng: np.random.Generator) -> bool:
+    product = _nodes(model, "MatMul")[0]
+    x = product.inputs[0]
+    assert x is not None
+    return _put_before(product, 0, ir.Node("", "Neg", [x], num_outputs=1))
+
+
+def mask_reaches_further(model: ir.Model, rng: np.random.Generator) -> bool:
+    """Scores of the first key count in any case."""
+    softmax = _nodes(model, "Softmax")[0]
+    rows = softmax.inputs[0]
+    assert rows is not None
+    assert rows.dtype is not None
+    assert rows.shape is not None
+    first = np.arange(_size(rows.shape[-1])) == 0
+    if not first.size:
+        return False
+    extra = _constant(model, np.where(first, 3.0, 0.0).astype(rows.dtype.numpy()), "extra")
+    return _put_before(softmax, 0, ir.Node("", "Add", [rows, extra], num_outputs=1))
+
+
+def probabilities_are_a_result(model: ir.Model, rng: np.random.Generator) -> bool:
+    model.graph.outputs.append(_nodes(model, "Softmax")[0].outputs[0])
+    return True
+
+
+def parts_swapped(model: ir.Model, rng: np.random.Generator) -> bool:
+    """The other half is negated."""
+    found = _nodes(model, "Concat")[-1]
+    first, second = found.inputs[:2]
+    found.replace_input_with(0, second)
+    found.replace_input_with(1, first)
+    return True
+
+
+def other_half_negated(model: ir.Model, rng: np.random.Generator) -> bool:
+    """Which of two halves is negated, not where it stands."""
+    for negated in _nodes(model, "Neg"):
+        (user,) = [use.node for use in negated.outputs[0].uses()]
+        if user.op_type == "Concat" and len(user.inputs) == 2:
+            other = user.inputs[1]
+            user.replace_input_with(1, negated.inputs[0])
+            negated.replace_input_with(0, other)
+            return True
+    return False
+
+
+def angles_differ(model: ir.Model, rng: np.random.Generator) -> bool:
+    """Both elements of a pair are turned by angles of their own."""
+    done = False
+    for node in _nodes(model, "Cos", "Sin"):
+        x = node.inputs[0]
+        assert x is not None
+        assert x.shape is not None
+        assert x.dtype is not None
+        size = _size(x.shape[-1])
+        if not size:
+            return False
+        more = np.linspace(0, 1, size).astype(x.dtype.numpy())
+        add = ir.Node("", "Add", [x, _constant(model, more, f"more_{node.name}")], num_outputs=1)
+        add.name = f"near_{node.name}"
+        add.outputs[0].name = f"near_{node.name}_output"
+        infer_node(add, {"": 23})
+        model.graph.insert_before(node, add)
+        node.replace_input_with(0, add.outputs[0])
+        done = True
+    return done
+
+
+ATTENTION: list[Change] = [
+    other_softmax_axis, branches_swapped, probabilities_scaled, scores_biased_by_head_size,
+    heads_in_other_order, scale_negative, mask_reaches_further, probabilities_are_a_result,
+]  # fmt: skip
+ROTARY: list[Change] = [parts_swapped, other_half_negated, angles_differ]
+CHANGES = {
+    "attention": ATTENTION,
+    "rotary-of-halves": ROTARY,
+    "rotary-of-neighbours": ROTARY,
+    "rotary-of-parts": ROTARY,
+}
+
+
+def near_misses(name: str, count: int, seed: int) -> dict[str, int]:
+    """Draw graphs, change one thing in each, fuse and compare; return how many were fused."""
+    rule, rng = rule_named(name), np.random.default_rng(seed)
+    fired = {change.__name__: 0 for change in CHANGES[name]}
+    for number, change in itertools.islice(enumerate(itertools.cycle(CHANGES[name])), count):
+        before = draw(rule, HINTS[name], rng)
+        if not change(before, rng):
+            continue
+        for node in before.graph:
+            infer_node(node, before.opset_imports)
+        after = ir.serde.from_proto(ir.to_proto(before))
+        welcome = rule.or_emits if rng.random() < 0.5 else frozenset[str]()
+        if apply_rules(after, rule, emits=welcome):
+            found = trial(before, after, number)
+            assert not found, f"{name}, {change.__name__}, {number} of seed {seed}: {found}"
+            fired[change.__name__] += 1
+    return fired
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_near_misses_are_refused_or_followed(name: str) -> None:
+    near_misses(name, 120, seed=14)
+
+
+def test_what_still_is_attention_is_followed() -> None:
+    fired = near_misses("attention", 160, seed=15)
+    assert fired["branches_swapped"]
+    assert fired["mask_reaches_further"]
+    assert not fired["probabilities_are_a_result"]
+    assert not fired["other_softmax_axis"]
+
+
+def _always(*given: object, **more: object) -> bool:
+    return True
+
+
+def _any_heads(value: Value) -> Value | None:
+    node = value.producer()
+    while node is not None:
+        value = node.inputs[0] or value
+        if value.shape is not None and len(value.shape) == 4:
+            return value
+        node = value.producer()
+    return None
+
+
+def _unscaled(value: Value | None) -> tuple[Value, float] | None:
+    found = scaled(value)
+    return None if found is None else (found[0], 1.0)
+
+
+# name of the rule, module, what is replaced, by what
+PLANTED: list[tuple[str, object, str, object]] = [
+    ("attention", key_heads, "_repeated", lambda wide, shape: _any_heads(wide)),
+    ("attention", attention_masks, "lowest", lambda dtype: float(dtype.min)),
+    ("attention", attention_masks, "NARROW", ()),
+    ("attention", attention_core, "spread", lambda op, mask, query, key: mask),
+    ("attention", scores, "scaled", _unscaled),
+    ("attention", attention_core, "as_added", lambda op, mask, dtype: mask.value),
+    ("rotary-of-halves", rotary, "doubled", _always),
+    ("rotary-of-halves", rotary, "_are_pairs", _always),
+    ("rotary-of-neighbours", angles, "_doubles", _always),
+]
+
+
+@pytest.mark.parametrize(("name", "module", "part", "fault"), PLANTED)
+def test_planted_faults_are_seen(
+    name: str, module: object, part: str, fault: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, part, fault)
+    rule = rule_named(name)
+    rng = np.random.default_rng(3)
+    for number in range(400):
+        before = draw(rule, HINTS[name], rng)
+        if number % 2 and not CHANGES[name][number // 2 % len(CHANGES[name])](before, rng):
+            continue
+        for node in before.graph:
+            infer_node(node, before.opset_imports)
+        after = ir.serde.from_proto(ir.to_proto(before))
+        try:
+            if apply_rules(after, rule) and trial(before, after, number):
+                return
+        except Exception:  # noqa: BLE001  a fault may show in any way
+            return
+    raise AssertionError(f"nobody sees {part} of {name} planted")
