@@ -200,6 +200,6 @@ def hold(model: ir.Model, target: Profile) -> None:
     """
     from vlmpass.passes.legalize.planning import LegalPlanner
 
-    planner = LegalPlanner(model, target)
-    if planner.illegal:
-        raise Refused(f"--target {target.name}", [planner.refusal(e) for e in planner.illegal])
+    left = LegalPlanner(model, target).left
+    if left:
+        raise Refused(f"--target {target.name}", left)

@@ -50,13 +50,16 @@ class Legalize(Pass):
         planner = LegalPlanner(model, target)
         if not planner.illegal:
             return Done(False)
+        prepared = False
         if _inlines(planner) or _merges(planner):
             trial = clone(model)
             _prepare(trial, planner)
             LegalPlanner(trial, target).plan()
-            _prepare(model, planner)
+            prepared = _prepare(model, planner)
             planner = LegalPlanner(model, target)
         plan = planner.plan()
+        if not plan.replacements:
+            return Done(prepared)
         plan.apply()
         cancel(all_nodes(model))
         return Done(True, plan.changes)
@@ -71,12 +74,12 @@ def _inlines(planner: LegalPlanner) -> bool:
 def _merges(planner: LegalPlanner) -> bool:
     """Whether a node that is not run may go with those around it."""
     inner = {name for rule in MERGING for each in rule.plan.ops for _, name in each.ops}
-    return any(each.node.op_type in inner and not each.node.domain for each in planner.illegal)
+    decided = (each.node for each in planner.illegal if each.decided)
+    return any(node.op_type in inner and not node.domain for node in decided)
 
 
-def _prepare(model: ir.Model, planner: LegalPlanner) -> None:
-    """Rewrite what takes more than one node in the place of one."""
-    if _inlines(planner):
-        InlineFunctions().run(model)
-    if _merges(planner):
-        apply_rules(model, MERGING)
+def _prepare(model: ir.Model, planner: LegalPlanner) -> bool:
+    """Rewrite what takes more than one node in the place of one; return whether anything was."""
+    inlined = _inlines(planner) and InlineFunctions().run(model)
+    merged = bool(_merges(planner) and apply_rules(model, MERGING))
+    return inlined or merged

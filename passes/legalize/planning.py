@@ -16,7 +16,7 @@ from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 from vlmpass.ir_tools.targets import Context, Profile, Support, Verdict, why_not
 from vlmpass.ir_tools.types import Typing, solve
-from vlmpass.passes.legalize.remedies import Remedies
+from vlmpass.passes.legalize.remedies import Remedies, is_decided
 from vlmpass.rewriter_rules.opset.element_types.widen import Widening
 from vlmpass.rewriter_rules.opset.plan import ConversionPlan, Replacement
 from vlmpass.rewriter_rules.opset.shape_overlay import ShapeOverlay
@@ -34,11 +34,14 @@ class Illegal:
         scope: The graph or function that it stands in.
         node: The node.
         verdict: What the target does with it.
+        decided: Whether the profile knows; what it does not know, a runtime decides that loads the
+            result.
     """
 
     scope: Scope
     node: ir.Node
     verdict: Verdict
+    decided: bool
 
 
 def says_operators(target: Profile) -> bool:
@@ -78,8 +81,7 @@ class LegalPlanner:
     def illegal(self) -> list[Illegal]:
         """Every node that the target is not known to run, and rightly.
 
-        What a runtime loads before a result is written decides itself what its profile does not
-        know, and a profile that says nothing of operators calls none of them illegal.
+        A profile that says nothing of operators calls none of them illegal.
         """
         return list(self._illegal()) if says_operators(self.target) else []
 
@@ -88,11 +90,8 @@ class LegalPlanner:
             context = self._context(scope)
             for node in scope.graph:
                 verdict = why_not(node, context)
-                if not verdict.runs and not self._is_left_to_loading(verdict):
-                    yield Illegal(scope, node, verdict)
-
-    def _is_left_to_loading(self, verdict: Verdict) -> bool:
-        return verdict.support is Support.UNKNOWN and self.target.runtime is not None
+                if not verdict.runs:
+                    yield Illegal(scope, node, verdict, is_decided(verdict, self.target))
 
     @cached_property
     def _contexts(self) -> dict[int, Context]:
@@ -104,6 +103,11 @@ class LegalPlanner:
             found = Context.of(self.model, self.target).at(scope.opsets)
             self._contexts[id(scope.owner)] = found
         return found
+
+    @property
+    def left(self) -> list[Refusal]:
+        """What is said of every node that the profile does not let pass."""
+        return [self.refusal(each) for each in self.illegal if each.decided]
 
     def refusal(self, each: Illegal, remedy: str = "") -> Refusal:
         """Return what is said of a node that is left: where it is, why it is, and what helps."""
@@ -124,6 +128,8 @@ class LegalPlanner:
             try:
                 built = self._remedies(each.scope).stand_in(self._view.node(each.node))
             except CannotConvert as error:
+                if not each.decided:
+                    continue
                 told = self.refusal(each, error.remedy)
                 refusals.append(Refusal(told.node, error.reason, error.remedy))
             else:

@@ -28,7 +28,7 @@ from vlmpass.ir_tools.operators.type_texts import tensor as tensor_text
 from vlmpass.ir_tools.rewrite import Rule
 from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
-from vlmpass.ir_tools.targets import Context, Verdict, why_not
+from vlmpass.ir_tools.targets import Context, Profile, Support, Verdict, why_not
 from vlmpass.rewriter_rules.opset.conversion import Built, Conversion
 from vlmpass.rewriter_rules.opset.element_types.absent import is_absent
 from vlmpass.rewriter_rules.opset.element_types.bridge import bridge
@@ -46,7 +46,7 @@ from vlmpass.rewriter_rules.opset.view import SeenNode
 from vlmpass.rewriter_rules.substitute import SUBSTITUTE
 from vlmpass.rewriter_rules.unfuse import CONTRIB, STANDARD
 
-__all__ = ["CAST_RULE", "Remedies"]
+__all__ = ["CAST_RULE", "Remedies", "is_decided"]
 
 CAST_RULE = "cast-to-kernel"
 """What Casts are marked with that stand around a node which runs in another type."""
@@ -55,6 +55,11 @@ _DEEPEST = 8
 """How many remedies may stand within each other."""
 
 _RULES = [each for each in (*CONTRIB, *STANDARD, *SUBSTITUTE) if len(each.plan.ops) == 1]
+
+
+def is_decided(verdict: Verdict, target: Profile) -> bool:
+    """Whether a profile knows what its target does; else a runtime shows that by loading it."""
+    return verdict.support is not Support.UNKNOWN or target.runtime is None
 
 
 def _rules_for(node: ir.Node) -> Iterator[Rule]:
@@ -100,7 +105,7 @@ class Remedies(Conversion):
         self._finish(node, built)
         for new in _with_inner(built.tape.nodes):
             verdict = why_not(new, self._context)
-            if not verdict.runs:
+            if not verdict.runs and is_decided(verdict, self._context.target):
                 raise CannotConvert(f"what stands for it needs {new.op_type}: {verdict.reason}")
         return built
 
@@ -111,7 +116,14 @@ class Remedies(Conversion):
         if built is not None:
             return built
         verdict = why_not(node, self._context)
-        return None if verdict.runs else self._remedied(node, verdict)
+        if verdict.runs:
+            return None
+        try:
+            return self._remedied(node, verdict)
+        except CannotConvert:
+            if is_decided(verdict, self._context.target):
+                raise
+            return None
 
     def _remedied(self, node: ir.Node, verdict: Verdict) -> Built:
         if self._depth == _DEEPEST:
@@ -119,7 +131,7 @@ class Remedies(Conversion):
         reasons = []
         self._depth += 1
         try:
-            for remedy in self._known(node):
+            for remedy in self._known(node, verdict):
                 try:
                     return remedy()
                 except CannotConvert as error:
@@ -129,13 +141,15 @@ class Remedies(Conversion):
         told = "; ".join(dict.fromkeys(reasons)) or "none known"
         raise CannotConvert(verdict.reason, f"no remedy stands: {told}")
 
-    def _known(self, node: ir.Node) -> Iterator[Callable[[], Built]]:
-        """Yield what may be tried for a node, cheapest first."""
+    def _known(self, node: ir.Node, verdict: Verdict) -> Iterator[Callable[[], Built]]:
+        """Yield what may be tried for a node, cheapest first; Casts alone where it may well run."""
         if (node.domain, node.op_type) == ("", "Constant"):
             return
         found = in_force(node.domain, node.op_type, self._version_of(node.domain))
         if node.domain == "" and found is not None and node.op_type != "Cast":
             yield from (partial(self._cast, node, each) for each in _narrowed(node, found))
+        if not is_decided(verdict, self._context.target):
+            return
         yield from (partial(self._by_rule, node, rule) for rule in _rules_for(node))
         if node.domain == "" and since(node.op_type, self.target) is not None:
             yield partial(self._spelled_older, node, self.target)

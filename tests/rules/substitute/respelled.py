@@ -67,6 +67,9 @@ def divisor(draw: Draw) -> list[ir.Value]:
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
+    "tile-to-expand": [
+        ("(float[2,n] x) => (float[6,n] y)", "r = Constant<value_ints=[3, 1]>() y = Tile(x, r)", "")
+    ],
     "resize-by-axis": [
         (
             "(float[1,2,8,n] x) => (float[1,2,5,3] y)",
@@ -117,6 +120,7 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
 
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "tile-to-expand": [("(x, int64[2] r) => (y)", "y = Tile(x, r)", "rank")],
     "trilu-to-comparison": [("(x) => (y)", "y = Trilu(x)", "type")],
     "resize-by-axis": [
         (
@@ -144,6 +148,11 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
 
 # what random graphs for a rule need to know beyond its pattern
 HINTS: dict[str, Hints] = {
+    "tile-to-expand": {
+        "any": "T[a,b,d]",
+        "Tile+": lambda draw: [draw.constant(draw.rng.integers(0, 4, 3))],
+        "dtypes": ("float32", "int64"),
+    },
     "resize-by-axis": {
         "any": "T[a,b,d,e]",
         "Resize+": new_size,
