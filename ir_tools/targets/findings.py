@@ -171,12 +171,23 @@ def limits_of(model: ir.Model, target: Profile) -> Iterator[Finding]:
     if model.ir_version > target.ir_version:
         reason = f"the ir_version is {model.ir_version}, and it reads {target.ir_version} at most"
         yield _about(reason, "reads.ir-version", f"{helps} lowers it if it can")
+    if target.file_size is not None:
+        yield from _too_large(model, target.file_size)
     if target.static:
         open_ = [v.name for v in model.graph.inputs if v.shape and v.shape.is_dynamic()]
         if open_:
             names = ", ".join(map(str, open_))
             reason = f"every shape must be known, and the inputs {names} are open"
             yield _about(reason, "reads.static", "vlmpass convert --passes 'set-dims{...}'")
+
+
+def _too_large(model: ir.Model, most: int) -> Iterator[Finding]:
+    for value in model.graph.initializers.values():
+        nbytes = 0 if value.const_value is None else value.const_value.nbytes
+        if nbytes > most:
+            reason = f"{value.name} has {nbytes} bytes, and a file has {most} at most"
+            helps = f"vlmpass convert --shard-size {most} splits it"
+            yield _about(reason, "reads.file-size", helps)
 
 
 def _about(reason: str, fact: str, helps: str) -> Finding:

@@ -76,7 +76,8 @@ def _zero(dtype: ir.DataType) -> ir.TensorProtocol:
 
 
 def _value(formal: Formal, prefix: str, types: Mapping[str, str], rank: int | None) -> ir.Value:
-    kind = parse(types.get(formal.parameter, formal.parameter))
+    alone = next(iter(formal.types)) if len(formal.types) == 1 else formal.parameter
+    kind = parse(types.get(formal.parameter, alone))
     shape = None if rank is None or not isinstance(kind, ir.TensorType) else ir.Shape([2] * rank)
     return ir.Value(name=f"{prefix}_{formal.name}", type=kind, shape=shape)
 

@@ -24,6 +24,9 @@ __all__ = ["File", "Folder", "Profile", "read_profile", "settings"]
 RUNTIMES = ("onnxruntime",)
 """What can load a result and run it before it is written."""
 
+_NONE = "none"
+"""What an heir says where it inherits from a target that something here runs."""
+
 _NEWEST = 2**31 - 1
 """The largest version that a file can hold."""
 
@@ -126,7 +129,7 @@ def _is_line(value: object) -> str:
 
 
 def _is_runtime(value: object) -> str:
-    return "" if value in RUNTIMES else f'"{RUNTIMES[0]}", or no such line'
+    return "" if value in (*RUNTIMES, _NONE) else f'"{RUNTIMES[0]}", "none", or no such line'
 
 
 def _is_version(value: object) -> str:
@@ -195,7 +198,7 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         lowest,
         highest,
         found["reads.ir-version"],
-        found.get("runtime"),
+        None if found.get("runtime") == _NONE else found.get("runtime"),
         found.get("probed"),
         found.get("reads.preferred-opset"),
         found.get("reads.file-size"),

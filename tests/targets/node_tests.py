@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from tests.targets import web
 from vlmpass.ir_tools.operators import Kind, traits_of
 from vlmpass.ir_tools.targets import Context, Support, Verdict, profile, why_not
 from vlmpass.passes import parse
@@ -105,11 +106,14 @@ def _context(target: str, opsets: tuple[tuple[str, int], ...], ir_version: int) 
 
 
 def _serve(pipe: Connection, runtime: str) -> None:
-    run = {"ort-cpu": _run_onnxruntime, "openvino": _run_openvino}[runtime]
+    runs = {"ort-cpu": _run_onnxruntime, "openvino": _run_openvino, "ort-web-wasm": web.run}
+    run = runs[runtime]
     while True:
         model, inputs = pipe.recv()
         try:
             pipe.send(("ran", run(*_with_constants(model, inputs))))
+        except web.UnboundError as error:
+            pipe.send(("unbound", str(error)))
         except Exception as error:  # noqa: BLE001 - whatever it says is what it does
             pipe.send(("refused", str(error)))
 
@@ -256,7 +260,7 @@ class Runtime:
         self._pipe: Any = None
 
     def outcome(self, case: Case) -> tuple[str, str]:
-        """Return `right`, `wrong` or `refused`, and what was said."""
+        """Return `right`, `wrong`, `refused` or `unbound`, and what was said."""
         if self._process is None:
             spawn = multiprocessing.get_context("spawn")
             self._pipe, theirs = spawn.Pipe()
@@ -271,8 +275,8 @@ class Runtime:
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             self.close()
             return "refused", f"it ended the process {error}"
-        if how == "refused":
-            return "refused", str(said)
+        if how != "ran":
+            return how, str(said)
         problem = difference(case, said)
         return ("wrong", problem) if problem else ("right", "")
 
@@ -349,7 +353,9 @@ def told(target: str, chosen: Sequence[Case]) -> Iterator[Told]:
     runtime = Runtime(target)
     try:
         for case in chosen:
-            yield Told(case, predicted(case, target), *runtime.outcome(case))
+            outcome, said = runtime.outcome(case)
+            if outcome != "unbound":
+                yield Told(case, predicted(case, target), outcome, said)
     finally:
         runtime.close()
 

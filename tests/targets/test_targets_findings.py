@@ -197,6 +197,18 @@ def test_open_shapes_where_none_may_be() -> None:
     assert finding.reason == "every shape must be known, and the inputs x are open"
 
 
+def test_a_tensor_that_no_file_can_hold() -> None:
+    """Of the largest tensors only the size is looked at."""
+    model = loaded("g (float[2] x) => (float[2] y) { y = Relu(x) }")
+    shape = ir.Shape([2**15, 2**15])
+    tensor = ir.LazyTensor(pytest.fail, dtype=ir.DataType.FLOAT, shape=shape, name="w")
+    value = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    model.graph.initializers["w"] = value
+    (finding,) = assess(model, [profile("ort-web-wasm")])[0].findings
+    assert finding.reason == "w has 4294967296 bytes, and a file has 2147483647 at most"
+    assert not assess(model, [profile("ort-cpu")])[0].findings
+
+
 def test_what_a_conversion_would_do_is_what_helps(tmp_path: Path, capsys) -> None:
     path = written(tmp_path)
     assert run(["check", path, "--target", "tensorrt-10.15", "--json"]) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.targets import node_tests
+from tests.targets import node_tests, web
 from vlmpass.cli.app import run as main
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.targets import probe, profile, refresh
@@ -84,11 +84,13 @@ def test_what_is_written_by_hand_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize("target", ["ort-cpu", "openvino", "ort-web-wasm"])
 def test_predictions_are_what_the_runtime_does(target: str) -> None:
     """Of a seeded sample; what does not agree is on the page."""
     if target == "openvino" and util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
+    if target == "ort-web-wasm" and not web.is_there():
+        pytest.skip("Node.js and onnxruntime-web are not there: see tests/targets/web.py")
     chosen = random.Random(2026).sample(node_tests.cases(), 120)
     listed = set(re.findall(r"test_\w+", PAGE.read_text(encoding="utf-8")))
     apart = [each for each in node_tests.told(target, chosen) if not each.agrees]

@@ -67,7 +67,7 @@ def test_what_is_inherited_need_not_be_said(tmp_path: Path) -> None:
         (GOOD.replace("[reads]", "[reeds]"), r"has reeds\.opset.*did you mean reads\.opset\?"),
         (GOOD.replace('"an appliance"', "3"), "about .* is 3; give one line of text"),
         (GOOD.replace("ir-version = 8", ""), "has no reads.ir-version; add it, a whole number"),
-        ('runtime = "tensorrt"\n' + GOOD, "runtime .* is 'tensorrt'; give \"onnxruntime\", or no"),
+        ('runtime = "tensorrt"\n' + GOOD, 'runtime .* is \'tensorrt\'; give "onnxruntime", "none"'),
         ("about = " + "[" * 5000, "is not TOML: maximum recursion depth"),
         ("reads" + ".opset" * 5000 + " = 1", "is not TOML: maximum recursion depth"),
         (GOOD.replace("= 8", "= 8" + "0" * 5000), "is not TOML: Exceeds the limit"),
@@ -81,6 +81,13 @@ def test_what_is_wrong_is_pointed_at(tmp_path: Path, text: str, said: str) -> No
     with pytest.raises(PipelineError, match=said) as caught:
         profile(written(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+def test_an_heir_of_what_runs_here_need_not_run_here(tmp_path: Path) -> None:
+    heir = tmp_path / "heir.toml"
+    heir.write_text("inherits = 'ort-cpu'\nruntime = 'none'", encoding="utf-8")
+    assert profile("ort-cpu").runtime == "onnxruntime"
+    assert profile(str(heir)).runtime is None
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
