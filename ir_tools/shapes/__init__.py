@@ -13,7 +13,7 @@ from vlmpass.ir_tools.graph.constants import constant_of, is_constant, node_tens
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
 from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
-from vlmpass.ir_tools.shapes.rules import compute, elementwise, movement
+from vlmpass.ir_tools.shapes.rules import compute, elementwise, fused, movement
 from vlmpass.ir_tools.shapes.shape_rules import all_shape_rules, shape_rule
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
     "visit_scope",
 ]
 
-_ENTERED = (compute, elementwise, movement)
+_ENTERED = (compute, elementwise, fused, movement)
 """Imported for the rules that they enter."""
 
 

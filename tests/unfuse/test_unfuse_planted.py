@@ -1,0 +1,259 @@
+"""Defects planted into the rules, each of which the generator has to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from unfuse.cases import Untaken, problem
+from unfuse.trials import cases
+from vlmpass.rewriter_rules.opset.build import scalar
+from vlmpass.rewriter_rules.unfuse import (
+    attended,
+    channels,
+    contrib,
+    dequantized,
+    embedded,
+    grouped,
+    key_masks,
+    multihead,
+    multiplied,
+    packed_heads,
+    projected,
+    rows,
+    turned,
+    unpacked,
+)
+
+Function = Callable[..., Any]
+TRIES = 80
+
+
+def _later_by_one(old: Function) -> Function:
+    def steps(op: Any, *given: Any) -> Any:
+        found = old(op, *given)
+        return grouped._Steps(op.Add(found.starts, op.const(1)), found.new, found.total)
+
+    return steps
+
+
+def _wider(old: Function) -> Function:
+    return lambda node, name, default=0: old(node, name, default) + (name == "local_window_size")
+
+
+def _repeated_as_a_whole(old: Function) -> Function:
+    def repeated(op: Any, x: Any, heads: int) -> Any:
+        return op.Concat(*[x] * (heads // x.shape[1]), axis=1)
+
+    return repeated
+
+
+def _backwards(old: Function) -> Function:
+    return lambda op, x, angles, *rest: old(op, x, [angles[0], op.Neg(angles[1])], *rest)
+
+
+def _swapped(old: Function) -> Function:
+    def rotated(op: Any, x: Any, angles: Any, half: int, interleaved: bool) -> Any:
+        return old(op, x, angles, half, not interleaved)
+
+    return rotated
+
+
+def _more(old: Function) -> Function:
+    return lambda op, *given: op.Add(old(op, *given), scalar(op, 1, given[-1], "more"))
+
+
+PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] = {
+    "queries see later keys alone": (
+        "MultiHeadAttention",
+        key_masks,
+        "none_later",
+        lambda old: lambda op, heads: op.Not(old(op, heads)),
+    ),
+    "later keys are not masked": (
+        "Attention",
+        key_masks,
+        "lowest",
+        lambda old: lambda op, kind: scalar(op, 0, kind),
+    ),
+    "an end is included": (
+        "MultiHeadAttention",
+        key_masks,
+        "_before",
+        lambda old: lambda op, heads, ends: old(op, heads, op.Add(ends, scalar(op, 1, ends.dtype))),
+    ),
+    "starts are forgotten": (
+        "Attention",
+        key_masks,
+        "_between",
+        lambda old: (
+            lambda op, heads, mask: key_masks._before(
+                op, heads, key_masks.part(op, mask, 0, heads.query.shape[0])
+            )
+        ),
+    ),
+    "true and false of a mask are swapped": (
+        "MultiHeadAttention",
+        key_masks,
+        "_kept",
+        lambda old: lambda op, heads, mask: op.Not(old(op, heads, mask)),
+    ),
+    "a bias is forgotten": (
+        "MultiHeadAttention",
+        multihead,
+        "_plus",
+        lambda old: lambda op, x, *rest: x,
+    ),
+    "the past is forgotten": (
+        "MultiHeadAttention",
+        multihead,
+        "_with_past",
+        lambda old: lambda op, node, new, *rest: (new, new),
+    ),
+    "a buffer is full": (
+        "DecoderMaskedMultiHeadAttention",
+        multihead,
+        "_with_past",
+        lambda old: lambda op, node, new, past, length: old(op, node, new, past, 99),
+    ),
+    "heads of keys are repeated as a whole": (
+        "GroupQueryAttention",
+        attended,
+        "repeated",
+        _repeated_as_a_whole,
+    ),
+    "a sink is forgotten": (
+        "GroupQueryAttention",
+        grouped,
+        "_sink",
+        lambda old: lambda op, node: None,
+    ),
+    "tokens stand one later": ("GroupQueryAttention", grouped, "_steps", _later_by_one),
+    "a window is one wider": ("GroupQueryAttention", grouped, "integer", _wider),
+    "a bias ends before the cache": (
+        "GroupQueryAttention",
+        grouped,
+        "_to_the_end",
+        lambda old: lambda op, node, bias, steps: bias,
+    ),
+    "positions that are given are not looked at": (
+        "RotaryEmbedding",
+        turned,
+        "_places",
+        lambda old: lambda op, x, given: old(op, x, op.const([0])),
+    ),
+    "angles turn backwards": ("RotaryEmbedding", turned, "_rotated", _backwards),
+    "neighbours and halves are swapped": ("RotaryEmbedding", turned, "_rotated", _swapped),
+    "a zero point is one more": ("MatMulNBits", unpacked, "_zeros", _more),
+    "zero points are forgotten": (
+        "MatMulNBits",
+        unpacked,
+        "_float_zeros",
+        lambda old: lambda op, node, packed, kind: scalar(op, 0, kind),
+    ),
+    "positions that are given are counted": (
+        "EmbedLayerNormalization",
+        embedded,
+        "optional_input",
+        lambda old: lambda node, index: None if index == 8 else old(node, index),
+    ),
+    "an epsilon is forgotten": (
+        "SkipLayerNormalization",
+        contrib,
+        "layer_norm",
+        lambda old: lambda op, x, scale, bias, epsilon: old(op, x, scale, bias, 1e-5),
+    ),
+    "Gelu is approximated": (
+        "BiasGelu",
+        contrib,
+        "gelu",
+        lambda old: (
+            lambda op, x, approximate: old(op, op.Mul(x, scalar(op, 1.01, x.dtype)), "tanh")
+        ),
+    ),
+    "operands are not turned": (
+        "FusedMatMul",
+        multiplied,
+        "_turned",
+        lambda old: lambda op, node, index: node.inputs[index],
+    ),
+    "an activation is forgotten": (
+        "FusedConv",
+        multiplied,
+        "_active",
+        lambda old: lambda op, node, x, numbers: x,
+    ),
+    "channels come first": (
+        "QLinearAveragePool",
+        dequantized,
+        "_first",
+        lambda old: lambda op, node, x, run: run(x),
+    ),
+    "a bias of a quantised product is forgotten": (
+        "MatMulIntegerToFloat",
+        dequantized,
+        "_scaled",
+        lambda old: lambda op, inputs, scale, bias, kind: old(op, inputs, scale, None, kind),
+    ),
+    "a zero point of a product is forgotten": (
+        "QGemm",
+        dequantized,
+        "_less_zero",
+        lambda old: lambda op, node, start, name: op.Cast(node.inputs[start], to=1),
+    ),
+    "keys are handed on twice": (
+        "Attention",
+        projected,
+        "_both",
+        lambda old: lambda op, heads: old(op, attended.Heads(heads.query, heads.key, heads.key)),
+    ),
+    "sequences are as long as the batch": (
+        "PackedAttention",
+        projected,
+        "added",
+        lambda old: lambda op, heads, mask, bias, **rest: bias,
+    ),
+    "a bias of packed tokens is forgotten": (
+        "PackedMultiHeadAttention",
+        packed_heads,
+        "gathered",
+        lambda old: lambda op, node, tokens, heads, bias: old(op, node, tokens, heads, None),
+    ),
+    "all channels are one group": (
+        "GroupNorm",
+        channels,
+        "integer",
+        lambda old: (
+            lambda node, name, default=0: 1 if name == "groups" else old(node, name, default)
+        ),
+    ),
+    "zero points of rows are forgotten": (
+        "GatherBlockQuantized",
+        rows,
+        "_zeros",
+        lambda old: lambda op, node: scalar(op, 0, node.inputs[2].dtype),
+    ),
+}
+
+
+def found_in(operator: str) -> bool:
+    """Whether the generator finds something wrong, or stops at an exception."""
+    for _, case in cases(operator, 2026, TRIES):
+        try:
+            if problem(case):
+                return True
+        except Untaken:
+            continue
+        except Exception:  # noqa: BLE001 - a defect may show as any
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_defect_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, module, attribute, plant = PLANTED[name]
+    monkeypatch.setattr(module, attribute, plant(getattr(module, attribute)))
+    assert found_in(operator)
