@@ -3,6 +3,8 @@
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.compare import TOLERANCES, OutputDifference, compare, compare_arrays
 from vlmpass.ir_tools.run.inputs import InputPlan, generate_inputs, read_inputs
+from vlmpass.ir_tools.run.layers import LayerComparison, compare_layers
+from vlmpass.ir_tools.run.recorded import verify_recorded
 from vlmpass.ir_tools.run.runner import RunError, Runner
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.run.verify import verify
@@ -11,6 +13,7 @@ __all__ = [
     "TOLERANCES",
     "Allowance",
     "InputPlan",
+    "LayerComparison",
     "OutputDifference",
     "RunError",
     "Runner",
@@ -18,8 +21,10 @@ __all__ = [
     "Verification",
     "compare",
     "compare_arrays",
+    "compare_layers",
     "default_memory",
     "generate_inputs",
     "read_inputs",
     "verify",
+    "verify_recorded",
 ]

@@ -20,7 +20,7 @@ from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.system.paths import inputs_file
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Attempt", "InputPlan", "generate_inputs", "held_to", "read_inputs"]
+__all__ = ["Attempt", "InputPlan", "arrays_of", "generate_inputs", "held_to", "read_inputs"]
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def read_inputs(path: str | os.PathLike[str], model: ir.Model) -> Feed:
     Raises:
         VerifyError: If the file cannot be read, lacks an input or has one that the model has not.
     """
-    return held_to(_arrays(path), model, os.fspath(path))
+    return held_to(arrays_of(path), model, os.fspath(path))
 
 
 def held_to(arrays: Mapping[str, Array | list[Array] | None], model: ir.Model, what: str) -> Feed:
@@ -231,7 +231,12 @@ def _declared(given: Array | list[Array] | None, value: ir.Value) -> Array | lis
     return _as_declared(given, value)
 
 
-def _arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
+def arrays_of(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Return the arrays of an ``.npz`` file by name.
+
+    Raises:
+        VerifyError: It cannot be read.
+    """
     file = inputs_file(path)
     if not zipfile.is_zipfile(file):
         raise VerifyError(f"{file} is no .npz file", remedy="numpy.savez writes one")

@@ -14,6 +14,7 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import NumberChanges
 from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
+from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
@@ -24,7 +25,7 @@ from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 
-__all__ = ["ONE_SESSION", "Side", "cast_to", "computed_in", "refuse_other_draws"]
+__all__ = ["ONE_SESSION", "Side", "cast_to", "computed_in", "refuse_other_draws", "side_of"]
 
 ONE_SESSION = 512_000_000
 """Bytes of weights above which a model is run in segments."""
@@ -234,3 +235,11 @@ def refuse_other_draws(a: Side, b: Side) -> None:
             f"the models draw at random, and the first is run by {a.how} and the second by {b.how},"
             " which draw other numbers"
         )
+
+
+def side_of(source: Source, allowance: Allowance) -> Side:
+    """Return a model as one of two that are compared."""
+    if isinstance(source, ir.Model):
+        return Side(source, allowance=allowance)
+    path = source if isinstance(source, (str, os.PathLike)) else None
+    return Side(load(source), path, allowance=allowance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +14,7 @@ from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges
-from vlmpass.ir_tools.load.source import Source, load
+from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.attempts import Ran, Tried
@@ -32,6 +31,7 @@ from vlmpass.ir_tools.run.participants import (
     cast_to,
     computed_in,
     refuse_other_draws,
+    side_of,
 )
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level
@@ -41,7 +41,7 @@ from vlmpass.ir_tools.system.arguments import callable_or_none, flag, number, se
 from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.worker.transport import Feed
 
-__all__ = ["verify"]
+__all__ = ["Comparison", "verify"]
 
 # Kernels keep in float32 what they compute between; where every value is rounded, more is lost.
 _EMULATED = 2.0
@@ -116,18 +116,14 @@ def verify(
     if not isinstance(changes, NumberChanges):
         raise wrong("changes", changes, "NumberChanges")
     bounds = Allowance(default_memory()) if allowance is None else allowance
-    fed = None if inputs is None else given_inputs(inputs, _side(expected, bounds).model)
+    fed = None if inputs is None else given_inputs(inputs, side_of(expected, bounds).model)
 
-    def comparison(
-        level: Optimization, held: NumberChanges, restore: Restore | None
-    ) -> _Comparison:
-        sides = _side(expected, bounds), _side(actual, bounds)
+    def comparison(level: Optimization, held: NumberChanges, restore: Restore | None) -> Comparison:
+        sides = side_of(expected, bounds), side_of(actual, bounds)
         sides[1].emulated = rounded_type
-        return _Comparison(*sides, level, seed, tolerance, as_is, restore, held, hard)
+        return Comparison(*sides, level, seed, tolerance, as_is, restore, held, hard)
 
-    def run(
-        held: NumberChanges, restore: Restore | None = None
-    ) -> tuple[Verification, _Comparison]:
+    def run(held: NumberChanges, restore: Restore | None = None) -> tuple[Verification, Comparison]:
         compared = comparison(optimization or "basic", held, restore)
         found = compared.run(fed)
         if optimization is None and not found.ok and not found.findings:
@@ -151,10 +147,10 @@ def verify(
 
 def _with_restored(
     found: Verification,
-    compared: _Comparison,
+    compared: Comparison,
     restore: Restore,
     plain: NumberChanges,
-    run: Callable[[NumberChanges, Restore | None], tuple[Verification, _Comparison]],
+    run: Callable[[NumberChanges, Restore | None], tuple[Verification, Comparison]],
 ) -> Verification:
     """Return a comparison with numbers restored in the first model, where that finds them equal.
 
@@ -171,7 +167,7 @@ def _with_restored(
     return replace(exact, notes=(*exact.notes, note)) if exact.ok else found
 
 
-def _unoptimized(found: Verification, compared: _Comparison, fed: Feed | None) -> Verification:
+def _unoptimized(found: Verification, compared: Comparison, fed: Feed | None) -> Verification:
     """Return a comparison without optimisations if that finds models equal; else the given one."""
     try:
         plain = compared.run(fed)
@@ -187,7 +183,7 @@ def _unoptimized(found: Verification, compared: _Comparison, fed: Feed | None) -
     return replace(plain, notes=(*plain.notes, note))
 
 
-def _by_the_standard(found: Verification, compared: _Comparison, fed: Feed | None) -> Verification:
+def _by_the_standard(found: Verification, compared: Comparison, fed: Feed | None) -> Verification:
     """Return a comparison with what the standard says the first model computes.
 
     The given one where ONNX Runtime computes that model as the standard says, or this is no better.
@@ -207,19 +203,23 @@ def _by_the_standard(found: Verification, compared: _Comparison, fed: Feed | Non
     return replace(plain, notes=(*plain.notes, note))
 
 
-def _side(source: Source, allowance: Allowance) -> Side:
-    if isinstance(source, ir.Model):
-        return Side(source, allowance=allowance)
-    path = source if isinstance(source, (str, os.PathLike)) else None
-    return Side(load(source), path, allowance=allowance)
-
-
 def _retold(side: Side, refused: RunError) -> RunError:
     return retold(side.twin if side.changed else side.model, refused, side.allowance)
 
 
 @dataclass
-class _Comparison:
+class Comparison:
+    """One comparison of two models, at one optimisation level.
+
+    Attributes:
+        a: The reference.
+        b: What is judged.
+        optimization: ONNX Runtime's level.
+        seed, tolerance, as_is, restore, hard: As for `verify`.
+        held: What was done to numbers, as its ``changes``.
+        findings, notes, causes: What is told of it, see `Verification`.
+    """
+
     a: Side
     b: Side
     optimization: Optimization
@@ -234,9 +234,10 @@ class _Comparison:
     causes: list[str] = field(default_factory=list)
 
     def run(self, given: Mapping[str, Value] | None) -> Verification:
+        """Compare the outputs, for the inputs given or generated ones."""
         start = time.perf_counter()
         pinned = match_interfaces(self.a.model, self.b.model, self.findings)
-        bound = self._choose_arithmetic()
+        bound = self.choose_arithmetic()
         if self.b.emulated is not None:
             _ = self.b.twin  # what cannot be emulated is refused before anything runs
         trials: list[Trial] = []
@@ -247,7 +248,7 @@ class _Comparison:
                 if self.a.refused is not None:
                     refuse_cycles(self.a.model)
                     self.notes.append(f"the reference: {_retold(self.a, self.a.refused)}")
-                ran = list(self._expected(a, given, pinned))
+                ran = list(self.expected(a, given, pinned))
                 a.stop()
                 trials = [each.trial for each in ran]
                 self._note_coverage(trials, given is not None)
@@ -265,7 +266,7 @@ class _Comparison:
             time.perf_counter() - start,
         )
 
-    def _choose_arithmetic(self) -> float:
+    def choose_arithmetic(self) -> float:
         """Decide what is computed in float32, and return the tolerance."""
         a, b = computed_in(self.a.model), computed_in(self.b.model)
         emulated = self.b.emulated
@@ -291,12 +292,19 @@ class _Comparison:
             return True
         return self.restore is not None and self.a.restores(self.restore, self.held.restored)
 
-    def _expected(
+    def expected(
         self,
         runner: AnyRunner,
         given: Mapping[str, Value] | None,
         pinned: Mapping[str, int],
     ) -> Iterator[Ran]:
+        """Yield what the reference computes.
+
+        Args:
+            runner: Runs it.
+            given: The user's own inputs; None for generated ones.
+            pinned: Sizes by symbol that the second model fixes.
+        """
         if given is not None:
             fed = self._adapt(given)
             made = runner.run(fed)

@@ -12,7 +12,7 @@ from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 if TYPE_CHECKING:
-    from vlmpass.ir_tools.run import Verification
+    from vlmpass.ir_tools.run import LayerComparison, Verification
     from vlmpass.ir_tools.system.runtime import Optimization
 
 __all__ = ["verify"]
@@ -24,7 +24,8 @@ def verify(
         Path,
         typer.Argument(
             metavar="A",
-            help="The reference; - reads standard input.",
+            help="The reference, or an .npz of outputs that were recorded of it, for --inputs; -"
+            " reads standard input.",
             parser=path_given,
             show_default=False,
         ),
@@ -85,6 +86,13 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Compare the values inside, too: say which is the first that differs.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
     """Run two models on the same inputs and compare every output.
@@ -94,19 +102,31 @@ def verify(
     Exit code 1 if an output differs by more than the tolerance. With --emulate, A is computed in
     float32, and may be B itself.
     """
-    with models_given(reference, judged) as files:
+    recorded = reference if reference.suffix == ".npz" else None
+    given = (judged,) if recorded is not None else (reference, judged)
+    with models_given(*given) as files:
         # What else can be told to be wrong at once: the imports that follow take seconds.
         level, most = _judged(inputs, optimization, emulate, memory)
-        found = _compared(files, inputs, seed, tolerance, level, emulate, most)
+        if recorded is not None:
+            _refuse_beside_recorded(inputs, emulate, layers)
+            found = _recorded(recorded, files[0], inputs, tolerance, level, most)
+        else:
+            found = _compared(files, inputs, seed, tolerance, level, emulate, most)
+        inside = _inside(files, inputs, seed, tolerance, emulate, most) if layers else None
     from vlmpass.report import to_data
     from vlmpass.screens.verification import verification_screen
 
     if json:
         data = to_data(found)
         assert isinstance(data, dict)
-        show_json({"reference": str(reference), "judged": str(judged), **data})
+        more = {} if inside is None else {"layers": to_data(inside)}
+        show_json({"reference": str(reference), "judged": str(judged), **data, **more})
     else:
         show(verification_screen(found, str(reference), str(judged)))
+        if inside is not None:
+            from vlmpass.screens.layers import layers_screen
+
+            show(layers_screen(inside))
     return DONE if found.ok else FINDINGS
 
 
@@ -129,6 +149,61 @@ def _compared(
         seed=seed,
         tolerance=tolerance,
         optimization=level,
+        emulated=emulate,
+        restore=restore,
+        allowance=Allowance(most or default_memory()),
+    )
+
+
+def _refuse_beside_recorded(inputs: Path | None, emulate: str | None, layers: bool) -> None:
+    from vlmpass.ir_tools.errors import VerifyError
+
+    if inputs is None:
+        raise VerifyError(
+            "recorded outputs say nothing without the inputs they are of",
+            remedy="give them with --inputs file.npz",
+        )
+    if emulate is not None or layers:
+        what = "--layers" if layers else "--emulate"
+        raise VerifyError(f"{what} needs a reference that runs", remedy="name a model for A")
+
+
+def _recorded(
+    outputs: Path,
+    file: Path,
+    inputs: Path | None,
+    tolerance: float | None,
+    level: Optimization | None,
+    most: int | None,
+) -> Verification:
+    from vlmpass.ir_tools.run import Allowance, default_memory, verify_recorded
+
+    return verify_recorded(
+        outputs,
+        file,
+        inputs=inputs or "",
+        tolerance=tolerance,
+        optimization=level,
+        allowance=Allowance(most or default_memory()),
+    )
+
+
+def _inside(
+    files: list[Path],
+    inputs: Path | None,
+    seed: int,
+    tolerance: float | None,
+    emulate: str | None,
+    most: int | None,
+) -> LayerComparison:
+    from vlmpass.ir_tools.run import Allowance, compare_layers, default_memory
+    from vlmpass.rewriter_rules.restore import restore
+
+    return compare_layers(
+        *files,
+        inputs=inputs,
+        seed=seed,
+        tolerance=tolerance,
         emulated=emulate,
         restore=restore,
         allowance=Allowance(most or default_memory()),

@@ -1,0 +1,54 @@
+"""verify --layers and verify against recorded outputs, on the command line."""
+
+import json
+
+import numpy as np
+from door_tools import child, mlp_model
+
+import vlmpass
+from vlmpass.ir_tools.run import Runner, generate_inputs
+
+
+def pair(folder):
+    """A model, and one whose second node is another."""
+    one = mlp_model(folder, "a.onnx")
+    model = vlmpass.load(one)
+    model.graph[1].op_type = "Tanh"
+    vlmpass.save(model, folder / "b.onnx")
+    return one, folder / "b.onnx"
+
+
+def test_the_first_value_that_differs_is_told(door, tmp_path):
+    code, out, err = door("verify", *pair(tmp_path), "--layers")
+    assert (code, err) == (1, "")
+    assert "the unnamed Tanh that makes 'r'" in out
+    code, out, _ = door("verify", *pair(tmp_path), "--layers", "--json")
+    data = json.loads(out)["layers"]
+    assert data["layers"][data["first"]]["name"] == "r"
+
+
+def test_the_screen_fits_a_narrow_pipe_of_any_encoding(tmp_path):
+    env = {"COLUMNS": "60", "PYTHONIOENCODING": "cp1252", "PATH": "/usr/bin:/bin"}
+    one, two = pair(tmp_path)
+    done = child("verify", one.name, two.name, "--layers", cwd=tmp_path, env=env, encoding="cp1252")
+    assert done.returncode == 1, done.stderr
+    assert all(len(line) <= 60 for line in done.stdout.splitlines())
+
+
+def test_recorded_outputs_are_a_reference(door, tmp_path):
+    path = mlp_model(tmp_path)
+    model = vlmpass.load(path)
+    feed = generate_inputs(model)
+    with Runner(model) as runner:
+        made = {name: np.array(value) for name, value in runner.run(feed).items()}
+    np.savez(tmp_path / "in.npz", **feed)
+    np.savez(tmp_path / "out.npz", **made)
+    words = ("verify", tmp_path / "out.npz", path)
+    code, _, err = door(*words, "--inputs", tmp_path / "in.npz")
+    assert (code, err) == (0, "")
+    code, _, err = door(*words)
+    assert code == 2
+    assert "--inputs" in err
+    code, _, err = door(*words, "--inputs", tmp_path / "in.npz", "--layers")
+    assert code == 2
+    assert "name a model" in err

@@ -1,0 +1,93 @@
+"""The first value inside that differs is named, whatever else goes wrong behind it."""
+
+import random
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from layer_faults import EXPORTS, KINDS, faults
+
+import vlmpass
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.run import Runner, compare_layers, generate_inputs, verify, verify_recorded
+from vlmpass.ir_tools.run.layers import matched_values
+from vlmpass.rewriter_rules.restore import restore
+
+
+def test_planted_faults_are_found_and_named():
+    number = 0
+    for planted in faults(5, random.Random(1).randrange(1000)):
+        number += 1
+        assert not verify(planted.source, planted.model).ok, planted.kind
+        found = compare_layers(planted.source, planted.model)
+        assert found.layers[found.first].name == planted.first, planted.kind
+    assert number >= 4
+    assert len(KINDS) >= 20
+
+
+def text(body):
+    return ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]>' + body)
+
+
+CHAIN = """g (float[n, 4] x) => (float[n, 4] y) {
+    a = Exp(x) b = Neg(a) c = Sigmoid(b) d = Add(c, a) y = Tanh(d)
+}"""
+
+
+def test_growth_and_statistics_are_told_in_order():
+    one = text(CHAIN)
+    two = clone(one)
+    two.graph[2].op_type = "Tanh"
+    found = compare_layers(one, two)
+    assert [layer.name for layer in found.layers] == ["a", "b", "c", "d", "y"]
+    first = found.layers[found.first]
+    assert (first.name, first.node) == ("c", "the unnamed Tanh that makes 'c'")
+    assert first.expected.least > 0 > first.actual.least
+
+
+def test_values_are_matched_whatever_they_are_called():
+    one, two = text(CHAIN), text(CHAIN)
+    for node in two.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.name = f"other_{value.name}"
+    assert matched_values(one, two) == {
+        "other_a": "a", "other_b": "b", "other_c": "c", "other_d": "d", "y": "y"
+    }  # fmt: skip
+    assert compare_layers(one, two).ok
+
+
+def test_a_converted_model_has_no_layer_that_differs(tmp_path):
+    source = EXPORTS / "decoder.bfloat16.dyn18.onnx"
+    vlmpass.Pipeline(dtype="float32").convert(source, tmp_path / "o.onnx", verify=False)
+    found = compare_layers(source, tmp_path / "o.onnx", restore=restore)
+    assert found.ok
+    assert len(found.layers) > 20
+
+
+def test_where_half_precision_leaves_its_range():
+    half = text("""g (float16[n, 4] x) => (float16[n, 4] y) {
+        a = Abs(x) b = Exp(a) c = Exp(b) d = Log(c) y = Neg(d)
+    }""")
+    feed = {"x": np.full((2, 4), 3.0, np.float16)}
+    found = compare_layers(half, half, inputs=feed, emulated="float16")
+    assert found.ending == "c"
+    assert found.layers[found.first].name == "d"  # what takes it gets infinity
+
+
+def test_models_that_share_nothing_are_refused():
+    other = text("g (float[n, 4] x) => (float[n, 4] z) { q = Floor(x) z = Ceil(q) }")
+    with pytest.raises(VerifyError, match="no value in common"):
+        compare_layers(text(CHAIN), other)
+
+
+def test_recorded_outputs_are_a_reference():
+    path = EXPORTS / "text.float32.ts14.onnx"
+    model = vlmpass.load(path)
+    feed = generate_inputs(model)
+    with Runner(model) as runner:
+        made = {name: np.array(value) for name, value in runner.run(feed).items()}
+    assert verify_recorded(made, path, inputs=feed).ok
+    name = next(iter(made))
+    assert not verify_recorded({name: made[name] + 1}, path, inputs=feed).ok
