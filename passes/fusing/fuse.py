@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,16 +10,19 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.passes.fusing.call_scalars import give_numbers
+from vlmpass.passes.fusing.fused_blocks import left_alone, summary
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.fuse import FUSE
 
 __all__ = ["Fuse"]
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Fuse(Pass):
-    """Find normalisations and activations by their structure and make each one operator.
+    """Find norms, activations, attention and rotary embeddings, and make each one operator.
 
     Nothing depends on names or model types; a look-alike that computes something else stays. In a
     function, an epsilon that its calls give stays theirs to give.
@@ -35,4 +39,7 @@ class Fuse(Pass):
         """Apply the rules to the main graph, its subgraphs and the functions."""
         emits = ["com.microsoft"] if self.emit == "ort" else []
         changed = give_numbers(model)
-        return Done.of(apply_rules(model, FUSE, emits=emits), changed=changed)
+        done = Done.of(apply_rules(model, FUSE, emits=emits), changed=changed)
+        left = left_alone(model, emits)
+        _LOG.log(logging.WARNING if left else logging.INFO, "%s", summary(model, left))
+        return done

@@ -203,11 +203,11 @@ def _towers() -> list[Architecture]:
         ),
         _vision(
             "clip-vision", t.CLIPVisionConfig(**common), t.CLIPVisionModel,
-            attention=LAYERS, norm=6, activation=LAYERS,
+            attention=LAYERS, norm=5, activation=LAYERS,
         ),
         _vision(
             "siglip-vision", t.SiglipVisionConfig(**common), t.SiglipVisionModel,
-            attention=LAYERS + 1, norm=6, activation=LAYERS + 1,
+            attention=LAYERS, norm=5, activation=LAYERS,
         ),
         _vision(
             "dinov2", t.Dinov2Config(**dino), t.Dinov2Model,
@@ -215,7 +215,7 @@ def _towers() -> list[Architecture]:
         ),
         _vision(
             "blip-vision", t.BlipVisionConfig(**common), t.BlipVisionModel,
-            attention=LAYERS, norm=6, activation=LAYERS,
+            attention=LAYERS, norm=5, activation=LAYERS,
         ),
     ]  # fmt: skip
 

@@ -2,6 +2,8 @@
 
     PYTHONPATH=tests python -m tests.attention.exporting /tmp/exports llama qwen2
 
+Three of what it writes are kept in tests/fixtures/attention.
+
 Needs the `torch` extra and transformers.
 """
 
@@ -13,6 +15,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from attention.architectures import ARCHITECTURES, Architecture, Exported
 
@@ -56,9 +59,24 @@ def export(each: Architecture, exporter: str, attention: str, cached: bool, path
             )  # fmt: skip
             assert program is not None
             program.save(str(path), external_data=False)
+    bare(path)
     arrays = {f"in:{k}": v.numpy() for k, v in feeds.items()}
     arrays |= {f"out:{k}": v.numpy() for k, v in zip(outputs, results, strict=True)}
     np.savez(path.with_suffix(".npz"), **arrays)
+
+
+def bare(path: Path) -> None:
+    """Take away what exporters say of the sources of nodes."""
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in [*model.graph.value_info, *model.graph.initializer]:
+        value.ClearField("metadata_props")
+    for field in ("metadata_props", "doc_string"):
+        model.ClearField(field)
+        model.graph.ClearField(field)
+    onnx.save(model, str(path))
 
 
 def main(folder: Path, names: list[str]) -> None:

@@ -4,6 +4,6 @@ from vlmpass.rewriter_rules.fuse.attention.attention_core import CORES
 from vlmpass.rewriter_rules.fuse.attention.rotary import ROTARY
 from vlmpass.rewriter_rules.fuse.attention.turned_keys import TURNED_KEYS
 
-__all__ = ["ATTENTION"]
+__all__ = ["ATTENTION", "CORES"]
 
 ATTENTION = TURNED_KEYS + ROTARY + CORES
