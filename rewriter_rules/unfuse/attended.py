@@ -18,6 +18,7 @@ __all__ = [
     "How",
     "attend",
     "by_head",
+    "chosen",
     "known_size",
     "last_part",
     "lengths",
@@ -29,6 +30,8 @@ __all__ = [
 
 _STANDARD = 23
 """The opset from which the standard has Attention."""
+
+_WHERE_HAS_BFLOAT16 = 16
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,22 @@ def lowest(op: Tape, kind: ir.DataType) -> ir.Value:
     """Record the lowest finite number of a type."""
     least = ml_dtypes.finfo(kind.numpy()).min  # type: ignore[no-untyped-call]
     return scalar(op, float(least), kind, "lowest")
+
+
+def chosen(op: Tape, condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+    """Record a choice; of float32 where Where has no bfloat16.
+
+    Args:
+        op: The tape.
+        condition: Where the one is chosen.
+        yes: The one.
+        no: The other.
+    """
+    kind = dtype(no)
+    if kind != ir.DataType.BFLOAT16 or op.opsets[""] >= _WHERE_HAS_BFLOAT16:
+        return op.Where(condition, yes, no)
+    wide = (op.Cast(each, to=ir.DataType.FLOAT) for each in (yes, no))
+    return op.Cast(op.Where(condition, *wide), to=kind)
 
 
 def repeated(op: Tape, x: ir.Value, heads: int) -> ir.Value:

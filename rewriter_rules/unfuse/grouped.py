@@ -23,6 +23,7 @@ from vlmpass.rewriter_rules.unfuse.attended import (
     How,
     attend,
     by_head,
+    chosen,
     known_size,
     last_part,
     like,
@@ -193,7 +194,7 @@ def _taken(op: Tape, past: ir.Value, new: ir.Value, index: ir.Value, inside: ir.
     )
     whole = op.Expand(index, vector(op, [1, count, 1, size]))
     found = op.GatherElements(op.Concat(past, new, axis=2), whole, axis=2)
-    return like(op.Where(inside, found, scalar(op, 0, dtype(new), "zero")), new)
+    return like(chosen(op, inside, found, scalar(op, 0, dtype(new), "zero")), new)
 
 
 def _visible(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> ir.Value:
@@ -204,7 +205,7 @@ def _visible(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> ir.Value:
     allowed = op.LessOrEqual(row, column)
     if window > 0:
         allowed = op.And(allowed, op.Less(op.Sub(column, row), op.const(window)))
-    return op.Where(allowed, scalar(op, 0, kind, "zero"), lowest(op, kind))
+    return chosen(op, allowed, scalar(op, 0, kind, "zero"), lowest(op, kind))
 
 
 GROUPED = unfuse_group_query_attention

@@ -8,7 +8,7 @@ from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import part, scalar, vector
 from vlmpass.rewriter_rules.opset.queries import dims, dtype, rank
 from vlmpass.rewriter_rules.opset.table import CannotConvert
-from vlmpass.rewriter_rules.unfuse.attended import Heads, lengths, lowest, none_later
+from vlmpass.rewriter_rules.unfuse.attended import Heads, chosen, lengths, lowest, none_later
 
 __all__ = ["MASKED", "added", "same_length"]
 
@@ -54,10 +54,10 @@ def added(
     if mask is not None:
         zero, filler = scalar(op, 0, kind, "zero"), scalar(op, masked, kind, "masked")
         kept = _before(op, heads, mask) if ends else _kept(op, heads, mask)
-        total = op.Where(kept, zero, filler)
+        total = chosen(op, kept, zero, filler)
     if causal:
         visible = scalar(op, 0, kind, "zero") if total is None else total
-        total = op.Where(none_later(op, heads), visible, lowest(op, kind))
+        total = chosen(op, none_later(op, heads), visible, lowest(op, kind))
     if total is None or bias is None:
         return bias if total is None else total
     return op.Add(total, bias)

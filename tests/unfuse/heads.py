@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -156,7 +157,54 @@ def decoder_masked(rng: Dice) -> Case:
     )
 
 
+def five_axes(rng: Dice) -> Case:
+    """Draw a MultiHeadAttention that packs keys and values, or queries too, which CPUs do not run.
+
+    It is compared with one whose parts are apart.
+    """
+    kind, exact = KINDS["float32"]
+    batch, heads, size = int(rng.integers(1, 3)), int(rng.integers(1, 4)), 8
+    queries, keys = (int(x) for x in rng.integers(1, 5, 2))
+    whole = chance(rng)
+    keys, width = (queries if whole else keys), heads * size
+    parts = normal(rng, (3, batch, max(queries, keys), heads, size), kind)
+    query, key, value = parts[0, :, :queries], parts[1, :, :keys], parts[2, :, :keys]
+    flat = {"query": query, "key": key, "value": value}
+    apart = {n: Given(x.reshape(*x.shape[:2], width)) for n, x in flat.items()}
+    axes = ["b", "l", str(heads), "2", str(size)]
+    inputs: dict[str, Given | None] = {
+        "query": Given(apart["query"].array, ["b", "s", str(width)]),
+        "key": Given(np.stack([key, value], 3), axes),
+    }
+    if whole:
+        axes[3] = "3"
+        inputs = {"query": Given(np.stack([query, key, value], 3), axes), "key": None}
+    inputs |= {"value": None, "bias": None}
+    mask = rng.integers(0, 2, (batch, keys)).astype(np.int32)
+    mask[:, 0] = 1
+    inputs["mask"] = Given(mask, ["b", "l"]) if chance(rng) else None
+    outputs = [("y", 3, kind)]
+    attributes: dict[str, object] = {"num_heads": heads}
+    opset = int(pick(rng, *OPSETS))  # type: ignore[call-overload]
+
+    def reference(case: Case) -> list[Array]:
+        plain = {**apart, "bias": None, "mask": case.inputs["mask"]}
+        return replace(case, inputs=plain, reference=None).expected()
+
+    return Case(
+        "MultiHeadAttention",
+        inputs,
+        attributes,
+        outputs,
+        opset,
+        exact,
+        dynamic=chance(rng),
+        reference=reference,
+    )
+
+
 DRAWN: dict[str, Callable[[Dice], Case]] = {
     "MultiHeadAttention": multi_head,
+    "MultiHeadAttention in five axes": five_axes,
     "DecoderMaskedMultiHeadAttention": decoder_masked,
 }

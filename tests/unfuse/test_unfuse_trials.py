@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
-from unfuse.cases import reasons, without_it
+from unfuse.cases import Given, left, reasons, without_it
 from unfuse.decoders import grouped
-from unfuse.trials import DRAWN, outcomes
+from unfuse.trials import DRAWN, cases, outcomes
 from vlmpass.passes.unfuse import Unfuse
 
 COUNT = 15
@@ -48,3 +51,35 @@ def test_primitive_ones_throughout_where_that_is_asked_for() -> None:
         operators = {node.op_type for node in made.graph.node}
         assert not operators & {"Attention", "RotaryEmbedding", "RMSNormalization"}, seed
         assert reasons(made) == []
+
+
+BRAIN = np.dtype(ml_dtypes.bfloat16)
+IN_BFLOAT16 = (
+    "GroupQueryAttention",
+    "MultiHeadAttention",
+    "RotaryEmbedding",
+    "MatMulNBits",
+    "GatherBlockQuantized",
+    "Attention",
+    "FastGelu",
+    "QuickGelu",
+)
+
+
+@pytest.mark.parametrize("operator", IN_BFLOAT16)
+def test_bfloat16_becomes_a_valid_model(operator: str) -> None:
+    """No CPU kernel has it: what comes out is of the type and passes the checker at every opset."""
+    for _, case in cases(operator, 7, 12):
+        inputs = {name: given and _in_bfloat16(given) for name, given in case.inputs.items()}
+        kinds = [(name, rank, _narrow(kind)) for name, rank, kind in case.outputs]
+        made = without_it(replace(case, inputs=inputs, outputs=kinds).model())
+        assert left(made) == []
+        onnx.checker.check_model(made, full_check=True)
+
+
+def _narrow(kind: np.dtype) -> np.dtype:
+    return BRAIN if kind.kind == "f" else kind
+
+
+def _in_bfloat16(given: Given) -> Given:
+    return replace(given, array=given.array.astype(_narrow(given.array.dtype)))
