@@ -3,7 +3,7 @@
     python -m tests.legalize.target_models [--page docs/target-models.md] [--targets A,B]
         [MODEL | FOLDER ...]
 
-Without arguments it goes through the exports of tests/fixtures. A folder with an ``index.json``
+Without arguments it goes through the exports of tests/fixtures. A folder with an ``inputs.py``
 says itself what its models are fed, and what PyTorch computed. A result for `ort-cpu` or `openvino`
 runs there on the same inputs as its source, which runs on ONNX Runtime with half precision computed
 in float32; for other targets the result is judged by their facts alone.
@@ -105,7 +105,7 @@ def described(folder: Path) -> Iterator[Source]:
 def sources(given: Sequence[str]) -> Iterator[Source]:
     """Yield the models that are given, folders being searched."""
     for each in map(Path, given):
-        if (each / "index.json").exists():
+        if (each / "inputs.py").exists():
             yield from described(each)
             continue
         for path in sorted(each.rglob("*.onnx")) if each.is_dir() else [each]:
@@ -152,7 +152,7 @@ def _served(path: str, feeds: Sequence[Feeds], answers: multiprocessing.Queue[ob
 
     try:
         core = openvino.Core()
-        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
         compiled = core.compile_model(core.read_model(path), "CPU", settings)
         brain = [each.element_type == openvino.Type.bf16 for each in compiled.outputs]
         found = [compiled({k: _tensor(v) for k, v in each.items()}).to_tuple() for each in feeds]
