@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError, VlmpassError
 from vlmpass.ir_tools.graph.clone import clone
+from vlmpass.ir_tools.graph.describe import name_node
 from vlmpass.ir_tools.graph.effects import NumberChanges
 from vlmpass.ir_tools.graph.limit import Changes
 from vlmpass.ir_tools.load import load
@@ -30,6 +31,7 @@ from vlmpass.ir_tools.run.request import Inputs, given_inputs
 from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.save.commits import note_commit
 from vlmpass.ir_tools.system.arguments import seconds
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.system.paths import folder_for
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes import PassManager, parse
@@ -39,6 +41,7 @@ from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["BisectReport", "bisect"]
 
+_NAMED = 3
 _HOPS = 3
 """How far around the nodes of a change a reproducer may reach."""
 
@@ -55,7 +58,8 @@ class BisectReport:
         pass_text: The pass that makes it.
         rule: The rule, or what else the pass calls a single change; empty where all that the pass
             does is one change.
-        node: The node it was made at.
+        node: The node it was made at; where all that the pass does is one change, the fewest nodes
+            that it goes wrong on alone, which `before` and `after` show then.
         why: What is wrong after it.
         before: The nodes that the change takes away, as ONNX text.
         after: The nodes that it makes.
@@ -229,10 +233,16 @@ class _Bisection:
         rule, _, node = ("", "", "") if last == pass_text else last.partition(" at ")
         gone, come = changed(good.model, bad.model)
         lifter = Lifter(good.model)
-        reproducer, given = None, None
-        if target is not None:
-            smaller = _Reproducer(lifter, pass_text, self.judge, self._feed).smallest(gone)
-            reproducer, given = _written(smaller, target) if smaller else (None, None)
+        before, after = _text(lifter, gone), _text(Lifter(bad.model), come)
+        small = None
+        if target is not None or not rule:
+            small = _Reproducer(lifter, pass_text, self.judge, self._feed).smallest(gone)
+        if small is not None and not rule:  # of all that the pass does, this is wrong
+            node = listed(map(name_node, small.model.graph), _NAMED)
+            before, after = model_text(small.model), model_text(small.result)
+        reproducer, given = (
+            _written(small, target) if small is not None and target else (None, None)
+        )
         command = ["vlmpass", "convert", self.path or "<model>", "out.onnx", "--no-verify"]
         return BisectReport(
             True,
@@ -243,8 +253,8 @@ class _Bisection:
             rule,
             node,
             bad.why,
-            _text(lifter, gone),
-            _text(Lifter(bad.model), come),
+            before,
+            after,
             shlex.join([*command, "--passes", self.passes, "--limit", str(number)]),
             reproducer,
             given,
@@ -267,6 +277,15 @@ def _text(lifter: Lifter, nodes: Sequence[ir.Node]) -> str:
 
 
 @dataclass
+class _Small:
+    """A model over which a pass fails, what the pass makes of it, and inputs that show it."""
+
+    model: ir.Model
+    result: ir.Model
+    feed: Feed
+
+
+@dataclass
 class _Reproducer:
     """Looks for the fewest nodes over which a pass fails with the values of the whole.
 
@@ -283,7 +302,7 @@ class _Reproducer:
     feed: Callable[[ir.Model], Feed]
     _values: Feed = field(default_factory=dict)
 
-    def smallest(self, gone: Sequence[ir.Node]) -> tuple[ir.Model, Feed] | None:
+    def smallest(self, gone: Sequence[ir.Node]) -> _Small | None:
         model = self.lifter.model
         regions = [*_around(gone), list(model.graph)] if gone else [list(model.graph)]
         for region in regions:
@@ -292,7 +311,9 @@ class _Reproducer:
                 continue
             few = smallest(region, lambda some: bool(some) and self._fails(some))
             piece = self.lifter.lift(closed(model, set(few)), "bisect")
-            return piece, self._inputs(piece) or {}
+            result = clone(piece)
+            PassManager(parse(self.pass_text)).run(result, in_place=True)
+            return _Small(piece, result, self._inputs(piece) or {})
         return None
 
     def _observe(self, region: Iterable[ir.Node]) -> None:
@@ -338,8 +359,8 @@ def _around(nodes: Sequence[ir.Node]) -> Iterable[list[ir.Node]]:
             found.update((n, None) for n in beside if n is not None and n.graph is node.graph)
 
 
-def _written(found: tuple[ir.Model, Feed], folder: Path) -> tuple[str, str | None]:
-    model, feed = found
+def _written(found: _Small, folder: Path) -> tuple[str, str | None]:
+    model, feed = found.model, found.feed
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "reproducer.onnx"
     save(model, path)

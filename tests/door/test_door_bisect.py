@@ -12,6 +12,7 @@ import vlmpass
 from vlmpass.ir_tools.errors import PipelineError, VerifyError
 from vlmpass.ir_tools.rewrite import all_rules
 from vlmpass.passes import PassManager, parse
+from vlmpass.passes.convert_opset import ConvertOpset
 
 EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 PIPELINE = "infer,simplify,fuse"
@@ -64,6 +65,24 @@ def test_the_reproducer_is_small_and_fails_with_its_inputs(tmp_path, monkeypatch
     assert len(small.graph) < len(vlmpass.load(name).graph) / 4
     again = vlmpass.bisect(found.reproducer, found.pass_text, inputs=found.inputs)
     assert again.rule == rule
+
+
+def test_of_a_pass_that_is_one_change_the_node_is_named(monkeypatch):
+    real = ConvertOpset.run
+
+    def run(self, model):
+        done = real(self, model)
+        for node in model.graph:
+            if node.op_type == "Softmax":
+                node.attributes["axis"] = ir.AttrInt64("axis", 1)
+        return done
+
+    monkeypatch.setattr(ConvertOpset, "run", run)
+    found = vlmpass.bisect(EXPORTS / "text.float32.ts14.onnx", "infer,convert-opset{to=18}")
+    assert found.pass_text == "convert-opset{to=18}"
+    assert found.rule == ""
+    assert "(Softmax)" in found.node
+    assert found.before.count(" = Softmax") == 1
 
 
 def test_what_is_right_is_said_to_be(door, tmp_path):

@@ -26,9 +26,10 @@ def bisect_screen(found: BisectReport) -> RenderableType:
     table.line("pass", Text(found.pass_text, style="bold"))
     if found.rule:
         table.line("rule", Text(found.rule, style="bold red"))
-        table.line("node", Text(found.node))
     else:
         table.line("rule", Text("none: all that the pass does is one change", style="dim"))
+    if found.node:
+        table.line("node", Text(found.node))
     table.line("wrong", Text(found.why, style="red"))
     table.line("change", Text(f"{count(found.number)} of {made}"))
     parts: list[RenderableType] = [table]
