@@ -85,8 +85,10 @@ class Lifter:
             new.shape = ir.Shape(tensor.shape.numpy())
             return
         stale, shapes = self._shapes
-        ours = old.is_graph_output()
-        dims = merged(declared_sizes(old), shapes.get(old), stale=stale, keep_names=ours)
+        declared, sizes, ours = declared_sizes(old), shapes.get(old), old.is_graph_output()
+        if ours and declared is not None and not refuted(declared, sizes):
+            return  # what is said of an output of the whole stays as it is
+        dims = merged(declared, sizes, stale=stale, keep_names=ours)
         new.shape = None if dims is None else ir.Shape(dims)
 
     def _describe(self, piece: ir.Model) -> None:

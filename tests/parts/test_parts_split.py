@@ -64,6 +64,7 @@ def test_parts_compute_and_name_what_the_whole_does(tmp_path, name, way):
     again = vlmpass.load(tmp_path / "whole.onnx")
     assert interface(again) == interface(source)
     assert names(again) == names(source)
+    assert vlmpass.diff(source, again).ok
     assert again.metadata_props == source.metadata_props
     with Runner(source) as one, Runner(again) as other:
         assert equal(one.run(feed), other.run(feed))
