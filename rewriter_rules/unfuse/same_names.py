@@ -26,7 +26,7 @@ def unfuse_unique(op: Tape, node: ir.Node) -> Outputs:
     return [found[0], found[2], found[3]]
 
 
-@unfused("ExpandDims", opset=(13, None))
+@unfused("ExpandDims")
 def unfuse_expand_dims(op: Tape, node: ir.Node) -> Outputs:
     """ExpandDims(x, a) -> Unsqueeze(x, a)."""
     axis = op.Cast(op.Reshape(operand(node, 1), vector(op, [1])), to=ir.DataType.INT64)

@@ -16,6 +16,8 @@ from vlmpass.rewriter_rules.opset.table import Adapter, CannotConvert
 
 __all__ = ["FLOATS", "floats", "lacks", "layer_norm", "spelled", "unfused", "why_it_stays"]
 
+_OLDEST = 13
+"""The opset from which Softmax, Unsqueeze and quantisation are as what is built takes them."""
 _LAYER_NORM = 17
 """The opset from which the standard has LayerNormalization."""
 
@@ -39,7 +41,7 @@ def spelled(build: Adapter, op: Tape, node: ir.Node) -> Replacement:
 
 
 def unfused(
-    operator: str, *, outputs: int = 1, opset: tuple[int | None, int | None] = (None, None)
+    operator: str, *, outputs: int = 1, opset: tuple[int, int | None] = (_OLDEST, None)
 ) -> Callable[[Adapter], Rule]:
     """Make a function a rule for one of ONNX Runtime's operators, whatever it is given.
 
