@@ -35,6 +35,7 @@ from vlmpass.ir_tools.run.inputs import generate_inputs
 from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.targets import names
+from vlmpass.passes.dtype.repair_types import RepairTypes
 from vlmpass.passes.infer import Infer
 
 RUNS = ("ort-cpu", "openvino")
@@ -118,6 +119,7 @@ def expected(source: Source) -> list[list[np.ndarray]]:
     """Return what a model computes with half precision in float32; else what PyTorch gave."""
     model = load(source.path)
     Infer().run(model)
+    RepairTypes().run(model)
     widen(model, NARROW)
     kinds = {each.name: each.dtype.numpy() for each in model.graph.inputs if each.dtype is not None}
     fed = [
