@@ -102,8 +102,12 @@ def suits(model: ir.Model, targets: Sequence[Profile], allowance: Allowance) -> 
 def _suits(target: Profile, found: Assessment, load: tuple[str, str] | None) -> Suits:
     loaded = load is None and target.runtime is not None
     if loaded:
-        # A session is more than a profile, which may be of another version; it is silent on values.
-        kept = tuple(each for each in found.findings if each.support is Support.WRONG)
+        # Where a profile was asked of a runtime, that may have been another version than this one;
+        # what a person wrote counts. A session is silent on values, and decides what is unknown.
+        refuted = {Support.UNKNOWN}
+        if target.probed is not None:
+            refuted.add(Support.UNSUPPORTED)
+        kept = tuple(each for each in found.findings if each.support not in refuted)
         found = replace(found, findings=kept)
     if load is not None:
         return Suits(found, *load, loaded)

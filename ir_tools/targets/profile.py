@@ -232,7 +232,9 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
         if expected:
             problem = f"{key} of the target in {path} is {value!r}"
             raise PipelineError(problem, remedy=f"give {expected}")
-    inherited = parent(said["inherits"]) if "inherits" in said else {}
+    inherited = dict(parent(said["inherits"])) if "inherits" in said else {}
+    if tables:
+        inherited.pop("probed", None)  # the heir's own facts were asked of nothing
     upon: Operators = inherited.get(_OPERATORS, Operators({}, {}))
     try:
         operators = operator_table(tables, upon)
