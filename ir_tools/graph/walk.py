@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,21 @@ def scopes(model: ir.Model) -> Iterator[Scope]:
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     """Yield every node of the model; a node comes before the nodes of its subgraphs' scopes."""
-    for scope in scopes(model):
-        yield from scope.graph
+    yield from _nodes_below(model.graph)
+    for function in model.functions.values():
+        yield from _nodes_below(function)
+
+
+def _nodes_below(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
+    """Yield what `scopes` would lead to, each list of nodes gone over once."""
+    outer = []
+    for node in graph:
+        yield node
+        if node.attributes.data and holds_graphs(node):
+            outer.append(node)
+    for node in outer:
+        for inner in subgraphs(node):
+            yield from _nodes_below(inner)
 
 
 def all_values(model: ir.Model) -> Iterator[ir.Value]:
@@ -121,30 +135,48 @@ def left_out_at_calls(model: ir.Model) -> set[ir.Value]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class TensorSlot:
     """A place in a model that holds a tensor, and the way to put another one there.
 
     Attributes:
-        where: For messages: the initializer's name, or node and attribute.
         scope: The scope it lies in.
         tensor: What it holds now.
-        replace: Puts another tensor there; dtype and shape may differ.
         value: The initializer's value, or the only output of a Constant node, else None.
+        owner: Whose attribute it is in, None for an initializer.
+        attribute: Which attribute that is.
+        index: Which of the tensors of the attribute, None if it holds one alone.
     """
 
-    where: str
     scope: Scope
     tensor: ir.TensorProtocol
-    replace: Callable[[ir.TensorProtocol], None]
-    value: ir.Value | None = None
+    value: ir.Value | None
+    owner: ir.Node | ir.Function | None = None
+    attribute: ir.Attr | None = None
+    index: int | None = None
 
+    @property
+    def where(self) -> str:
+        """For messages: the initializer's name, or node and attribute."""
+        if self.attribute is None or self.owner is None:
+            return f"initializer {self.value and self.value.name}"
+        place = "" if self.index is None else f"[{self.index}]"
+        return f"attribute {self.attribute.name} of {_label(self.owner)}{place}"
 
-def _initializer_slot(scope: Scope, value: ir.Value, tensor: ir.TensorProtocol) -> TensorSlot:
-    def replace(new: ir.TensorProtocol) -> None:
-        value.const_value = new
-
-    return TensorSlot(f"initializer {value.name}", scope, tensor, replace, value)
+    def replace(self, new: ir.TensorProtocol) -> None:
+        """Put another tensor there; dtype and shape may differ."""
+        if self.attribute is None or self.owner is None:
+            assert self.value is not None
+            self.value.const_value = new
+            return
+        name, doc = self.attribute.name, self.attribute.doc_string
+        if self.index is None:
+            attribute = ir.AttrTensor(name, new, doc_string=doc)
+        else:
+            tensors = list(self.owner.attributes[name].as_tensors())
+            tensors[self.index] = new
+            attribute = ir.AttrTensors(name, tuple(tensors), doc_string=doc)
+        self.owner.attributes[name] = attribute
 
 
 def _attribute_slots(
@@ -152,26 +184,14 @@ def _attribute_slots(
 ) -> Iterator[TensorSlot]:
     if attribute.is_ref() or attribute.value is None:
         return
-    name, doc = attribute.name, attribute.doc_string
-    where = f"attribute {name} of {_label(owner)}"
-    if attribute.type == ir.AttributeType.TENSOR:
-
-        def replace(new: ir.TensorProtocol) -> None:
-            owner.attributes[name] = ir.AttrTensor(name, new, doc_string=doc)
-
-        value = None
-        if isinstance(owner, ir.Node) and owner.op_identifier()[:2] == ("", "Constant"):
-            value = owner.outputs[0]
-        yield TensorSlot(where, scope, attribute.as_tensor(), replace, value)
-    elif attribute.type == ir.AttributeType.TENSORS:
-        tensors = list(attribute.as_tensors())
-        for index, tensor in enumerate(tensors):
-
-            def replace_at(new: ir.TensorProtocol, index: int = index) -> None:
-                tensors[index] = new
-                owner.attributes[name] = ir.AttrTensors(name, tuple(tensors), doc_string=doc)
-
-            yield TensorSlot(f"{where}[{index}]", scope, tensor, replace_at)
+    if attribute.type == ir.AttributeType.TENSORS:
+        for index, tensor in enumerate(attribute.as_tensors()):
+            yield TensorSlot(scope, tensor, None, owner, attribute, index)
+        return
+    value = None
+    if isinstance(owner, ir.Node) and owner.op_identifier()[:2] == ("", "Constant"):
+        value = owner.outputs[0]
+    yield TensorSlot(scope, attribute.as_tensor(), value, owner, attribute)
 
 
 def _label(owner: ir.Node | ir.Function) -> str:
@@ -188,13 +208,16 @@ def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
     for scope in scopes(model):
         for value in list(scope.initializers.values()):
             if value.const_value is not None:
-                yield _initializer_slot(scope, value, value.const_value)
+                yield TensorSlot(scope, value.const_value, value)
         if isinstance(scope.graph, ir.Function):
             for attribute in list(scope.graph.attributes.values()):
-                yield from _attribute_slots(scope, scope.graph, attribute)
+                if attribute.type in _TENSORS:
+                    yield from _attribute_slots(scope, scope.graph, attribute)
         for node in scope.graph:
-            for attribute in list(node.attributes.values()):
-                yield from _attribute_slots(scope, node, attribute)
+            attributes = node.attributes.data
+            for attribute in tuple(attributes.values()) if attributes else ():
+                if attribute.type in _TENSORS:
+                    yield from _attribute_slots(scope, node, attribute)
 
 
 def weight_bytes(model: ir.Model) -> int:

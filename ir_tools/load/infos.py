@@ -37,8 +37,12 @@ def vet_infos(infos: Iterable[onnx.ValueInfoProto], where: str) -> None:
         ModelError: Naming the value and, for two infos, the graph.
     """
     seen: dict[str, onnx.ValueInfoProto] = {}
+    sound: set[bytes] = set()  # many values are of few types
     for info in infos:
-        vet_type(info.type, f"value {info.name}")
+        type_ = info.type.SerializeToString()
+        if type_ not in sound:
+            vet_type(info.type, f"value {info.name}")
+            sound.add(type_)
         if info.metadata_props:
             refuse_repeated(info.metadata_props, f"value {info.name}")
         if seen.setdefault(info.name, info) is not info and seen[info.name] != info:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias, cast
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
@@ -40,49 +43,104 @@ def settle(model: ir.Model, places: Places) -> None:
     Raises:
         ModelError: The data of one are missing, too short or outside.
     """
-    slots = [slot for slot in tensor_slots(model) if _unsettled(slot.tensor)]
+    slots = [slot for slot in tensor_slots(model) if _is_unsettled(slot.tensor)]
     for slot in slots:
-        if isinstance(slot.tensor, ir.ExternalTensor):
-            places.note(slot.tensor)
+        places.note(_external(slot))
     settled: dict[int, ir.TensorProtocol] = {}
     for slot in slots:
         if id(slot.tensor) not in settled:
-            settled[id(slot.tensor)] = _settled(slot, places)
+            settled[id(slot.tensor)] = places.weight(_external(slot), slot.where)
     for slot in slots:
         slot.replace(settled[id(slot.tensor)])
+    _hold_small(model)
 
 
-def _unsettled(tensor: ir.TensorProtocol) -> bool:
-    if isinstance(tensor, ir.ExternalTensor):
-        return not isinstance(tensor, StoredWeight)
-    # onnx_ir writes the metadata of such a tensor twice, and decodes it anew at every look
-    return isinstance(tensor, ir.TensorProtoTensor) and (
-        bool(tensor.metadata_props) or _small(tensor)
+def _is_unsettled(tensor: ir.TensorProtocol) -> bool:
+    return _is_kind(type(tensor), ir.ExternalTensor) and not isinstance(tensor, StoredWeight)
+
+
+@cache
+def _is_kind(kind: type, base: type) -> bool:
+    return issubclass(kind, base)  # slow: the bases of tensors include a protocol
+
+
+def _external(slot: TensorSlot) -> ir.ExternalTensor:
+    assert isinstance(slot.tensor, ir.ExternalTensor)
+    return slot.tensor
+
+
+def _hold_small(model: ir.Model) -> None:
+    """Take small tensors, and those with metadata, out of the protobuf that they were parsed into.
+
+    onnx_ir writes the metadata of such a tensor twice, and decodes it anew at every look.
+    """
+    numbers = _Numbers()
+    shared: dict[int, tuple[ir.TensorProtocol, ir.TensorProtocol]] = {}
+    for slot in tensor_slots(model):
+        tensor = slot.tensor
+        if not _is_kind(type(tensor), ir.TensorProtoTensor):
+            continue
+        assert isinstance(tensor, ir.TensorProtoTensor)
+        small = _small(tensor.raw)
+        if not small and not tensor.metadata_props:
+            continue
+        _, new = shared.get(id(tensor), (None, None))
+        if new is None:
+            new = numbers.tensor(tensor) if small else as_weight(tensor)
+            shared[id(tensor)] = tensor, new  # held, so that no other takes its id
+        slot.replace(new)
+        if small and slot.value is not None:
+            numbers.share_shape(slot.value, new)
+
+
+def _small(proto: onnx.TensorProto) -> bool:
+    # Numbers in a typed field of the proto are written back into that field.
+    return (
+        proto.data_type in _IN_BYTES
+        and proto.HasField("raw_data")
+        and len(proto.raw_data) <= _SMALL_BYTES
     )
 
 
-def _small(tensor: ir.TensorProtoTensor) -> bool:
-    dtype = tensor.dtype
-    if dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED) or dtype.bitwidth < 8:
-        return False
-    # Numbers in a typed field of the proto are written back into that field.
-    return tensor.raw.HasField("raw_data") and len(tensor.raw.raw_data) <= _SMALL_BYTES
+_IN_BYTES = frozenset(
+    dtype.value
+    for dtype in ir.DataType
+    if dtype not in (ir.DataType.STRING, ir.DataType.UNDEFINED) and dtype.bitwidth >= 8
+)
+"""Element types whose elements take whole bytes."""
 
 
-def _settled(slot: TensorSlot, places: Places) -> ir.TensorProtocol:
-    tensor = slot.tensor
-    if isinstance(tensor, ir.ExternalTensor):
-        return places.weight(tensor, slot.where)
-    if isinstance(tensor, ir.TensorProtoTensor) and _small(tensor):
-        return ir.Tensor(
-            tensor.numpy(),
-            dtype=tensor.dtype,
-            shape=tensor.shape,
+_Array: TypeAlias = "ir.Tensor[np.ndarray]"
+
+
+class _Numbers:
+    """Small tensors as arrays; equal ones, of which a graph has many, share array and shape."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, tuple[int, ...], bytes], _Array] = {}
+
+    def tensor(self, tensor: ir.TensorProtoTensor) -> _Array:
+        """Return a small tensor as one that holds an array, which nobody can write to."""
+        proto = tensor.raw
+        key = (proto.data_type, tuple(proto.dims), proto.raw_data)
+        equal = self._held.get(key)
+        new = ir.Tensor(
+            tensor.numpy() if equal is None else equal.raw,
+            dtype=tensor.dtype if equal is None else equal.dtype,
+            shape=tensor.shape if equal is None else equal.shape,
             name=tensor.name,
             doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
+            metadata_props=dict(tensor.metadata_props) or None,
         )
-    return as_weight(tensor)
+        self._held.setdefault(key, new)
+        return new
+
+    @staticmethod
+    def share_shape(value: ir.Value, tensor: ir.TensorProtocol) -> None:
+        """Let a value whose shape is that of its tensor, unchangeable, have the tensor's own."""
+        shape = value.shape
+        if shape is not None and shape.frozen and shape == tensor.shape:
+            value.shape = cast(ir.Shape, tensor.shape)
 
 
 class ProtoPlaces:

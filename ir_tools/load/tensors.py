@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -14,7 +14,14 @@ from vlmpass.ir_tools.operators.schema import numbered_type
 from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.weights.packing import packed_size
 
-__all__ = ["Reference", "TensorVet", "refuse_repeated", "refuse_unknown_type", "vet_extents"]
+__all__ = [
+    "Reference",
+    "TensorVet",
+    "is_plain",
+    "refuse_repeated",
+    "refuse_unknown_type",
+    "vet_extents",
+]
 
 _Type = ir.DataType
 _FIELDS = (
@@ -102,6 +109,8 @@ class TensorVet:
         Raises:
             ModelError: Naming the tensor.
         """
+        if is_plain(tensor):
+            return
         dtype = _dtype(tensor, where)
         if tensor.HasField("segment"):
             raise ModelError(f"{where} is a segment of a tensor, which cannot be kept")
@@ -152,6 +161,36 @@ class TensorVet:
             )
         if checksum is not None:
             self.checksums[reference] = checksum
+
+
+def is_plain(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor is like most: its elements are whole bytes, all there, and nothing else is.
+
+    What is not may be sound as well.
+    """
+    dims: Sequence[int] = ()
+    width, raw = None, None
+    for field_, value in tensor.ListFields():
+        number = field_.number
+        if number == onnx.TensorProto.DIMS_FIELD_NUMBER:
+            dims = value
+        elif number == onnx.TensorProto.DATA_TYPE_FIELD_NUMBER:
+            width = _BYTES.get(value)
+        elif number == onnx.TensorProto.RAW_DATA_FIELD_NUMBER:
+            raw = value
+        elif number not in _NAMES:
+            return False
+    if raw is None or width is None or len(dims) > _MOST_AXES or min(dims, default=1) < 1:
+        return False
+    return math.prod(dims) * width == len(raw)
+
+
+_BYTES = {
+    dtype.value: dtype.bitwidth // 8
+    for dtype in _Type
+    if dtype not in (_Type.STRING, _Type.UNDEFINED) and dtype.bitwidth % 8 == 0
+}
+_NAMES = (onnx.TensorProto.NAME_FIELD_NUMBER, onnx.TensorProto.DOC_STRING_FIELD_NUMBER)
 
 
 def _dtype(tensor: onnx.TensorProto, where: str) -> ir.DataType:

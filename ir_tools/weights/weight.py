@@ -6,7 +6,7 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import BinaryIO
 
 import numpy as np
@@ -290,9 +290,14 @@ def file_range(tensor: ir.TensorProtocol) -> FileRange | None:
     Raises:
         ModelError: Its data are not where it says.
     """
-    if not isinstance(tensor, (Weight, ir.ExternalTensor)) or tensor.dtype == ir.DataType.STRING:
+    if not _may_lie_in_files(type(tensor)) or tensor.dtype == ir.DataType.STRING:
         return None
     return as_weight(tensor).file_range()
+
+
+@cache
+def _may_lie_in_files(kind: type) -> bool:
+    return issubclass(kind, (Weight, ir.ExternalTensor))  # slow: their bases include a protocol
 
 
 def as_weight(tensor: ir.TensorProtocol) -> Weight:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.proto.proto_view import whole
+from vlmpass.ir_tools.system.collector import collecting, not_collecting
 
 UNORDERED = ("value_info", "quantization_annotation", "metadata_props")
 
@@ -121,6 +122,33 @@ def test_the_collector_is_as_before(enabled):
         assert gc.isenabled() == enabled
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_the_collector_runs_within_what_keeps_it_off_if_it_was_on():
+    before = gc.isenabled()
+    try:
+        for enabled in (True, False):
+            (gc.enable if enabled else gc.disable)()
+            with not_collecting():
+                with not_collecting(), collecting():
+                    assert gc.isenabled() == enabled
+                assert not gc.isenabled()
+            assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def test_equal_small_tensors_share_an_array_that_nobody_can_write_to():
+    tensors = [numpy_helper.from_array(np.ones(2, np.int64), name) for name in ("a", "b")]
+    tensors += [numpy_helper.from_array(np.ones(2, np.uint64), "c")]
+    proto = model(initializers=[numpy_helper.from_array(ARRAY[0], "w"), *tensors])
+    held = load(proto).graph.initializers
+    a, b, c = (held[name].const_value for name in "abc")
+    assert a.raw is b.raw
+    assert a is not b
+    assert (a.name, b.name) == ("a", "b")
+    assert not a.raw.flags.writeable
+    assert c.dtype == ir.DataType.UINT64
 
 
 def test_unsorted_nodes_are_accepted():

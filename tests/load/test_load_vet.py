@@ -1,6 +1,8 @@
 """What onnx_ir would drop, invent or choke on is refused by name."""
 
 import copy
+import math
+import random
 import re
 
 import numpy as np
@@ -11,6 +13,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.load.tensors import TensorVet, is_plain
 
 
 def relu(source="x", output="y", name="r"):
@@ -249,3 +252,23 @@ def test_the_corpus_of_operator_tests_loads():
         except ModelError as error:
             refused.add(str(error))
     assert all("sparse" in text or "map" in text for text in refused), refused
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_the_quick_look_at_tensors_takes_what_the_thorough_one_takes(seed, monkeypatch):
+    draw = random.Random(seed)
+    tensor = TensorProto(name="w", data_type=draw.choice(range(-1, 30)))
+    shapes = ([], [2], [3, 2], [1] * 64, [1] * 65, [0], [2, 0], [-1], [2, -1])
+    tensor.dims.extend(draw.choice(shapes))
+    width = draw.choice((1, 2, 4, 8, 16))
+    tensor.raw_data = bytes(abs(math.prod(tensor.dims)) * width)
+    if draw.random() < 0.3:
+        getattr(tensor, draw.choice(("int32_data", "float_data"))).append(1)
+    if draw.random() < 0.2:
+        tensor.data_location = draw.choice((TensorProto.DEFAULT, TensorProto.EXTERNAL))
+    if draw.random() < 0.2:
+        tensor.external_data.add(key="location", value="w")
+    found = is_plain(tensor)
+    monkeypatch.setattr("vlmpass.ir_tools.load.tensors.is_plain", lambda tensor: False)
+    if found:
+        TensorVet().check(tensor, "w")
