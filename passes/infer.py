@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -62,6 +63,7 @@ def _write(
     return dims != declared
 
 
+@lru_cache(maxsize=1 << 10)
 def _with_symbol(dim: _Dim, size: Size | None) -> int | ir.SymbolicDim:
     if isinstance(dim, int):
         return dim

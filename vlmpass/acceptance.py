@@ -15,6 +15,7 @@ from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, VerifyError, VlmpassError
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.save.size import parse_size
+from vlmpass.ir_tools.system.collector import collecting
 from vlmpass.ir_tools.system.memory import hand_back
 from vlmpass.report import NOT_TRIED, Checked, Loaded
 from vlmpass.stages import Stages
@@ -102,7 +103,7 @@ class Acceptance:
         with self.stages("check"):
             check(result)
         target = self.target.name if self.target and self._strict else None
-        with self.stages("load on ONNX Runtime"):
+        with self.stages("load on ONNX Runtime"), collecting():
             return LoadAcceptance(self.source, target, self._allowance()).accept(result)
 
     def accept(self, result: Result, loaded: Loaded) -> Checked:
@@ -125,7 +126,7 @@ class Acceptance:
             return Checked(True, None, reason, loaded)
         with self.stages("read back"):
             model = result.load()
-        with self.stages("compare"):
+        with self.stages("compare"), collecting():
             return self._accept(model, loaded)
 
     def _accept(self, result: ir.Model, loaded: Loaded) -> Checked:

@@ -30,6 +30,7 @@ from vlmpass.ir_tools.save import SaveReport
 from vlmpass.ir_tools.save.layout import Layout, Weights
 from vlmpass.ir_tools.save.saving import drafted
 from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, executor_or_none, wrong
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.runtime import require_onnxruntime
@@ -78,6 +79,7 @@ class Pipeline(Intent):
         return self.run(model)
 
     @helped(Comparing)
+    @without_collector
     def run(
         self,
         model: Source,
@@ -105,6 +107,7 @@ class Pipeline(Intent):
         return run.report(checked, run.snapshot(None), result=run.work)
 
     @helped(Writing, Comparing)
+    @without_collector
     def convert(
         self,
         source: Source,

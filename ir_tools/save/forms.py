@@ -15,7 +15,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.proto.proto_tensors import model_tensors
 
-__all__ = ["PROTOBUF_LIMIT", "is_text", "parsed", "serialised"]
+__all__ = ["PROTOBUF_LIMIT", "is_text", "parsed", "refuse_too_large", "serialised"]
 
 PROTOBUF_LIMIT = (1 << 31) - 1
 """The most bytes a protobuf message may have."""
@@ -73,6 +73,21 @@ def _canonical(model: onnx.ModelProto, dropped: Collection[str] = ()) -> bytes:
     return bytes(copy.SerializeToString(deterministic=True))
 
 
+def refuse_too_large(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a model above the protobuf limit, which cannot be serialised.
+
+    Raises:
+        SaveError: It is.
+    """
+    size = model.ByteSize()
+    if size > PROTOBUF_LIMIT:
+        raise SaveError(
+            f"{path.name} would take {size} bytes, more than the {PROTOBUF_LIMIT} that a protobuf "
+            "can have",
+            remedy="choose a layout with data files",
+        )
+
+
 def serialised(model: onnx.ModelProto, path: Path) -> tuple[bytes, str | None]:
     """Return the bytes of a model file, and what its form does not hold, if anything.
 
@@ -85,13 +100,7 @@ def serialised(model: onnx.ModelProto, path: Path) -> tuple[bytes, str | None]:
     Raises:
         SaveError: It is above the protobuf limit, or the form would change what it computes.
     """
-    size = model.ByteSize()
-    if size > PROTOBUF_LIMIT:
-        raise SaveError(
-            f"{path.name} would take {size} bytes, more than the {PROTOBUF_LIMIT} that a protobuf "
-            "can have",
-            remedy="choose a layout with data files",
-        )
+    refuse_too_large(model, path)
     if not is_text(path):
         return bytes(model.SerializeToString(deterministic=True)), None
     data: bytes = onnx.serialization.registry.get(_form_of(path)).serialize_proto(model)

@@ -23,6 +23,7 @@ from vlmpass.ir_tools.save.splice import spliced
 from vlmpass.ir_tools.save.write import check_space
 from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.locks import locked_folder
+from vlmpass.ir_tools.system.memory import hand_back
 from vlmpass.ir_tools.system.uninterruptible import shielded
 
 __all__ = ["Output", "plan_output"]
@@ -75,8 +76,7 @@ class Output:
         Raises:
             SaveError: They would be more than a file may have.
         """
-        self.skeleton.name_files(names)
-        data, note = serialised(self.skeleton.model, self.path)
+        data, note = serialised(self.skeleton.named(names), self.path)
         if len(data) > self.limit:
             raise SaveError(
                 f"{self.path.name} would take {format_size(len(data))} without its weights, more "
@@ -159,13 +159,16 @@ def plan_output(
     if inline and is_text(output):
         _refuse_large_text(plan, output)
     marked = inline and not is_text(output)
-    skeleton = shielded(lambda: make_skeleton(model, plan, inline=marked))
+    hand_back()  # what the passes left; a protobuf is made somewhere else
+    skeleton = shielded(lambda: make_skeleton(model, plan, output, inline=marked))
+    hand_back()
     model_limit = min(limit, PROTOBUF_LIMIT) if layout.limits_files else PROTOBUF_LIMIT
     result = Output(output, layout, model_limit, plan, skeleton)
     with locked_folder(output.parent):
         names = result.names(Folder(output))
     data, _ = result.model_bytes(names)
     whole = _streamed(skeleton, data, output) if skeleton.marked else None
+    hand_back()
     result = replace(result, whole=whole, expected=names)
     check_space(output.parent, result.nbytes + (0 if whole else len(data)))
     return result

@@ -6,9 +6,10 @@ inside are marks of a few bytes until the file is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from vlmpass.ir_tools.graph.walk import TensorSlot
 from vlmpass.ir_tools.proto.proto_tensors import model_tensors
 from vlmpass.ir_tools.proto.proto_view import whole
 from vlmpass.ir_tools.save.collect import Placed, name_of
+from vlmpass.ir_tools.save.forms import refuse_too_large
 from vlmpass.ir_tools.save.plan import Plan
 from vlmpass.ir_tools.save.splice import mark
 from vlmpass.ir_tools.weights import StoredWeight, Tally, Weight, as_weight
@@ -30,28 +32,40 @@ _MARK_FROM_BYTES = 1 << 16
 
 @dataclass
 class Skeleton:
-    """A model as a protobuf without large weights.
+    """A model as a protobuf without large weights, serialised: so it takes a quarter of the memory.
 
     Attributes:
-        model: The protobuf; a location in it is a name once `name_files` was called.
-        locations: The entries that name a data file, each with the number of that file.
+        serialized: In it, locations are numbers of data files.
+        initializers: Which initializers of the main graph lie in data files.
+        inside: Whether tensors elsewhere do as well.
         marked: Large weights that stay inside, by the number of their mark, with their place.
         tallies: What casts of small weights lost, by place.
     """
 
-    model: onnx.ModelProto = field(default_factory=onnx.ModelProto)
-    locations: list[tuple[onnx.StringStringEntryProto, int]] = field(default_factory=list)
+    serialized: bytes = b""
+    initializers: list[int] = field(default_factory=list)
+    inside: bool = False
     marked: list[tuple[TensorSlot, Weight]] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
 
-    def name_files(self, names: Sequence[str]) -> None:
-        """Let every reference name its data file.
+    def named(self, names: Sequence[str]) -> onnx.ModelProto:
+        """Return the protobuf in which every reference names its data file.
 
         Args:
             names: By the number of the file, relative to the model's folder and with slashes.
         """
-        for entry, number in self.locations:
-            entry.value = names[number]
+        model = onnx.ModelProto()
+        model.ParseFromString(self.serialized)
+        tensors: Iterable[onnx.TensorProto] = (
+            model_tensors(model)
+            if self.inside
+            else (model.graph.initializer[index] for index in self.initializers)
+        )
+        for tensor in tensors:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                entry = tensor.external_data[0]
+                entry.value = names[int(entry.value)]
+        return model
 
 
 def _like(tensor: ir.TensorProtocol) -> onnx.TensorProto:
@@ -150,16 +164,17 @@ def _replaced(tensors: Sequence[Placed], builder: _Builder) -> Iterator[None]:
             tensor.name = name
 
 
-def make_skeleton(model: ir.Model, plan: Plan, *, inline: bool) -> Skeleton:
+def make_skeleton(model: ir.Model, plan: Plan, output: Path, *, inline: bool) -> Skeleton:
     """Serialise a model without its large weights.
 
     Args:
         model: Its tensors are replaced for the time of this call only.
         plan: Where the weights go.
+        output: What the model file will be called.
         inline: Whether large weights go into the model file, and so are marked in it.
 
     Raises:
-        SaveError: Something in the model has no protobuf form.
+        SaveError: Something in the model has no protobuf form, or it is too large for one.
     """
     if model.device_configurations and model.ir_version < DEVICES_SINCE:
         raise SaveError(
@@ -169,14 +184,18 @@ def make_skeleton(model: ir.Model, plan: Plan, *, inline: bool) -> Skeleton:
     skeleton = Skeleton()
     with _replaced(plan.tensors, _Builder(plan, skeleton, inline=inline)):
         try:
-            skeleton.model = whole(ir.to_proto(model), model)
+            proto = whole(ir.to_proto(model), model)
         except ir.serde.SerdeError as error:
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise SaveError(f"the model cannot be written as a protobuf: {cause}") from error
-    for tensor in model_tensors(skeleton.model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            entry = tensor.external_data[0]
-            skeleton.locations.append((entry, int(entry.value)))
+    out = onnx.TensorProto.EXTERNAL
+    skeleton.initializers = [
+        index for index, each in enumerate(proto.graph.initializer) if each.data_location == out
+    ]
+    external = sum(tensor.data_location == out for tensor in model_tensors(proto))
+    skeleton.inside = external > len(skeleton.initializers)
+    refuse_too_large(proto, output)
+    skeleton.serialized = proto.SerializeToString()
     return skeleton

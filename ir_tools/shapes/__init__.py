@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.versions import check_functions
 from vlmpass.ir_tools.graph.constants import constant_of, is_constant, node_tensor
+from vlmpass.ir_tools.graph.walk import all_nodes, all_values
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
 from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
@@ -27,6 +28,7 @@ __all__ = [
     "drop_facts",
     "facts_by_names",
     "facts_of",
+    "forget_removed",
     "is_constant",
     "keeping_facts",
     "kept_facts",
@@ -91,6 +93,20 @@ def drop_facts(model: ir.Model) -> None:
     """Forget the facts kept for a model, if any are."""
     if model in _KEPT:
         _KEPT[model] = {}
+
+
+def forget_removed(model: ir.Model) -> None:
+    """Forget what is kept about nodes and values that are not in a model any more.
+
+    Facts hold what they are about, so that nothing that was removed would be freed. Values of
+    functions are left: what is known of bodies is found by the calls.
+    """
+    kept = _KEPT.get(model)
+    if kept:
+        nodes = set(all_nodes(model))
+        values = set(all_values(model))
+        for facts in kept.values():
+            facts.forget(nodes, values)
 
 
 def kept_facts(model: ir.Model, *, by_names: bool = False) -> Facts:

@@ -7,7 +7,7 @@ between them are not: exporters write the traced sizes there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,8 @@ from vlmpass.ir_tools.shapes.known import MOST_ELEMENTS, UNKNOWN, Known
 
 __all__ = ["Facts", "visit_scope"]
 
+_OTHERS: Sequence[None] = [None]
+"""In the place of the inputs that a node had when it was visited, if it has others now."""
 _TRACKED = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
@@ -126,6 +128,17 @@ class Facts:
         declared = self._declared.get((value, axis))
         return self.algebra.axis(value, axis) if declared is None else declared
 
+    def forget(self, nodes: Container[ir.Node], values: Container[ir.Value]) -> None:
+        """Forget all that is not about some nodes and values: those that are still in the model."""
+        self._visited = {
+            node: seen if seen is node.inputs else _OTHERS
+            for node, seen in self._visited.items()
+            if node in nodes
+        }
+        self._known = {value: held for value, held in self._known.items() if value in values}
+        self._dtypes = {value: held for value, held in self._dtypes.items() if value in values}
+        self._moved = {value for value in self._moved if value in values}
+
     def visit(self, node: ir.Node, opsets: Mapping[str, int], *, anew: bool = False) -> None:
         """Find out what holds for a node's outputs; its subgraphs must have been visited.
 
@@ -165,7 +178,8 @@ class Facts:
         opset = opsets.get(domain, 1)
         if not domain and is_legacy(node.op_type, opset):
             return  # the rules are written for later versions
-        inputs = [None if value is None else self[value] for value in node.inputs]
+        known = self._known
+        inputs = [None if x is None else known.get(x) or self[x] for x in node.inputs]
         key = self._alike.key(node, opset, inputs)
         answer = None if key is None else self._alike.find(key)
         if answer is None:
@@ -173,8 +187,7 @@ class Facts:
             answer = self._answer(rule, Call(self, node, opset))
             if key is not None and not self._alike.own and self._speaks_for_all(answer, node):
                 self._alike.remember(key, inputs, answer)
-        for value, known in zip(node.outputs, answer, strict=False):
-            self._known[value] = known
+        known.update(zip(node.outputs, answer, strict=False))
 
     def _answer(self, rule: Rule, call: Call) -> tuple[Known, ...]:
         try:

@@ -7,14 +7,42 @@ work over a large graph slower than linear.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-__all__ = ["without_collector"]
+__all__ = ["collecting", "not_collecting", "without_collector"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_WAS_ON: list[bool] = []
+"""How the collector was before each of those that keep it off now, the outermost first."""
+
+
+@contextmanager
+def not_collecting() -> Iterator[None]:
+    """Keep the collector off meanwhile, if it was on."""
+    _WAS_ON.append(gc.isenabled())
+    gc.disable()
+    try:
+        yield
+    finally:
+        if _WAS_ON.pop():
+            gc.enable()
+
+
+@contextmanager
+def collecting() -> Iterator[None]:
+    """Let the collector run meanwhile after all, where garbage is made; if it was on at first."""
+    enabled = gc.isenabled()
+    if _WAS_ON and _WAS_ON[0]:
+        gc.enable()
+    try:
+        yield
+    finally:
+        if not enabled:
+            gc.disable()
 
 
 def without_collector(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -22,12 +50,7 @@ def without_collector(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
+        with not_collecting():
             return function(*args, **kwargs)
-        finally:
-            if enabled:
-                gc.enable()
 
     return run

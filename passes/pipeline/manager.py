@@ -15,7 +15,7 @@ from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
 from vlmpass.ir_tools.graph.clone import adopt, clone
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
-from vlmpass.ir_tools.shapes import drop_facts, keeping_facts
+from vlmpass.ir_tools.shapes import drop_facts, forget_removed, keeping_facts
 from vlmpass.ir_tools.system.arguments import a_list, wrong
 from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.passes.instruments.instrument import Instrument, Step
@@ -27,7 +27,7 @@ from vlmpass.passes.pipeline.report import RunReport
 
 __all__ = ["PassManager"]
 
-_MANY = 4096
+_MANY = 1 << 14
 """Nodes that a pass left fewer; they and their values hold each other, and only this frees them."""
 
 
@@ -150,6 +150,7 @@ class _Run:
             self._note_change(each, before)
             done = self._measure.reports[-1]
             if done.nodes_before - done.nodes_after > _MANY:
+                forget_removed(model)
                 gc.collect()
         if isinstance(each, Pass) and each.idempotent:
             self._settled.add(step.text)

@@ -32,7 +32,7 @@ class Option:
         required: Whether it has no default.
         default: The default, None for a required one.
         free: Whether it collects options of any name (a field of ``tuple[tuple[str, T], ...]``).
-        doc: The docstring under the field.
+        owner: The pass class.
     """
 
     name: str
@@ -41,7 +41,12 @@ class Option:
     required: bool
     default: object
     free: bool
-    doc: str
+    owner: type
+
+    @property
+    def doc(self) -> str:
+        """The docstring under the field."""
+        return _docs_of(self.owner).get(self.field, "")
 
     def accept(self, value: object) -> object:
         """Return a Python value in the form the field holds it.
@@ -103,13 +108,19 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 @cache
-def options_of(cls: type) -> tuple[Option, ...]:
-    """Return the options of a pass class, in the order of its fields."""
-    hints = typing.get_type_hints(cls)
+def _docs_of(cls: type) -> dict[str, str]:
+    """Return the docstrings under the fields of a pass class; its source is read for that."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if dataclasses.is_dataclass(base):
             docs.update(_field_docs(base))
+    return docs
+
+
+@cache
+def options_of(cls: type) -> tuple[Option, ...]:
+    """Return the options of a pass class, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
     options = []
     for field in dataclasses.fields(cls):
         item = _free_item(hints[field.name])
@@ -127,7 +138,7 @@ def options_of(cls: type) -> tuple[Option, ...]:
                 required=required,
                 default=default,
                 free=item is not None,
-                doc=docs.get(field.name, ""),
+                owner=cls,
             )
         )
     return tuple(options)

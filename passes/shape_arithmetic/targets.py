@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import onnx_ir as ir
 
@@ -98,23 +99,29 @@ def _slice_ends(
 _FINDERS = {"Reshape": (1, _reshape), "Expand": (1, _expand), "Slice": (2, _slice_ends)}
 
 
+@cache
+def _may_be_no_ops() -> frozenset[str]:
+    return keeping_order() | {"Expand", "Slice", "Tile"} | {"Cast", "Transpose"}
+
+
 def is_no_op(node: ir.Node, facts: Facts) -> bool:
     """Whether a node only hands on its first input: element type, shape and order stay."""
-    if _is_open(node) or not node.inputs or node.inputs[0] is None:
+    operator = node.op_type
+    if operator not in _may_be_no_ops() or _is_open(node):
         return False
-    if node.op_type == "Identity":
+    if not node.inputs or node.inputs[0] is None:
+        return False
+    if operator == "Identity":
         return True
-    if node.op_type == "Cast":
+    if operator == "Cast":
         return facts.dtype(node.inputs[0]) == node.attributes.get_int("to", 0)
-    if node.op_type == "Transpose":
+    if operator == "Transpose":
         perm = node.attributes.get_ints("perm", ())
         return bool(perm) and list(perm) == list(range(len(perm)))
-    if node.op_type not in keeping_order() | {"Expand", "Slice", "Tile"}:
-        return False
     before, after = facts[node.inputs[0]].shape, facts[node.outputs[0]].shape
     if before is None or before != after:
         return False
-    if node.op_type != "Slice":
+    if operator != "Slice":
         return True
     steps = node.inputs[4] if len(node.inputs) > 4 else None
     if steps is None:
@@ -125,4 +132,5 @@ def is_no_op(node: ir.Node, facts: Facts) -> bool:
 
 def _is_open(node: ir.Node) -> bool:
     """Whether a function's caller gives an attribute of the node."""
-    return any(attribute.is_ref() for attribute in node.attributes.values())
+    attributes = node.attributes.data
+    return bool(attributes) and any(attribute.is_ref() for attribute in attributes.values())

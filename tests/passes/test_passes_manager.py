@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -373,6 +374,38 @@ def test_facts_are_kept_from_pass_to_pass_and_dropped_when_values_change() -> No
     assert operators(wanted) == ["Shape", "Cast"]
     PassManager([*parse("fold"), Fix(), *parse("fold,remove-unused")]).run(wanted)
     assert "Shape" not in operators(wanted)
+
+
+@dataclass(frozen=True)
+class Held(Pass):
+    """Count nodes that are in no graph any more and still held by somebody."""
+
+    name = "held"
+
+    def run(self, model: ir.Model) -> bool:
+        gc.collect()
+        live = set(map(id, model.graph))
+        held = [each for each in gc.get_objects() if type(each) is Tracked and id(each) not in live]
+        assert not held
+        return False
+
+
+class Tracked(ir.Node):
+    """A node told from those of other tests."""
+
+
+def test_facts_hold_nothing_that_was_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmpass.passes.pipeline.manager._MANY", 0)
+    x = ir.val("x", ir.DataType.FLOAT, ["n", 4])
+    copied = Tracked("", "Identity", [x], name="copied")
+    shaped = ir.Node("", "Shape", copied.outputs, name="shaped")
+    graph = ir.Graph([x], shaped.outputs, nodes=[copied, shaped], opset_imports={"": 18}, name="g")
+    shaped.outputs[0].type = ir.TensorType(ir.DataType.INT64)
+    wanted = ir.Model(graph, ir_version=9)
+    del copied, shaped, graph
+    manager = PassManager([*parse("infer,shape-arithmetic"), Held()])
+    manager.run(wanted, in_place=True)
+    assert operators(wanted) == ["Shape"]
 
 
 class HoldsFirst(Instrument):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
-from vlmpass.ir_tools.run.compare import limit_text
 from vlmpass.screens.text import count, grid, seconds, unbroken
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
 
 __all__ = ["numbers_line", "rounded_line", "verification_screen"]
 
@@ -31,7 +34,7 @@ def numbers_line(found: Verification, *, exact: bool = True) -> Text:
     if found.max_rel == 0 and exact:
         return Text.assemble((f"{of} equal bit for bit", "green"), f"{at}{how}")
     bound = max(output.tolerance for output in found.outputs)
-    error = f", relative error {found.max_rel:.1e} ≤ {limit_text(bound)}"
+    error = f", relative error {found.max_rel:.1e} ≤ {_limit(bound)}"
     return Text.assemble((f"{of} equal", "green"), f"{at}{error}{how}")
 
 
@@ -39,7 +42,13 @@ def rounded_line(found: Verification) -> Text:
     """Return the verdict of a comparison in which every value was rounded to half precision."""
     rounding = found.actual_ran.partition(", ")[2]
     bound = max(output.tolerance for output in found.outputs)
-    return Text(f"{rounding}: relative error {found.max_rel:.1e} ≤ {limit_text(bound)}")
+    return Text(f"{rounding}: relative error {found.max_rel:.1e} ≤ {_limit(bound)}")
+
+
+def _limit(limit: float) -> str:
+    from vlmpass.ir_tools.run.compare import limit_text  # loaded by whoever compared
+
+    return limit_text(limit)
 
 
 def _dims(trial: Trial) -> str:
@@ -96,7 +105,7 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
             Text(kind),
             _error(output.max_abs),
             _error(output.max_rel),
-            limit_text(output.tolerance) if output.tolerance else "exact",
+            _limit(output.tolerance) if output.tolerance else "exact",
             f"{output.cosine:.6f}",
             Text(flags or "ok", style="green" if output.ok else "red"),
         )
