@@ -31,6 +31,7 @@ from vlmpass.ir_tools.save.layout import Layout, Weights
 from vlmpass.ir_tools.save.saving import drafted
 from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, executor_or_none, wrong
 from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.ir_tools.system.executor import running_on
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.runtime import require_onnxruntime
@@ -132,7 +133,8 @@ class Pipeline(Intent):
             shard_size, layout, weights, jobs, force: See `ConvertOptions`.
             verify, memory, verify_seconds: See `ConvertOptions`.
             executor: Writes the data files instead, in other processes or on machines that share
-                the folders, as for `save`.
+                the folders, as for `save`; runs the segments of models that one session does not
+                take, and those that measure ranges.
             progress: Called with bytes written so far and bytes in all.
 
         Raises:
@@ -146,7 +148,7 @@ class Pipeline(Intent):
         executor_or_none("executor", executor)
         refuse_foreign(output_file(path), writing.force)
         run = _Run(self, self.instruments, source, comparing)
-        with run.advising():
+        with run.advising(), running_on(executor):
             run.transform()
             if writing.laid_out.limits_files:
                 run.split(writing.most_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
-__all__ = ["AnyRunner", "Backend", "RunError", "Runner"]
+__all__ = ["AnyRunner", "Backend", "RunError", "Runner", "opening", "run_error"]
 
 Backend = Literal["onnxruntime", "reference"]
 
@@ -149,18 +149,9 @@ class Runner(AnyRunner):
         try:
             staged = self._stage(source)
             self._child = Child(self._folder.path / "stderr")
-            request = {"do": "open", "model": staged.path, "files": staged.files}
-            memory = allowance.memory
-            options = {
-                "backend": backend,
-                "optimization": optimization,
-                "reuse_memory": reuse_memory,
-                "prepack": prepack,
-                "fold": None,
-                # Maps of data files count as memory although nothing is held of them.
-                "memory": None if memory is None else memory + staged.nbytes,
-            }
-            self._ask("load", {**request, **options})
+            options = {"reuse_memory": reuse_memory, "prepack": prepack}
+            asked = opening(staged, backend, optimization, memory=allowance.memory, **options)
+            self._ask("load", asked)
         except BaseException:
             self.close()
             raise
@@ -192,6 +183,12 @@ class Runner(AnyRunner):
         self.peak_rss = answer["peak_rss"]
         return unpack(answer["manifest"], made)
 
+    def run_each(
+        self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
+    ) -> Iterator[Feed]:
+        """Yield the outputs for each set of inputs."""
+        return map(self.run, feeds)
+
     def stop(self) -> None:
         """End the process; what `run` returned stays readable."""
         if self._child is not None:
@@ -212,6 +209,30 @@ class Runner(AnyRunner):
         if not answer["ok"]:
             raise run_error(stage, self.backend, answer, self._allowance.memory)
         return answer
+
+
+def opening(
+    staged: Staged,
+    backend: Backend,
+    optimization: Optimization,
+    *,
+    reuse_memory: bool = True,
+    prepack: bool = True,
+    memory: int | None = None,
+) -> dict[str, object]:
+    """Return what a process that runs models is asked first; for the rest see `Runner`."""
+    return {
+        "do": "open",
+        "model": staged.path,
+        "files": staged.files,
+        "backend": backend,
+        "optimization": optimization,
+        "reuse_memory": reuse_memory,
+        "prepack": prepack,
+        "fold": None,
+        # Maps of data files count as memory although nothing is held of them.
+        "memory": None if memory is None else memory + staged.nbytes,
+    }
 
 
 def run_error(

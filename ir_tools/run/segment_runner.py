@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
+from vlmpass.ir_tools.run.executors import LentRunner
 from vlmpass.ir_tools.run.runner import AnyRunner, Runner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, extract, segments
+from vlmpass.ir_tools.system.executor import EXECUTOR
 from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
@@ -33,6 +35,9 @@ class Watch(Protocol):
         """Take the outputs of the segment prepared last, for one set of inputs."""
 
 
+_AnyPiece: TypeAlias = Runner | LentRunner
+
+
 @dataclass
 class _Held:
     """The values of one set of inputs, and the runners whose files hold them."""
@@ -40,7 +45,7 @@ class _Held:
     values: Feed
     wanted: frozenset[str]
     last: Mapping[str, int]
-    homes: dict[Runner, set[str]] = field(default_factory=dict)
+    homes: dict[_AnyPiece, set[str]] = field(default_factory=dict)
 
     def drop_dead(self, index: int) -> None:
         dead = [n for n in self.values if self.last.get(n, -1) <= index and n not in self.wanted]
@@ -59,6 +64,8 @@ def _listed(given: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
 
 class SegmentRunner(AnyRunner):
     """Runs a model piece by piece; for the rest it is like `Runner`.
+
+    Where `running_on` an executor, the sets of inputs of a piece are run by its workers.
 
     Args:
         model: Its external weights are `StoredWeight` or lazy.
@@ -84,7 +91,8 @@ class SegmentRunner(AnyRunner):
         self._optimization = optimization
         self._typing = solve(model)
         self.segments = segments(model, budget, self._typing)
-        self._runners: list[Runner] = []
+        self._runners: list[_AnyPiece] = []
+        self._executor = EXECUTOR.get()
 
     def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
         """Return the outputs by name, as `Runner.run` does."""
@@ -135,20 +143,25 @@ class SegmentRunner(AnyRunner):
             watch.prepare(piece)
         if not piece.graph.outputs:
             return  # nothing that counts is computed here
-        # Each piece runs a few times at most: laying weights out anew costs more than it saves.
-        runner = Runner(
-            piece, optimization=self._optimization, prepack=False, allowance=self._allowance
-        )
+        runner = self._runner_of(piece)
         self._runners.append(runner)
-        for each in held:
-            takes = [str(value.name) for value in segment.inputs]
-            made = runner.run({name: each.values[name] for name in takes if name in each.values})
+        takes = [str(value.name) for value in segment.inputs]
+        feeds = [{n: each.values[n] for n in takes if n in each.values} for each in held]
+        for each, made in zip(held, runner.run_each(feeds), strict=True):
             if watch is not None:
                 watch.see(made)
             each.values.update((name, made[name]) for name in names)
             each.homes[runner] = set(names)
         self.peak_rss = max(self.peak_rss, runner.peak_rss)
         runner.stop()
+
+    def _runner_of(self, piece: ir.Model) -> _AnyPiece:
+        if self._executor is not None:
+            return LentRunner(piece, self._executor, self._optimization, self._allowance)
+        # Each piece runs a few times at most: laying weights out anew costs more than it saves.
+        return Runner(
+            piece, optimization=self._optimization, prepack=False, allowance=self._allowance
+        )
 
     def _forget(self, held: Sequence[_Held]) -> None:
         """Remove the files that hold nothing any more."""
