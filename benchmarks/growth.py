@@ -149,8 +149,9 @@ def run(
     for family in names:
         paths = [folder / f"{family}{size}" / "m.onnx" for size in sizes]
         for path, size in zip(paths, sizes, strict=True):
-            if not path.exists():
-                families.make(family, path, size)
+            if not path.exists():  # elsewhere: a process starts with the peak of its parent
+                command = [sys.executable, __file__, "--make", family, str(path), str(size)]
+                subprocess.run(command, check=True)
         for job in jobs:
             measured = [_run(family, path, job, compare=compare) for path in paths]
             print(f"{family}: {job} done", file=sys.stderr)
@@ -169,7 +170,12 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="on ONNX Runtime, too")
     parser.add_argument("--quick", action="store_true", help="small graphs, a loose bound: sanity")
     parser.add_argument("--one", nargs=3, metavar=("FAMILY", "PATH", "JOB"), help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make:
+        family, path, size = arguments.make
+        families.make(family, Path(path), int(size))
+        return
     if arguments.one:
         family, path, job = arguments.one
         print(json.dumps(one(family, Path(path), job, compare=arguments.compare)))

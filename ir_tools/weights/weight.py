@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.arrays import AnyArray
-from vlmpass.ir_tools.weights.boxes import Box
+from vlmpass.ir_tools.weights.boxes import Box, full
 from vlmpass.ir_tools.weights.evaluate import byte_chunks, byte_pieces, evaluate
 from vlmpass.ir_tools.weights.files import Stamp
 from vlmpass.ir_tools.weights.leaves import Expression, FileRange, Held, Stored
@@ -168,9 +168,9 @@ class LazyWeight(Weight):
 _SMALL_BYTES = 1024
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=1 << 16)  # fewer than a graph has, gone over in order, would all be missed
 def _read_small(stored: Stored) -> AnyArray:
-    return evaluate(stored)
+    return stored.read(full(stored.shape))
 
 
 class StoredWeight(Weight, ir.ExternalTensor):
