@@ -113,15 +113,26 @@ def _nodes_below(graph: ir.Graph | ir.Function) -> Iterator[ir.Node]:
 
 def all_values(model: ir.Model) -> Iterator[ir.Value]:
     """Yield every value once: inputs, initializers and node outputs of every scope."""
-    for scope in scopes(model):
-        inputs = list(scope.graph.inputs)
-        yield from inputs
-        taken = {id(value) for value in inputs}
-        for value in scope.initializers.values():
-            if id(value) not in taken:
-                yield value
-        for node in scope.graph:
-            yield from node.outputs
+    yield from _values_below(model.graph)
+    for function in model.functions.values():
+        yield from _values_below(function)
+
+
+def _values_below(graph: ir.Graph | ir.Function) -> Iterator[ir.Value]:
+    inputs = list(graph.inputs)
+    yield from inputs
+    taken = {id(value) for value in inputs}
+    for value in graph.initializers.values() if isinstance(graph, ir.Graph) else ():
+        if id(value) not in taken:
+            yield value
+    outer = []
+    for node in graph:
+        yield from node.outputs
+        if node.attributes.data and holds_graphs(node):
+            outer.append(node)
+    for node in outer:
+        for inner in subgraphs(node):
+            yield from _values_below(inner)
 
 
 def left_out_at_calls(model: ir.Model) -> set[ir.Value]:
@@ -205,19 +216,31 @@ def tensor_slots(model: ir.Model) -> Iterator[TensorSlot]:
 
     Replacing the tensor of the slot just yielded is safe while iterating.
     """
-    for scope in scopes(model):
-        for value in list(scope.initializers.values()):
-            if value.const_value is not None:
-                yield TensorSlot(scope, value.const_value, value)
-        if isinstance(scope.graph, ir.Function):
-            for attribute in list(scope.graph.attributes.values()):
-                if attribute.type in _TENSORS:
-                    yield from _attribute_slots(scope, scope.graph, attribute)
-        for node in scope.graph:
-            attributes = node.attributes.data
-            for attribute in tuple(attributes.values()) if attributes else ():
-                if attribute.type in _TENSORS:
-                    yield from _attribute_slots(scope, node, attribute)
+    yield from _slots_below(Scope(model.graph, model.graph, 0))
+    for function in model.functions.values():
+        yield from _slots_below(Scope(function, function, 0))
+
+
+def _slots_below(scope: Scope) -> Iterator[TensorSlot]:
+    """Yield what `scopes` would lead to, each list of nodes gone over once."""
+    for value in tuple(scope.initializers.values()):
+        if value.const_value is not None:
+            yield TensorSlot(scope, value.const_value, value)
+    if isinstance(scope.graph, ir.Function):
+        for attribute in tuple(scope.graph.attributes.values()):
+            if attribute.type in _TENSORS:
+                yield from _attribute_slots(scope, scope.graph, attribute)
+    outer = []
+    for node in scope.graph:
+        attributes = node.attributes.data
+        for attribute in tuple(attributes.values()) if attributes else ():
+            if attribute.type in _TENSORS:
+                yield from _attribute_slots(scope, node, attribute)
+            elif attribute.type in _GRAPHS:
+                outer.append(node)
+    for node in dict.fromkeys(outer):
+        for graph in subgraphs(node):
+            yield from _slots_below(Scope(graph, scope.owner, scope.depth + 1))
 
 
 def weight_bytes(model: ir.Model) -> int:
