@@ -220,7 +220,13 @@ def opening(
     prepack: bool = True,
     memory: int | None = None,
 ) -> dict[str, object]:
-    """Return what a process that runs models is asked first; for the rest see `Runner`."""
+    """Return what a process that runs models is asked first.
+
+    Args:
+        staged: The model as a file.
+        backend, optimization, reuse_memory, prepack: See `Runner`.
+        memory: Bytes that it may take beside the weights; None for no bound.
+    """
     return {
         "do": "open",
         "model": staged.path,
