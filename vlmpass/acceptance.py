@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.run.allowance import Allowance
     from vlmpass.ir_tools.run.verdict import Verification
     from vlmpass.ir_tools.targets import Profile
+    from vlmpass.rounded_weights import BeforeRounding
 
 __all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result", "fault_of"]
 
@@ -128,6 +129,31 @@ class Acceptance:
             model = result.load()
         with self.stages("compare"), collecting():
             return self._accept(model, loaded)
+
+    def with_rounded_weights(
+        self, exact: BeforeRounding, result: Result, loaded: Loaded
+    ) -> Checked:
+        """Return what was verified of a result whose weights were rounded, and what that costs.
+
+        Args:
+            exact: The model before that.
+            result: The result.
+            loaded: What `loads` returned for it.
+
+        Raises:
+            CheckError: The result is no valid model.
+            VerifyError: It computes something else than the model before with weights rounded.
+        """
+        checked = replace(self, source=exact.rounded).accept(result, loaded)
+        if checked.numbers is None:
+            return checked
+        with self.stages("compare"):
+            try:
+                told = exact.cost(result.load(), self._allowance(self._until()))
+            except VlmpassError as error:
+                told = f"what rounding the weights changes was not measured: {error}"
+        notes = (*checked.numbers.notes, told)
+        return replace(checked, numbers=replace(checked.numbers, notes=notes))
 
     def _accept(self, result: ir.Model, loaded: Loaded) -> Checked:
         """Return what was verified of a valid result, or raise VerifyError."""

@@ -22,6 +22,7 @@ __all__ = [
     "FUSE",
     "HALVES",
     "QUANT",
+    "ROUNDED",
     "Intent",
     "Passes",
 ]
@@ -36,6 +37,9 @@ HALVES = ("float16", "bfloat16")
 
 QUANT = ("matmul-nbits", "dequantize-linear", "float")
 """What linear layers with packed weights (GPTQ, AWQ) can become."""
+
+ROUNDED = {"int8": (8, 13), "int4": (4, 21)}
+"""How weights can be rounded: the bits, and the opset that its standard form needs."""
 
 FUSE = ("standard", "ort")
 """Whose operators normalisations and activations can become."""
@@ -175,6 +179,12 @@ class Intent:
         choice(QUANT, "form of a quantised layer"),
         "FORM",
     )
+    quantize: str | None = option(
+        None,
+        "Round the float weights of products to int8 or int4; see vlmpass passes quantize-weights.",
+        choice(tuple(ROUNDED), "type of rounded weights"),
+        "TYPE",
+    )
     simplify: bool = option(False, "Leave as few nodes as possible.", flag)
     fuse: str | None = option(
         None,
@@ -211,6 +221,15 @@ class Intent:
                     f"blocked DequantizeLinear needs opset {BLOCKED_OPSET}, and {low} is asked for",
                     remedy=f"ask for opset {BLOCKED_OPSET} or later, or for matmul-nbits or float",
                 )
+        if self.quantize is not None and asked:
+            _, needed = ROUNDED[self.quantize]
+            low = next((each for each in asked if each < needed), None)
+            if low is not None:
+                raise PipelineError(
+                    f"{self.quantize} weights need opset {needed}, and {low} is asked for",
+                    remedy=f"ask for opset {needed} or later, or for the pass quantize-weights"
+                    " with form=matmul-nbits",
+                )
         if target is not None and isinstance(self.opset, int):
             target.hold(self.opset)
 
@@ -222,6 +241,7 @@ class Intent:
         names = {
             "convert-opset": self.opset is not None,
             "quant-linear": self.quant is not None,
+            "quantize-weights": self.quantize is not None,
             "fuse": self.fuse is not None,
             "mend-shifts": self.mend_shifts,
         }

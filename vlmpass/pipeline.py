@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -44,6 +44,7 @@ from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.presets import SIMPLIFY, fit, hold, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
+from vlmpass.rounded_weights import BeforeRounding
 from vlmpass.stages import Stages
 
 __all__ = ["Pipeline", "refuse_foreign"]
@@ -58,7 +59,7 @@ class Pipeline(Intent):
         passes: Pipeline text such as ``unify-dtype{to=float32},convert-opset{to=18}``, or passes;
             one pass alone, and onnx_ir passes, will do. Instead of them, what they are to do:
         opset, dtype, keep_io, widen_io, restamp, mend_shifts: See `ConvertOptions`.
-        calibrate, target, quant, simplify, fuse: See `ConvertOptions`.
+        calibrate, target, quant, quantize, simplify, fuse: See `ConvertOptions`.
         instruments: What else happens around each pass.
 
     Raises:
@@ -217,6 +218,7 @@ class _Run:
         self._done: list[tuple[ir.passes.PassBase, PassReport]] = []
         self._half: ir.DataType | None = None
         self._mends: list[Pass] = []
+        self._exact: BeforeRounding | None = None
 
     def transform(self) -> None:
         """Run the passes."""
@@ -237,6 +239,19 @@ class _Run:
                 hold(self.work, self._asked.profile)
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
+        """Run passes, and keep the model as it is before the first that rounds weights."""
+        rounding = [each for each in passes if isinstance(each, Pass) and each.rounds_weights]
+        first = passes.index(rounding[0]) if rounding else 0
+        if first:
+            self._manage(passes[:first])
+        if rounding:
+            before, done = clone(self.work), any(ran.changed for ran in self._ran)
+            exact = BeforeRounding(before, rounding, done, self._changes, len(self._ran))
+        self._manage(passes[first:])
+        if any(report.changed for each, report in self._done if each in rounding):
+            self._exact = exact
+
+    def _manage(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]
         self._half = next((each.half for each in ours if each.half is not None), self._half)
         self._mends += [each for each in ours if each.mends_source]
@@ -268,11 +283,17 @@ class _Run:
 
     def accept(self, result: Result, loaded: Loaded) -> Checked:
         """Return what was verified of a result, or raise."""
-        return self._acceptance().accept(result, loaded)
+        accepting, exact = self._acceptance(), self._exact
+        if exact is None:
+            return accepting.accept(result, loaded)
+        if exact.changed:
+            replace(accepting, changes=exact.changes).accept(Held(exact.model), loaded)
+        since = replace(accepting, changes=_changes(self._ran[exact.runs :]))
+        return since.with_rounded_weights(exact, result, loaded)
 
     @property
     def _changes(self) -> NumberChanges:
-        return reduce(or_, (ran.changes for ran in self._ran), EXACT)
+        return _changes(self._ran)
 
     def _acceptance(self) -> Acceptance:
         return Acceptance(
@@ -334,6 +355,10 @@ class _Run:
             stages=self.stages.all(),
             changes=self._changes,
         )
+
+
+def _changes(ran: Sequence[RunReport]) -> NumberChanges:
+    return reduce(or_, (each.changes for each in ran), EXACT)
 
 
 def _snapshot(model: ir.Model, path: str | None) -> Snapshot:

@@ -6,7 +6,7 @@ import contextlib
 
 import onnx_ir as ir
 
-from vlmpass.intent import Intent
+from vlmpass.intent import ROUNDED, Intent
 from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset
@@ -62,6 +62,8 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     parts += legalize
     if intent.simplify and parts[first:]:
         parts += [SIMPLIFY, *legalize]
+    if rounding := _rounding_parts(intent, model):
+        parts += [*rounding, *legalize]
     if intent.quant or intent.fuse or any("infer" in part for part in parts):
         parts.append("infer")
     text = ",".join(parts)
@@ -95,6 +97,17 @@ def _quant_parts(intent: Intent, model: ir.Model) -> list[str]:
         needed = intent.opset if isinstance(intent.opset, int) else BLOCKED_OPSET
         parts.insert(0, f"infer,convert-opset{{to={needed}}}")
     return parts
+
+
+def _rounding_parts(intent: Intent, model: ir.Model) -> list[str]:
+    """Round weights last, when they are what products multiply with."""
+    if intent.quantize is None:
+        return []
+    bits, needed = ROUNDED[intent.quantize]
+    has = intent.opset if isinstance(intent.opset, int) else _source_opset(intent, model)
+    up = has is not None and has < needed and intent.opset is None
+    raised = [f"infer,convert-opset{{to={needed}}}"] if up else []
+    return [*raised, f"quantize-weights{{bits={bits}}}" if bits != 8 else "quantize-weights"]
 
 
 def _dtype_part(intent: Intent, dtype: str) -> str:

@@ -94,6 +94,10 @@ class Pass(ir.passes.InPlacePass):
     """Whether it changes what a model computes to what was meant, so that a result is compared with
     the source after this pass."""
 
+    rounds_weights: ClassVar[bool] = False
+    """Whether it rounds weights by more than a result may differ, so that a result is compared with
+    the model before this pass after `round_weights`."""
+
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What the manager provides before it runs."""
 
@@ -120,6 +124,14 @@ class Pass(ir.passes.InPlacePass):
                     f"{self.name} takes {option.kind.says} here, such as {option.kind.example}, "
                     f"not {shown(value)}",
                 ) from None
+
+    def round_weights(self, model: ir.Model, done: set[ir.Value]) -> None:
+        """Let weights hold what this pass leaves of them, as floats.
+
+        Args:
+            model: As it is before this pass; changed in place.
+            done: What passes before this one rounded; what this one rounds is added.
+        """
 
     @abc.abstractmethod
     def run(self, model: ir.Model) -> bool | Done:

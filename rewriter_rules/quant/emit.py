@@ -29,7 +29,9 @@ __all__ = [
     "float_weight",
     "held_as",
     "matmul_nbits",
+    "number_type",
     "significant_bits",
+    "since_opset",
     "unfit_zeros",
     "unrounded",
     "why_not_matmul_nbits",
@@ -50,6 +52,21 @@ BLOCKED_SINCE = {2: 25, 4: 21, 8: 21, 16: 21}
 """The opset from which DequantizeLinear has blocks and numbers of so many bits."""
 BLOCKED_OPSET = min(BLOCKED_SINCE.values())
 """The opset from which DequantizeLinear has blocks at all."""
+
+
+def number_type(bits: int, *, signed: bool) -> ir.DataType:
+    """Return the integer type of so many bits."""
+    return _SIGNED[bits] if signed else UNSIGNED[bits]
+
+
+def since_opset(bits: int, per_output: bool) -> int:
+    """Return the opset from which DequantizeLinear has numbers of so many bits.
+
+    Args:
+        bits: Of each number.
+        per_output: Whether there is one scale for each output; else there are blocks.
+    """
+    return 10 if bits == 8 and per_output else BLOCKED_SINCE[bits]
 
 
 class Shared:

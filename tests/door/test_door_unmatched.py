@@ -43,6 +43,14 @@ SAID = {
     ),
     "quant-linear": "the model has no linear layer with packed weights",
     "quant-linear{to=float}": "the model has no linear layer with packed weights",
+    "quantize-weights{at-least=1000000}": "no product has a float weight to round",
+    "quantize-weights{bits=4 symmetric=false search=false at-least=1000000}": (
+        "no product has a float weight to round"
+    ),
+    "quantize-weights{form=matmul-nbits block=32 at-least=1000000}": (
+        "no product has a float weight to round"
+    ),
+    "quantize-weights{exclude=[lm_head]}": "exclude: no node is named like 'lm_head'",
     "remove-unused": None,
     "repair-types": "the model is well typed",
     "repair-types{prefer=float32}": "the model is well typed",
@@ -55,7 +63,7 @@ SAID = {
     "simplify{fast-math=true}": "nothing to simplify",
     "split-tensor": "no weight is larger",
     "split-tensor{limit=1MB}": "no weight is larger",
-    "substitute": "the model has no resize that PyTorch left behind",
+    "substitute": "the model has nothing of the kind",
     "topological-sort": None,
     "trim-outputs": "every output is used",
     "unfuse": "the model has no such operator",

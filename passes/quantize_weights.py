@@ -1,0 +1,209 @@
+"""The pass that rounds the weights of products to few bits."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import Refusal, Refused
+from vlmpass.ir_tools.graph.edit import remove_unused_constant
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape, splice
+from vlmpass.ir_tools.graph.walk import Scope, all_nodes, tensor_slots
+from vlmpass.ir_tools.save import format_size
+from vlmpass.ir_tools.weights import LazyWeight, expressions
+from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.rewriter_rules.quant.emit import NBITS_BLOCKS
+from vlmpass.rewriter_rules.quant.few_bits import Grid, Rounded
+from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
+from vlmpass.rewriter_rules.quant.written import (
+    Parts,
+    dequantized,
+    nbits_product,
+    needed_opset,
+    scale_type,
+    why_not_nbits,
+)
+
+__all__ = ["QuantizeWeights"]
+
+_LOG = logging.getLogger(__name__)
+_BLOCK = 32
+_BITS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class QuantizeWeights(Pass):
+    """Round the weights of MatMul, Gemm and Conv to 8, 4 or 2 bits.
+
+    A weight of 8 bits has one scale for each output unless `block` says otherwise, one of fewer has
+    a scale for each 32 numbers. A weight that something else uses too, such as the table of tied
+    embeddings, stays as it is. A result is compared with the source whose weights are rounded
+    likewise, and how far rounding takes its outputs is said.
+    """
+
+    name: ClassVar[str] = "quantize-weights"
+    nothing: ClassVar[str] = "no product has a float weight to round"
+    rounds_weights: ClassVar[bool] = True
+
+    bits: int = 8
+    """Bits of each number: 8, 4 or 2."""
+
+    form: Literal["dequantize-linear", "matmul-nbits"] = "dequantize-linear"
+    """What holds them: the standard operator before the product, or ONNX Runtime's own product."""
+
+    block: int | None = None
+    """Numbers with one scale, along the axis that is summed; 0 for one scale for each output."""
+
+    symmetric: bool = True
+    """Whether zero is in the middle of the numbers, so that there are no zero points."""
+
+    search: bool = True
+    """Whether blocks are scaled for the least squares of errors, rather than by their extremes."""
+
+    exclude: tuple[str, ...] = ()
+    """Regular expressions; products whose name one of them finds keep their weights."""
+
+    at_least: int = 1024
+    """Elements that a weight must have."""
+
+    def __post_init__(self) -> None:
+        """Check numbers and expressions."""
+        super().__post_init__()
+        if self.bits not in _BITS:
+            raise OptionError("bits", f"{self.bits} bits are not offered", remedy="8, 4 or 2")
+        if self.block is not None and self.block < 0:
+            raise OptionError("block", f"a block cannot have {self.block} numbers")
+        if self.form == "matmul-nbits" and self._block not in NBITS_BLOCKS:
+            sizes = ", ".join(map(str, NBITS_BLOCKS))
+            remedy = f"choose one of {sizes}"
+            raise OptionError("block", f"MatMulNBits has no blocks of {self._block}", remedy=remedy)
+        for expression in self.exclude:
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise OptionError("exclude", f"'{expression}': {error}") from None
+
+    @property
+    def _block(self) -> int:
+        if self.block is not None:
+            return self.block
+        return 0 if self.bits == 8 and self.form == "dequantize-linear" else _BLOCK
+
+    def run(self, model: ir.Model) -> bool:
+        """Rewrite in place; every weight is looked at before the first one is touched."""
+        found = list(multiplied(model, self.at_least, self._is_excluded))
+        self._tell_unmatched(model)
+        weights = [each for each in found if isinstance(each, Multiplied) and self._suits(each)]
+        refusals = [each for weight in weights for each in self._refusals(weight)]
+        if refusals:
+            raise Refused(str(self), refusals)
+        chosen = [each for each in weights if may_apply(self.name, each.value.name or "")]
+        writer = _Writer(self, model)
+        for weight in chosen:
+            writer.write(weight)
+        left = Counter(each.reason for each in found if isinstance(each, Left))
+        if chosen:
+            self._tell(chosen, left)
+        return bool(chosen)
+
+    def round_weights(self, model: ir.Model, done: set[ir.Value]) -> None:
+        """Let weights be what is left of them, as floats: what a result is held against."""
+        slots = {slot.value: slot for slot in tensor_slots(model) if slot.value is not None}
+        for each in list(multiplied(model, self.at_least, self._is_excluded)):
+            if isinstance(each, Left) or each.value in done or not self._suits(each):
+                continue
+            rounded = Rounded(each.matrix.dtype, each.matrix.shape, each.matrix, self.grid(each))
+            slots[each.value].replace(LazyWeight(expressions.reshaped(rounded, each.shape)))
+            done.add(each.value)
+
+    def grid(self, weight: Multiplied) -> Grid:
+        """Return how a weight is rounded."""
+        whole = weight.matrix.shape[weight.axis]
+        blocked = self._block and not _is_conv(weight)
+        search = self.search and self.bits < 8 and bool(blocked)
+        block = self._block if blocked else whole
+        opset = min(scope.opsets.get("", 1) for scope, _ in weight.users)
+        standard = self.form == "dequantize-linear"
+        kind = scale_type(weight.matrix.dtype, opset) if standard else weight.matrix.dtype
+        mirrored = search and self.symmetric and not standard
+        return Grid(self.bits, weight.axis, block, self.symmetric, search, kind, mirrored)
+
+    def _suits(self, weight: Multiplied) -> bool:
+        """Whether the form has such a product; of a Conv, fewer than 8 bits lose too much."""
+        standard = self.form == "dequantize-linear"
+        return standard and self.bits == 8 if _is_conv(weight) else True
+
+    def _is_excluded(self, node: ir.Node) -> bool:
+        return any(re.search(each, node.name or "") for each in self.exclude)
+
+    def _refusals(self, weight: Multiplied) -> list[Refusal]:
+        label = f"weight {weight.value.name}"
+        if self.form == "matmul-nbits":
+            reasons = {why_not_nbits(weight, node) for _, node in weight.users} - {None}
+            advice = "exclude it, or choose form=dequantize-linear"
+            return [Refusal(label, str(reason), advice) for reason in sorted(map(str, reasons))]
+        needed = needed_opset(self.grid(weight), weight.matrix.shape)
+        has = min(scope.opsets.get("", 1) for scope, _ in weight.users)
+        if has >= needed:
+            return []
+        what = f"DequantizeLinear has this form of {self.bits} bits from opset {needed} on"
+        return [Refusal(label, what, f"put convert-opset{{to={needed}}} before it")]
+
+    def _tell_unmatched(self, model: ir.Model) -> None:
+        for each in self.exclude:
+            if not any(node.name and re.search(each, node.name) for node in all_nodes(model)):
+                _LOG.warning("%s: exclude: no node is named like '%s'", self.name, each)
+
+    def _tell(self, chosen: list[Multiplied], left: Counter[str]) -> None:
+        before = sum(each.matrix.nbytes for each in chosen)
+        elements = sum(each.matrix.size for each in chosen)
+        after = format_size(elements * self.bits // 8)
+        rest = "".join(f"; {n} stay, {reason}" for reason, n in sorted(left.items()))
+        _LOG.warning(
+            "%s: %d weights of %s are numbers of %d bits now, %s and their scales%s",
+            self.name, len(chosen), format_size(before), self.bits, after, rest,
+        )  # fmt: skip
+
+
+def _is_conv(weight: Multiplied) -> bool:
+    return weight.users[0][1].op_type == "Conv"
+
+
+@dataclass
+class _Writer:
+    """Puts rounded weights into a model."""
+
+    asked: QuantizeWeights
+    model: ir.Model
+    names: Names = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = Names.of(self.model)
+
+    def write(self, weight: Multiplied) -> None:
+        """Let every product of a weight multiply with it rounded."""
+        grid = self.asked.grid(weight)
+        held: dict[int, Parts] = {}
+        for scope, node in weight.users:
+            tape = Tape(self.names, scope.opsets, node.name or self.asked.name)
+            parts = held.setdefault(id(scope.graph), Parts(tape, weight, grid))
+            result = self._product(parts.on(tape), scope, node)
+            for made in tape.nodes:
+                made.metadata_props["vlmpass.reason"] = f"weight rounded to {grid.bits} bits"
+            splice(tape, [node], [(node.outputs[0], result)], in_function=scope.in_function)
+        remove_unused_constant(weight.value)
+
+    def _product(self, parts: Parts, scope: Scope, node: ir.Node) -> ir.Value:
+        if self.asked.form == "matmul-nbits":
+            for owner in (scope.owner, self.model.graph):
+                owner.opset_imports.setdefault("com.microsoft", 1)
+            return nbits_product(parts, node)
+        inputs = [node.inputs[0], dequantized(parts), *node.inputs[2:]]
+        return parts.tape.node(node.op_type, inputs, node.attributes)[0]

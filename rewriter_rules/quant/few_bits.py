@@ -1,0 +1,278 @@
+"""Weights rounded to few bits, as lazy tensors: scales, zero points and numbers of each block.
+
+A block is so many neighbours along one axis of a matrix, the last one perhaps shorter, that share a
+scale and a zero point: `weight = scale * (number - zero)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import ModelError
+from vlmpass.ir_tools.evaluate import Array
+from vlmpass.ir_tools.weights.boxes import Box, cut, strip
+from vlmpass.ir_tools.weights.expressions import Unary
+from vlmpass.ir_tools.weights.leaves import Expression, Held
+from vlmpass.ir_tools.weights.tally import Tally
+
+__all__ = ["Grid", "Numbers", "Rounded", "Scales", "Zeros"]
+
+_SHRINKS = tuple(1 - step / 20 for step in range(1, 6))
+"""What the range of a block is tried at, of its extremes: large weights may be cut off."""
+_REFINEMENTS = 2
+_READ_ELEMENTS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a weight is rounded.
+
+    Attributes:
+        bits: Of each number.
+        axis: The axis of the matrix along which blocks lie.
+        block: Numbers with one scale; all along the axis if it is as long.
+        symmetric: Whether the zero point is the middle of the numbers.
+        search: Whether the range is the one with the least squares of errors, not the extremes.
+        kind: The element type of the scales.
+        mirrored: Whether scales may be negative, where zero is in the middle and ranges are sought.
+    """
+
+    bits: int
+    axis: int
+    block: int
+    symmetric: bool
+    search: bool
+    kind: ir.DataType
+    mirrored: bool = False
+
+    @property
+    def middle(self) -> int:
+        """The number that stands for zero where that is symmetric."""
+        return 1 << (self.bits - 1)
+
+    def count(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the shape of the scales of a weight."""
+        blocks = -(-shape[self.axis] // self.block)
+        return (blocks, shape[1]) if self.axis == 0 else (shape[0], blocks)
+
+    def grouped(self, weight: Array, block: int) -> Array:
+        """Return a part of whole blocks as [others, blocks, block], what is missing being zero.
+
+        Raises:
+            ModelError: A number is not finite.
+        """
+        turned = weight.T if self.axis == 0 else weight
+        missing = -turned.shape[1] % block
+        filled = np.pad(turned.astype(np.float32), ((0, 0), (0, missing)))
+        if not np.isfinite(filled).all():
+            raise ModelError("a weight that is to be rounded to few bits is not finite")
+        return filled.reshape(turned.shape[0], -1, block)
+
+    def fit(self, groups: Array) -> tuple[Array, Array]:
+        """Return the scale and the zero point of each block, as float32.
+
+        Args:
+            groups: Of `grouped`.
+        """
+        low, high = groups.min(-1), groups.max(-1)
+        best = self._spanned(low, high)
+        if not self.search:
+            return best
+        found = (*best, self._error(groups, *best))
+        if self.mirrored:
+            found = self._better(groups, found, self._mirrored(low, high))
+        for shrink in _SHRINKS:
+            tried = self._spanned(low * np.float32(shrink), high * np.float32(shrink))
+            found = self._better(groups, found, tried)
+        for _ in range(_REFINEMENTS):
+            found = self._better(groups, found, self._fitted(groups, found[0], found[1]))
+        return found[0], found[1]
+
+    def _better(
+        self, groups: Array, found: tuple[Array, Array, Array], tried: tuple[Array, Array]
+    ) -> tuple[Array, Array, Array]:
+        """Return scales, zero points and errors, of whichever is nearer in each block."""
+        error = self._error(groups, *tried)
+        better = error < found[2]
+        scales, zeros, errors = (
+            np.where(better, new, old) for new, old in zip((*tried, error), found, strict=True)
+        )
+        return scales, zeros, errors
+
+    def _mirrored(self, low: Array, high: Array) -> tuple[Array, Array]:
+        """Return what puts the extreme on the lowest number, with a negative scale if it is above.
+
+        There is one number more below zero than above, which then serves the larger side.
+        """
+        wanted = np.where(np.abs(high) > np.abs(low), high, low) / np.float32(-self.middle)
+        scales = self._scales(np.abs(wanted)) * np.where(wanted < 0, np.float32(-1), np.float32(1))
+        return scales, np.full_like(scales, self.middle)
+
+    def _fitted(self, groups: Array, scales: Array, zeros: Array) -> tuple[Array, Array]:
+        """Return the scale that suits the numbers of another best: <w, n> / <n, n>."""
+        numbers = self.numbers(groups, scales, zeros) - zeros[..., None]
+        squares = np.square(numbers).sum(-1)
+        wanted = (groups * numbers).sum(-1) / np.where(squares > 0, squares, np.float32(1))
+        return self._scales(np.abs(wanted)) * np.where(
+            wanted < 0, np.float32(-1), np.float32(1)
+        ), zeros
+
+    def numbers(self, groups: Array, scales: Array, zeros: Array) -> Array:
+        """Return the numbers of blocks, from 0 to 2**bits - 1, as float32.
+
+        Args:
+            groups: Of `grouped`.
+            scales: Of each block.
+            zeros: Of each block.
+        """
+        scaled: Array = np.rint(groups / scales[..., None]) + zeros[..., None]
+        return np.clip(scaled, 1.0 if self._even else 0.0, float((1 << self.bits) - 1))
+
+    @property
+    def _even(self) -> bool:
+        """Whether as many numbers lie below zero as above: 8 bits can do without the last one."""
+        return self.symmetric and self.bits == 8
+
+    def _spanned(self, low: Array, high: Array) -> tuple[Array, Array]:
+        steps = np.float32((1 << self.bits) - 1)
+        if self.symmetric:
+            peak = np.maximum(np.abs(low), np.abs(high))
+            scales = self._scales(peak / np.float32(self.middle - 1))
+            return scales, np.full_like(scales, self.middle)
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+        scales = self._scales((high - low) / steps)
+        return scales, np.clip(np.rint(-low / scales), 0, steps)
+
+    def _scales(self, wanted: Array) -> Array:
+        rounded = wanted.astype(self.kind.numpy()).astype(np.float32)
+        return np.where(rounded > 0, rounded, np.float32(1))
+
+    def _error(self, groups: Array, scales: Array, zeros: Array) -> Array:
+        back = (self.numbers(groups, scales, zeros) - zeros[..., None]) * scales[..., None]
+        squares: Array = np.square(back - groups).sum(-1, dtype=np.float64)
+        return squares
+
+
+@dataclass(frozen=True)
+class _OfBlocks(Unary):
+    """What is found block by block.
+
+    Attributes:
+        grid: How the weight is rounded.
+        held: The least and the greatest of every column, where a block is a whole one.
+    """
+
+    grid: Grid
+    held: tuple[Held, Held] | None = None
+
+    @property
+    def width(self) -> int:
+        """Bytes of a few copies in float32."""
+        return 16
+
+    def prepared(self) -> Expression:
+        """Prepare the source, and read it once where columns have one scale."""
+        source = self.source.prepared()
+        rows, columns = source.shape
+        if self.grid.axis == 1 or self.grid.block < rows or self.held is not None:
+            return replace(self, source=source)
+        low, high = np.zeros((2, 1, columns), np.float32)
+        for box in cut(source.shape, _READ_ELEMENTS):
+            part, some = source.read(box).astype(np.float32), slice(*box[1])
+            low[0, some] = np.minimum(low[0, some], part.min(0))
+            high[0, some] = np.maximum(high[0, some], part.max(0))
+        return replace(self, source=source, held=(_held(low), _held(high)))
+
+    def fitted(self, box: Box) -> tuple[Array, Array]:
+        """Return scales and zero points of a box of blocks, each [others, blocks]."""
+        grid = self.grid
+        if self.held is not None:
+            low, high = (each.read(((0, 1), box[1])) for each in self.held)
+            return grid.fit(grid.grouped(np.concatenate([low, high]), 2))
+        first, last = box[grid.axis]
+        rows = (first * grid.block, min(last * grid.block, self.source.shape[grid.axis]))
+        return grid.fit(grid.grouped(self.source.read(strip(box, grid.axis, *rows)), grid.block))
+
+    def rounded(self, box: Box) -> tuple[Array, Array, Array]:
+        """Return the numbers of a box of the weight, and the scale and zero point of each."""
+        grid = self.grid
+        start, stop = box[grid.axis]
+        first = start // grid.block
+        last = -(-stop // grid.block)
+        scales, zeros = self.fitted(strip(box, grid.axis, first, last))
+        known, block = self.held is not None, grid.block
+        origin = start if known else first * block
+        rows = (origin, stop if known else min(last * block, self.source.shape[grid.axis]))
+        part = self.source.read(strip(box, grid.axis, *rows))
+        groups = grid.grouped(part, rows[1] - origin if known else block)
+        numbers = grid.numbers(groups, scales, zeros)
+        spread = (np.broadcast_to(each[..., None], groups.shape) for each in (scales, zeros))
+        wanted = slice(start - origin, stop - origin)
+        flat = (each.reshape(len(groups), -1)[:, wanted] for each in (numbers, *spread))
+        of_numbers, of_scales, of_zeros = flat
+        return of_numbers, of_scales, of_zeros
+
+    def laid(self, found: Array) -> Array:
+        """Return what is [others, along the axis] in the order of the weight's axes."""
+        turned = found.T if self.grid.axis == 0 else found
+        return np.ascontiguousarray(turned.astype(self.dtype.numpy()))
+
+
+def _held(array: Array) -> Held:
+    return Held.of(ir.Tensor(array))
+
+
+@dataclass(frozen=True)
+class _PerBlock(_OfBlocks):
+    """What each block has one of."""
+
+    @property
+    def width(self) -> int:
+        """Bytes of a few copies of a block in float32, or of its extremes."""
+        return 16 * (2 if self.held is not None else self.grid.block)
+
+
+@dataclass(frozen=True)
+class Scales(_PerBlock):
+    """The scales of a weight's blocks."""
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Fit the blocks of a box."""
+        return self.laid(self.fitted(box)[0])
+
+
+@dataclass(frozen=True)
+class Zeros(_PerBlock):
+    """The zero points of a weight's blocks."""
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Fit the blocks of a box."""
+        return self.laid(self.fitted(box)[1])
+
+
+@dataclass(frozen=True)
+class Numbers(_OfBlocks):
+    """The numbers that a weight is rounded to, from 0 to 2**bits - 1, less a shift.
+
+    Attributes:
+        shift: What is taken off, the middle where the type is signed.
+    """
+
+    shift: int = 0
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Round the blocks that a box touches."""
+        return self.laid(self.rounded(box)[0] - np.float32(self.shift))
+
+
+@dataclass(frozen=True)
+class Rounded(_OfBlocks):
+    """A weight after rounding, as a float again: ``scale * (number - zero point)``."""
+
+    def read(self, box: Box, tally: Tally | None = None) -> Array:
+        """Round the blocks that a box touches and scale them."""
+        numbers, scales, zeros = self.rounded(box)
+        return self.laid((numbers - zeros) * scales)

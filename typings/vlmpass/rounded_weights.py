@@ -1,0 +1,1 @@
+../../vlmpass/rounded_weights.py
