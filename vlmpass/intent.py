@@ -181,7 +181,7 @@ class Intent:
     )
     quantize: str | None = option(
         None,
-        "Round the float weights of products to int8 or int4; see vlmpass passes quantize-weights.",
+        "Round the weights of products to int8 or int4, and say what that changes.",
         choice(tuple(ROUNDED), "type of rounded weights"),
         "TYPE",
     )

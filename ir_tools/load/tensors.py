@@ -245,6 +245,10 @@ def _check_inline(tensor: onnx.TensorProto, dtype: ir.DataType, where: str) -> N
             f"{where} is {dtype}{list(tensor.dims)} and needs {need} {unit}, but has {found}",
             remedy="export it again",
         )
+    if dtype.bitwidth == 6 and (odd := [n for n in tensor.int32_data if not 0 <= n < 64]):
+        raise ModelError(
+            f"{where} holds {odd[0]}, which {dtype} has no bits for", remedy="export it again"
+        )
 
 
 def _is_set(tensor: onnx.TensorProto, name: str) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from vlmpass import Pipeline
-from vlmpass.ir_tools.errors import PassFailed, Refused, VlmpassError
+from vlmpass.ir_tools.errors import ModelError, PassFailed, Refused, VlmpassError
 
 Feeds = dict[str, np.ndarray]
 
@@ -316,3 +316,13 @@ def test_nodes_with_more_than_their_operators_have(nodes: str, intent: dict[str,
     except VlmpassError as error:
         failed = error
     assert not isinstance(failed, PassFailed) or isinstance(failed.cause, VlmpassError)
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT6E2M3", "FLOAT6E3M2"])
+def test_a_number_that_its_type_has_no_bits_for_is_refused(dtype: str) -> None:
+    model = model_of("g (float[4] x) => (float[4] y) { y = Relu (x) }", 25)
+    kind = onnx.TensorProto.DataType.Value(dtype)
+    tensor = onnx.TensorProto(name="w", data_type=kind, dims=[4], int32_data=[1, 64, 2, 3])
+    model.graph.initializer.append(tensor)
+    with pytest.raises(ModelError, match=f"holds 64, which {dtype} has no bits for"):
+        Pipeline(simplify=True).run(model)

@@ -153,6 +153,7 @@ def _words(asked: ConvertOptions) -> list[str | None]:
         asked.dtype,
         asked.profile.name if asked.profile is not None else None,
         asked.quant,
+        asked.quantize,
         "simplified" if asked.simplify else None,
         "fused" if asked.fuse else None,
         "restamped" if asked.restamp else None,
