@@ -65,6 +65,7 @@ SAID = {
     "split-tensor": "no weight is larger",
     "split-tensor{limit=1MB}": "no weight is larger",
     "substitute": "the model has nothing of the kind",
+    "substitute{operators=[Einsum]}": "the model has nothing of the kind",
     "topological-sort": None,
     "trim-outputs": "every output is used",
     "unfuse": "nothing was said in other operators",
