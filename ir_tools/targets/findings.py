@@ -12,9 +12,9 @@ from vlmpass.ir_tools.graph.describe import name_node
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.targets.judge import Context, signature
 from vlmpass.ir_tools.targets.partition import Partition, partition
-from vlmpass.ir_tools.targets.profile import Profile
 from vlmpass.ir_tools.targets.remedies import remedy
 from vlmpass.ir_tools.targets.support import Support, Verdict
+from vlmpass.ir_tools.targets.toml_profile import Profile
 
 __all__ = ["NONE_KNOWN", "Assessment", "Finding", "assess", "limits_of"]
 

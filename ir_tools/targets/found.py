@@ -8,11 +8,13 @@ from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.paths import path_text
-from vlmpass.ir_tools.targets.profile import File, Folder, Profile, read_profile, settings
+
+if TYPE_CHECKING:
+    from vlmpass.ir_tools.targets.toml_profile import File, Folder, Profile
 
 __all__ = ["GROUP", "names", "profile", "profile_file", "profiles"]
 
@@ -50,6 +52,8 @@ def profile(name: str) -> Profile:
     Raises:
         PipelineError: There is no such target, or its file is not a profile.
     """
+    from vlmpass.ir_tools.targets.toml_profile import read_profile  # which needs onnx
+
     path, folder = _place(name, Path())
     return read_profile(path, name, partial(_inherited, (_identity(path),), folder))
 
@@ -92,6 +96,8 @@ def _identity(path: File) -> str:
 
 
 def _inherited(seen: tuple[str, ...], beside: Folder, name: str) -> Mapping[str, Any]:
+    from vlmpass.ir_tools.targets.toml_profile import settings
+
     path, folder = _place(name, beside)
     if _identity(path) in seen:
         raise PipelineError(

@@ -11,8 +11,8 @@ from vlmpass.ir_tools.operators.formal import Formal, Schema
 from vlmpass.ir_tools.operators.schema import history, in_force, since
 from vlmpass.ir_tools.targets.conditions import NodeView, type_of
 from vlmpass.ir_tools.targets.operator_facts import Limit, Section, Types
-from vlmpass.ir_tools.targets.profile import Profile
 from vlmpass.ir_tools.targets.support import Support, Verdict
+from vlmpass.ir_tools.targets.toml_profile import Profile
 
 __all__ = ["Context", "signature", "why_not"]
 

@@ -12,8 +12,8 @@ from vlmpass.ir_tools.system.runtime import require_onnxruntime
 from vlmpass.ir_tools.targets.found import profile, profile_file
 from vlmpass.ir_tools.targets.kernels import Kernels, installed_version
 from vlmpass.ir_tools.targets.probe import Sessions, facts, newest
-from vlmpass.ir_tools.targets.profile import Profile
 from vlmpass.ir_tools.targets.profile_text import operators_text
+from vlmpass.ir_tools.targets.toml_profile import Profile
 
 __all__ = ["PROBED", "Probed", "probe"]
 

@@ -13,7 +13,7 @@ from vlmpass import Pipeline
 from vlmpass.cli.app import run as main
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.targets import found, profile, profiles
-from vlmpass.ir_tools.targets.profile import RUNTIMES
+from vlmpass.ir_tools.targets.toml_profile import RUNTIMES
 
 GOOD = """about = "an appliance"
 source = "its manual"
