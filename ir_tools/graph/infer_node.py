@@ -38,6 +38,9 @@ _TAKEN_AS_ELEMENTWISE = ("Pool", "ReduceMean")
 _WRONG = frozenset({"MelWeightMatrix"})
 """Operators whose shape function gives another shape than the operator has."""
 
+_TYPED_BY = {"QGemm": 8}
+"""Operands of ONNX Runtime's operators that type the result, where shape functions take others."""
+
 
 def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     """Fill in the types and shapes of a node's outputs as far as its inputs allow.
@@ -69,6 +72,7 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
     if node.domain:
         _type_by_schema(node, opsets)
         _forget_guesses(node, declared)
+        _type_by_operand(node)
     for output in node.outputs:
         if output.shape is not None:
             output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
@@ -110,6 +114,14 @@ def _type_by_schema(node: ir.Node, opsets: Mapping[str, int]) -> None:
         if output.type is None and formal is not None and formal.homogeneous:
             fixed = found.fixed.get(formal.parameter)
             output.type = bound.get(formal.parameter) if fixed is None else parse(fixed)
+
+
+def _type_by_operand(node: ir.Node) -> None:
+    """Give a result that is quantised the type of its zero point, not that of its scale."""
+    index = _TYPED_BY.get(node.op_type, len(node.inputs))
+    given = node.inputs[index] if index < len(node.inputs) else None
+    if given is not None and given.dtype is not None:
+        node.outputs[0].type = ir.TensorType(given.dtype)
 
 
 def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:

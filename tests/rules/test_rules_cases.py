@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rewrite.support import refuses, rewrites
+from rewrite.support import infer, parse, refuses, rewrites
 
 from rules.catalogue import CASES, FIRES, NO_KERNEL, REFUSES, ROUNDING, RULES
 from vlmpass.ir_tools.rewrite import Rule, all_rules
@@ -48,6 +48,19 @@ def test_fires(rule: Rule, head: str, before: str, after: str) -> None:
 def test_refuses(rule: Rule, head: str, body: str, because: str) -> None:
     text = f"g {head} {{ {body} }}"
     refuses(rule, text, because, opset=_opset(rule, text), emits=rule.emits, fast_math=True)
+
+
+@pytest.mark.parametrize(("rule", "head", "before", "after"), _listed(FIRES))
+def test_types_that_are_inferred_are_those_declared(
+    rule: Rule, head: str, before: str, after: str
+) -> None:
+    text = f"g {head} {{ {before} }}"
+    model = parse(text, _opset(rule, text))
+    declared = [value.dtype for value in model.graph.outputs]
+    for node in model.graph:
+        for value in node.outputs:
+            value.type = value.shape = None
+    assert [value.dtype for value in infer(model).graph.outputs] == declared
 
 
 def test_every_rule_on_offer_is_in_the_catalogue() -> None:
