@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rewrite.support import canonical, check, difference, random_inputs, run
+from rewrite.support import CONTRIB, canonical, check, difference, random_inputs, run
 
-from rules.catalogue import FIRES
+from rules.catalogue import FIRES, NO_KERNEL
 from rules.graphs import RandomGraph
 from vlmpass.ir_tools.rewrite import RuleSet, apply_rules
 from vlmpass.rewriter_rules.fuse import FUSE
@@ -25,7 +27,9 @@ MANY = settings(
 
 
 def cases_of(rules: RuleSet) -> list[str]:
-    return [f"g {head} {{ {body} }}" for rule in rules for head, body, _ in FIRES[rule.name]]
+    # What has no kernel here cannot be run before its rule fires; tests/unfuse draws it.
+    running = [rule.name for rule in rules if rule.name not in NO_KERNEL]
+    return [f"g {head} {{ {body} }}" for name in running for head, body, _ in FIRES[name]]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -45,7 +49,7 @@ def test_random_graphs(name: str, emits: tuple[str, ...]) -> None:
         fired.update(same_and_done(model, RuleSet(tuple(rules)), emits, seed))
 
     holds()
-    offered = {rule.name for rule in SETS[name] if rule.offered(24, emits, False)}
+    offered = {rule.name for rule in SETS[name] if rule.offered(24, emits, False)} - NO_KERNEL
     assert len(offered - set(fired)) <= len(offered) // 10, sorted(offered - set(fired))
 
 
@@ -63,9 +67,27 @@ def same_and_done(
         output.shape = ir.Shape(array.shape) if output.shape is None else output.shape
     applied = apply_rules(model, rules, emits=emits)
     check(model)
-    assert difference(expected, run(model, feed)) == ""
+    assert_same(original.graph.outputs, expected, run(model, feed))
     assert [value.name for value in model.graph.outputs] == [v.name for v in original.graph.outputs]
     after = canonical(model)
     assert not apply_rules(model, rules, emits=emits)
     assert canonical(model) == after
     return dict(applied.counts)
+
+
+def assert_same(
+    outputs: Sequence[ir.Value], expected: list[np.ndarray], actual: list[np.ndarray]
+) -> None:
+    """Assert that a graph computes what it did, to a step where a quantised tie may go both ways.
+
+    ONNX Runtime's QLinear operators add the zero point and then round a tie to even, QuantizeLinear
+    rounds first: 0.5 * -3 + 3 is 2 to one and 1 to the other. No other integer may be a step off.
+    """
+    for output, want, got in zip(outputs, expected, actual, strict=True):
+        producer = output.producer()
+        quantised = (
+            producer is not None
+            and producer.domain == CONTRIB
+            and producer.op_type.startswith("QLinear")
+        )
+        assert difference([want], [got], 1.0 if quantised else 0.0) == "", output.name
