@@ -234,9 +234,8 @@ class Intent:
             target.hold(self.opset)
 
     def wanted(self) -> frozenset[str] | None:
-        """Return the names of the passes that were asked for; None where nothing else was."""
-        others = [each for each in options_of(Intent) if each.name not in ("passes", "target")]
-        if all(getattr(self, each.name) == each.default for each in others):
+        """Return the passes that options ask for, by name; None where passes are given instead."""
+        if self.passes is not None:
             return None
         names = {
             "convert-opset": self.opset is not None,

@@ -70,7 +70,8 @@ def _findings(found: Suits) -> Iterator[RenderableType]:
         yield Text(f"and {count(len(told) - _ROWS)} more; --json has all", style="dim")
     follow = found.assessment.consequences
     if follow:
-        yield Text(f"{count(follow)} nodes behind these could not be judged", style="dim")
+        nodes = "node" if follow == 1 else "nodes"
+        yield Text(f"{count(follow)} {nodes} behind these could not be judged", style="dim")
 
 
 def _operator(found: Finding) -> str:
