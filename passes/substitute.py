@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -18,6 +19,8 @@ from vlmpass.rewriter_rules.substitute.aten import ATEN_RESIZES, aten_antialiase
 
 __all__ = ["Substitute"]
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Substitute(Pass):
@@ -26,6 +29,8 @@ class Substitute(Pass):
     name: ClassVar[str] = "substitute"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
     nothing: ClassVar[str] = "the model has nothing of the kind"
+    mends_source: ClassVar[bool] = True  # nothing runs what PyTorch left behind
+
     operators: tuple[str, ...] = ()
     """Standard operators to replace wherever they stand, such as `[GridSample,Einsum]`; one of
     them that has to stay is refused."""
@@ -39,8 +44,13 @@ class Substitute(Pass):
                 problem = f"nothing is known that stands for {operator}"
                 raise OptionError("operators", problem, remedy=f"choose of {', '.join(known)}")
 
+    def mending(self) -> Pass:
+        """Return the same for what nothing runs: the rest is compared with what it was."""
+        return replace(self, operators=())
+
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; every node that is to be replaced and cannot be is listed."""
+        foreign = sum(kernel_of(node) is not None for node in all_nodes(model))
         operands = dict.fromkeys(
             value
             for node in all_nodes(model)
@@ -54,6 +64,12 @@ class Substitute(Pass):
         left = [node for node in all_nodes(model) if self._is_meant(node)]
         if left:
             raise Refused("substitute", [self._refusal(model, node) for node in left])
+        if foreign:
+            _LOG.warning(
+                "what PyTorch left and nothing runs is replaced (%d); the result is compared "
+                "with the source after that",
+                foreign,
+            )
         return Done.of(changed)
 
     @property

@@ -75,7 +75,7 @@ def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Inten
         told.append("simplify: nothing to simplify")
     target = asked.profile
     if target is not None and target.runtime is None:
-        told.append(f"{target.name}: its versions are kept to; nothing here loads results for it")
+        told.append(f"{target.name}: what it says is kept to; nothing here loads results for it")
     return told
 
 

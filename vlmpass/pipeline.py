@@ -18,7 +18,7 @@ from vlmpass.acceptance import Acceptance, Held, Result, fault_of
 from vlmpass.convert_options import Comparing, Writing
 from vlmpass.intent import Intent, Passes
 from vlmpass.ir_tools.check.full import beside_standard
-from vlmpass.ir_tools.errors import CheckError, ModelError, SaveError, VerifyError
+from vlmpass.ir_tools.errors import CheckError, ModelError, Refused, SaveError, VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
@@ -254,7 +254,7 @@ class _Run:
     def _manage(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]
         self._half = next((each.half for each in ours if each.half is not None), self._half)
-        self._mends += [each for each in ours if each.mends_source]
+        self._mends += [mend for each in ours if (mend := each.mending()) is not None]
         manager = PassManager(passes, self._instruments, source=self._path)
         with self.stages("passes"), warnings_kept(self._notes):
             self._ran.append(manager.run(self.work, in_place=True))
@@ -313,9 +313,10 @@ class _Run:
         else:
             with self.stages("load the source again"):
                 source = load(self._path)
-        with warnings_kept([]):  # they were said of the result
-            for each in self._mends:
-                each.run(source)
+        if self._mends:
+            # What warns was said of the result; what is refused at this opset stays as it is.
+            with warnings_kept([]), contextlib.suppress(Refused):
+                PassManager(self._mends).run(source, in_place=True)
         return source
 
     def snapshot(self, saved: SaveReport | None) -> Snapshot:

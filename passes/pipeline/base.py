@@ -125,6 +125,10 @@ class Pass(ir.passes.InPlacePass):
                     f"not {shown(value)}",
                 ) from None
 
+    def mending(self) -> Pass | None:
+        """Return what brings a source to what a result is compared with; None for the source."""
+        return self if self.mends_source else None
+
     def round_weights(self, model: ir.Model, done: set[ir.Value]) -> None:
         """Let weights hold what this pass leaves of them, as floats.
 

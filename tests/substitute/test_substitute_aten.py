@@ -104,6 +104,15 @@ def test_asking_for_an_opset_is_enough(opset):
     np.testing.assert_allclose(y, REFERENCES["bicubic 9,40 0"], atol=1e-5)
 
 
+@pytest.mark.parametrize("opset", [12, 18])
+def test_all_else_is_compared_with_the_source_after_substitution(opset):
+    call = SPELLINGS["fallback"].format(op="_upsample_bicubic2d_aa", scales="")
+    report = Pipeline(opset=opset).run(model(call, 17, size="9,40"), verify=True)
+    assert report.checked.numbers is not None
+    assert report.checked.numbers.ok
+    assert any("compared with the source after that" in note for note in report.notes)
+
+
 def constant_image(call: str, opset: int, corners: int = 0) -> ir.Model:
     """Return a model that adds a resized constant, such as a position embedding, to its input."""
     given = ir.from_onnx_text(

@@ -122,7 +122,7 @@ def test_a_conversion_for_what_nothing_here_runs_says_so(tmp_path: Path) -> None
     (tmp_path / "mine.toml").write_text(MINE, encoding="utf-8")
     source = model(tmp_path, RELU)
     report = Pipeline(target=str(tmp_path / "mine.toml")).convert(source, tmp_path / "out.onnx")
-    told = "mine: its versions are kept to; nothing here loads results for it"
+    told = "mine: what it says is kept to; nothing here loads results for it"
     assert told in report.notes
     assert told not in Pipeline(target="ort-cpu").convert(source, tmp_path / "o.onnx").notes
 
