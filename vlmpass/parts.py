@@ -39,53 +39,14 @@ from vlmpass.ir_tools.save.saving import drafted
 from vlmpass.ir_tools.system.arguments import number
 from vlmpass.ir_tools.system.paths import folder_for, output_file
 from vlmpass.options import helped
+from vlmpass.part_reports import PartReport, SplitReport
 from vlmpass.pipeline import refuse_foreign
 
-__all__ = ["PartReport", "SplitReport", "compose", "extract", "split"]
+__all__ = ["compose", "extract", "split"]
 
 _STORE = "weights.onnx"
 _Progress: TypeAlias = "Callable[[int, int], None] | None"
 _UNFIT = re.compile(r"[^\w.-]+")
-
-
-@dataclass(frozen=True)
-class PartReport:
-    """A model that was cut out or joined.
-
-    Attributes:
-        name: What it is called; empty where it is one of none.
-        nodes: Nodes of its main graph.
-        inputs: Type by name, such as ``float16[batch,seq,256]``.
-        outputs: Likewise.
-        nbytes: Bytes of its tensors.
-        saved: What was written.
-        notes: What a reader should know.
-    """
-
-    name: str
-    nodes: int
-    inputs: dict[str, str]
-    outputs: dict[str, str]
-    nbytes: int
-    saved: SaveReport
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SplitReport:
-    """A model that was cut up.
-
-    Attributes:
-        manifest: Path of the manifest.
-        parts: The parts, in the order in which they run.
-        store: What was written for the weights that parts share; None where none was asked for.
-        notes: What a reader should know.
-    """
-
-    manifest: str
-    parts: tuple[PartReport, ...]
-    store: SaveReport | None = None
-    notes: tuple[str, ...] = ()
 
 
 @helped(Writing)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vlmpass.bisecting import BisectReport
-from vlmpass.ir_tools.inspecting.difference import Change, Difference
+from vlmpass.ir_tools.inspecting.change import Change, Difference
 from vlmpass.reducing import ReduceReport
 from vlmpass.screens.text import count, grid, size, unbroken
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from vlmpass.parts import PartReport, SplitReport
+from vlmpass.part_reports import PartReport, SplitReport
 from vlmpass.screens.text import count, grid, size, unbroken
 
 __all__ = ["part_screen", "split_screen"]

@@ -1,0 +1,1 @@
+../../vlmpass/part_reports.py
