@@ -35,6 +35,7 @@ _FIELDS = (
 )
 _MOST_AXES = 64  # of an array of numpy
 _MOST_BYTES = (1 << 63) - 1
+_SIX_BITS = (_Type.FLOAT6E2M3, _Type.FLOAT6E3M2)
 _TYPED_FIELD = {
     _Type.FLOAT: "float_data",
     _Type.COMPLEX64: "float_data",
@@ -245,7 +246,7 @@ def _check_inline(tensor: onnx.TensorProto, dtype: ir.DataType, where: str) -> N
             f"{where} is {dtype}{list(tensor.dims)} and needs {need} {unit}, but has {found}",
             remedy="export it again",
         )
-    if dtype.bitwidth == 6 and (odd := [n for n in tensor.int32_data if not 0 <= n < 64]):
+    if dtype in _SIX_BITS and (odd := [n for n in tensor.int32_data if not 0 <= n < 64]):
         raise ModelError(
             f"{where} holds {odd[0]}, which {dtype} has no bits for", remedy="export it again"
         )

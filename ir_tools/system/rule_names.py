@@ -14,6 +14,8 @@ from vlmpass.ir_tools.errors import RuleError
 __all__ = ["GROUP", "no_rule", "refuse_unwritten", "rule_name", "written_rules"]
 
 GROUP = "vlmpass.rules"
+_MAKERS = ("rule", "unfused")
+"""The decorators that make one."""
 _OURS = "vlmpass."
 
 
@@ -45,7 +47,7 @@ def written_rules() -> tuple[str, ...] | None:
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     if not all(point.module.startswith(_OURS) for point in points):
         return None
-    return tuple(name for point in points for name in _in_module(point.module))
+    return tuple(dict.fromkeys(name for point in points for name in _in_module(point.module)))
 
 
 def _in_module(module: str) -> Iterator[str]:
@@ -63,4 +65,4 @@ def _in_module(module: str) -> Iterator[str]:
 
 def _makes_rule(decorator: ast.expr) -> bool:
     called = decorator.func if isinstance(decorator, ast.Call) else None
-    return isinstance(called, ast.Name) and called.id == "rule"
+    return isinstance(called, ast.Name) and called.id in _MAKERS

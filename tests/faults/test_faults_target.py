@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -93,23 +94,38 @@ def test_a_custom_operator_is_refused_for_a_target(tmp_path, capsys, option):
 
 
 @pytest.mark.parametrize("option", [[], ["--no-verify"]])
-def test_bfloat16_is_refused_for_a_target_with_a_remedy_that_works(tmp_path, capsys, option):
+def test_bfloat16_is_cast_for_a_target_that_does_not_compute_in_it(tmp_path, option):
     path, out = brain(tmp_path / "m.onnx"), tmp_path / "o.onnx"
     asked = ["convert", path, str(out), "--target", "ort-cpu", "--opset", "18", *option]
-    assert run(asked) == 2
-    err = " ".join(capsys.readouterr().err.split())
-    assert "--dtype float32" in err
-    assert "node 'act'" in err or "node 'proj'" in err
-    assert not out.exists()
+    assert run(asked) == 0
+    ort.InferenceSession(out)
     assert run([*asked, "--dtype", "float32"]) == 0
-    assert out.exists()
+    ort.InferenceSession(out)
+
+
+@pytest.mark.parametrize("option", [[], ["--no-verify"]])
+def test_bfloat16_is_refused_for_a_target_where_nothing_may_cast_it(tmp_path, capsys, option):
+    path, out = brain(tmp_path / "m.onnx"), tmp_path / "o.onnx"
+    asked = ["convert", path, str(out), "--target", "ort-cpu", *option]
+    assert run([*asked, "--passes", "infer,convert-opset{to=18}"]) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "has no" in err
+    assert "bfloat16" in err
+    assert not out.exists()
+    assert run(["check", path, "--target", "ort-cpu"]) == 1
+    assert "--dtype float32" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_target_is_loaded_at_the_default_level(tmp_path):
     with pytest.raises(VerifyError, match=r"'proj'.*MatMulNBits"):
-        Pipeline(target="ort-cpu").convert(blocked(np.float32), tmp_path / "o.onnx", verify=False)
+        Pipeline("infer", target="ort-cpu").convert(
+            blocked(np.float32), tmp_path / "o.onnx", verify=False
+        )
     assert list(tmp_path.iterdir()) == []
-    Pipeline(target="ort-cpu").convert(blocked(np.float16), tmp_path / "o.onnx", verify=False)
+    for scale in (np.float16, np.float32):
+        out = tmp_path / "o.onnx"
+        Pipeline(target="ort-cpu").convert(blocked(scale), out, verify=False)
+        ort.InferenceSession(out)
 
 
 def test_a_source_that_loads_does_not_become_a_result_that_does_not(tmp_path):
