@@ -20,7 +20,7 @@ FLOORS = ("ir_tools", "rewriter_rules", "passes", "vlmpass")
 MANY = 3
 """Parameters from which on a list of them is due."""
 
-IN_FORMULAS = {"rule", "adapter", "expansion"}
+IN_FORMULAS = {"rule", "unlisted", "adapter", "expansion"}
 """Decorators of functions whose parameters are captures or fixed; the formula speaks of them."""
 
 PROPERTIES = {"property", "cached_property"}
