@@ -160,7 +160,7 @@ FAULTS = {
     "leftover output": _wrapped(CONSOLE, "write", _after(_loud)),
     "a missing file is opened": _wrapped(paths, "model_file", _opened),
     "what is no model is replaced": [(pipeline, "refuse_foreign", lambda path, force: None)],
-    "written before it is judged": _wrapped(paths, "output_file", _early_write),
+    "written before it is judged": _wrapped(pipeline, "output_file", _early_write),
     "litter": _wrapped(saving, "drafted", _after_commit(_litter))
     + _wrapped(pipeline, "drafted", _after_commit(_litter)),
     "an empty result": _wrapped(pipeline, "drafted", _after_commit(_wrong_result)),
@@ -183,7 +183,6 @@ FAULTS = {
 
 # Where a fault shows early.
 SEEDS = {
-    "written before it is judged": 1,
     "controls are shown": 3,
     "what is no model is replaced": 7,
     "what stands is not said": 2,
