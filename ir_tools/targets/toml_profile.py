@@ -252,7 +252,8 @@ def _parsed(path: File) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is said by dotted key, and the tables `operators`, `limits` and `sets`."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = {key: said.pop(key) for key in ("operators", "limits", "sets") if key in said}
+        kept = ("operators", "limits", "sets")
+        tables: dict[str, Any] = {key: said.pop(key) for key in kept if key in said}
         return dict(_flat(said)), tables
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or error}"
