@@ -81,6 +81,7 @@ class Acceptance:
         half: The half precision that the source was brought to, if it was: the result is also
             judged with every value rounded to it, which ONNX Runtime's CPU does not do.
         stages: Takes the time of what it does.
+        deadline: When comparing ends, by `time.monotonic`; None for the time that is allowed.
     """
 
     source: Callable[[], ir.Model]
@@ -89,6 +90,7 @@ class Acceptance:
     changes: NumberChanges = EXACT
     half: ir.DataType | None = None
     stages: Stages = field(default_factory=Stages)
+    deadline: float | None = None
 
     def loads(self, result: ir.Model) -> Loaded:
         """Return whether ONNX Runtime loads a result; a target is held to it in any case.
@@ -131,29 +133,45 @@ class Acceptance:
             return self._accept(model, loaded)
 
     def with_rounded_weights(
-        self, exact: BeforeRounding, result: Result, loaded: Loaded
+        self, exact: BeforeRounding, since: NumberChanges, result: Result, loaded: Loaded
     ) -> Checked:
         """Return what was verified of a result whose weights were rounded, and what that costs.
 
+        The model before the rounding is compared with the source, and the result with that model
+        with its weights rounded, within one time. Where the first cannot be compared, nor is the
+        result.
+
         Args:
-            exact: The model before that.
+            exact: The model before the rounding.
+            since: What passes did to numbers since.
             result: The result.
             loaded: What `loads` returned for it.
 
         Raises:
             CheckError: The result is no valid model.
-            VerifyError: It computes something else than the model before with weights rounded.
+            VerifyError: It computes something else than the model before with weights rounded, or
+                that something else than the source.
         """
-        checked = replace(self, source=exact.rounded).accept(result, loaded)
+        timed = replace(self, deadline=self._until())
+        before = None
+        if exact.changed:
+            before = replace(timed, changes=exact.changes).accept(Held(exact.model), loaded)
+        checked = replace(timed, source=exact.rounded, changes=since).accept(result, loaded)
+        if before is not None and before.numbers is None:
+            return replace(checked, numbers=None, rounded=None, reason=before.reason)
         if checked.numbers is None:
             return checked
-        with self.stages("compare"):
+        earlier = () if before is None or before.numbers is None else before.numbers.notes
+        notes = dict.fromkeys((*earlier, *checked.numbers.notes, timed._cost(exact, result)))
+        return replace(checked, numbers=replace(checked.numbers, notes=tuple(notes)))
+
+    def _cost(self, exact: BeforeRounding, result: Result) -> str:
+        """Say what rounding weights changes, or why that is not known."""
+        with self.stages("compare"), collecting():
             try:
-                told = exact.cost(result.load(), self._allowance(self._until()))
+                return exact.cost(result.load(), self._allowance(self._until()))
             except VlmpassError as error:
-                told = f"what rounding the weights changes was not measured: {error}"
-        notes = (*checked.numbers.notes, told)
-        return replace(checked, numbers=replace(checked.numbers, notes=notes))
+                return f"what rounding the weights changes was not measured: {error}"
 
     def _accept(self, result: ir.Model, loaded: Loaded) -> Checked:
         """Return what was verified of a valid result, or raise VerifyError."""
@@ -189,6 +207,8 @@ class Acceptance:
         return Allowance(default_memory() if memory is None else parse_size(memory), until)
 
     def _until(self) -> float | None:
+        if self.deadline is not None:
+            return self.deadline
         seconds = self.comparing.verify_seconds
         if seconds is None and not self.comparing.verify:
             seconds = VERIFY_SECONDS

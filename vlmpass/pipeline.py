@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -286,10 +286,8 @@ class _Run:
         accepting, exact = self._acceptance(), self._exact
         if exact is None:
             return accepting.accept(result, loaded)
-        if exact.changed:
-            replace(accepting, changes=exact.changes).accept(Held(exact.model), loaded)
-        since = replace(accepting, changes=_changes(self._ran[exact.runs :]))
-        return since.with_rounded_weights(exact, result, loaded)
+        since = _changes(self._ran[exact.runs :])
+        return accepting.with_rounded_weights(exact, since, result, loaded)
 
     @property
     def _changes(self) -> NumberChanges:

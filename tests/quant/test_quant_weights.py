@@ -11,10 +11,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 import vlmpass
+from vlmpass.acceptance import Acceptance
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.weights.boxes import extent
 from vlmpass.ir_tools.weights.evaluate import evaluate
 from vlmpass.ir_tools.weights.leaves import Held
+from vlmpass.passes import Pass
 from vlmpass.passes.quantize_weights import QuantizeWeights
 from vlmpass.pipeline import Pipeline
 from vlmpass.rewriter_rules.quant.few_bits import Grid, Numbers, Rounded, Scales, Zeros
@@ -127,6 +129,55 @@ def test_a_wrong_constant_is_found(monkeypatch, spoilt):
     model = chain(3, 21, "float")
     with pytest.raises(VlmpassError, match="does not compute what the source computes"):
         Pipeline("quantize-weights{block=16 symmetric=false at-least=1}").run(model, verify=True)
+
+
+class Instead(Pass):
+    """Puts an operator in the place of the nodes of another one."""
+
+    name = "instead"
+
+    def __init__(self, old: str, new: str) -> None:
+        self._old, self._new = old, new
+
+    def run(self, model: ir.Model) -> bool:
+        for node in model.graph:
+            if node.op_type == self._old:
+                node.op_type, node.domain = self._new, ""
+        return True
+
+
+ROUNDING = QuantizeWeights(bits=8, at_least=1)
+
+
+def test_what_goes_wrong_before_the_rounding_is_found(tmp_path):
+    with pytest.raises(VlmpassError, match="does not compute what the source computes"):
+        Pipeline([Instead("Relu", "Neg"), ROUNDING]).run(chain(2, 21, "float"), verify=True)
+
+
+@pytest.mark.parametrize("rounding", [[], [ROUNDING]], ids=["plain", "rounded"])
+def test_what_cannot_be_compared_before_the_rounding_is_not_called_equal(tmp_path, rounding):
+    model = chain(2, 21, "float")
+    assert model.graph.node[-1].op_type == "Relu"
+    model.graph.node[-1].op_type, model.graph.node[-1].domain = "Unheard", "of"
+    model.opset_import.append(helper.make_opsetid("of", 1))
+    report = Pipeline([Instead("Unheard", "Relu"), *rounding]).convert(model, tmp_path / "o.onnx")
+    assert report.checked.numbers is None
+    assert "nothing here runs the model" in report.checked.reason
+
+
+def test_three_comparisons_take_one_time(monkeypatch):
+    ends = []
+    real = Acceptance._compare
+
+    def compare(self, result, until, *rest):
+        ends.append(until)
+        return real(self, result, until, *rest)
+
+    monkeypatch.setattr(Acceptance, "_compare", compare)
+    passes = [Instead("Nothing", "Relu"), ROUNDING]
+    Pipeline(passes).run(chain(1, 21, "float"), verify=None, verify_seconds=300)
+    assert len(ends) == 2
+    assert len(set(ends)) == 1
 
 
 GRIDS = [
