@@ -20,7 +20,6 @@ class PartReport:
         outputs: Likewise.
         nbytes: Bytes of its tensors.
         saved: What was written.
-        notes: What a reader should know.
     """
 
     name: str
@@ -29,7 +28,6 @@ class PartReport:
     outputs: dict[str, str]
     nbytes: int
     saved: SaveReport
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,8 @@ class SplitReport:
         manifest: Path of the manifest.
         parts: The parts, in the order in which they run.
         store: What was written for the weights that parts share; None where none was asked for.
-        notes: What a reader should know.
     """
 
     manifest: str
     parts: tuple[PartReport, ...]
     store: SaveReport | None = None
-    notes: tuple[str, ...] = ()

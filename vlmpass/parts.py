@@ -12,6 +12,7 @@ from typing import TypeAlias, TypedDict
 
 import onnx_ir as ir
 
+from vlmpass.acceptance import fault_of
 from vlmpass.convert_options import Writing
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, PipelineError, SaveError
@@ -85,6 +86,7 @@ def extract(
         PipelineError: Nothing was asked for, or two things that do not go together.
         ModelError: There is no such value or module, or an input is missing.
         Refused: The type of a value at the border is not known.
+        CheckError: The part is not valid, as the source is not.
     """
     if scope is not None and (inputs or outputs):
         raise PipelineError(
@@ -101,9 +103,8 @@ def extract(
     else:
         found = between(model, inputs, outputs)
     piece = Lifter(model).lift(found, "extract")
-    notes = _held(piece, model)
-    saved = save(piece, path, **_ways(writing), progress=progress)
-    return _told("", piece, saved, notes)
+    _hold(piece, model)
+    return _told("", piece, save(piece, path, **_ways(writing), progress=progress))
 
 
 @helped(Writing)
@@ -144,6 +145,7 @@ def split(
         PipelineError: Nothing was asked for, or two things that do not go together.
         ModelError: A module is not there, or two need each other.
         Refused: The type of a value at a border is not known.
+        CheckError: A part is not valid, as the source is not.
         SaveError: Something else is in the way.
     """
     writing = Writing(shard_size=shard_size, layout=layout, weights=weights, jobs=jobs, force=force)
@@ -161,7 +163,8 @@ def split(
     else:
         places = by_scopes(model, scopes) if layers is None else by_layers(model, layers)
     named = _parts(lifter, places)
-    notes = tuple(dict.fromkeys(each for part in named for each in _held(part.model, model)))
+    for part in named:
+        _hold(part.model, model)
     with ExitStack() as undo:
         _make_folder(undo, target)
         store = None
@@ -172,7 +175,7 @@ def split(
         path = write_manifest(_manifest(model, named, target))
         undo.pop_all()
     note_commit(path)
-    return SplitReport(str(path), reports, store, notes)
+    return SplitReport(str(path), reports, store)
 
 
 @helped(Writing)
@@ -207,8 +210,8 @@ def compose(
     refuse_foreign(output_file(path), writing.force)
     found = parts if isinstance(parts, Manifest) else read_manifest(parts)
     whole = composed(found)
-    notes = _held(whole, *(load(found.path_of(part)) for part in found.parts))
-    return _told("", whole, save(whole, path, **_ways(writing), progress=progress), notes)
+    _hold(whole, *(load(found.path_of(part)) for part in found.parts))
+    return _told("", whole, save(whole, path, **_ways(writing), progress=progress))
 
 
 @dataclass(frozen=True)
@@ -234,31 +237,27 @@ def _ways(writing: Writing) -> _Ways:
     }
 
 
-def _told(name: str, model: ir.Model, saved: SaveReport, notes: tuple[str, ...] = ()) -> PartReport:
+def _told(name: str, model: ir.Model, saved: SaveReport) -> PartReport:
     graph = model.graph
     types = [
         {str(value.name): describe_type(value) for value in values}
         for values in (graph.inputs, graph.outputs)
     ]
-    return PartReport(name, len(graph), types[0], types[1], weight_bytes(model), saved, notes)
+    return PartReport(name, len(graph), types[0], types[1], weight_bytes(model), saved)
 
 
-def _held(made: ir.Model, *sources: ir.Model) -> tuple[str, ...]:
-    """Hold what was made to the full check; say so where its source does not pass it either.
+def _hold(made: ir.Model, *sources: ir.Model) -> None:
+    """Hold what was made to the full check.
 
     Raises:
-        CheckError: It does not pass, and what it was made of does.
+        CheckError: It does not pass; where what it was made of does not either, that is said.
     """
     try:
         check(made)
-    except CheckError:
-        for source in sources:
-            try:
-                check(source)
-            except CheckError as error:
-                return (f"the source is not valid itself: {error.problem}",)
+    except CheckError as error:
+        if fault := next(filter(None, map(fault_of, sources)), ""):
+            error.problem = f"the source is not valid itself: {fault}"
         raise
-    return ()
 
 
 def _parts(lifter: Lifter, places: Places) -> list[_Named]:

@@ -2,6 +2,8 @@
 
 import json
 
+import onnx
+import onnx.parser
 import pytest
 from door_tools import child, demo_model, listing, mlp_model
 
@@ -26,7 +28,7 @@ def test_a_scope_is_extracted(door, tmp_path):
     assert "gives" in out
     code, out, _ = door("extract", source, tmp_path / "p.onnx", "--scope", "layers.0", "--json")
     assert code == 0
-    assert set(json.loads(out)) >= {"inputs", "outputs", "nodes", "nbytes", "saved", "notes"}
+    assert set(json.loads(out)) >= {"inputs", "outputs", "nodes", "nbytes", "saved"}
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,15 @@ def test_the_screen_fits_a_narrow_pipe_of_any_encoding(tmp_path):
         done = child("split", source, "parts", "--budget", "10KB", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert all(len(line) <= 60 for line in done.stdout.splitlines())
+
+
+def test_parts_of_what_is_not_valid_are_not_written(door, tmp_path):
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x) => (float[3,2] y) {'
+    model = onnx.parser.parse_model(text + " a = Relu(x) b = Transpose<perm=[0,0]>(a) y = Neg(b) }")
+    onnx.save(model, tmp_path / "m.onnx")
+    for words in (("extract", "o.onnx", "--outputs", "b"), ("split", "parts", "--budget", "1KB")):
+        code, _, err = door(words[0], tmp_path / "m.onnx", tmp_path / words[1], *words[2:])
+        assert code == 2
+        assert "the source is not valid itself: " in err
+        assert [each.name for each in tmp_path.iterdir()] == ["m.onnx"]
+    assert door("extract", tmp_path / "m.onnx", tmp_path / "o.onnx", "--outputs", "a")[0] == 0

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vlmpass.cli.arguments import Inputs, Seed, Source
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import PIPED, model_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
@@ -16,15 +17,7 @@ __all__ = ["bisect"]
 
 @verb
 def bisect(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN",
-            help="The model; - reads standard input.",
-            parser=path_given,
-            show_default=False,
-        ),
-    ],
+    source: Source,
     folder: Annotated[
         Path | None,
         typer.Argument(
@@ -48,16 +41,8 @@ def bisect(
             show_default=False,
         ),
     ] = None,
-    inputs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz",
-            help="Your own inputs instead of generated ones.",
-            parser=path_given,
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the generated inputs.")] = 0,
+    inputs: Inputs = None,
+    seed: Seed = 0,
     check: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmpass.cli.arguments import ReportJson, Source
 from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.given import takes_options
 from vlmpass.cli.naming import output_beside
@@ -30,15 +31,7 @@ __all__ = ["convert"]
 @verb
 @takes_options(ConvertOptions)
 def convert(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN",
-            help="The model; - reads standard input.",
-            parser=path_given,
-            show_default=False,
-        ),
-    ],
+    source: Source,
     output: Annotated[
         str | None,
         typer.Argument(
@@ -48,7 +41,7 @@ def convert(
             show_default=False,
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json: ReportJson = False,
     verify_each: Annotated[
         bool,
         typer.Option("--verify-each", help="Check types after every pass."),

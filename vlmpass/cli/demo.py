@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vlmpass.cli.arguments import ReportJson
 from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.piped import no_pipe, path_given
 from vlmpass.cli.verb import DONE, verb
@@ -20,7 +21,7 @@ def demo(
         Path,
         typer.Argument(metavar="DIR", help="Where the models go; it is made.", parser=path_given),
     ] = Path("vlmpass-demo"),
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json: ReportJson = False,
 ) -> int:
     """Make a small bfloat16 vision-language model, convert it to float32 and verify it.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlmpass.cli.arguments import Output, ReportJson, Source
 from vlmpass.cli.console import show, show_json
-from vlmpass.cli.piped import model_given, no_pipe, path_given
+from vlmpass.cli.piped import model_given, no_pipe
 from vlmpass.cli.verb import DONE, verb
 
 __all__ = ["reduce"]
@@ -16,21 +16,8 @@ __all__ = ["reduce"]
 
 @verb
 def reduce(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN",
-            help="The model; - reads standard input.",
-            parser=path_given,
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", help="Where the result goes.", parser=path_given, show_default=False
-        ),
-    ],
+    source: Source,
+    output: Output,
     *,
     check: Annotated[
         str,
@@ -51,7 +38,7 @@ def reduce(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an output that is not a model.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json: ReportJson = False,
 ) -> int:
     """Write the smallest part of a model on which a command still fails as it does on IN.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vlmpass.cli.arguments import Output, ReportJson, Source
 from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.given import takes_options
 from vlmpass.cli.piped import model_given, no_pipe, path_given
@@ -15,23 +16,6 @@ from vlmpass.convert_options import Writing
 from vlmpass.ir_tools.errors import PipelineError
 
 __all__ = ["compose", "extract", "split"]
-
-_Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
-_Source = Annotated[
-    Path,
-    typer.Argument(
-        metavar="IN",
-        help="The model; - reads standard input.",
-        parser=path_given,
-        show_default=False,
-    ),
-]
-_Output = Annotated[
-    Path,
-    typer.Argument(
-        metavar="OUT", help="Where the result goes.", parser=path_given, show_default=False
-    ),
-]
 
 
 def names_given(text: str | None, option: str) -> tuple[str, ...]:
@@ -49,8 +33,8 @@ def names_given(text: str | None, option: str) -> tuple[str, ...]:
 @verb
 @takes_options(Writing)
 def extract(
-    source: _Source,
-    output: _Output,
+    source: Source,
+    output: Output,
     inputs: Annotated[
         str | None,
         typer.Option(
@@ -76,7 +60,7 @@ def extract(
             show_default=False,
         ),
     ] = None,
-    json: _Json = False,
+    json: ReportJson = False,
     **given: object,
 ) -> int:
     """Write a part of a model as a model: what lies between some values, or a module.
@@ -112,7 +96,7 @@ def extract(
 @verb
 @takes_options(Writing)
 def split(
-    source: _Source,
+    source: Source,
     folder: Annotated[
         Path,
         typer.Argument(
@@ -153,7 +137,7 @@ def split(
         bool,
         typer.Option("--share", help="Write every weight once, in a store that all refer to."),
     ] = False,
-    json: _Json = False,
+    json: ReportJson = False,
     **given: object,
 ) -> int:
     """Cut a model up into parts that run one after the other; compose joins them again.
@@ -199,8 +183,8 @@ def compose(
             show_default=False,
         ),
     ],
-    output: _Output,
-    json: _Json = False,
+    output: Output,
+    json: ReportJson = False,
     **given: object,
 ) -> int:
     """Join the parts of a model again, whatever its size.

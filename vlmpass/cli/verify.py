@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmpass.cli.arguments import Inputs, Seed
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
@@ -39,16 +40,8 @@ def verify(
             show_default=False,
         ),
     ],
-    inputs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz",
-            help="Your own inputs instead of generated ones.",
-            parser=path_given,
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the generated inputs.")] = 0,
+    inputs: Inputs = None,
+    seed: Seed = 0,
     tolerance: Annotated[
         float | None,
         typer.Option(

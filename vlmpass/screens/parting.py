@@ -18,7 +18,7 @@ def part_screen(found: PartReport) -> RenderableType:
         for index, (name, kind) in enumerate(types.items()):
             ends.line(what if index == 0 else "", Text(name), Text(kind, style="dim"))
     weights = f"{count(found.nodes)} nodes, {size(found.nbytes)} of weights"
-    return Group(ends, "", Text(weights), *_files(found), *_notes(found.notes))
+    return Group(ends, "", Text(weights), *_files(found))
 
 
 def _files(found: PartReport) -> list[RenderableType]:
@@ -26,10 +26,6 @@ def _files(found: PartReport) -> list[RenderableType]:
     told = [unbroken("written  ", (found.saved.path, "bold"), f"  {size(first.nbytes)}")]
     told += [unbroken(f"{file.how:7}  {file.name}  {size(file.nbytes)}") for file in others]
     return list(told)
-
-
-def _notes(notes: tuple[str, ...]) -> list[RenderableType]:
-    return [Text(f"note  {note}", style="yellow") for note in notes]
 
 
 def split_screen(found: SplitReport) -> RenderableType:
@@ -46,4 +42,4 @@ def split_screen(found: SplitReport) -> RenderableType:
     saved = [part.saved for part in found.parts] + ([found.store] if found.store else [])
     written = sum(each.nbytes for each in saved)
     told = unbroken("manifest  ", (found.manifest, "bold"), f"  {size(written)} written")
-    return Group(table, "", told, *_notes(found.notes))
+    return Group(table, "", told)
