@@ -16,6 +16,7 @@ import onnx_ir as ir
 import pytest
 from run_models import EXPORTS, mlp, text_model
 
+from tests.executors import Breaking
 from vlmpass import Pipeline
 from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.load import load
@@ -50,18 +51,6 @@ def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
     pairs = list(zip(one, other, strict=True))
     assert all(list(a) == list(b) for a, b in pairs)
     return all(np.array_equal(a[name], b[name]) for a, b in pairs for name in a)
-
-
-class Breaking(ProcessPoolExecutor):
-    """Loses a worker after some tasks; a pool of processes is broken by that."""
-
-    after, submitted = 0, 0
-
-    def submit(self, *given: Any, **more: Any) -> Future[Any]:
-        self.submitted += 1
-        if self.submitted == self.after:
-            super().submit(os._exit, 9)
-        return super().submit(*given, **more)
 
 
 @pytest.mark.parametrize("after", [0, 1, 5])

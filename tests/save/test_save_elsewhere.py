@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 from save_models import names, write_chain
 
+from tests.executors import Breaking
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import ArgumentError, SaveError
 from vlmpass.ir_tools.load import load
@@ -76,22 +77,10 @@ def test_processes_write_the_same_bytes(here):
     assert report.tallies == save(changed(source), source.parent / "again.onnx").tallies
 
 
-class _Breaking(ProcessPoolExecutor):
-    """Loses a worker after some tasks; a pool of processes is broken by that."""
-
-    after, submitted = 0, 0
-
-    def submit(self, *given: Any, **more: Any) -> Future[Any]:
-        self.submitted += 1
-        if self.submitted == self.after:
-            super().submit(os._exit, 9)
-        return super().submit(*given, **more)
-
-
 @pytest.mark.parametrize("after", [1, 3, 7])
 def test_what_a_broken_pool_left_is_written_here(here, after):
     source, expected = here
-    with _Breaking(2, mp_context=multiprocessing.get_context("spawn")) as executor:
+    with Breaking(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         executor.after = after
         assert by(executor, source)[1] == expected
 
