@@ -84,6 +84,8 @@ class QuantizeWeights(Pass):
             sizes = ", ".join(map(str, NBITS_BLOCKS))
             remedy = f"choose one of {sizes}"
             raise OptionError("block", f"MatMulNBits has no blocks of {self._block}", remedy=remedy)
+        if self.at_least < 1:
+            raise OptionError("at-least", "a weight to round has an element at least")
         for expression in self.exclude:
             try:
                 re.compile(expression)
@@ -133,7 +135,8 @@ class QuantizeWeights(Pass):
         standard = self.form == "dequantize-linear"
         kind = scale_type(weight.matrix.dtype, opset) if standard else weight.matrix.dtype
         mirrored = search and self.symmetric and not standard
-        return Grid(self.bits, weight.axis, block, self.symmetric, search, kind, mirrored)
+        name = weight.value.name or ""
+        return Grid(self.bits, weight.axis, block, self.symmetric, search, kind, mirrored, name)
 
     def _suits(self, weight: Multiplied) -> bool:
         """Whether the form has such a product; of a Conv, fewer than 8 bits lose too much."""

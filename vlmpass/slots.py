@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 import onnx
@@ -184,7 +184,23 @@ def _by_name(shapes: InputShapes, inputs: Sequence[str]) -> Iterator[tuple[str, 
     if not given:
         raise ArgumentError(f"input_shapes takes {takes}; the model has {listed(inputs)}")
     for name, sizes in given:
-        try:
-            yield name, [int(each) for each in sizes]
-        except (TypeError, ValueError):
-            raise wrong(f"input_shapes of {name}", sizes, "a list of integers") from None
+        yield name, _sizes(f"input_shapes of {name}", sizes)
+
+
+def _sizes(name: str, given: object) -> list[int]:
+    """Return sizes that are given as numbers, or as text between commas.
+
+    Raises:
+        ArgumentError: They are none.
+    """
+    refusal = wrong(name, given, "a list of integers from -1 on")
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise refusal
+    try:
+        sizes = [number(name, int(n) if isinstance(n, str) else n, -1) for n in given]
+    except ValueError:  # a text that is no number
+        raise refusal from None
+    found = [size for size in sizes if size is not None and size < 1 << 63]
+    if len(found) < len(sizes):
+        raise refusal
+    return found

@@ -12,9 +12,19 @@ from typing import Any, cast
 import onnx
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import SaveError, VlmpassError
 from vlmpass.ir_tools.graph.walk import holds_graphs, subgraphs
 
-__all__ = ["UNKNOWN", "Declare", "StandIn", "graph_protos", "inline", "skeleton", "whole"]
+__all__ = [
+    "UNKNOWN",
+    "Declare",
+    "StandIn",
+    "graph_protos",
+    "inline",
+    "skeleton",
+    "unwrapped",
+    "whole",
+]
 
 UNKNOWN = "vlmpass.unknown values"
 """Key in a graph's `meta` (not in files): what is said of names that nothing in it defines, as
@@ -159,10 +169,31 @@ def skeleton(model: ir.Model, stand_in: StandIn, declare: Declare | None = None)
             because serialising names it; `inline` wraps a tensor that is wanted as it is.
         declare: Returns a value of the same name with the type and shape to declare in place of a
             node output or an input of a subgraph or function. By default, its own.
+
+    Raises:
+        VlmpassError: A tensor cannot be computed, or something in the model has no protobuf form.
     """
-    return whole(
-        ir.serde.serialize_model(cast(ir.Model, _ModelView(model, stand_in, declare))), model
-    )
+    shown = cast(ir.Model, _ModelView(model, stand_in, declare))
+    try:
+        return whole(ir.serde.serialize_model(shown), model)
+    except ir.serde.SerdeError as error:
+        raise unwrapped(error) from error
+
+
+def unwrapped(error: ir.serde.SerdeError) -> VlmpassError:
+    """Return what went wrong while a model was serialised, which onnx_ir wraps once for each level.
+
+    Where it fails to show what it was given, the error of that hides the first one as its context.
+
+    Args:
+        error: As onnx_ir raised it.
+    """
+    cause: BaseException = error
+    while not isinstance(cause, VlmpassError) and (inner := cause.__cause__ or cause.__context__):
+        cause = inner
+    if isinstance(cause, VlmpassError):
+        return cause
+    return SaveError(f"the model cannot be written as a protobuf: {cause}")
 
 
 def whole(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.graph.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.graph.walk import TensorSlot
 from vlmpass.ir_tools.proto.proto_tensors import model_tensors
-from vlmpass.ir_tools.proto.proto_view import whole
+from vlmpass.ir_tools.proto.proto_view import unwrapped, whole
 from vlmpass.ir_tools.save.collect import Placed, name_of
 from vlmpass.ir_tools.save.forms import refuse_too_large
 from vlmpass.ir_tools.save.plan import Plan
@@ -186,10 +186,7 @@ def make_skeleton(model: ir.Model, plan: Plan, output: Path, *, inline: bool) ->
         try:
             proto = whole(ir.to_proto(model), model)
         except ir.serde.SerdeError as error:
-            cause: BaseException = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            raise SaveError(f"the model cannot be written as a protobuf: {cause}") from error
+            raise unwrapped(error) from error
     out = onnx.TensorProto.EXTERNAL
     skeleton.initializers = [
         index for index, each in enumerate(proto.graph.initializer) if each.data_location == out

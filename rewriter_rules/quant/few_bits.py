@@ -6,7 +6,7 @@ scale and a zero point: `weight = scale * (number - zero)`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -38,6 +38,7 @@ class Grid:
         search: Whether the range is the one with the least squares of errors, not the extremes.
         kind: The element type of the scales.
         mirrored: Whether scales may be negative, where zero is in the middle and ranges are sought.
+        weight: What the weight is called, for messages.
     """
 
     bits: int
@@ -47,6 +48,7 @@ class Grid:
     search: bool
     kind: ir.DataType
     mirrored: bool = False
+    weight: str = field(default="", compare=False)
 
     @property
     def middle(self) -> int:
@@ -68,7 +70,10 @@ class Grid:
         missing = -turned.shape[1] % block
         filled = np.pad(turned.astype(np.float32), ((0, 0), (0, missing)))
         if not np.isfinite(filled).all():
-            raise ModelError("a weight that is to be rounded to few bits is not finite")
+            raise ModelError(
+                f"weight {self.weight} is not finite, and is to be rounded to {self.bits} bits",
+                remedy="exclude the products that it is in",
+            )
         return filled.reshape(turned.shape[0], -1, block)
 
     def fit(self, groups: Array) -> tuple[Array, Array]:

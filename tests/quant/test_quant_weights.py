@@ -324,6 +324,7 @@ def test_the_cost_of_rounding_is_told_and_excluded_products_are_left():
     ("passes", "says"),
     [
         ("quantize-weights{bits=3}", "3 bits are not offered"),
+        ("quantize-weights{at-least=0}", "has an element at least"),
         ("quantize-weights{block=-1}", "cannot have -1 numbers"),
         ("quantize-weights{form=matmul-nbits block=20}", "MatMulNBits has no blocks of 20"),
         ("quantize-weights{exclude=['(']}", "exclude"),
@@ -348,14 +349,28 @@ def test_a_gemm_with_factors_is_no_matmul_nbits():
 
 def test_a_weight_that_is_not_finite_is_refused(tmp_path):
     model = chain(0, 21, "float")
-    array = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    spoilt = model.graph.initializer[0]
+    array = numpy_helper.to_array(spoilt).copy()
     array[0, 0] = np.nan
-    model.graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(array, model.graph.initializer[0].name)
+    spoilt.CopyFrom(numpy_helper.from_array(array, spoilt.name))
+    onnx.save(model, tmp_path / "in.onnx")
+    for passes in ("quantize-weights{at-least=1}", "quantize-weights{at-least=1 block=16}"):
+        for source in (model, tmp_path / "in.onnx"):
+            for verify in (False, None):
+                with pytest.raises(VlmpassError, match=f"weight {spoilt.name} is not finite"):
+                    Pipeline(passes).convert(source, tmp_path / "out.onnx", verify=verify)
+    assert [each.name for each in tmp_path.iterdir()] == ["in.onnx"]
+
+
+@pytest.mark.parametrize("words", ["", "bits=4", "bits=4 symmetric=false block=0", "block=7"])
+def test_a_weight_without_elements_is_left(words):
+    model = onnx.parser.parse_model(
+        HEAD + "g (float[2,64] x) => (float[2,8] y) { a = MatMul(x, w)  y = MatMul(a, v) }"
     )
-    with pytest.raises(VlmpassError, match="not finite"):
-        Pipeline("quantize-weights{at-least=1}").convert(model, tmp_path / "out.onnx", verify=False)
-    assert list(tmp_path.iterdir()) == []
+    for name, shape in (("w", (64, 0)), ("v", (0, 8))):
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), name))
+    report = Pipeline(f"quantize-weights{{at-least=1 {words}}}").run(model, verify=True)
+    assert [node.op_type for node in report.model.graph] == ["MatMul", "MatMul"]
 
 
 @pytest.mark.parametrize("asked", [{"quantize": "int8"}, {"quantize": "int4", "simplify": True}])
