@@ -20,6 +20,7 @@ from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.pipeline.needs import Need
+from vlmpass.rewriter_rules.opset import raise_ir_version
 from vlmpass.rewriter_rules.quant.calls import drop_unused_inputs, used_inputs
 from vlmpass.rewriter_rules.quant.emit import (
     BLOCKED_OPSET,
@@ -79,6 +80,7 @@ class QuantLinear(Pass):
         for layer in done:
             self._rewrite(model, layer, names, shared, moved)
         drop_unused_inputs(model, formals)
+        raise_ir_version(model)
         _note_shifts(shifts if done else 0)
         if self.to == "matmul-nbits":
             _note_unrounded([each.weight for each in done])

@@ -19,6 +19,7 @@ from vlmpass.ir_tools.graph.walk import Scope, all_nodes, tensor_slots
 from vlmpass.ir_tools.save import format_size
 from vlmpass.ir_tools.weights import LazyWeight, expressions
 from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.rewriter_rules.opset import raise_ir_version
 from vlmpass.rewriter_rules.quant.emit import NBITS_BLOCKS
 from vlmpass.rewriter_rules.quant.few_bits import Grid, Rounded
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
@@ -112,6 +113,7 @@ class QuantizeWeights(Pass):
             writer.write(weight)
         left = Counter(each.reason for each in found if isinstance(each, Left))
         if chosen:
+            raise_ir_version(model)
             self._tell(chosen, left)
         return bool(chosen)
 

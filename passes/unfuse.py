@@ -15,6 +15,7 @@ from vlmpass.ir_tools.rewrite import apply_rules, explain
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.fuse.spellings import ORT
+from vlmpass.rewriter_rules.opset import raise_ir_version
 from vlmpass.rewriter_rules.unfuse import CONTRIB, UNFUSE, why_it_stays
 
 __all__ = ["Unfuse"]
@@ -42,6 +43,8 @@ class Unfuse(Pass):
     def run(self, model: ir.Model) -> Done:
         """Apply the rules to the main graph, its subgraphs and the functions."""
         done = Done.of(apply_rules(model, UNFUSE if self.to == "primitive" else CONTRIB))
+        if done:
+            raise_ir_version(model)
         for line in _left(model):
             _LOG.warning("%s", line)
         return done

@@ -24,7 +24,12 @@ from vlmpass.rewriter_rules.opset.element_types.widen import Change
 from vlmpass.rewriter_rules.opset.history import StepSummary, Version, tell
 from vlmpass.rewriter_rules.opset.plan import ConversionPlan, Replacement
 from vlmpass.rewriter_rules.opset.planner import Planner
-from vlmpass.rewriter_rules.opset.stamp import fit_inputs, needed_ir_version, stamp
+from vlmpass.rewriter_rules.opset.stamp import (
+    fit_inputs,
+    needed_ir_version,
+    raise_ir_version,
+    stamp,
+)
 from vlmpass.rewriter_rules.opset.table import Entry, Step, entries, entry, is_same
 
 _ENTERED = (expand, steps)
@@ -44,6 +49,7 @@ __all__ = [
     "fit_inputs",
     "is_same",
     "needed_ir_version",
+    "raise_ir_version",
     "route",
     "stamp",
     "tell",

@@ -8,12 +8,22 @@ from vlmpass.ir_tools.graph.ir_versions import features
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset, ir_version_of, schema, since
 
-__all__ = ["fit_inputs", "imported_opsets", "needed_ir_version", "stamp"]
+__all__ = ["fit_inputs", "imported_opsets", "needed_ir_version", "raise_ir_version", "stamp"]
 
 
 def needed_ir_version(model: ir.Model) -> int:
     """Return the lowest ir_version, from 4 on, that has every feature and type of a model."""
     return max(4, *(version for version, _ in features(model)))
+
+
+def raise_ir_version(model: ir.Model) -> None:
+    """Raise the ir_version to one that has every type of a model, for what brings new ones in.
+
+    An opset whose operators take a type came with an ir_version that has it, so that whatever runs
+    the one reads the other.
+    """
+    types = (version for version, what in features(model) if what.startswith("type"))
+    model.ir_version = max(model.ir_version, *types)
 
 
 def imported_opsets(model: ir.Model) -> set[int]:

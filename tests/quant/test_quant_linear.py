@@ -217,6 +217,13 @@ def test_quant_two_bits_are_held_in_four_where_the_opset_has_no_two() -> None:
     np.testing.assert_allclose(run(model, feeds)[0], wanted[0], rtol=1e-5, atol=1e-5)
 
 
+def test_quant_raises_the_ir_version_to_one_that_has_its_numbers() -> None:
+    model, _, _ = layer()
+    model.ir_version = 9
+    assert QuantLinear(to="dequantize-linear").run(model)
+    assert model.ir_version == 10
+
+
 def test_quant_groups_as_an_axis_and_turned() -> None:
     """The weight as [outputs, groups, block], scaled by [outputs, groups, 1], then transposed."""
     rng = np.random.default_rng(5)
