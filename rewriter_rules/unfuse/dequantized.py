@@ -10,6 +10,7 @@ from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.rewriter_rules.opset.build import scalar
 from vlmpass.rewriter_rules.opset.queries import (
     attribute,
+    constant,
     dtype,
     integer,
     integers,
@@ -40,6 +41,22 @@ def _whole(op: Tape, node: ir.Node, x: ir.Value, start: int) -> ir.Value:
     return op.QuantizeLinear(x, operand(node, start), zero if zero else scalar(op, 0, kind, "zero"))
 
 
+def _half_to_even(op: Tape, node: ir.Node, x: ir.Value, start: int) -> ir.Value:
+    """Record the numbers that stand for a result of a kernel which rounds them at the very end.
+
+    It adds the zero point before it rounds half to even, QuantizeLinear after it: where the zero
+    point is odd, or may be, a half goes the other way, so it is spelled as the kernel does.
+    """
+    zero = optional_input(node, start + 1)
+    known = None if zero is None else constant(zero)
+    if zero is None or (known is not None and not known.numpy().item() % 2):
+        return _whole(op, node, x, start)
+    kind, wide = dtype(zero), dtype(x)
+    moved = op.Round(op.Add(op.Div(x, operand(node, start)), op.Cast(zero, to=wide)))
+    ends = (scalar(op, float(end), wide, "end") for end in (kind.min, kind.max))
+    return op.Cast(op.Clip(moved, *ends), to=kind)
+
+
 def _unary(op: Tape, node: ir.Node, run: Callable[[ir.Value], ir.Value]) -> ir.Value:
     return _whole(op, node, run(_real(op, node, 0)), 3)
 
@@ -47,13 +64,13 @@ def _unary(op: Tape, node: ir.Node, run: Callable[[ir.Value], ir.Value]) -> ir.V
 @unfused("QLinearAdd")
 def unfuse_q_linear_add(op: Tape, node: ir.Node) -> Outputs:
     """QLinearAdd(a, b) -> QuantizeLinear(DequantizeLinear(a) + DequantizeLinear(b))."""
-    return _whole(op, node, op.Add(_real(op, node, 0), _real(op, node, 3)), 6)
+    return _half_to_even(op, node, op.Add(_real(op, node, 0), _real(op, node, 3)), 6)
 
 
 @unfused("QLinearMul")
 def unfuse_q_linear_mul(op: Tape, node: ir.Node) -> Outputs:
     """QLinearMul(a, b) -> QuantizeLinear(DequantizeLinear(a) * DequantizeLinear(b))."""
-    return _whole(op, node, op.Mul(_real(op, node, 0), _real(op, node, 3)), 6)
+    return _half_to_even(op, node, op.Mul(_real(op, node, 0), _real(op, node, 3)), 6)
 
 
 @unfused("QLinearSigmoid")
@@ -91,9 +108,9 @@ def unfuse_q_linear_reduce_mean(op: Tape, node: ir.Node) -> Outputs:
 def unfuse_q_linear_average_pool(op: Tape, node: ir.Node) -> Outputs:
     """QLinearAveragePool(x) -> QuantizeLinear(AveragePool(DequantizeLinear(x)))."""
     given = {name: each for name, each in node.attributes.items() if name != "channels_last"}
-    return _unary(
-        op, node, lambda x: _first(op, node, x, lambda y: op.node("AveragePool", [y], given)[0])
-    )
+    x = _real(op, node, 0)
+    found = _first(op, node, x, lambda y: op.node("AveragePool", [y], given)[0])
+    return _half_to_even(op, node, found, 3)
 
 
 @unfused("QLinearGlobalAveragePool")
@@ -113,7 +130,10 @@ def _first(op: Tape, node: ir.Node, x: ir.Value, run: Callable[[ir.Value], ir.Va
 
 @unfused("QLinearWhere")
 def unfuse_q_linear_where(op: Tape, node: ir.Node) -> Outputs:
-    """QLinearWhere(c, x, y) -> QuantizeLinear(Where(c, DequantizeLinear(x), y))."""
+    """QLinearWhere(c, x, y) -> QuantizeLinear(Where(c, x', y')).
+
+    x' and y' are what x and y stand for: DequantizeLinear(x), DequantizeLinear(y).
+    """
     chosen = op.Where(operand(node, 0), _real(op, node, 1), _real(op, node, 4))
     return op.QuantizeLinear(chosen, *operands(node, 9)[7:])
 

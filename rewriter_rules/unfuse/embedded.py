@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import arange, scalar_at, size_at, vector
-from vlmpass.rewriter_rules.opset.queries import operand, optional_input, real, used
+from vlmpass.rewriter_rules.opset.build import arange, scalar, scalar_at, size_at, vector
+from vlmpass.rewriter_rules.opset.queries import dtype, operand, optional_input, real, used
 from vlmpass.rewriter_rules.opset.table import Outputs
 from vlmpass.rewriter_rules.unfuse.unfused import floats, layer_norm, unfused
 
@@ -15,12 +15,15 @@ __all__ = ["EMBEDDED"]
 
 @unfused("EmbedLayerNormalization", outputs=3)
 def unfuse_embed_layer_normalization(op: Tape, node: ir.Node) -> Outputs:
-    """EmbedLayerNormalization(i, j, w, p, s, g) -> LayerNormalization(w[i] + p[n] + s[j], g)."""
+    """EmbedLayerNormalization(i, j, w, p, s, g) -> LayerNormalization(w[i] + p[n] + s[j], g).
+
+    Where no segments are given but a table of them, all are of its first row.
+    """
     floats(node, 2, 3, 4, 5, 6)
     ids, segments, kinds = (optional_input(node, index) for index in (0, 1, 4))
     total = op.Add(op.Gather(operand(node, 2), ids), _places(op, node))
-    if segments is not None and kinds is not None:
-        total = op.Add(total, op.Gather(kinds, segments))
+    if kinds is not None:
+        total = op.Add(total, op.Gather(kinds, op.const(0) if segments is None else segments))
     epsilon = real(node, "epsilon", 1e-12)
     normal = layer_norm(op, total, operand(node, 5), operand(node, 6), epsilon)
     return [normal, _lengths(op, node) if used(node, 1) else None, total]
@@ -35,10 +38,11 @@ def _places(op: Tape, node: ir.Node) -> ir.Value:
 
 
 def _lengths(op: Tape, node: ir.Node) -> ir.Value:
-    """Record how many tokens of each row the mask keeps; 0 where there is none."""
+    """Record how many tokens of each row the mask says 1 of; 0 where there is none."""
     mask = optional_input(node, 7)
     if mask is not None:
-        return op.ReduceSum(mask, vector(op, [1]), keepdims=0)
+        ones = op.Equal(mask, scalar(op, 1, dtype(mask), "one"))
+        return op.ReduceSum(op.Cast(ones, to=ir.DataType.INT32), vector(op, [1]), keepdims=0)
     zero = ir.tensor([0], dtype=ir.DataType.INT32)
     return op.ConstantOfShape(size_at(op, operand(node, 0), 0), value=zero)
 

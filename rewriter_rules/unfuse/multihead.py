@@ -34,7 +34,10 @@ def unfuse_multi_head_attention(op: Tape, node: ir.Node) -> Outputs:
 
 @unfused("DecoderMaskedMultiHeadAttention", outputs=4)
 def unfuse_decoder_masked_multi_head_attention(op: Tape, node: ir.Node) -> Outputs:
-    """DecoderMaskedMultiHeadAttention(q, k, v, m, e, pk, pv, n) -> Softmax(q @ k^T + m + e) @ v."""
+    """DecoderMaskedMultiHeadAttention(q, k, v, m, e, p, r) -> Softmax(q [p, k]^T + m + e) [r, v].
+
+    Of the past keys p and values r, as many are looked at as past_sequence_length says.
+    """
     floats(node, 0, 1, 2, 4, 5, 6, 10)
     lacks(node, 9, "beams are told by a cache_indirection")
     new = _heads(op, node, [*(optional_input(node, i) for i in range(3)), optional_input(node, 10)])

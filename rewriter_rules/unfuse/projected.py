@@ -83,6 +83,7 @@ def _attended(
         None if bias is None else optional_input(node, bias),
         causal=bool(integer(node, "unidirectional")),
         masked=real(node, "mask_filter_value", MASKED),
+        placeholder=True,
     )
     found, _ = attend(op, heads, How(real(node, "scale"), total))
     return [found, _both(op, heads) if used(node, 1) else None]

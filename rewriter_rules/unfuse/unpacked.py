@@ -53,8 +53,7 @@ def unfuse_mat_mul_nbits(op: Tape, node: ir.Node) -> Outputs:
     """MatMulNBits(x, b, s, z, g, c) -> MatMul(x, Transpose(DequantizeLinear(b, s, z))) + c."""
     floats(node, 0, 2, 5)
     packed, bias = _packed(node), optional_input(node, 5)
-    whole = (_blocked if _may_be_blocked(op, node, packed) else _computed)(op, node, packed)
-    weight = last_part(op, whole, 0, packed.inputs) if packed.inputs % packed.block else whole
+    weight = (_grouped if optional_input(node, 4) is not None else _in_order)(op, node, packed)
     product = op.MatMul(operand(node, 0), op.Transpose(weight, perm=[1, 0]))
     return product if bias is None else op.Add(product, bias)
 
@@ -79,12 +78,17 @@ def _packed(node: ir.Node) -> _Packed:
     return _Packed(outputs, inputs, bits, block, rows)
 
 
+def _in_order(op: Tape, node: ir.Node, packed: _Packed) -> ir.Value:
+    """Record the weight [outputs, inputs] where blocks are of inputs that follow each other."""
+    whole = (_blocked if _may_be_blocked(op, node, packed) else _computed)(op, node, packed)
+    return last_part(op, whole, 0, packed.inputs) if packed.inputs % packed.block else whole
+
+
 def _may_be_blocked(op: Tape, node: ir.Node, packed: _Packed) -> bool:
     """Whether the opset has DequantizeLinear for it, and its zero points are such numbers."""
     zeros = optional_input(node, 3)
     whole = zeros is None or dtype(zeros) == _BYTES
-    enough = op.opsets[""] >= BLOCKED_SINCE[packed.bits]
-    return enough and whole and optional_input(node, 4) is None
+    return whole and op.opsets[""] >= BLOCKED_SINCE[packed.bits]
 
 
 def _blocked(op: Tape, node: ir.Node, packed: _Packed) -> ir.Value:
@@ -118,10 +122,7 @@ def _computed(op: Tape, node: ir.Node, packed: _Packed) -> ir.Value:
     kind = dtype(operand(node, 2))
     numbers = op.const(LazyWeight(spread(packed.numbers, packed.bits, _BYTES)), name="numbers")
     scales = op.Reshape(operand(node, 2), vector(op, [packed.outputs, packed.blocks]))
-    zeros, groups = _float_zeros(op, node, packed, kind), optional_input(node, 4)
-    if groups is not None:
-        scales, zeros = (op.Gather(each, groups, axis=1) for each in (scales, zeros))
-        return op.Mul(op.Sub(op.Cast(numbers, to=kind), zeros), scales)
+    zeros = _float_zeros(op, node, packed, kind)
     shape = vector(op, [packed.outputs, packed.blocks, packed.block])
     numbers = op.Cast(op.Reshape(numbers, shape), to=kind)
     zeros, scales = (op.Unsqueeze(each, axes=[2]) for each in (zeros, scales))
@@ -129,12 +130,32 @@ def _computed(op: Tape, node: ir.Node, packed: _Packed) -> ir.Value:
     return op.Reshape(op.Mul(op.Sub(numbers, zeros), scales), whole)
 
 
+def _grouped(op: Tape, node: ir.Node, packed: _Packed) -> ir.Value:
+    """Record (number - zero point) * scale where it is told which block each input is of.
+
+    Raises:
+        CannotConvert: Its zero points are numbers of few bits: the documentation has them beside
+            such groups, and ONNX Runtime's kernel takes the middle in place of them.
+    """
+    kind, given, groups = dtype(operand(node, 2)), optional_input(node, 3), operand(node, 4)
+    if given is not None and dtype(given) == _BYTES:
+        raise CannotConvert("its kernel leaves out zero points of few bits beside a g_idx")
+    numbers = op.const(LazyWeight(spread(packed.numbers, packed.bits, _BYTES)), name="numbers")
+    if packed.inputs % packed.block:
+        numbers, groups = (last_part(op, each, 0, packed.inputs) for each in (numbers, groups))
+    zeros = _float_zeros(op, node, packed, kind)
+    scales = op.Reshape(operand(node, 2), vector(op, [packed.outputs, packed.blocks]))
+    scales = op.Gather(scales, groups, axis=1)
+    zeros = zeros if given is None else op.Gather(zeros, groups, axis=1)
+    return op.Mul(op.Sub(op.Cast(numbers, to=kind), zeros), scales)
+
+
 def _float_zeros(op: Tape, node: ir.Node, packed: _Packed, kind: ir.DataType) -> ir.Value:
     given = optional_input(node, 3)
     if given is not None and dtype(given) != _BYTES:
         shaped = op.Reshape(given, vector(op, [packed.outputs, packed.blocks]))
         return shaped if dtype(given) == kind else op.Cast(shaped, to=kind)
-    if given is None and optional_input(node, 4) is None:
+    if given is None:
         middle = scalar(op, 1 << (packed.bits - 1), kind, "zero")
         return op.Reshape(middle, vector(op, [1, 1]))
     return op.Cast(_zeros(op, node, packed, _BYTES), to=kind)

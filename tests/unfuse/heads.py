@@ -25,9 +25,11 @@ def normal(rng: Dice, shape: tuple[int, ...], kind: np.dtype) -> Array:
     return rng.standard_normal(shape).astype(kind)
 
 
-def masks(rng: Dice, batch: int, queries: int, total: int) -> Given | None:
+def masks(
+    rng: Dice, batch: int, queries: int, total: int, *, placeholder: bool = False
+) -> Given | None:
     """Return a mask of some rank: ends, starts and ends, cumulated lengths, or of 0 and 1."""
-    kind = int(rng.integers(7))
+    kind = int(rng.integers(8 if placeholder else 7))
     ends = rng.integers(0, total + 1, batch).astype(np.int32)
     if kind == 0:
         return None
@@ -42,6 +44,8 @@ def masks(rng: Dice, batch: int, queries: int, total: int) -> Given | None:
     if kind == 4:
         return Given(rng.integers(0, 2, (batch, queries, total)).astype(np.int32), ["b", "s", "t"])
     mask = rng.integers(0, 2, (batch, total)).astype(np.int32)
+    if kind == 7:  # what is for one key, whatever there are, stands for nothing
+        return Given(rng.integers(0, 2, (int(pick(rng, 1, batch)), 1)).astype(np.int32), ["m", "n"])
     if kind == 5:  # left padded, some rows wholly
         mask = (np.arange(total)[None] >= ends[:, None]).astype(np.int32)
     return Given(mask, ["b", "t"])
@@ -60,13 +64,14 @@ def multi_head(rng: Dice) -> Case:
     size, last = 8 * int(rng.integers(1, 3)), 8 * int(rng.integers(1, 3))
     queries, new = (int(rng.integers(1, 6)) for _ in range(2))
     layout = str(pick(rng, "self", "cross", "cached", "self"))
-    causal = layout == "self" and chance(rng, 0.4)
     new = queries if layout == "self" else new
+    causal = chance(rng, 0.4)
     past = int(rng.integers(0, 4)) if layout == "self" and chance(rng) else None
     last = size if past is not None else last
     total = new + (past or 0)
     width, wide = heads * size, heads * last
     length = "s" if layout == "self" else "l"
+    kept = new if chance(rng, 0.25) else total
     inputs: dict[str, Given | None] = {
         "query": Given(normal(rng, (batch, queries, width), kind), ["b", "s", str(width)])
     }
@@ -82,7 +87,7 @@ def multi_head(rng: Dice) -> Case:
     biased = layout != "cached" and chance(rng)
     bias = Given(normal(rng, (2 * width + wide,), kind), constant=chance(rng))
     inputs["bias"] = bias if biased else None
-    mask = masks(rng, batch, queries, total)
+    mask = masks(rng, batch, queries, kept)
     if mask is not None and mask.array.shape == (2 * batch,):
         mask = None
     inputs["mask"] = mask
@@ -108,7 +113,16 @@ def multi_head(rng: Dice) -> Case:
         attributes["mask_filter_value"] = float(pick(rng, -50.0, -2000.0))
     opset = int(pick(rng, *OPSETS))  # type: ignore[call-overload]
     exact = tolerance(mask, attributes)
-    return Case("MultiHeadAttention", inputs, attributes, outputs, opset, exact, dynamic=dynamic)
+    return Case(
+        "MultiHeadAttention",
+        inputs,
+        attributes,
+        outputs,
+        opset,
+        exact,
+        dynamic=dynamic,
+        may_stay=(causal and layout != "self") or kept != total,
+    )
 
 
 def decoder_masked(rng: Dice) -> Case:

@@ -60,13 +60,14 @@ def embed(rng: Dice) -> Case:
     def ids(top: int) -> Given:
         return Given(rng.integers(0, top, tuple(whole.values())).astype(np.int32), list(whole))
 
-    segments = chance(rng)
+    kinds = chance(rng, 0.7)
+    segments = kinds and chance(rng, 0.7)
     inputs: dict[str, Given | None] = {
         "ids": ids(words),
         "segments": ids(2) if segments else None,
         "words": Given(normal(rng, (words, width), kind), constant=chance(rng)),
         "places": Given(normal(rng, (places, width), kind)),
-        "kinds": Given(normal(rng, (2, width), kind)) if segments else None,
+        "kinds": Given(normal(rng, (2, width), kind)) if kinds else None,
         "gamma": Given(normal(rng, (width,), kind)),
         "beta": Given(normal(rng, (width,), kind)),
         "mask": None,
@@ -76,8 +77,7 @@ def embed(rng: Dice) -> Case:
     integer = np.dtype(np.int32)
     outputs = [("y", 3, kind), ("index", 1, integer)]
     if chance(rng):
-        length_of = rng.integers(1, length + 1, batch)
-        mask = np.arange(length)[None] < length_of[:, None]
+        mask = rng.integers(-1, 3, (batch, length))
         inputs["mask"] = Given(mask.astype(np.int32), ["b", "s"])
         attributes["mask_index_type"] = 1
     elif chance(rng):

@@ -28,7 +28,7 @@ def attention(rng: Dice) -> Case:
         "w": Given(normal(rng, (width, sum(sizes)), kind) * 0.5, constant=chance(rng)),
         "bias": Given(normal(rng, (sum(sizes),), kind), constant=chance(rng)),
     }
-    mask = masks(rng, batch, length, total)
+    mask = masks(rng, batch, length, total, placeholder=True)
     inputs["mask"] = mask
     inputs["past"] = None
     if past is not None:
@@ -70,7 +70,7 @@ def quantised_attention(rng: Dice) -> Case:
         "bias": Given(normal(rng, (columns,), kind)),
         "xs": Given(np.array(0.02, np.float32)),
         "ws": Given(scale if per_column else scale.reshape(())),
-        "mask": masks(rng, batch, length, length + (past or 0)),
+        "mask": masks(rng, batch, length, length + (past or 0), placeholder=True),
         "xz": Given(np.array(7, np.uint8)) if chance(rng) else None,
         "wz": Given(np.array(3, np.int8)) if chance(rng) else None,
         "past": None,

@@ -43,12 +43,26 @@ def matmul_nbits(rng: Dice) -> Case:
         given["zeros"] = Given(packed(zeros, bits), constant=True)
     elif which == 2:
         given["zeros"] = Given(normal(rng, (outputs, blocks), kind) * 3, constant=chance(rng))
+    told = bits == 4 and chance(rng, 0.3)
+    if told:
+        length = inputs if chance(rng) else blocks * block
+        groups = rng.permutation(np.arange(length) // block).astype(np.int32)
+        given["groups"] = Given(groups, constant=chance(rng))
     attributes: dict[str, object] = {"K": inputs, "N": outputs, "bits": bits, "block_size": block}
     if chance(rng, 0.2):
         attributes["accuracy_level"] = 1
     opset = int(pick(rng, *OPSETS))  # type: ignore[call-overload]
     outs = [("y", len(shape) + 1, kind)]
-    return Case("MatMulNBits", given, attributes, outs, opset, tolerance, dynamic=chance(rng))
+    return Case(
+        "MatMulNBits",
+        given,
+        attributes,
+        outs,
+        opset,
+        tolerance,
+        dynamic=chance(rng),
+        may_stay=told and which == 1,
+    )
 
 
 def gather_blocks(rng: Dice) -> Case:
@@ -88,17 +102,20 @@ def _held(rng: Dice, shape: tuple[int, ...], kind: np.dtype) -> Array:
 
 
 def _quantised(
-    rng: Dice, name: str, array: Array, axes: list[str], *, zero: bool = True
+    rng: Dice, name: str, array: Array, axes: list[str], *, zero: bool = True, exact: bool = False
 ) -> dict[str, Given | None]:
     """Return numbers with a scale and, now and then where it may be left out, a zero point."""
     at = Given(_held(rng, (), array.dtype)) if zero or chance(rng) else None
-    scale = np.array(rng.uniform(0.005, 0.05), np.float32)
+    scale = np.array(0.03125 if exact else rng.uniform(0.005, 0.05), np.float32)
     return {name: Given(array, axes), f"{name}s": Given(scale), f"{name}z": at}
 
 
-def _result(rng: Dice, kind: np.dtype, *, zero: bool = True) -> dict[str, Given | None]:
-    at = Given(_held(rng, (), kind)) if zero or chance(rng) else None
-    return {"scale": Given(np.array(rng.uniform(0.01, 0.1), np.float32)), "zero": at}
+def _result(
+    rng: Dice, kind: np.dtype, *, zero: bool = True, exact: bool = False
+) -> dict[str, Given | None]:
+    at = Given(_held(rng, (), kind), constant=chance(rng)) if zero or chance(rng) else None
+    scale = np.array(0.0625 if exact else rng.uniform(0.01, 0.1), np.float32)
+    return {"scale": Given(scale), "zero": at}
 
 
 def _on_numbers(
@@ -110,11 +127,12 @@ def _on_numbers(
         kind = np.dtype(str(pick(rng, "int8", "uint8")))
         pooled = operator.endswith("Pool")
         shape = tuple(int(x) for x in rng.integers(2, 5, 4 if pooled else 2))
-        axes = [*"bchw"] if pooled else ["b", "n"]
-        inputs = _quantised(rng, "x", _held(rng, shape, kind), axes, zero=zero)
+        axes, exact = ([*"bchw"] if pooled else ["b", "n"]), chance(rng, 0.4)
+        inputs = _quantised(rng, "x", _held(rng, shape, kind), axes, zero=zero, exact=exact)
         if binary:
-            inputs |= _quantised(rng, "y", _held(rng, shape, kind), axes, zero=zero)
-        inputs |= _result(rng, kind, zero=zero)
+            y = _held(rng, shape, kind)
+            inputs |= _quantised(rng, "y", y, axes, zero=zero, exact=exact)
+        inputs |= _result(rng, kind, zero=zero, exact=exact)
         attributes: dict[str, object] = {}
         if operator == "QLinearLeakyRelu":
             attributes["alpha"] = 0.2
@@ -127,9 +145,9 @@ def _on_numbers(
         if operator == "QLinearAveragePool":
             attributes |= {"kernel_shape": [2, 2], "pads": [1, 1, 0, 0]}
             attributes |= {"count_include_pad": int(chance(rng))}
-        outputs = [("z", len(shape), kind)]
+        outputs, steps = [("z", len(shape), kind)], 0 if exact else 1
         return Case(
-            operator, inputs, attributes, outputs, _opset(rng), dynamic=chance(rng), steps=1
+            operator, inputs, attributes, outputs, _opset(rng), dynamic=chance(rng), steps=steps
         )
 
     return draw
@@ -139,25 +157,33 @@ def where(rng: Dice) -> Case:
     """Draw a QLinearWhere."""
     kind, shape = np.dtype(str(pick(rng, "int8", "uint8"))), (2, int(rng.integers(1, 5)))
     inputs: dict[str, Given | None] = {"c": Given(rng.random(shape) < 0.5, ["b", "n"])}
-    inputs |= _quantised(rng, "x", _held(rng, shape, kind), ["b", "n"])
-    inputs |= _quantised(rng, "y", _held(rng, shape, kind), ["b", "n"])
-    inputs |= _result(rng, kind)
+    exact = chance(rng)
+    for name in "xy":
+        inputs |= _quantised(rng, name, _held(rng, shape, kind), ["b", "n"], exact=exact)
+    inputs |= _result(rng, kind, exact=exact)
     inputs = {k: v and Given(v.array, v.axes, constant=not v.axes) for k, v in inputs.items()}
-    outputs = [("z", 2, kind)]
-    return Case("QLinearWhere", inputs, {}, outputs, _opset(rng), dynamic=chance(rng), steps=1)
+    outputs, steps = [("z", 2, kind)], 0 if exact else 1
+    return Case("QLinearWhere", inputs, {}, outputs, _opset(rng), dynamic=chance(rng), steps=steps)
 
 
 def concat(rng: Dice) -> Case:
     """Draw a QLinearConcat."""
     kind = np.dtype(str(pick(rng, "int8", "uint8")))
-    inputs = _result(rng, kind)
+    exact = chance(rng)
+    inputs = _result(rng, kind, exact=exact)
     for name in "xyw"[: int(rng.integers(1, 4))]:
         array = _held(rng, (2, int(rng.integers(1, 4))), kind)
-        inputs |= _quantised(rng, name, array, ["b", f"{name}n"])
+        inputs |= _quantised(rng, name, array, ["b", f"{name}n"], exact=exact)
     inputs = {k: v and Given(v.array, v.axes, constant=not v.axes) for k, v in inputs.items()}
     outputs, attributes = [("z", 2, kind)], {"axis": int(pick(rng, 1, -1))}
     return Case(
-        "QLinearConcat", inputs, attributes, outputs, _opset(rng), dynamic=chance(rng), steps=1
+        "QLinearConcat",
+        inputs,
+        attributes,
+        outputs,
+        _opset(rng),
+        dynamic=chance(rng),
+        steps=0 if exact else 1,
     )
 
 
@@ -167,23 +193,25 @@ def gemm(rng: Dice) -> Case:
     turned = [chance(rng), chance(rng)]
     kinds = [np.dtype(np.uint8), np.dtype(str(pick(rng, "int8", "uint8")))]
     inputs: dict[str, Given | None] = {}
+    exact = chance(rng, 0.4)
     for name, shape, swap, kind in zip(
         "AB", ((rows, inner), (inner, columns)), turned, kinds, strict=True
     ):
         whole = shape[::-1] if swap else shape
-        inputs |= _quantised(rng, name, _held(rng, whole, kind), [f"{name}0", f"{name}1"])
-    if chance(rng, 0.3):
+        held, axes = _held(rng, whole, kind), [f"{name}0", f"{name}1"]
+        inputs |= _quantised(rng, name, held, axes, exact=exact)
+    if not exact and chance(rng, 0.3):
         scale = rng.uniform(0.005, 0.05, columns).astype(np.float32)
         inputs |= {"Bs": Given(scale), "Bz": Given(_held(rng, (columns,), kinds[1]))}
     c = rng.integers(-500, 500, (columns,)).astype(np.int32)
     inputs["C"] = Given(c) if chance(rng) else None
-    given = _result(rng, kinds[0])
+    given = _result(rng, kinds[0], exact=exact)
     inputs |= given if chance(rng) else dict.fromkeys(given)
     out = np.dtype(np.float32) if inputs["scale"] is None else kinds[0]
     attributes: dict[str, object] = {"transA": int(turned[0]), "transB": int(turned[1])}
     if chance(rng):
         attributes["alpha"] = 0.5
-    steps = 0 if out == np.float32 else 1
+    steps = 0 if exact or out == np.float32 else 1
     return Case("QGemm", inputs, attributes, [("z", 2, out)], _opset(rng), steps=steps)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from unfuse.cases import Untaken, problem
+from unfuse.cases import Stays, Untaken, problem
 from unfuse.trials import cases
+from vlmpass.passes import unfuse
 from vlmpass.rewriter_rules.opset.build import scalar
 from vlmpass.rewriter_rules.unfuse import (
     attended,
@@ -160,6 +161,62 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
         "optional_input",
         lambda old: lambda node, index: None if index == 8 else old(node, index),
     ),
+    "tokens without segments are of none": (
+        "EmbedLayerNormalization",
+        embedded,
+        "optional_input",
+        lambda old: (
+            lambda node, index: None if index == 4 and old(node, 1) is None else old(node, index)
+        ),
+    ),
+    "what a mask says is summed": (
+        "EmbedLayerNormalization",
+        embedded,
+        "_lengths",
+        lambda old: (
+            lambda op, node: (
+                op.ReduceSum(node.inputs[7], op.const([1]), keepdims=0)
+                if len(node.inputs) > 7 and node.inputs[7] is not None
+                else old(op, node)
+            )
+        ),
+    ),
+    "sizes that nobody knows are equal": (
+        "MultiHeadAttention",
+        key_masks,
+        "same_size",
+        lambda old: lambda one, other: one == other,
+    ),
+    "a mask is for others than the keys": (
+        "MultiHeadAttention",
+        key_masks,
+        "_suits",
+        lambda old: lambda *given: None,
+    ),
+    "a mask that stands for none counts": (
+        "Attention",
+        projected,
+        "added",
+        lambda old: lambda *given, **rest: old(*given, **{**rest, "placeholder": False}),
+    ),
+    "blocks are of inputs that follow each other": (
+        "MatMulNBits",
+        unpacked,
+        "_grouped",
+        lambda old: unpacked._in_order,
+    ),
+    "a half is rounded before the zero point is added": (
+        "QLinearAdd",
+        dequantized,
+        "_half_to_even",
+        lambda old: dequantized._whole,
+    ),
+    "a type is newer than the file": (
+        "MatMulNBits",
+        unfuse,
+        "raise_ir_version",
+        lambda old: lambda model: None,
+    ),
     "an epsilon is forgotten": (
         "SkipLayerNormalization",
         contrib,
@@ -245,7 +302,7 @@ def found_in(operator: str) -> bool:
         try:
             if problem(case):
                 return True
-        except Untaken:
+        except (Stays, Untaken):
             continue
         except Exception:  # noqa: BLE001 - a defect may show as any
             return True

@@ -73,7 +73,7 @@ def test_bfloat16_becomes_a_valid_model(operator: str) -> None:
         inputs = {name: given and _in_bfloat16(given) for name, given in case.inputs.items()}
         kinds = [(name, rank, _narrow(kind)) for name, rank, kind in case.outputs]
         made = without_it(replace(case, inputs=inputs, outputs=kinds).model())
-        assert left(made) == []
+        assert case.may_stay or left(made) == []
         onnx.checker.check_model(made, full_check=True)
 
 

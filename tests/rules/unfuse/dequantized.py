@@ -7,7 +7,8 @@ from unfuse.quantised import DRAWN
 from rules.from_cases import of_cases
 from rules.instances import Hints
 
-PARTS = """s = Constant<value_float=0.5>() z = Constant<value = uint8 {3}>() """
+PARTS = """s = Constant<value_float=0.5>() z = Constant<value = uint8 {4}>() """
+ODD = PARTS.replace("4", "3")
 BYTES = "(uint8[2,3] a, uint8[2,3] b, bool[2,3] c) => (uint8[2,3] y)"
 IMAGE = "(uint8[2,3,4,4] a) => (uint8[2,3,{size},{size}] y)"
 REAL = """i = DequantizeLinear(a, s, z) """
@@ -28,7 +29,10 @@ def _one(head: str, operator: str, inner: str, attributes: str = "") -> tuple[st
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
-    "unfuse-q-linear-add": [_two("QLinearAdd", "Add")],
+    "unfuse-q-linear-add": [
+        _two("QLinearAdd", "Add"),
+        (BYTES, f"{ODD} y = com.microsoft.QLinearAdd(a, s, z, b, s, z, s, z)", ""),
+    ],
     "unfuse-q-linear-mul": [_two("QLinearMul", "Mul")],
     "unfuse-q-linear-sigmoid": [_one(BYTES, "QLinearSigmoid", "Sigmoid")],
     "unfuse-q-linear-leaky-relu": [

@@ -42,6 +42,16 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             "its mask has 4 axes",
         ),
         (
+            QKV.replace(",n,", ",3,").replace("int32[2,2,3,n] m", "int32[2,4] m"),
+            "y = com.microsoft.MultiHeadAttention<num_heads=2>(q, k, v, , m)",
+            "its mask is for 4 keys, of which there are 3",
+        ),
+        (
+            QKV.replace("[2,n,8] k", "[2,?,8] k").replace("[2,n,8] q", "[2,?,8] q"),
+            "y = com.microsoft.MultiHeadAttention<num_heads=2, unidirectional=1>(q, k, v)",
+            "queries and keys are not known to be as many",
+        ),
+        (
             QKV,
             "y = com.microsoft.MultiHeadAttention<num_heads=2>(q, k, v, , , , , , , c)",
             "beams are told by a cache_indirection",

@@ -34,6 +34,13 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             f"{BYTES} y = com.microsoft.MatMulNBits<{SIZES.replace('=2', '=3')}>(x, w, s)",
             "its weights are not 3 rows of 16 times 4 bits",
         ),
+        (
+            HEAD,
+            f"""{BYTES} z = Constant<value = uint8[2,1] {{3, 4}}>()
+            g = Constant<value = int32[16] {{{", ".join("0" * 16)}}}>()
+            y = com.microsoft.MatMulNBits<{SIZES}>(x, w, s, z, g)""",
+            "its kernel leaves out zero points of few bits beside a g_idx",
+        ),
     ]
 }
 
