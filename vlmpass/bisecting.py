@@ -7,9 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError, VlmpassError
@@ -28,15 +26,15 @@ from vlmpass.ir_tools.proto.onnx_text import model_text
 from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, verify
 from vlmpass.ir_tools.run.observed import observe
 from vlmpass.ir_tools.run.request import Inputs, given_inputs
-from vlmpass.ir_tools.save import save
-from vlmpass.ir_tools.save.commits import note_commit
-from vlmpass.ir_tools.system.arguments import seconds
+from vlmpass.ir_tools.system.arguments import flag, number, seconds, word, wrong
 from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.system.paths import folder_for
 from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes import PassManager, parse
 from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.passes.instruments.limit import Limit
+from vlmpass.replacing import Sources
+from vlmpass.reproducer_folder import ReproducerFolder
 from vlmpass.rewriter_rules.restore import restore
 
 __all__ = ["BisectReport", "bisect"]
@@ -94,6 +92,7 @@ def bisect(
     inputs: Inputs | None = None,
     seed: int = 0,
     check: str | None = None,
+    force: bool = False,
     name: str | None = None,
 ) -> BisectReport:
     """Find the first change of a pipeline after which a model computes something else.
@@ -108,20 +107,33 @@ def bisect(
         seed: Of generated inputs.
         check: Instead of numbers, a command with ``{}`` where the model goes: what it fails on is
             wrong.
+        force: Replace what is called so in the folder; it goes even if nothing is found.
         name: What to call the source in the command that is told, if not by its path.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
         PipelineError: The pipeline or the command is none.
         VerifyError: The source fails itself, or does not run.
+        SaveError: The folder has a reproducer, or cannot have one.
         VlmpassError: The pipeline refuses the model.
     """
-    target = None if folder is None else folder_for(folder, "for the reproducer")
-    judge = _Judge(seconds("tolerance", tolerance), inputs, seed, check)
+    home = None
+    if folder is not None:
+        place = folder_for(folder, "for the reproducer")
+        home = ReproducerFolder(place, Sources(source, inputs), flag("force", force))
+    judge = _Judge(
+        seconds("tolerance", tolerance),
+        inputs,
+        number("seed", seed, None) or 0,
+        word("check", check),
+    )
+    if not isinstance(passes, str):
+        raise wrong("passes", passes, "pipeline text")
     parse(passes)
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     model = clone(source) if isinstance(source, ir.Model) else load(source)
-    return _Bisection(model, passes, judge, path if name is None else name).run(target)
+    called = path if name is None else word("name", name)
+    return _Bisection(model, passes, judge, called).run(home)
 
 
 @dataclass
@@ -192,10 +204,12 @@ class _Bisection:
     runs: int = 0
     _states: dict[int | None, _State] = field(default_factory=dict)
 
-    def run(self, target: Path | None) -> BisectReport:
+    def run(self, home: ReproducerFolder | None) -> BisectReport:
         last = self._at(None)
         total = last.changes.made
         if not last.why:
+            if home is not None:
+                home.clear()
             return BisectReport(False, self.passes, total, runs=self.runs)
         if self._at(0).why:
             raise VerifyError(f"the source fails itself: {self._at(0).why}")
@@ -206,7 +220,7 @@ class _Bisection:
                 bad = middle
             else:
                 good = middle
-        return self._told(total, self._at(good), self._at(bad), target)
+        return self._told(total, self._at(good), self._at(bad), home)
 
     def _at(self, limit: int | None) -> _State:
         if limit not in self._states:
@@ -227,7 +241,9 @@ class _Bisection:
         why = self.judge.why(self.source, model, report.changes, self.judge.inputs)
         return _State(model, count.changes, marks.passes, why)
 
-    def _told(self, total: int, good: _State, bad: _State, target: Path | None) -> BisectReport:
+    def _told(
+        self, total: int, good: _State, bad: _State, home: ReproducerFolder | None
+    ) -> BisectReport:
         number, last = bad.changes.made, bad.changes.last
         pass_text = next((text for text, made in bad.passes if made >= number), self.passes)
         rule, _, node = ("", "", "") if last == pass_text else last.partition(" at ")
@@ -235,14 +251,14 @@ class _Bisection:
         lifter = Lifter(good.model)
         before, after = _text(lifter, gone), _text(Lifter(bad.model), come)
         small = None
-        if target is not None or not rule:
+        if home is not None or not rule:
             small = _Reproducer(lifter, pass_text, self.judge, self._feed).smallest(gone)
         if small is not None and not rule:  # of all that the pass does, this is wrong
             node = listed(map(name_node, small.model.graph), _NAMED)
             before, after = model_text(small.model), model_text(small.result)
-        reproducer, given = (
-            _written(small, target) if small is not None and target else (None, None)
-        )
+        reproducer, given = None, None
+        if home is not None:
+            reproducer, given = home.write(small.model, small.feed) if small else home.clear()
         command = ["vlmpass", "convert", self.path or "<model>", "out.onnx", "--no-verify"]
         return BisectReport(
             True,
@@ -357,17 +373,3 @@ def _around(nodes: Sequence[ir.Node]) -> Iterable[list[ir.Node]]:
             users = (use.node for value in node.outputs for use in value.uses())
             beside = (*makers, *users)
             found.update((n, None) for n in beside if n is not None and n.graph is node.graph)
-
-
-def _written(found: _Small, folder: Path) -> tuple[str, str | None]:
-    model, feed = found.model, found.feed
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "reproducer.onnx"
-    save(model, path)
-    arrays = {name: value for name, value in feed.items() if isinstance(value, np.ndarray)}
-    if not arrays or len(arrays) < len(model.graph.inputs):
-        return str(path), None
-    given = folder / "inputs.npz"
-    np.savez(given, **arrays)  # type: ignore[arg-type]
-    note_commit(given)
-    return str(path), str(given)

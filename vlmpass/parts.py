@@ -4,50 +4,37 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias, TypedDict
 
 import onnx_ir as ir
 
 from vlmpass.acceptance import fault_of
 from vlmpass.convert_options import Writing
 from vlmpass.ir_tools.check import check
-from vlmpass.ir_tools.errors import CheckError, PipelineError, SaveError
-from vlmpass.ir_tools.graph.describe import describe_type
-from vlmpass.ir_tools.graph.walk import weight_bytes
+from vlmpass.ir_tools.errors import CheckError, PipelineError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.parts.composing import composed
 from vlmpass.ir_tools.parts.lift import Lifter
-from vlmpass.ir_tools.parts.manifest import (
-    MANIFEST,
-    Manifest,
-    Part,
-    is_manifest,
-    read_manifest,
-    write_manifest,
-)
+from vlmpass.ir_tools.parts.manifest import MANIFEST, Manifest, manifest_of
 from vlmpass.ir_tools.parts.scoping import scoping
 from vlmpass.ir_tools.parts.selection import between, closed, partition
 from vlmpass.ir_tools.parts.splitting import Places, by_layers, by_scopes, by_weight
-from vlmpass.ir_tools.save import SaveReport, parse_size, save
-from vlmpass.ir_tools.save.commits import note_commit
+from vlmpass.ir_tools.save import parse_size, save
 from vlmpass.ir_tools.save.layout import Layout, Weights
-from vlmpass.ir_tools.save.saving import drafted
-from vlmpass.ir_tools.system.arguments import number
+from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, flag, number, word
 from vlmpass.ir_tools.system.paths import folder_for, output_file
 from vlmpass.options import helped
 from vlmpass.part_reports import PartReport, SplitReport
-from vlmpass.pipeline import refuse_foreign
+from vlmpass.parts_folder import NamedPart, PartsFolder, Progress, told, ways
+from vlmpass.replacing import Sources, refuse_foreign
 
 __all__ = ["compose", "extract", "split"]
 
-_STORE = "weights.onnx"
-_Progress: TypeAlias = "Callable[[int, int], None] | None"
 _UNFIT = re.compile(r"[^\w.-]+")
+_LONGEST = 60
+"""Characters of a part's name that its file has."""
 
 
 @helped(Writing)
@@ -63,7 +50,7 @@ def extract(
     weights: Weights = "auto",
     jobs: int | None = None,
     force: bool = False,
-    progress: _Progress = None,
+    progress: Progress = None,
 ) -> PartReport:
     """Write a part of a model as a model: what lies between some values, or a module.
 
@@ -87,7 +74,10 @@ def extract(
         ModelError: There is no such value or module, or an input is missing.
         Refused: The type of a value at the border is not known.
         CheckError: The part is not valid, as the source is not.
+        SaveError: The source, or what is no model, is in the way.
     """
+    inputs, outputs = a_list("inputs", inputs, str), a_list("outputs", outputs, str)
+    scope = word("scope", scope)
     if scope is not None and (inputs or outputs):
         raise PipelineError(
             "a scope has its own inputs and outputs", remedy="leave --scope or the names out"
@@ -95,7 +85,8 @@ def extract(
     if scope is None and not inputs and not outputs:
         raise PipelineError("nothing is asked for", remedy="give --inputs, --outputs or --scope")
     writing = Writing(shard_size=shard_size, layout=layout, weights=weights, jobs=jobs, force=force)
-    refuse_foreign(output_file(path), writing.force)
+    callable_or_none("progress", progress)
+    _refuse(output_file(path), Sources(source), writing)
     model = load(source)
     if scope is not None:
         modules = scoping(model)
@@ -104,7 +95,7 @@ def extract(
         found = between(model, inputs, outputs)
     piece = Lifter(model).lift(found, "extract")
     _hold(piece, model)
-    return _told("", piece, save(piece, path, **_ways(writing), progress=progress))
+    return told("", piece, save(piece, path, **ways(writing), progress=progress))
 
 
 @helped(Writing)
@@ -121,7 +112,7 @@ def split(
     weights: Weights = "auto",
     jobs: int | None = None,
     force: bool = False,
-    progress: _Progress = None,
+    progress: Progress = None,
 ) -> SplitReport:
     """Cut a model up into parts that run one after the other, and write them into a folder.
 
@@ -146,16 +137,17 @@ def split(
         ModelError: A module is not there, or two need each other.
         Refused: The type of a value at a border is not known.
         CheckError: A part is not valid, as the source is not.
-        SaveError: Something else is in the way.
+        SaveError: Something that is no part of a split before is in the way.
     """
     writing = Writing(shard_size=shard_size, layout=layout, weights=weights, jobs=jobs, force=force)
-    layers = number("layers", layers, 1)
+    scopes, layers = a_list("scopes", scopes, str), number("layers", layers, 1)
+    share = flag("share", share)
+    callable_or_none("progress", progress)
     if [bool(scopes), layers is not None, budget is not None].count(True) != 1:
         raise PipelineError(
             "a model is split by scopes, by layers or by a budget", remedy="give one of them"
         )
-    target = folder_for(folder, "for the parts")
-    _refuse_manifest(target / MANIFEST, writing.force)
+    place = PartsFolder(folder_for(folder, "for the parts"), Sources(source), writing)
     model = load(source)
     lifter = Lifter(model)
     if budget is not None:
@@ -165,17 +157,7 @@ def split(
     named = _parts(lifter, places)
     for part in named:
         _hold(part.model, model)
-    with ExitStack() as undo:
-        _make_folder(undo, target)
-        store = None
-        if share:
-            store = _stored(undo, model, target / _STORE, _ways(writing), progress)
-            _refer([part.model for part in named], load(store.path))
-        reports = _written(named, target, _ways(writing), progress)
-        path = write_manifest(_manifest(model, named, target))
-        undo.pop_all()
-    note_commit(path)
-    return SplitReport(str(path), reports, store)
+    return place.write(model, named, share, progress)
 
 
 @helped(Writing)
@@ -188,7 +170,7 @@ def compose(
     weights: Weights = "auto",
     jobs: int | None = None,
     force: bool = False,
-    progress: _Progress = None,
+    progress: Progress = None,
 ) -> PartReport:
     """Join parts to one model, whatever its size.
 
@@ -205,45 +187,22 @@ def compose(
         ArgumentError: An argument is of a wrong type.
         ModelError: There is no manifest, or the parts do not fit.
         CheckError: What they make is not valid.
+        SaveError: One of the parts, or what is no model, is in the way.
     """
     writing = Writing(shard_size=shard_size, layout=layout, weights=weights, jobs=jobs, force=force)
-    refuse_foreign(output_file(path), writing.force)
-    found = parts if isinstance(parts, Manifest) else read_manifest(parts)
+    callable_or_none("progress", progress)
+    target = output_file(path)
+    found = manifest_of(parts)
+    files = [found.folder / each for each in (*found.files, MANIFEST)]
+    _refuse(target, Sources(parts, *files), writing)
     whole = composed(found)
     _hold(whole, *(load(found.path_of(part)) for part in found.parts))
-    return _told("", whole, save(whole, path, **_ways(writing), progress=progress))
+    return told("", whole, save(whole, path, **ways(writing), progress=progress))
 
 
-@dataclass(frozen=True)
-class _Named:
-    name: str
-    file: str
-    model: ir.Model
-
-
-class _Ways(TypedDict):
-    shard_size: int | str | None
-    layout: Layout | str
-    weights: Weights
-    jobs: int | None
-
-
-def _ways(writing: Writing) -> _Ways:
-    return {
-        "shard_size": writing.shard_size,
-        "layout": writing.layout,
-        "weights": writing.weights,
-        "jobs": writing.jobs,
-    }
-
-
-def _told(name: str, model: ir.Model, saved: SaveReport) -> PartReport:
-    graph = model.graph
-    types = [
-        {str(value.name): describe_type(value) for value in values}
-        for values in (graph.inputs, graph.outputs)
-    ]
-    return PartReport(name, len(graph), types[0], types[1], weight_bytes(model), saved)
+def _refuse(target: Path, sources: Sources, writing: Writing) -> None:
+    sources.refuse(target)
+    refuse_foreign(target, writing.force)
 
 
 def _hold(made: ir.Model, *sources: ir.Model) -> None:
@@ -260,7 +219,7 @@ def _hold(made: ir.Model, *sources: ir.Model) -> None:
         raise
 
 
-def _parts(lifter: Lifter, places: Places) -> list[_Named]:
+def _parts(lifter: Lifter, places: Places) -> list[NamedPart]:
     """Return the parts as models, with all that the whole has and nobody takes in the first one."""
     graph = lifter.model.graph
     found = partition(lifter.model, places.of, len(places.names))
@@ -275,97 +234,10 @@ def _parts(lifter: Lifter, places: Places) -> list[_Named]:
             home.outputs[value] = None
     digits = max(2, len(str(len(found))))
     return [
-        _Named(name, f"{index:0{digits}}-{_UNFIT.sub('_', name)}.onnx", lifter.lift(part, "split"))
+        NamedPart(name, f"{index:0{digits}}-{_file_stem(name)}.onnx", lifter.lift(part, "split"))
         for index, (name, part) in enumerate(zip(places.names, found, strict=True), 1)
     ]
 
 
-def _refuse_manifest(path: Path, force: bool) -> None:
-    if path.exists() and not force and not is_manifest(path):
-        raise SaveError(f"{path} exists and is no manifest of parts", remedy="--force replaces it")
-
-
-def _make_folder(stack: ExitStack, folder: Path) -> None:
-    """Make a folder where there is none; it goes again where nothing comes into it."""
-    for each in reversed([folder, *folder.absolute().parents]):
-        if not each.exists():
-            each.mkdir()
-            stack.callback(_remove_empty, each)
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
-
-
-def _stored(
-    stack: ExitStack,
-    model: ir.Model,
-    path: Path,
-    ways: _Ways,
-    progress: _Progress,
-) -> SaveReport:
-    """Write all weights of a model once, as a model without nodes."""
-    values = [
-        ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
-        for value in model.graph.initializers.values()
-    ]
-    graph = ir.Graph([], [], nodes=[], initializers=values, name="weights")
-    graph.opset_imports.update(model.graph.opset_imports)
-    there = path.exists()
-    store = ir.Model(graph, ir_version=model.ir_version)
-    saved = save(store, path, **ways, progress=progress)
-    for file in saved.files if not there else ():
-        if file.how != "kept":
-            stack.callback(_remove, path.parent / file.name)
-    return saved
-
-
-def _written(
-    named: Sequence[_Named], folder: Path, ways: _Ways, progress: _Progress
-) -> tuple[PartReport, ...]:
-    """Write every part before the first is put in its place."""
-    with ExitStack() as stack:
-        drafts = [
-            stack.enter_context(drafted(each.model, folder / each.file, **ways, progress=progress))
-            for each in named
-        ]
-        return tuple(
-            _told(each.name, each.model, draft.commit())
-            for each, draft in zip(named, drafts, strict=True)
-        )
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-
-
-def _refer(parts: Sequence[ir.Model], store: ir.Model) -> None:
-    """Let parts refer to the weights in a store instead of their own."""
-    stored = store.graph.initializers
-    for part in parts:
-        for value in part.graph.initializers.values():
-            value.const_value = stored[str(value.name)].const_value
-
-
-def _manifest(model: ir.Model, named: Sequence[_Named], folder: Path) -> Manifest:
-    return Manifest(
-        tuple(str(value.name) for value in model.graph.inputs),
-        tuple(str(value.name) for value in model.graph.outputs),
-        tuple(_described(part) for part in named),
-        folder,
-    )
-
-
-def _described(part: _Named) -> Part:
-    graph = part.model.graph
-    ends = (*graph.inputs, *graph.outputs)
-    return Part(
-        part.name,
-        part.file,
-        tuple(str(value.name) for value in graph.inputs),
-        tuple(str(value.name) for value in graph.outputs),
-        {str(value.name): describe_type(value) for value in ends},
-        len(graph),
-        weight_bytes(part.model),
-    )
+def _file_stem(name: str) -> str:
+    return _UNFIT.sub("_", name)[:_LONGEST]

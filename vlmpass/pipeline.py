@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from pathlib import Path
 
 import onnx_ir as ir
 
@@ -18,13 +17,12 @@ from vlmpass.acceptance import Acceptance, Held, Result, fault_of
 from vlmpass.convert_options import Comparing, Writing
 from vlmpass.intent import Intent, Passes
 from vlmpass.ir_tools.check.full import beside_standard
-from vlmpass.ir_tools.errors import CheckError, ModelError, Refused, SaveError, VerifyError
+from vlmpass.ir_tools.errors import CheckError, Refused, VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.load.parse import parse_file
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.save import SaveReport
 from vlmpass.ir_tools.save.layout import Layout, Weights
@@ -43,11 +41,12 @@ from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.presets import SIMPLIFY, fit, hold, pipeline_text
+from vlmpass.replacing import refuse_foreign
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.rounded_weights import BeforeRounding
 from vlmpass.stages import Stages
 
-__all__ = ["Pipeline", "refuse_foreign"]
+__all__ = ["Pipeline"]
 
 
 @helped(Intent)
@@ -369,19 +368,3 @@ def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
     files.discard(os.path.realpath(path))  # large inline weights lie in the model file itself
     total = sum(os.path.getsize(each) for each in (path, *files))
     return Snapshot(facts, total, len(files))
-
-
-def refuse_foreign(path: Path, force: bool) -> None:
-    """Refuse to replace a file that is not a model, unless that is asked for.
-
-    Raises:
-        SaveError: It exists, and is none.
-    """
-    if force or not path.is_file():
-        return
-    try:
-        parse_file(path)
-    except ModelError as error:
-        raise SaveError(
-            f"{path} exists and is not an ONNX model", remedy="--force replaces it"
-        ) from error

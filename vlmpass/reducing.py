@@ -15,10 +15,10 @@ from vlmpass.ir_tools.parts.outside_check import OutsideCheck
 from vlmpass.ir_tools.parts.reduction import Reducer
 from vlmpass.ir_tools.proto.onnx_text import model_text
 from vlmpass.ir_tools.save import SaveReport, save
-from vlmpass.ir_tools.system.arguments import word, wrong
+from vlmpass.ir_tools.system.arguments import flag, word, wrong
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.options import helped
-from vlmpass.pipeline import refuse_foreign
+from vlmpass.replacing import Sources, refuse_foreign
 
 __all__ = ["ReduceReport", "reduce"]
 
@@ -70,11 +70,13 @@ def reduce(
         ArgumentError: An argument is of a wrong type.
         PipelineError: The command is none.
         VerifyError: The check does not fail on the source, or cannot be run.
+        SaveError: The source, or what is no model, is in the way.
     """
-    refuse_foreign(output_file(path), force)
-    fails = (
-        check if callable(check) else OutsideCheck(_command(check), word("says", says) or "").fails
-    )
+    target = output_file(path)
+    Sources(source).refuse(target)
+    refuse_foreign(target, flag("force", force))
+    said = word("says", says) or ""
+    fails = check if callable(check) else OutsideCheck(_command(check), said).fails
     found = Reducer(load(source), fails).run()
     saved = save(found.model, path)
     text = model_text(found.model)

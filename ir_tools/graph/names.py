@@ -59,6 +59,11 @@ class Names:
         """Return the hint itself if no node has that name yet, else hint_1, hint_2, …"""
         return self._fresh(self._nodes, hint)
 
+    def note(self, values: Iterable[str]) -> None:
+        """Take names as they are, whether something has them already or not."""
+        self._collect()
+        self._values.update(values)
+
     def forget(self, *, values: Iterable[str | None], nodes: Iterable[str | None]) -> None:
         """Give back names that nothing in the model has any more."""
         self._values.difference_update(name for name in values if name)

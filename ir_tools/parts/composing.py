@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
@@ -10,8 +10,9 @@ from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.describe import describe_type
 from vlmpass.ir_tools.graph.names import Names
-from vlmpass.ir_tools.graph.walk import scopes
+from vlmpass.ir_tools.graph.walk import holds_graphs, subgraphs
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.parts.function_identity import function_identity
 from vlmpass.ir_tools.parts.manifest import Manifest, Part
 from vlmpass.ir_tools.proto.onnx_text import Digests
 from vlmpass.ir_tools.run.segments import is_repeated
@@ -73,11 +74,14 @@ class _Joint:
         self._whole = whole
         self._manifest = manifest
         self._borders: dict[str, ir.Value] = {}
+        self._givers: dict[str, str] = {}
         self._names = Names()
+        self._outermost: set[str] = set()
         self._digests = Digests()
         self._shared: dict[str, ir.Value] = {}
-        for name in (*manifest.inputs, *(each for p in manifest.parts for each in p.outputs)):
-            self._names.value(name)
+        given = (*manifest.inputs, *(each for p in manifest.parts for each in p.outputs))
+        self._outermost.update(given)
+        self._names.note(given)
 
     def add(self, part: Part, model: ir.Model) -> None:
         """Move what a part is made of into the whole."""
@@ -85,13 +89,15 @@ class _Joint:
         model = clone(model)
         graph = model.graph
         optional = dict(graph.initializers)
-        for value in list(graph.inputs):
-            self._take(part, value, value.name in optional)
+        inputs, outputs = list(graph.inputs), list(graph.outputs)
         graph.inputs.clear()
-        outputs = list(graph.outputs)
         graph.outputs.clear()
+        for value in inputs:
+            self._take(part, value, value.name in optional)
         for value in outputs:
-            self._borders.setdefault(str(value.name), value)
+            if value not in inputs:
+                self._give(part, value)
+        self._rename_inside(graph)
         for value in list(graph.initializers.values()):
             self._move_weight(graph, value)
         for node in list(graph):
@@ -131,7 +137,7 @@ class _Joint:
                 )
         for name, function in model.functions.items():
             known = self._whole.functions.setdefault(name, function)
-            if known is not function and _spelled(known) != _spelled(function):
+            if known is not function and self._identity(known) != self._identity(function):
                 raise ModelError(
                     f"the function {function.domain}.{function.name} is another one in the part"
                     f" '{part.name}'",
@@ -155,6 +161,18 @@ class _Joint:
         if is_optional and value.graph is not None:
             value.graph.initializers.pop(name, None)
 
+    def _give(self, part: Part, value: ir.Value) -> None:
+        """Let later parts take what a part gives."""
+        name = str(value.name)
+        if name in self._borders:
+            giver = self._givers.get(name)
+            other = f"the part '{giver}' gives" if giver else "the whole takes"
+            raise ModelError(
+                f"the part '{part.name}' gives '{name}', which {other} too",
+                remedy="call it otherwise in one of them",
+            )
+        self._givers[name], self._borders[name] = part.name, value
+
     def _move_weight(self, graph: ir.Graph, value: ir.Value) -> None:
         name = str(value.name)
         known = self._shared.get(name)
@@ -165,7 +183,7 @@ class _Joint:
             return
         del graph.initializers[name]
         if self._borders.get(name) is not value:
-            value.name = self._names.value(name)
+            value.name = self._fresh(name)
         self._shared.setdefault(name, value)
         self._whole.graph.register_initializer(value)
 
@@ -188,16 +206,42 @@ class _Joint:
         return True
 
     def _rename(self, node: ir.Node) -> None:
-        """Give what a node makes names of its own, inside its subgraphs too."""
+        """Give what a node makes names of its own."""
         for value in node.outputs:
             if not value.name:
                 continue
             if is_repeated(value):
                 self._shared.setdefault(value.name, value)
             if self._borders.get(value.name) is not value:
-                value.name = self._names.value(value.name)
+                value.name = self._fresh(value.name)
         if node.name:
             node.name = self._names.node(node.name)
+
+    def _fresh(self, hint: str) -> str:
+        name = self._names.value(hint)
+        self._outermost.add(name)
+        return name
+
+    def _rename_inside(self, graph: ir.Graph) -> None:
+        """Let nothing inside the subgraphs of a part hide what another part makes."""
+        inner = list(_inside(graph))
+        for value in inner:
+            if value.name in self._outermost:
+                value.name = self._names.value(value.name)
+        self._names.note(str(value.name) for value in inner)
+
+    def _identity(self, function: ir.Function) -> bytes:
+        return function_identity(function, self._digests)
+
+
+def _inside(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield what is named in the subgraphs of a graph's nodes."""
+    for node in graph:
+        for inner in subgraphs(node) if holds_graphs(node) else ():
+            named = (*inner.inputs, *inner.initializers.values())
+            yield from dict.fromkeys(value for value in named if value.name)
+            yield from (v for each in inner for v in each.outputs if v.name)
+            yield from _inside(inner)
 
 
 def _same_but_inputs(a: ir.Node, b: ir.Node, equal: object) -> bool:
@@ -216,17 +260,3 @@ def _same_but_inputs(a: ir.Node, b: ir.Node, equal: object) -> bool:
         if not (equal(one.value, other.value) if tensors else one.value == other.value):
             return False
     return True
-
-
-def _spelled(function: ir.Function) -> Mapping[str, object]:
-    """Return what is equal for equal functions."""
-    model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10, functions=[function])
-    return {
-        "nodes": [
-            (n.op_identifier(), [v and v.name for v in n.inputs], [v.name for v in n.outputs],
-             {name: str(each.value) for name, each in n.attributes.items()})
-            for scope in scopes(model) for n in scope.graph
-        ],
-        "ends": ([v.name for v in function.inputs], [v.name for v in function.outputs]),
-        "attributes": sorted(function.attributes),
-    }  # fmt: skip

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError, VerifyError
 from vlmpass.ir_tools.save import save
+from vlmpass.ir_tools.save.commits import unwatched
 from vlmpass.ir_tools.worker.folder import WorkFolder
 
 __all__ = ["OutsideCheck"]
@@ -61,7 +62,8 @@ class OutsideCheck:
         folder = WorkFolder()
         try:
             path = folder.path / "model.onnx"
-            save(model, path)
+            with unwatched():
+                save(model, path)
             return self._run(path)
         finally:
             folder.remove()

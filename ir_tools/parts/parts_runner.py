@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.parts.manifest import Manifest, read_manifest
+from vlmpass.ir_tools.parts.manifest import Manifest, manifest_of
 from vlmpass.ir_tools.run.request import level
 from vlmpass.ir_tools.run.runner import Runner
 from vlmpass.ir_tools.system.arguments import wrong
@@ -36,20 +36,18 @@ def run_parts(
 
     Raises:
         ModelError: There is no manifest, or a part is missing.
+        ArgumentError: An input is no array.
         VerifyError: An input is unknown.
         RunError: ONNX Runtime refuses a part, or its inputs.
     """
     if not isinstance(inputs, Mapping):
         raise wrong("inputs", inputs, "arrays by name")
-    found = parts if isinstance(parts, Manifest) else read_manifest(parts)
+    found = manifest_of(parts)
     wanted = level(optimization)
     unknown = [name for name in inputs if name not in found.inputs]
     if unknown:
         raise VerifyError(f"the whole has no input '{unknown[0]}'")
-    values: Feed = {
-        name: value if value is None or isinstance(value, np.ndarray) else list(value)
-        for name, value in inputs.items()
-    }
+    values: Feed = {name: _given(name, value) for name, value in inputs.items()}
     last, homes = found.last_use, dict[Runner, set[str]]()
     try:
         for index, part in enumerate(found.parts):
@@ -69,6 +67,14 @@ def run_parts(
     finally:
         for runner in homes:
             runner.close()
+
+
+def _given(name: str, value: object) -> Array | list[Array] | None:
+    if value is None or isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(each, np.ndarray) for each in value):
+        return list(value)
+    raise wrong(f"the input '{name}'", value, "an array, or a list of them for a sequence")
 
 
 def _copied(value: Array | list[Array] | None) -> Array | list[Array] | None:

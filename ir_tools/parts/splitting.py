@@ -173,8 +173,13 @@ def by_weight(model: ir.Model, typing: Typing, budget: int) -> Places:
         model: The model.
         typing: Its types.
         budget: Bytes of weights in a part; one that two parts use counts in both.
+
+    Raises:
+        ModelError: There are no nodes.
     """
     order = _Order(model)
+    if not order.nodes:
+        raise ModelError("the model has no node that computes anything: there is nothing to split")
     crossing = _crossing(order, typing)
     weight = _weights(order)
     place: dict[ir.Node, int] = {}

@@ -123,18 +123,24 @@ class Folder:
 
     Args:
         output: The model file that is about to be written there.
+        others: More of them, in the same folder.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *others: Path) -> None:
         self.output = output
+        self._outputs = (output, *others)
 
     @cached_property
     def replaced(self) -> frozenset[Path]:
-        """The data files of the model that is about to be replaced; empty if there is none."""
-        if not os.path.isfile(self.output):
-            return frozenset()
+        """The data files of the models that are about to be replaced; empty if there are none."""
         inside = str(self.output.parent) + os.sep
-        return frozenset(p for p in data_files_of(self.output) if str(p).startswith(inside))
+        return frozenset(
+            data
+            for output in self._outputs
+            if os.path.isfile(output)
+            for data in data_files_of(output)
+            if str(data).startswith(inside)
+        )
 
     @cached_property
     def shared(self) -> frozenset[str]:
@@ -148,10 +154,10 @@ class Folder:
         return frozenset(
             os.path.realpath(data)
             for model in models
-            if model != self.output and model.is_file()
+            if model not in self._outputs and model.is_file()
             for data in data_files_of(model)
         )
 
     def owns(self, path: Path) -> bool:
-        """Return whether a data file belongs to the replaced model and to no other."""
+        """Return whether a data file belongs to the replaced models and to no other."""
         return path in self.replaced and os.path.realpath(path) not in self.shared

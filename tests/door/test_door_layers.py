@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import onnx_ir as ir
+import pytest
 from door_tools import child, mlp_model
 
 import vlmpass
@@ -52,3 +54,22 @@ def test_recorded_outputs_are_a_reference(door, tmp_path):
     code, _, err = door(*words, "--inputs", tmp_path / "in.npz", "--layers")
     assert code == 2
     assert "name a model" in err
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("(float[2] x) => (float[2] x) { }", 0, "no value inside is in both"),
+        ("(float[2] x) => (float[2] y) { y = Neg(x) }", 1, "made by"),
+        ("(float[3] x) => (float[3] y) { y = Abs(x) }", 1, "input 'x' has 3"),
+    ],
+)
+def test_what_has_nothing_inside_has_a_verdict(door, tmp_path, body, code, said):
+    head = '<ir_version: 8, opset_import: ["": 17]> g '
+    first = body if code == 0 else "(float[2] x) => (float[2] y) { y = Abs(x) }"
+    for name, text in (("a.onnx", first), ("b.onnx", body)):
+        ir.save(ir.from_onnx_text(head + text), tmp_path / name)
+    found, out, err = door("verify", tmp_path / "a.onnx", tmp_path / "b.onnx", "--layers")
+    assert (found, err) == (code, "")
+    assert ("equal within" if code == 0 else "not equal") in out
+    assert said in out

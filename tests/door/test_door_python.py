@@ -4,6 +4,7 @@ take by name, with an error of ours.
 
 import importlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,33 @@ FUNCTIONS = {
         {"source": MODEL, "path": OUT, "verify": False},
         "source path shard_size layout weights jobs verify memory verify_seconds force progress",
     ),
+    "extract": (
+        vlmpass.extract,
+        {"source": MODEL, "path": OUT, "outputs": ["h"]},
+        "source path inputs outputs scope shard_size layout weights jobs force",
+    ),
+    "split": (
+        vlmpass.split,
+        {"source": MODEL, "folder": "made", "budget": "3KB"},
+        "source folder scopes layers budget share shard_size layout weights jobs force",
+    ),
+    "compose": (vlmpass.compose, {"parts": "parts", "path": OUT}, "parts path force"),
+    "run_parts": (
+        vlmpass.run_parts,
+        {"parts": "parts", "inputs": {"x": np.ones((1, 32), np.float32)}},
+        "parts inputs optimization",
+    ),
+    "bisect": (
+        vlmpass.bisect,
+        {"source": MODEL, "passes": "infer"},
+        "source passes folder tolerance inputs seed check force name",
+    ),
+    "reduce": (
+        vlmpass.reduce,
+        {"source": MODEL, "path": OUT, "check": lambda model: True},
+        "source path says force",
+    ),
+    "diff": (vlmpass.diff, {"a": MODEL, "b": MODEL}, "a b"),
     "slim": (
         vlmpass.slim,
         {"model": MODEL},
@@ -117,6 +145,7 @@ CASES = [(name, each) for name, (*_, names) in FUNCTIONS.items() for each in nam
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("python")
     mlp_model(folder, MODEL)
+    vlmpass.split(folder / MODEL, folder / "parts", budget="3KB")
     return folder
 
 
@@ -128,7 +157,7 @@ def quick(monkeypatch):
 
 
 class _Equal:
-    ok, findings = True, ()
+    ok, findings, outputs = True, (), ()
 
 
 @pytest.mark.usefixtures("quick")
@@ -147,6 +176,9 @@ def test_only_our_errors(folder, monkeypatch, name, argument):
             assert "object at 0x" not in text, what
         for made in set(listing(folder)) - set(before):
             (folder / made).unlink()
+        for made in folder.iterdir():
+            if made.is_dir() and made.name != "parts":
+                shutil.rmtree(made)
         assert listing(folder) == before, what
 
 
@@ -180,6 +212,14 @@ def test_only_our_errors(folder, monkeypatch, name, argument):
         (lambda: vlmpass.verify("mlp.onnx", "mlp.onnx", inputs={"y": 1}), "lacks x and has y"),
         (lambda: vlmpass.verify("mlp.onnx", "mlp.onnx", inputs={"x": object()}), "'x' is no array"),
         (lambda: vlmpass.verify("mlp.onnx", "mlp.onnx", emulated="int8"), "float16 or bfloat16"),
+        (lambda: vlmpass.split("mlp.onnx", "made", scopes="vpm"), "scopes takes a list of scopes"),
+        (lambda: vlmpass.split("mlp.onnx", "made", scopes=[1]), "a list of scopes takes strs"),
+        (lambda: vlmpass.extract("mlp.onnx", "out.onnx", outputs="h"), "outputs takes a list"),
+        (lambda: vlmpass.extract("mlp.onnx", "out.onnx", inputs=7), "inputs takes a list"),
+        (lambda: vlmpass.extract("mlp.onnx", "out.onnx", scope=7), "scope takes a text"),
+        (lambda: vlmpass.bisect("mlp.onnx", "infer", check=3), "check takes a text, not 3"),
+        (lambda: vlmpass.bisect("mlp.onnx", None), "passes takes pipeline text, not a NoneType"),
+        (lambda: vlmpass.reduce("mlp.onnx", "out.onnx", check=3), "check takes a command or"),
     ],
 )
 def test_what_is_wrong_is_named(folder, monkeypatch, call, says):

@@ -120,7 +120,7 @@ def test_nothing_is_left_of_a_split_that_fails(tmp_path, monkeypatch):
     def full(*_, **__):
         raise SaveError("the disk is full")
 
-    monkeypatch.setattr("vlmpass.parts.write_manifest", full)
+    monkeypatch.setattr("vlmpass.parts_folder.write_manifest", full)
     with pytest.raises(SaveError, match="full"):
         vlmpass.split(EXPORTS / "text.float32.ts14.onnx", tmp_path / "a", layers=1, share=True)
     left = [path.name for path in (tmp_path / "a").rglob("*") if "weights" in path.name]

@@ -52,6 +52,10 @@ def bisect(
             show_default=False,
         ),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace the reproducer and the inputs that are in DIR."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> int:
     """Find the first change of a pipeline after which the model computes something else.
@@ -75,6 +79,7 @@ def bisect(
             inputs=inputs,
             seed=seed,
             check=check,
+            force=force,
             name=str(PIPED) if source == PIPED else None,
         )
     if json:

@@ -105,7 +105,9 @@ def verify(
             found = _recorded(recorded, files[0], inputs, tolerance, level, most)
         else:
             found = _compared(files, inputs, seed, tolerance, level, emulate, most)
-        inside = _inside(files, inputs, seed, tolerance, emulate, most) if layers else None
+        # Where nothing was compared, the findings say why, of the values inside, too.
+        wanted = layers and bool(found.outputs)
+        inside = _inside(files, inputs, seed, tolerance, emulate, most) if wanted else None
     from vlmpass.report import to_data
     from vlmpass.screens.verification import verification_screen
 

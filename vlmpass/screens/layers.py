@@ -15,6 +15,8 @@ _BEFORE, _AFTER = 4, 10
 
 def layers_screen(found: LayerComparison) -> RenderableType:
     """Return the first value that diverges, what it is like in both, and how the error grows."""
+    if not found.layers:
+        return Text("no value inside is in both models: their outputs were compared", style="dim")
     compared = f"{count(len(found.layers))} values inside compared"
     if found.unmatched:
         compared += f", {count(found.unmatched)} are in one model only"

@@ -1,0 +1,1 @@
+../../vlmpass/parts_folder.py

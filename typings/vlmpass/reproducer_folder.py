@@ -1,0 +1,1 @@
+../../vlmpass/reproducer_folder.py
