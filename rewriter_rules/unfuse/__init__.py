@@ -4,6 +4,7 @@ from vlmpass.rewriter_rules.unfuse.channels import CHANNELS
 from vlmpass.rewriter_rules.unfuse.contrib import CONTRIB as SIMPLE
 from vlmpass.rewriter_rules.unfuse.dequantized import DEQUANTIZED
 from vlmpass.rewriter_rules.unfuse.embedded import EMBEDDED
+from vlmpass.rewriter_rules.unfuse.experts import EXPERTS
 from vlmpass.rewriter_rules.unfuse.grouped import GROUPED
 from vlmpass.rewriter_rules.unfuse.multihead import MULTIHEAD
 from vlmpass.rewriter_rules.unfuse.multiplied import MULTIPLIED
@@ -31,6 +32,7 @@ CONTRIB = (
     + PACKED_HEADS
     + DEQUANTIZED
     + ROWS
+    + EXPERTS
     + SAME_NAMES
 )
 UNFUSE = CONTRIB + STANDARD

@@ -18,6 +18,7 @@ from vlmpass.rewriter_rules.unfuse import (
     contrib,
     dequantized,
     embedded,
+    experts,
     grouped,
     key_masks,
     multihead,
@@ -25,6 +26,7 @@ from vlmpass.rewriter_rules.unfuse import (
     packed_heads,
     projected,
     rows,
+    stored_blocks,
     turned,
     unpacked,
 )
@@ -148,12 +150,12 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
     ),
     "angles turn backwards": ("RotaryEmbedding", turned, "_rotated", _backwards),
     "neighbours and halves are swapped": ("RotaryEmbedding", turned, "_rotated", _swapped),
-    "a zero point is one more": ("MatMulNBits", unpacked, "_zeros", _more),
+    "a zero point is one more": ("MatMulNBits", stored_blocks, "_zeros", _more),
     "zero points are forgotten": (
         "MatMulNBits",
-        unpacked,
+        stored_blocks,
         "_float_zeros",
-        lambda old: lambda op, node, packed, kind: scalar(op, 0, kind),
+        lambda old: lambda op, packed: scalar(op, 0, packed.scales.dtype),
     ),
     "positions that are given are counted": (
         "EmbedLayerNormalization",
@@ -202,14 +204,34 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
     "blocks are of inputs that follow each other": (
         "MatMulNBits",
         unpacked,
-        "_grouped",
-        lambda old: unpacked._in_order,
+        "by_groups",
+        lambda old: lambda op, packed, groups: stored_blocks.dequantized(op, packed),
     ),
     "a half is rounded before the zero point is added": (
         "QLinearAdd",
         dequantized,
         "_half_to_even",
         lambda old: dequantized._whole,
+    ),
+    "the first of equal experts is taken": (
+        "MoE",
+        experts,
+        "_shares",
+        lambda old: (
+            lambda op, node, weights: (
+                old(op, node, weights)
+                if len(node.inputs) < 2
+                else op.Unsqueeze(
+                    op.Transpose(op.Softmax(node.inputs[1], axis=-1), perm=[1, 0]), axes=[2]
+                )
+            )
+        ),
+    ),
+    "zero points of rows are of blocks": (
+        "QMoE",
+        experts,
+        "Blocks",
+        lambda old: lambda *given: old(*given[:-1], 0),
     ),
     "a type is newer than the file": (
         "MatMulNBits",

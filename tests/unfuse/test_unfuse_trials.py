@@ -63,6 +63,7 @@ IN_BFLOAT16 = (
     "Attention",
     "FastGelu",
     "QuickGelu",
+    "MoE",
 )
 
 

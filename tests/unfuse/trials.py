@@ -18,13 +18,14 @@ import numpy as np
 
 from unfuse.cases import Case, Stays, Untaken, problem
 from unfuse.decoders import DRAWN as DECODERS
+from unfuse.experts import DRAWN as EXPERTS
 from unfuse.heads import DRAWN as HEADS
 from unfuse.layers import DRAWN as LAYERS
 from unfuse.older import DRAWN as OLDER
 from unfuse.projections import DRAWN as PROJECTIONS
 from unfuse.quantised import DRAWN as QUANTISED
 
-DRAWN = {**HEADS, **DECODERS, **QUANTISED, **LAYERS, **PROJECTIONS, **OLDER}
+DRAWN = {**HEADS, **DECODERS, **QUANTISED, **LAYERS, **PROJECTIONS, **EXPERTS, **OLDER}
 
 
 def cases(operator: str, seed: int, count: int) -> Iterator[tuple[int, Case]]:
