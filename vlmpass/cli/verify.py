@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from vlmpass.cli.verb import DONE, FINDINGS, verb
 if TYPE_CHECKING:
     from vlmpass.ir_tools.run import LayerComparison, Verification
     from vlmpass.ir_tools.system.runtime import Optimization
+    from vlmpass.pages.layers_page import PageFile
 
 __all__ = ["verify"]
 
@@ -86,6 +88,18 @@ def verify(
             help="Compare the values inside, too: say which is the first that differs.",
         ),
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write what --layers compares as a page with plots, in one file.",
+            parser=path_given,
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there instead of such a page.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
     """Run two models on the same inputs and compare every output.
@@ -95,11 +109,14 @@ def verify(
     Exit code 1 if an output differs by more than the tolerance. With --emulate, A is computed in
     float32, and may be B itself.
     """
+    no_pipe(html, "--html")
+    layers = layers or html is not None
     recorded = reference if reference.suffix == ".npz" else None
     given = (judged,) if recorded is not None else (reference, judged)
     with models_given(*given) as files:
         # What else can be told to be wrong at once: the imports that follow take seconds.
         level, most = _judged(inputs, optimization, emulate, memory)
+        page = None if html is None else _page(html, force, (*files, recorded, inputs))
         if recorded is not None:
             _refuse_beside_recorded(inputs, emulate, layers)
             found = _recorded(recorded, files[0], inputs, tolerance, level, most)
@@ -108,6 +125,10 @@ def verify(
         # Where nothing was compared, the findings say why, of the values inside, too.
         wanted = layers and bool(found.outputs)
         inside = _inside(files, inputs, seed, tolerance, emulate, most) if wanted else None
+    if page is not None:
+        from vlmpass.pages.layers_page import layers_page
+
+        page.write(layers_page(found, inside, reference.name, judged.name))
     from vlmpass.report import to_data
     from vlmpass.screens.verification import verification_screen
 
@@ -148,6 +169,12 @@ def _compared(
         restore=restore,
         allowance=Allowance(most or default_memory()),
     )
+
+
+def _page(html: Path, force: bool, sources: Sequence[Path | None]) -> PageFile:
+    from vlmpass.pages.layers_page import PageFile
+
+    return PageFile(html, force, *sources)
 
 
 def _refuse_beside_recorded(inputs: Path | None, emulate: str | None, layers: bool) -> None:

@@ -1,0 +1,1 @@
+"""Reports to send to someone: one HTML file that needs no other."""
