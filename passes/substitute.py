@@ -33,7 +33,7 @@ class Substitute(Pass):
 
     operators: tuple[str, ...] = ()
     """Standard operators to replace wherever they stand, such as `[GridSample,Einsum]`; one of
-    them that has to stay is refused."""
+    them that has to stay is refused. `TopK` is the one that takes the smallest."""
 
     def __post_init__(self) -> None:
         """Check that there is a rule for each operator."""
@@ -78,7 +78,7 @@ class Substitute(Pass):
 
     def _is_meant(self, node: ir.Node) -> bool:
         named = node.domain == "" and node.op_type in self.operators
-        return named or kernel_of(node) is not None
+        return kernel_of(node) is not None or (named and any(_is_of(r, node) for r in self._rules))
 
     def _refusal(self, model: ir.Model, node: ir.Node) -> Refusal:
         name = node.name or node.outputs[0].name or ""
@@ -86,3 +86,13 @@ class Substitute(Pass):
         attempts = [each for rule in rules for each in explain(rule, model, near=name)]
         reason = next((each.reason for each in attempts if each.reason), "no rule is about it")
         return Refusal(attempts[0].node if attempts else name, reason)
+
+
+def _is_of(rule: Rule, node: ir.Node) -> bool:
+    """Whether a node is of the variant of an operator that a rule is about."""
+    given = {name: attribute.value for name, attribute in node.attributes.items()}
+    return any(
+        (node.domain, node.op_type) in root.ops
+        and all(given.get(name) == value for name, value in root.attributes.items())
+        for root in rule.plan.root_ops
+    )

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from vlmpass.acceptance import Acceptance, Held, Result, fault_of
 from vlmpass.convert_options import Comparing, Writing
+from vlmpass.fitting import files_of, fit, hold, most_bytes, shaped
 from vlmpass.intent import Intent, Passes
 from vlmpass.ir_tools.check.full import beside_standard
 from vlmpass.ir_tools.errors import CheckError, Refused, VerifyError
@@ -26,21 +27,20 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.save import SaveReport
 from vlmpass.ir_tools.save.layout import Layout, Weights
-from vlmpass.ir_tools.save.saving import drafted
+from vlmpass.ir_tools.save.saving import Draft, drafted
 from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, executor_or_none, wrong
 from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.executor import running_on
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.runtime import require_onnxruntime
-from vlmpass.ir_tools.weights import file_range
 from vlmpass.notes import losses, unmatched, warnings_kept
 from vlmpass.options import helped
 from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
-from vlmpass.presets import SIMPLIFY, fit, hold, pipeline_text
+from vlmpass.presets import SIMPLIFY, pipeline_text
 from vlmpass.replacing import refuse_foreign
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.rounded_weights import BeforeRounding
@@ -150,15 +150,16 @@ class Pipeline(Intent):
         run = _Run(self, self.instruments, source, comparing)
         with run.advising(), running_on(executor):
             run.transform()
-            if writing.laid_out.limits_files:
-                run.split(writing.most_bytes)
+            most = most_bytes(writing, self.profile)
+            if most is not None:
+                run.split(most)
             loaded = run.loads()
             with (
                 run.stages("save"),
                 drafted(
                     run.work,
                     path,
-                    shard_size=writing.shard_size,
+                    shard_size=most,
                     layout=writing.layout,
                     weights=writing.weights,
                     jobs=writing.jobs,
@@ -166,6 +167,7 @@ class Pipeline(Intent):
                     progress=progress,
                 ) as draft,
             ):
+                run.hold(draft)
                 checked = run.accept(draft.staged, loaded)
                 saved = draft.commit()
         return run.report(checked, run.snapshot(saved), saved=saved)
@@ -214,6 +216,7 @@ class _Run:
         self._source = None if self._path is not None else clone(self.work)
         self._ran: list[RunReport] = []
         self._notes: list[str] = []
+        self._told: list[str] = []
         self._done: list[tuple[ir.passes.PassBase, PassReport]] = []
         self._half: ir.DataType | None = None
         self._mends: list[Pass] = []
@@ -225,6 +228,7 @@ class _Run:
         self._run(_passes(pipeline_text(self._asked, self.work) if given is None else given))
         if self._asked.profile is not None:
             fit(self.work, self._asked.profile)
+        self.hold()
 
     def split(self, limit: int) -> None:
         """Split the weights that are larger than a file may be, if there are such."""
@@ -234,8 +238,16 @@ class _Run:
             ran = [each for each, _ in self._done if isinstance(each, Pass)]
             tidying = [each for each in ran if each.name in names]
             self._run([*parse(f"split-tensor{{limit={limit}}}"), *tidying])
-            if self._asked.profile is not None:
-                hold(self.work, self._asked.profile)
+            self.hold()
+
+    def hold(self, draft: Draft | None = None) -> None:
+        """Hold the result to what its target takes, and its files once there are some."""
+        target = self._asked.profile
+        if target is None or (draft is not None and target.file_size is None):
+            return
+        ran = [each for each, _ in self._done]
+        files = None if draft is None else draft.sizes()
+        self._told = hold(shaped(self.work, ran), target, files)
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         """Run passes, and keep the model as it is before the first that rounds weights."""
@@ -345,6 +357,7 @@ class _Run:
             saved=saved,
             notes=(
                 *self._notes,
+                *self._told,
                 *unmatched(self._done, self._asked),
                 *beside_standard(self.work),
                 *(losses(saved) if saved is not None else ()),
@@ -360,11 +373,8 @@ def _changes(ran: Sequence[RunReport]) -> NumberChanges:
 
 
 def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
-    ranges = [file_range(slot.tensor) for slot in tensor_slots(model)]
-    files = {where.path for where in ranges if where is not None}
     facts = Facts.of(model)
     if path is None:
         return Snapshot(facts, facts.nbytes, 0)
-    files.discard(os.path.realpath(path))  # large inline weights lie in the model file itself
-    total = sum(os.path.getsize(each) for each in (path, *files))
-    return Snapshot(facts, total, len(files))
+    sizes = files_of(model, path)
+    return Snapshot(facts, sum(sizes.values()), len(sizes) - 1)

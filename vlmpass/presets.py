@@ -7,13 +7,13 @@ import contextlib
 import onnx_ir as ir
 
 from vlmpass.intent import ROUNDED, Intent
-from vlmpass.ir_tools.errors import PipelineError, Refused
+from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.targets import Profile
 from vlmpass.passes.pipeline.kinds import write_word
 
-__all__ = ["SIMPLIFY", "fit", "hold", "pipeline_text"]
+__all__ = ["SIMPLIFY", "pipeline_text"]
 
 SIMPLIFY = (
     "infer,shape-arithmetic,fold,dead-branches,cse,simplify,fold,shape-arithmetic,cse,"
@@ -137,14 +137,10 @@ def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]
 
 
 def _legalize_part(intent: Intent) -> list[str]:
-    """Return the passes for a target of which it is known what operators it runs."""
-    if intent.profile is None:
+    """Return the passes for a target of which it is known what nodes it runs."""
+    if intent.profile is None or not intent.profile.says_nodes:
         return []
-    from vlmpass.passes.legalize.planning import says_operators
-
-    asked = write_word(intent.profile.asked)
-    known = says_operators(intent.profile)
-    return ["repair-types", "infer", f"legalize{{target={asked}}}"] if known else []
+    return ["repair-types", "infer", f"legalize{{target={write_word(intent.profile.asked)}}}"]
 
 
 def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:
@@ -181,38 +177,3 @@ def _has_substitute(node: ir.Node) -> bool:
     from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
     return kernel_of(node) is not None
-
-
-def fit(model: ir.Model, target: Profile) -> None:
-    """Lower the ir_version to what a target reads, where nothing in the model needs a newer one.
-
-    Raises:
-        PipelineError: Something in the model needs a newer one, or it is at another opset than
-            those that the target reads.
-    """
-    from vlmpass.rewriter_rules.opset.stamp import imported_opsets, needed_ir_version
-
-    for opset in sorted(imported_opsets(model)):
-        target.hold(opset)
-    limit = target.ir_version
-    needed = needed_ir_version(model)
-    if needed > limit:
-        raise PipelineError(
-            f"the model needs ir_version {needed}, and {target.name} reads {limit} at most",
-            remedy="convert the element types or features that need it",
-        )
-    model.ir_version = min(model.ir_version, limit)
-    hold(model, target)
-
-
-def hold(model: ir.Model, target: Profile) -> None:
-    """Hold every node to what a target is known to run, whatever the model's size.
-
-    Raises:
-        Refused: It does not run some; lists all of them.
-    """
-    from vlmpass.passes.legalize.planning import LegalPlanner
-
-    left = LegalPlanner(model, target).left
-    if left:
-        raise Refused(f"--target {target.name}", left)

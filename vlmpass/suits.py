@@ -11,7 +11,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.targets import Profile, Support
-from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, assess
+from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, Files, assess
 from vlmpass.loadable import why_not
 from vlmpass.passes import PassManager, parse
 from vlmpass.passes.legalize.planning import LegalPlanner
@@ -82,20 +82,23 @@ class Suits:
         }
 
 
-def suits(model: ir.Model, targets: Sequence[Profile], allowance: Allowance) -> tuple[Suits, ...]:
+def suits(
+    model: ir.Model, targets: Sequence[Profile], allowance: Allowance, files: Files
+) -> tuple[Suits, ...]:
     """Return what targets make of a valid model.
 
     Args:
         model: Types and shapes of its values are filled in where they are missing.
         targets: What for.
         allowance: What loading may take.
+        files: The sizes in bytes of the files that it lies in.
 
     Raises:
         VerifyError: The runtime of a target is not installed.
     """
     loads = [why_not(model, target, allowance) for target in targets]
     PassManager(parse("infer"), ()).run(model, in_place=True)
-    found = map(partial(_with_plan, model), targets, assess(model, targets))
+    found = map(partial(_with_plan, model), targets, assess(model, targets, files))
     return tuple(map(_suits, targets, found, loads))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import onnx_ir as ir
 
@@ -138,11 +139,15 @@ def _values_below(graph: ir.Graph | ir.Function) -> Iterator[ir.Value]:
 def left_out_at_calls(model: ir.Model) -> set[ir.Value]:
     """Return the inputs of functions that some call leaves out: there, they are not to be read."""
     found: set[ir.Value] = set()
+    pairs: list[tuple[ir.Value, ir.Value | None]] = []
     for node in all_nodes(model) if model.functions else ():
         function = model.functions.get(node.op_identifier())
-        for index, value in enumerate(function.inputs if function is not None else ()):
-            if index >= len(node.inputs) or node.inputs[index] is None:
-                found.add(value)
+        if function is not None:
+            pairs += zip_longest(function.inputs, node.inputs[: len(function.inputs)])
+    before = -1
+    while before < len(found):  # a function may hand on what it was not given
+        before = len(found)
+        found.update(value for value, given in pairs if given is None or given in found)
     return found
 
 

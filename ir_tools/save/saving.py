@@ -118,6 +118,14 @@ class Draft:
         self.staged = staged
         self._tallies = tallies
 
+    def sizes(self) -> dict[str, int]:
+        """Return the sizes in bytes of all its files, by name."""
+        output = self.staged.output
+        whole = output.whole
+        model = len(output.model_bytes(output.expected)[0]) if whole is None else whole.nbytes
+        data = zip(output.expected, output.plan.sizes(), strict=True)
+        return {output.path.name: model, **dict(data)}
+
     def commit(self) -> SaveReport:
         """Put it in its place, the model file last.
 

@@ -168,6 +168,13 @@ class Condition:
             return False
         return self._compared_with(view.attribute(self.name))
 
+    def is_open(self, view: NodeView) -> bool:
+        """Whether it holds only if an open axis, of an operand of known rank, has no elements."""
+        one = [view.operand(self.name)[1]]
+        operands = [*view.node.inputs] if self.name == EVERY else one
+        ranked = all(each is None or each.shape is not None for each in operands)
+        return self.function == "empty" and ranked
+
     def _operand(self, value: ir.Value, view: NodeView) -> bool | None:
         if self.function in ("", "computed"):
             tensor = constant_of(source_of(value), view.ir_version)

@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.describe import name_node
-from vlmpass.ir_tools.graph.walk import Scope, scopes
+from vlmpass.ir_tools.graph.walk import Scope, scopes, tensor_slots
 from vlmpass.ir_tools.targets.judge import Context, signature
 from vlmpass.ir_tools.targets.partition import Partition, partition
-from vlmpass.ir_tools.targets.remedies import remedy
+from vlmpass.ir_tools.targets.remedies import SET_DIMS, remedy
 from vlmpass.ir_tools.targets.support import Support, Verdict
 from vlmpass.ir_tools.targets.toml_profile import Profile
 
-__all__ = ["NONE_KNOWN", "Assessment", "Finding", "assess", "limits_of"]
+__all__ = ["NONE_KNOWN", "Assessment", "Files", "Finding", "assess", "limits_of"]
+
+Files = Mapping[str, int]
+"""The sizes in bytes of files, by name."""
 
 NONE_KNOWN = "none known"
 """What a finding says for a remedy where there is none."""
@@ -78,24 +81,27 @@ class Assessment:
         return all(each.support is Support.UNKNOWN for each in self.findings)
 
 
-def assess(model: ir.Model, targets: Sequence[Profile]) -> tuple[Assessment, ...]:
+def assess(
+    model: ir.Model, targets: Sequence[Profile], files: Files | None = None
+) -> tuple[Assessment, ...]:
     """Return what targets make of a model; no weight is read.
 
     Args:
         model: One whose values have types and shapes; it is not changed.
         targets: What for.
+        files: The sizes in bytes of the files that it lies in; None where it lies in none yet.
     """
     walked = [
         (scope, _named(scope), [(node, signature(node)) for node in scope.graph])
         for scope in scopes(model)
     ]
-    return tuple(_assessed(model, target, walked) for target in targets)
+    return tuple(_assessed(model, target, walked, files or {}) for target in targets)
 
 
 _Walked = list[tuple[Scope, str, list[tuple[ir.Node, tuple["str | None", ...]]]]]
 
 
-def _assessed(model: ir.Model, target: Profile, walked: _Walked) -> Assessment:
+def _assessed(model: ir.Model, target: Profile, walked: _Walked, files: Files) -> Assessment:
     base = Context.of(model, target)
     causes: dict[tuple[object, ...], list[tuple[ir.Node, Verdict, str, Context]]]
     causes = defaultdict(list)
@@ -122,7 +128,7 @@ def _assessed(model: ir.Model, target: Profile, walked: _Walked) -> Assessment:
             else:
                 cause = verdict.operator, verdict.since, verdict.reason, verdict.support
                 causes[cause].append((node, verdict, place, context))
-    found = [*limits_of(model, target), *map(_finding, causes.values())]
+    found = [*limits_of(model, target, files), *map(_finding, causes.values())]
     found.sort(key=lambda each: -each.support)
     parts = partition(model, taken) if target.fallback is not None else None
     return Assessment(target.name, tuple(found), count, operators, consequences, parts)
@@ -138,7 +144,7 @@ def _finding(cause: Sequence[tuple[ir.Node, Verdict, str, Context]]) -> Finding:
         verdict.reason,
         verdict.fact,
         nodes,
-        remedy(node, context) or NONE_KNOWN,
+        SET_DIMS if verdict.open else remedy(node, context) or NONE_KNOWN,
         node,
     )
 
@@ -155,12 +161,13 @@ def _named(scope: Scope) -> str:
     return ", ".join(filter(None, (name, inner)))
 
 
-def limits_of(model: ir.Model, target: Profile) -> Iterator[Finding]:
+def limits_of(model: ir.Model, target: Profile, files: Files) -> Iterator[Finding]:
     """Yield what of a model as a whole is beyond what a target reads.
 
     Args:
         model: It is not changed.
         target: What for.
+        files: The sizes in bytes of the files that it lies in.
     """
     helps = f"vlmpass convert --target {target.asked}"
     opsets = {scope.opsets.get("", scope.opsets.get("ai.onnx")) for scope in scopes(model)}
@@ -172,22 +179,23 @@ def limits_of(model: ir.Model, target: Profile) -> Iterator[Finding]:
         reason = f"the ir_version is {model.ir_version}, and it reads {target.ir_version} at most"
         yield _about(reason, "reads.ir-version", f"{helps} lowers it if it can")
     if target.file_size is not None:
-        yield from _too_large(model, target.file_size)
+        yield from _too_large(model, target.file_size, files, helps)
     if target.static:
-        open_ = [v.name for v in model.graph.inputs if v.shape and v.shape.is_dynamic()]
+        inputs = model.graph.inputs
+        open_ = [v.name for v in inputs if v.shape is None or not v.shape.is_static()]
         if open_:
             names = ", ".join(map(str, open_))
             reason = f"every shape must be known, and the inputs {names} are open"
-            yield _about(reason, "reads.static", "vlmpass convert --passes 'set-dims{...}'")
+            yield _about(reason, "reads.static", SET_DIMS)
 
 
-def _too_large(model: ir.Model, most: int) -> Iterator[Finding]:
-    for value in model.graph.initializers.values():
-        nbytes = 0 if value.const_value is None else value.const_value.nbytes
+def _too_large(model: ir.Model, most: int, files: Files, helps: str) -> Iterator[Finding]:
+    tensors = ((slot.where, slot.tensor) for slot in tensor_slots(model))
+    sizes = {where: each.nbytes for where, each in tensors if each.dtype != ir.DataType.STRING}
+    for what, nbytes in {**sizes, **files}.items():
         if nbytes > most:
-            reason = f"{value.name} has {nbytes} bytes, and a file has {most} at most"
-            helps = f"vlmpass convert --shard-size {most} splits it"
-            yield _about(reason, "reads.file-size", helps)
+            reason = f"{what} has {nbytes} bytes, and a file has {most} at most"
+            yield _about(reason, "reads.file-size", f"{helps} splits it")
 
 
 def _about(reason: str, fact: str, helps: str) -> Finding:

@@ -124,36 +124,44 @@ class _Judge:
 
     def verdict(self, node: ir.Node, types: Signature) -> Verdict:
         """Return what is done with a node of the operator with these types."""
-        if self.section is None and (self.every is None or not self.always.runs):
+        if self.section is None and self.every is None:
             return self.always
         key = len(node.inputs), types
         found = self._typed.get(key)
         if found is None:
             found = self._typed[key] = self._by_types(node, types)
+        unless_empty: Verdict | None = None
         for limit in self.section.limits if self.section is not None else ():
-            if limit.support > found.support:
-                found = self._limited(limit, node, found)
-        return found
+            told = self._limited(limit, node, found) if limit.support > found.support else found
+            if told.open:
+                unless_empty = unless_empty or told
+            else:
+                found = told
+        return unless_empty if unless_empty is not None and found.runs else found
 
     def _limited(self, limit: Limit, node: ir.Node, found: Verdict) -> Verdict:
         view = NodeView(node, self.schema, self.opset, self.ir_version)
-        unknown = ""
+        unknown = []
         for each in limit.conditions:
             holds = each.holds(view)
             if holds is False:
                 return found
             if holds is None:
-                unknown = unknown or each.text
+                unknown.append(each)
         if not unknown:
             reason = limit.text.partition(" if ")[2] or limit.reason or limit.text
             return self._said(limit.support, reason, limit.text)
         if found.support >= Support.UNKNOWN:
             return found
-        reason = f"it is {limit.support.word} if {unknown}, which is not known here"
-        return self._said(Support.UNKNOWN, reason, limit.text, missing=True)
+        open_ = next((each for each in unknown if each.is_open(view)), None)
+        why = "which is not known here" if open_ is None else "and an axis is open"
+        reason = f"it is {limit.support.word} if {(open_ or unknown[0]).text}, {why}"
+        told = self._said(Support.UNKNOWN, reason, limit.text, missing=True)
+        return replace(told, open=open_ is not None)
 
     def _by_types(self, node: ir.Node, types: Signature) -> Verdict:
-        worst = max(map(self._of_any, filter(None, types)), default=self.always, key=_support)
+        each = map(self._of_any, filter(None, types))
+        worst = max((self.always, *each), key=_support)
         if self.section is None:
             return worst
         named = [line.name for line in self.section.types]

@@ -10,7 +10,10 @@ from vlmpass.ir_tools.operators.schema import history, since
 from vlmpass.ir_tools.operators.type_texts import tensor
 from vlmpass.ir_tools.targets.judge import Context, signature
 
-__all__ = ["remedy"]
+__all__ = ["SET_DIMS", "remedy"]
+
+SET_DIMS = "vlmpass convert --passes 'set-dims{...}'"
+"""What helps where sizes are open that must not be."""
 
 _WIDE = tensor(ir.DataType.FLOAT)
 _NARROW = {tensor(each) for each in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)}

@@ -46,6 +46,7 @@ class Verdict:
         fact: The line of the profile that decided, such as ``Resize: unsupported if
             antialias = 1``; empty where no line is about it.
         missing: Whether a type, shape or constant of the node would decide and is not known.
+        open: Whether that is an open axis, so that the node runs unless it has no elements.
     """
 
     support: Support
@@ -55,6 +56,7 @@ class Verdict:
     reason: str
     fact: str
     missing: bool = False
+    open: bool = False
 
     @property
     def runs(self) -> bool:

@@ -94,6 +94,18 @@ class Profile:
         """Return what holds for what is not listed, see `unlisted`."""
         return self.unlisted.get(what, Support.UNKNOWN)
 
+    @property
+    def says_operators(self) -> bool:
+        """Whether anything is said of operators: then silence about one of them means something."""
+        return bool(self.operators) or self.without_facts("operators") is not Support.UNKNOWN
+
+    @property
+    def says_nodes(self) -> bool:
+        """Whether anything is said that may keep a node from running."""
+        others = (self.functions, self.without_facts("domains"))
+        said = any(each is not Support.UNKNOWN for each in others)
+        return self.says_operators or self.types is not None or said
+
     def nearest(self, opset: int) -> int:
         """Return an opset if the target reads it, and else the nearest one that it reads."""
         return max(self.lowest_opset, min(opset, self.opset))

@@ -66,9 +66,11 @@ class Legalize(Pass):
 
 
 def _inlines(planner: LegalPlanner) -> bool:
-    """Whether functions are called where the target takes none."""
+    """Whether functions are called where the target takes none, or in ways that differ."""
     functions = planner.model.functions
-    return any(each.node.op_identifier() in functions for each in planner.illegal)
+    called = any(each.node.op_identifier() in functions for each in planner.illegal)
+    decided = (each.node for each in planner.illegal if each.decided)
+    return called or any(map(planner.reads_left_out, decided))
 
 
 def _merges(planner: LegalPlanner) -> bool:

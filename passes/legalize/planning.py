@@ -14,16 +14,17 @@ from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes
 from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
-from vlmpass.ir_tools.targets import Context, Profile, Support, Verdict, why_not
+from vlmpass.ir_tools.targets import Context, Profile, Verdict, why_not
 from vlmpass.ir_tools.types import Typing, solve
 from vlmpass.passes.legalize.remedies import Remedies, is_decided
+from vlmpass.rewriter_rules.opset.conversion import Built
 from vlmpass.rewriter_rules.opset.element_types.widen import Widening
 from vlmpass.rewriter_rules.opset.plan import ConversionPlan, Replacement
 from vlmpass.rewriter_rules.opset.shape_overlay import ShapeOverlay
 from vlmpass.rewriter_rules.opset.table import CannotConvert
 from vlmpass.rewriter_rules.opset.view import ModelView
 
-__all__ = ["Illegal", "LegalPlanner", "better_opset", "says_operators"]
+__all__ = ["Illegal", "LegalPlanner", "better_opset"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Illegal:
         scope: The graph or function that it stands in.
         node: The node.
         verdict: What the target does with it.
-        decided: Whether the profile knows; what it does not know, a runtime decides that loads the
-            result.
+        decided: Whether the profile keeps it from running, see `is_decided`.
     """
 
     scope: Scope
@@ -44,15 +44,10 @@ class Illegal:
     decided: bool
 
 
-def says_operators(target: Profile) -> bool:
-    """Whether a profile says anything of operators."""
-    return bool(target.operators) or target.without_facts("operators") is not Support.UNKNOWN
-
-
 def better_opset(model: ir.Model, target: Profile) -> int | None:
     """Return the opset a target prefers, if it runs a node there and not where the model is."""
     preferred = target.preferred_opset
-    if preferred is None or not says_operators(target):
+    if preferred is None or not target.says_operators:
         return None
     there = Context.of(model, target).at({**model.graph.opset_imports, "": preferred})
     planner = LegalPlanner(model, target)
@@ -81,16 +76,16 @@ class LegalPlanner:
     def illegal(self) -> list[Illegal]:
         """Every node that the target is not known to run, and rightly.
 
-        A profile that says nothing of operators calls none of them illegal.
+        A profile that says nothing of nodes calls none of them illegal.
         """
-        return list(self._illegal()) if says_operators(self.target) else []
+        return list(self._illegal()) if self.target.says_nodes else []
 
     def _illegal(self) -> Iterator[Illegal]:
         for scope in self.scopes:
             context = self._context(scope)
             for node in scope.graph:
                 verdict = why_not(node, context)
-                if not verdict.runs:
+                if not verdict.runs and not verdict.open:
                     yield Illegal(scope, node, verdict, is_decided(verdict, self.target))
 
     @cached_property
@@ -126,7 +121,7 @@ class LegalPlanner:
         refusals: list[Refusal] = []
         for each in self.illegal:
             try:
-                built = self._remedies(each.scope).stand_in(self._view.node(each.node))
+                built = self._built(each)
             except CannotConvert as error:
                 if not each.decided:
                     continue
@@ -137,6 +132,24 @@ class LegalPlanner:
         if refusals:
             raise Refused(f"legalize for {self.target.name}", refusals)
         return ConversionPlan(replacements, Widening(), self._shapes.refuted, self._own)
+
+    def _built(self, each: Illegal) -> Built:
+        """Build what stands for a node.
+
+        Raises:
+            CannotConvert: Nothing does.
+        """
+        if self.reads_left_out(each.node):
+            raise CannotConvert("a call of the function leaves an input of it out")
+        return self._remedies(each.scope).stand_in(self._view.node(each.node))
+
+    def reads_left_out(self, node: ir.Node) -> bool:
+        """Whether a node reads an input of its function that some call leaves out."""
+        return any(value in self._left_out for value in node.inputs)
+
+    @cached_property
+    def _left_out(self) -> set[ir.Value]:
+        return left_out_at_calls(self.model)
 
     @cached_property
     def _own(self) -> Collection[int]:
@@ -166,7 +179,7 @@ class LegalPlanner:
                 self._constants,
                 (),
                 scope.in_function,
-                left_out_at_calls(self.model),
+                self._left_out,
                 last_axes(self.model),
             )
             found = Remedies(

@@ -58,8 +58,14 @@ _RULES = [each for each in (*CONTRIB, *STANDARD, *SUBSTITUTE) if len(each.plan.o
 
 
 def is_decided(verdict: Verdict, target: Profile) -> bool:
-    """Whether a profile knows what its target does; else a runtime shows that by loading it."""
-    return verdict.support is not Support.UNKNOWN or target.runtime is None
+    """Whether a profile keeps a node from running.
+
+    What it does not know keeps none where a runtime shows that by loading it, where nothing is said
+    of operators, and where the target runs it unless something without elements is fed.
+    """
+    if verdict.support is not Support.UNKNOWN:
+        return True
+    return target.runtime is None and target.says_operators and not verdict.open
 
 
 def _rules_for(node: ir.Node) -> Iterator[Rule]:
@@ -116,7 +122,7 @@ class Remedies(Conversion):
         if built is not None:
             return built
         verdict = why_not(node, self._context)
-        if verdict.runs:
+        if verdict.runs or verdict.open:
             return None
         try:
             return self._remedied(node, verdict)
@@ -165,7 +171,7 @@ class Remedies(Conversion):
         outputs = bridge(tape, node, narrowed)
         core = next(each for each in tape.nodes if each.op_type == node.op_type)
         verdict = why_not(core, self._context)
-        if not verdict.runs:
+        if not verdict.runs and not verdict.open:
             raise CannotConvert(f"in another type, {verdict.reason}")
         return self._settle(node, tape, outputs, CAST_RULE)
 

@@ -98,7 +98,7 @@ def _whole(rows: ir.Value, index: ir.Value) -> ir.Value:
     node = rows.producer()
     if node is None or node.domain != "" or node.op_type != "Slice":
         return rows
-    source, start, stop, axes, step = [*node.inputs, None][:5]
+    source, start, stop, axes, step = [*node.inputs, None, None][:5]
     fixed = [known_or_none(each) for each in (start, axes, step)]
     first = fixed[0] is not None and not fixed[0].any() and fixed[0].size == 1
     along = axes is None or (fixed[1] is not None and not fixed[1].any())

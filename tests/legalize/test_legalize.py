@@ -125,3 +125,24 @@ def test_a_conversion_for_a_target_is_legal_or_refused() -> None:
     assert "Resize" not in operators(result)
     with pytest.raises(Refused, match=r"y \(Det-11\)"):
         Pipeline(target="tensorrt-10.15").run(ir.from_onnx_text(LEFT))
+
+
+LEAVING = """<ir_version: 9, opset_import: ["" : 18, "l" : 1]>
+g (float[n,m] x, int64 k) => (float[n,m] y) { a = l.F(x) y = l.F(a, k) }
+<opset_import: ["" : 18, "l" : 1], domain: "l"> F (x, k) => (y) { y = l.G(x, k) }
+<opset_import: ["" : 18], domain: "l"> G (x, k) => (y) { y = Trilu(x, k) }"""
+
+
+def test_what_a_call_leaves_out_and_another_gives_is_seen_at_each(tmp_path: Path) -> None:
+    path = tmp_path / "no_trilu.toml"
+    path.write_text(
+        'inherits = "onnx-standard"\nabout = "a"\nsource = "b"\n[operators]\n'
+        'Trilu = "unsupported"\n',
+        encoding="utf-8",
+    )
+    model = legal(LEAVING, str(path))
+    assert "Trilu" not in operators(model)
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    for k in (-1, 0, 2):
+        feeds = {"x": x, "k": np.array(k)}
+        assert (run(model, **feeds) == np.triu(np.triu(x), k)).all()

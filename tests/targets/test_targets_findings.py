@@ -205,7 +205,7 @@ def test_a_tensor_that_no_file_can_hold() -> None:
     value = ir.Value(name="w", type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
     model.graph.initializers["w"] = value
     (finding,) = assess(model, [profile("ort-web-wasm")])[0].findings
-    assert finding.reason == "w has 4294967296 bytes, and a file has 2147483647 at most"
+    assert finding.reason == "initializer w has 4294967296 bytes, and a file has 2147483647 at most"
     assert not assess(model, [profile("ort-cpu")])[0].findings
 
 

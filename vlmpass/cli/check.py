@@ -101,11 +101,12 @@ def _checked(file: Path, shown: str, wanted: Sequence[Profile], *, lint: bool) -
         return _Checked(shown, str(error), None, ())
     if not lint:
         return _Checked(shown, None, (), ())
+    from vlmpass.fitting import files_of
     from vlmpass.ir_tools.run.allowance import Allowance, default_memory
     from vlmpass.ir_tools.targets.lint import lint as odd
     from vlmpass.suits import suits
 
-    found = suits(opened, wanted, Allowance(default_memory(), None))
+    found = suits(opened, wanted, Allowance(default_memory(), None), files_of(opened, file))
     return _Checked(shown, None, found, odd(opened))
 
 

@@ -136,7 +136,10 @@ def _by_instances(op: Tape, node: ir.Node, scale: ir.Value, bias: ir.Value) -> i
 def instance_normalization(op: Tape, node: ir.Node) -> Outputs:
     """InstanceNormalization(x, s, b) -> (x - mean) / sqrt(var + eps) * s + b."""
     x, scale, bias = operands(node, 3)
-    kind, channels = dtype(x), _of_channels(op, x)
+    kind = dtype(x)
+    if rank(x) < 3:  # no axes would mean all of them
+        raise CannotConvert("its rank is below 3, and each instance one element")
+    channels = _of_channels(op, x)
     wide = cast(op, x, _D.DOUBLE if kind == _D.DOUBLE else _D.FLOAT)
     normal, *_ = _standardized(op, node, wide, list(range(2, rank(x))))
     factor, offset = (cast(op, op.Reshape(each, channels), dtype(wide)) for each in (scale, bias))

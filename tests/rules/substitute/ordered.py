@@ -38,15 +38,21 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
         (
             "(float[2,n] x) => (int64[2,1] y)",
             "y = ArgMax<axis=1>(x)",
+            "",
+        ),
+        (
+            "(int64[2,n] x) => (int64[2,1] y)",
+            "y = ArgMax<axis=1>(x)",
             "k = Constant<value_ints=[1]>() v, y = TopK<axis=1, largest=1>(x, k)",
-        )
+        ),
     ],
     "smallest-to-largest": [
         (
             "(float[2,n] x) => (float[2,1] v, int64[2,1] y)",
             "k = Constant<value_ints=[1]>() v, y = TopK<axis=1, largest=0>(x, k)",
-            """k = Constant<value_ints=[1]>() a = Neg(x) b, y = TopK<axis=1, largest=1>(a, k)
-            v = Neg(b)""",
+            """n = IsNaN(x) i = Constant<value_float=inf>() c = Where(n, i, x)
+            k = Constant<value_ints=[1]>() a = Neg(c) b, y = TopK<axis=1, largest=1>(a, k)
+            v = GatherElements<axis=1>(x, y)""",
         )
     ],
 }

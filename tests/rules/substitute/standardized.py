@@ -57,7 +57,12 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
     "unfuse-log-softmax": [("(float[n] x) => (float[n] y)", "y = com.microsoft.LogSoftmax(x)", "")],
     "unfuse-instance-normalization": [
-        ("(x, float[3] s, float[3] b) => (y)", "y = InstanceNormalization(x, s, b)", "type")
+        ("(x, float[3] s, float[3] b) => (y)", "y = InstanceNormalization(x, s, b)", "type"),
+        (
+            "(float[n,3] x, float[3] s, float[3] b) => (float[n,3] y)",
+            "y = InstanceNormalization(x, s, b)",
+            "rank is below 3",
+        ),
     ],
     "group-to-instance-normalization": [
         (

@@ -30,6 +30,7 @@ def as_many_rows(draw: Draw) -> object:
 FIRES: dict[str, list[tuple[str, str, str]]] = {
     "merging-to-where": [
         (_HEAD, f"{_INDEX} {_ROWS} y = ScatterND(x, t, r)", ""),
+        (_HEAD, f"{_INDEX} {_ROWS} y = ScatterND(x, t, r)".replace("c, zero)", "c)"), ""),
         (
             "(float[b,n] x, float[b,n] m) => (float[b,n] y)",
             """one = Constant<value_float=1.0>() k = Greater(m, one) s = Shape(x)
