@@ -21,7 +21,7 @@ from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.seeds import draws, with_seeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.widen import widen
-from vlmpass.ir_tools.system.runtime import Optimization
+from vlmpass.ir_tools.system.runtime import Optimization, Runtime
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 
@@ -74,6 +74,7 @@ class Side:
         widened: The types that are computed in float32 instead.
         emulated: The type whose every value is rounded, computed in float32; None for none.
         allowance: What running it may take.
+        runtime: What runs it.
         how: How it came to be run; empty before `open`.
         refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
     """
@@ -83,6 +84,7 @@ class Side:
     widened: frozenset[ir.DataType] = frozenset()
     emulated: ir.DataType | None = None
     allowance: Allowance = UNBOUNDED
+    runtime: Runtime = "onnxruntime"
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
 
@@ -171,6 +173,9 @@ class Side:
         return twin, restore(twin).restored
 
     def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], AnyRunner]]]:
+        if self.runtime == "openvino":
+            yield "OpenVINO", self._openvino
+            return
         few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES
 
         def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
@@ -197,6 +202,10 @@ class Side:
             yield how, lambda: start(self.model)
         if self.emulated is None:
             yield f"the reference evaluator{self._arithmetic()}", self._evaluator
+
+    def _openvino(self) -> Runner:
+        source = self.model if self.path is None else self.path
+        return Runner(source, backend="openvino", allowance=self.allowance)
 
     def _loaded(self, start: Callable[[ir.Model], Runner]) -> Runner:
         """Return the evaluator's runner of a model, once ONNX Runtime has loaded it."""

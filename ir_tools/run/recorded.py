@@ -17,11 +17,11 @@ from vlmpass.ir_tools.run.compare import compare, tolerance_for
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite
 from vlmpass.ir_tools.run.inputs import arrays_of
 from vlmpass.ir_tools.run.participants import computed_in, side_of
-from vlmpass.ir_tools.run.request import Inputs, given_inputs, level
+from vlmpass.ir_tools.run.request import Inputs, given_inputs, level, runtime
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.system.arguments import seconds, wrong
 from vlmpass.ir_tools.system.listed import listed
-from vlmpass.ir_tools.system.runtime import Optimization
+from vlmpass.ir_tools.system.runtime import Optimization, Runtime
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["verify_recorded"]
@@ -34,6 +34,7 @@ def verify_recorded(
     inputs: Inputs,
     tolerance: float | None = None,
     optimization: Optimization | None = None,
+    on: Runtime = "onnxruntime",
     allowance: Allowance | None = None,
 ) -> Verification:
     """Run a model on inputs and compare its outputs with those that were recorded.
@@ -42,7 +43,7 @@ def verify_recorded(
         outputs: What was recorded: arrays by name, or an ``.npz`` file. Outputs of the model that
             are not among them are not compared, which a note says.
         actual: What is judged: anything that `load` takes.
-        inputs, tolerance, optimization, allowance: As for `verify`.
+        inputs, tolerance, optimization, on, allowance: As for `verify`.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
@@ -56,7 +57,9 @@ def verify_recorded(
     if fed is None:
         raise wrong("inputs", inputs, "arrays by name or the path of an .npz file")
     types = computed_in(side.model)
-    side.widened = types & {ir.DataType.BFLOAT16}
+    side.runtime = runtime("on", on)
+    if side.runtime == "onnxruntime":
+        side.widened = types & {ir.DataType.BFLOAT16}
     with side.open(level(optimization) or "basic") as runner:
         made = runner.run(cast_all(fed, side.takes()))
         found = {name: value for name, value in made.items() if name in expected}

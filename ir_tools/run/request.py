@@ -12,11 +12,11 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.inputs import held_to, read_inputs
 from vlmpass.ir_tools.system.arguments import wrong
-from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, Optimization
+from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, RUNTIMES, Optimization, Runtime
 from vlmpass.ir_tools.types.emulate import EMULATED
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Inputs", "Value", "emulated_type", "given_inputs", "level"]
+__all__ = ["Inputs", "Value", "emulated_type", "given_inputs", "level", "runtime"]
 
 Value: TypeAlias = "Array | Sequence[Array] | None"
 Inputs: TypeAlias = "Mapping[str, Value] | str | os.PathLike[str]"
@@ -76,6 +76,22 @@ def level(given: object) -> Optimization | None:
     found = next((each for each in OPTIMIZATIONS if isinstance(given, str) and each == given), None)
     if found is None and given is not None:
         raise wrong("optimization", given, f"one of {', '.join(OPTIMIZATIONS)}")
+    return found
+
+
+def runtime(name: str, given: object) -> Runtime:
+    """Return the runtime of a name.
+
+    Args:
+        name: Of the argument.
+        given: What was given for it.
+
+    Raises:
+        ArgumentError: There is none.
+    """
+    found = next((each for each in RUNTIMES if isinstance(given, str) and each == given), None)
+    if found is None:
+        raise wrong(name, given, f"one of {', '.join(RUNTIMES)}")
     return found
 
 

@@ -16,18 +16,22 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.materialize import Staged, stage
 from vlmpass.ir_tools.run.words import said as said_by
-from vlmpass.ir_tools.system.runtime import Optimization, require_onnxruntime
+from vlmpass.ir_tools.system.runtime import Optimization, require_runtime
 from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
 __all__ = ["AnyRunner", "Backend", "RunError", "Runner", "opening", "run_error"]
 
-Backend = Literal["onnxruntime", "reference"]
+Backend = Literal["onnxruntime", "openvino", "reference"]
 
 _REFERENCE_LIMIT = 1_000_000_000
 _LIMITS = ("NOT_IMPLEMENTED", "till opset", "Unsupported model IR version")
-_NAMES = {"onnxruntime": "ONNX Runtime", "reference": "the reference evaluator"}
+_NAMES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "reference": "the reference evaluator",
+}
 
 
 _VERBS = {
@@ -114,8 +118,8 @@ class Runner(AnyRunner):
 
     Args:
         source: A path, or a model whose external weights are `StoredWeight`.
-        backend: ``onnxruntime``, or ``reference`` for onnx's own evaluator, which is slow, exact to
-            the letter of the standard and keeps the weights in memory.
+        backend: ``onnxruntime``, ``openvino``, or ``reference`` for onnx's own evaluator, which is
+            slow, exact to the letter of the standard and keeps the weights in memory.
         optimization: ONNX Runtime's graph optimisation level.
         reuse_memory: Whether intermediate results share memory. ONNX Runtime plans that in time
             quadratic in the nodes: a minute at 15 000.
@@ -123,8 +127,8 @@ class Runner(AnyRunner):
         allowance: What loading and running it may take.
 
     Raises:
-        VerifyError: If onnxruntime is asked for and not installed, or the model is too large for
-            the evaluator.
+        VerifyError: If a runtime is asked for and not installed, or the model is too large for the
+            evaluator.
         RunError: If the runtime refuses the model or dies on it.
     """
 
@@ -138,8 +142,8 @@ class Runner(AnyRunner):
         prepack: bool = True,
         allowance: Allowance = UNBOUNDED,
     ) -> None:
-        if backend == "onnxruntime":
-            require_onnxruntime()
+        if backend != "reference":
+            require_runtime(backend)
         self.backend = backend
         self.peak_rss = 0
         self._allowance = allowance
@@ -151,6 +155,8 @@ class Runner(AnyRunner):
             self._child = Child(self._folder.path / "stderr")
             options = {"reuse_memory": reuse_memory, "prepack": prepack}
             asked = opening(staged, backend, optimization, memory=allowance.memory, **options)
+            if backend == "openvino":
+                asked["outputs"] = _outputs(source)
             self._ask("load", asked)
         except BaseException:
             self.close()
@@ -209,6 +215,11 @@ class Runner(AnyRunner):
         if not answer["ok"]:
             raise run_error(stage, self.backend, answer, self._allowance.memory)
         return answer
+
+
+def _outputs(source: str | os.PathLike[str] | ir.Model) -> list[str]:
+    model = source if isinstance(source, ir.Model) else load(source)
+    return [str(value.name) for value in model.graph.outputs]
 
 
 def opening(

@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.operators.dtypes import end_of
@@ -22,7 +21,6 @@ from vlmpass.ir_tools.run.borders import match_interfaces
 from vlmpass.ir_tools.run.choices import strayed
 from vlmpass.ir_tools.run.compare import OutputDifference, compare, tolerance_for, worse
 from vlmpass.ir_tools.run.culprit import retold
-from vlmpass.ir_tools.run.deviations import spell_standard
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.participants import (
@@ -34,11 +32,12 @@ from vlmpass.ir_tools.run.participants import (
     side_of,
 )
 from vlmpass.ir_tools.run.ranges import overflows
-from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level
+from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level, runtime
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
+from vlmpass.ir_tools.run.second_looks import by_the_standard, unoptimized
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.system.arguments import callable_or_none, flag, number, seconds, wrong
-from vlmpass.ir_tools.system.runtime import Optimization
+from vlmpass.ir_tools.system.runtime import Optimization, Runtime
 from vlmpass.ir_tools.worker.transport import Feed
 
 __all__ = ["Comparison", "verify"]
@@ -59,6 +58,7 @@ def verify(
     optimization: Optimization | None = None,
     as_is: bool = False,
     emulated: ir.DataType | str | None = None,
+    on: Runtime = "onnxruntime",
     hard: bool = False,
     restore: Restore | None = None,
     allowance: Allowance | None = None,
@@ -89,6 +89,8 @@ def verify(
         emulated: FLOAT16 or BFLOAT16: every value of that type in the second model is rounded, as
             hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
             CPU hides overflow, because it rounds only where it must.
+        on: What runs the second model as it is: ``openvino``, with the numbers of float32 where it
+            might take fewer; what it does not run counts as different.
         hard: Whether generated inputs include what is hard on narrow types: long sequences, rows
             that are masked throughout, large activations.
         restore: Restores rounded numbers of a model that computes in float32, and tells which. Two
@@ -111,6 +113,7 @@ def verify(
     as_is = flag("as_is", as_is)
     optimization, rounded_type = level(optimization), emulated_type(emulated)
     callable_or_none("restore", restore)
+    elsewhere = _is_elsewhere(on, rounded_type)
     if allowance is not None and not isinstance(allowance, Allowance):
         raise wrong("allowance", allowance, "an Allowance")
     if not isinstance(changes, NumberChanges):
@@ -120,16 +123,19 @@ def verify(
 
     def comparison(level: Optimization, held: NumberChanges, restore: Restore | None) -> Comparison:
         sides = side_of(expected, bounds), side_of(actual, bounds)
-        sides[1].emulated = rounded_type
-        return Comparison(*sides, level, seed, tolerance, as_is, restore, held, hard)
+        sides[1].emulated, sides[1].runtime = rounded_type, on
+        whole = as_is or elsewhere
+        return Comparison(*sides, level, seed, tolerance, whole, restore, held, hard)
 
     def run(held: NumberChanges, restore: Restore | None = None) -> tuple[Verification, Comparison]:
         compared = comparison(optimization or "basic", held, restore)
         found = compared.run(fed)
+        if elsewhere:
+            return found, compared
         if optimization is None and not found.ok and not found.findings:
-            found = _unoptimized(found, comparison("none", held, restore), fed)
+            found = unoptimized(found, comparison("none", held, restore), fed)
         if not found.ok and not found.findings:
-            found = _by_the_standard(found, comparison("none", held, restore), fed)
+            found = by_the_standard(found, comparison("none", held, restore), fed)
         return found, compared
 
     plain = changes.without(Effect.ROUNDS_CONSTANTS)
@@ -143,6 +149,14 @@ def verify(
     if Effect.RESTORES in changes.effects:
         return run(plain, restore)[0] if found.ok else found
     return found if found.ok else _with_restored(found, compared, restore, plain, run)
+
+
+def _is_elsewhere(on: object, emulated: ir.DataType | None) -> bool:
+    """Whether another runtime than ONNX Runtime is to run the second model, as it is."""
+    found = runtime("on", on)
+    if found != "onnxruntime" and emulated is not None:
+        raise VerifyError(f"what is emulated runs on ONNX Runtime, and {found} is to run it")
+    return found != "onnxruntime"
 
 
 def _with_restored(
@@ -165,42 +179,6 @@ def _with_restored(
     exact = run(held, restore)[0]
     note = f"equal with numbers restored in the reference: {told}"
     return replace(exact, notes=(*exact.notes, note)) if exact.ok else found
-
-
-def _unoptimized(found: Verification, compared: Comparison, fed: Feed | None) -> Verification:
-    """Return a comparison without optimisations if that finds models equal; else the given one."""
-    try:
-        plain = compared.run(fed)
-    except VerifyError:  # stopped, perhaps: that the models differ was found
-        return found
-    if not plain.ok:
-        return found
-    worst = max((each for each in found.outputs if not each.ok), key=lambda each: each.max_rel)
-    note = (
-        f"equal with ONNX Runtime's optimisations off; at its basic level it computes"
-        f" '{worst.name}' differently for the two, relative error {worst.max_rel:.1e}"
-    )
-    return replace(plain, notes=(*plain.notes, note))
-
-
-def _by_the_standard(found: Verification, compared: Comparison, fed: Feed | None) -> Verification:
-    """Return a comparison with what the standard says the first model computes.
-
-    The given one where ONNX Runtime computes that model as the standard says, or this is no better.
-    """
-    twin = clone(compared.a.model)
-    what = spell_standard(twin)
-    if not what:
-        return found
-    compared.a = Side(twin, allowance=compared.a.allowance)
-    try:
-        plain = compared.run(fed)
-    except VerifyError:
-        return found
-    if not plain.ok:
-        return found
-    note = f"ONNX Runtime does not compute {what} as the standard says, but the result does"
-    return replace(plain, notes=(*plain.notes, note))
 
 
 def _retold(side: Side, refused: RunError) -> RunError:
@@ -360,7 +338,7 @@ class Comparison:
                 worst[difference.name] = worse(held, difference) if held else difference
         if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
             self._note_overflow([cast_all(each.fed, types) for each in ran])
-        if not all(each.ok for each in worst.values()):
+        if not all(each.ok for each in worst.values()) and self.b.runtime == "onnxruntime":
             self._note_choices([(each.fed, cast_all(each.fed, types)) for each in ran])
         return tuple(worst.values())
 

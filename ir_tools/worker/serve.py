@@ -19,6 +19,7 @@ import numpy as np
 
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.worker.bounds import bound_memory, is_out_of_memory
+from vlmpass.ir_tools.worker.openvino_engine import OpenVino
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
 if TYPE_CHECKING:
@@ -151,7 +152,17 @@ def _open_reference(request: Mapping[str, Any]) -> Engine:
     return run
 
 
-_ENGINES = {"onnxruntime": _open_onnxruntime, "reference": _open_reference}
+def _open_openvino(request: Mapping[str, Any]) -> Engine:
+    if request["memory"] is not None:
+        bound_memory(request["memory"])
+    return OpenVino(request)
+
+
+_ENGINES = {
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+    "reference": _open_reference,
+}
 
 
 class _Server:

@@ -73,3 +73,19 @@ def test_what_has_nothing_inside_has_a_verdict(door, tmp_path, body, code, said)
     assert (found, err) == (code, "")
     assert ("equal within" if code == 0 else "not equal") in out
     assert said in out
+
+
+def test_another_runtime_judges(door, tmp_path):
+    one, two = pair(tmp_path)
+    code, out, err = door("verify", one, one, "--on", "openvino")
+    assert (code, err) == (0, "")
+    assert "OpenVINO" in out
+    assert door("verify", one, two, "--on", "openvino")[0] == 1
+    for words, said in (
+        (("--on", "openvin"), "did you mean 'openvino'?"),
+        (("--on", "openvino", "--layers"), "leave one of them out"),
+        (("--on", "openvino", "--emulate", "float16"), "leave one of them out"),
+    ):
+        code, _, err = door("verify", one, two, *words)
+        assert code == 2
+        assert said in err

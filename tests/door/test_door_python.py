@@ -82,7 +82,7 @@ FUNCTIONS = {
     "verify": (
         vlmpass.verify,
         {"expected": MODEL, "actual": MODEL},
-        "expected actual inputs seed tolerance optimization as_is emulated restore allowance"
+        "expected actual inputs seed tolerance optimization as_is emulated on restore allowance"
         " changes",
     ),
     "Pipeline": (

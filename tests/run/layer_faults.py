@@ -5,6 +5,7 @@ python tests/run/layer_faults.py 60 0
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import tempfile
@@ -351,9 +352,10 @@ def shows(planted: Planted) -> bool:
 def faults(number: int, seed: int) -> Iterator[Planted]:
     """Yield faults that show, each kind in turn, in a model drawn by chance."""
     models: dict[str, ir.Model] = {}
-    kinds = list(KINDS)
-    for index in range(number):
-        kind = kinds[index % len(kinds)]
+    found = 0
+    for index, kind in enumerate(itertools.cycle(KINDS)):
+        if found == number:
+            return
         draw = random.Random(f"{seed}-{index}")
         for _ in range(40):
             name = draw.choice(MODELS)
@@ -365,6 +367,7 @@ def faults(number: int, seed: int) -> Iterator[Planted]:
                 continue
             planted = Planted(f"{kind} in {name}", source, site.model, first)
             if shows(planted):
+                found += 1
                 yield planted
                 break
 

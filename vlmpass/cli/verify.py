@@ -15,7 +15,7 @@ from vlmpass.cli.verb import DONE, FINDINGS, verb
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.run import LayerComparison, Verification
-    from vlmpass.ir_tools.system.runtime import Optimization
+    from vlmpass.ir_tools.system.runtime import Optimization, Runtime
     from vlmpass.pages.layers_page import PageFile
 
 __all__ = ["verify"]
@@ -72,6 +72,14 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUNTIME",
+            help="What runs B instead of ONNX Runtime: openvino.",
+            show_default=False,
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -115,13 +123,15 @@ def verify(
     given = (judged,) if recorded is not None else (reference, judged)
     with models_given(*given) as files:
         # What else can be told to be wrong at once: the imports that follow take seconds.
-        level, most = _judged(inputs, optimization, emulate, memory)
+        level, ran, most = _judged(inputs, optimization, emulate, on, memory)
+        if on is not None:
+            _refuse_elsewhere(on, emulate, layers)
         page = None if html is None else _page(html, force, (*files, recorded, inputs))
         if recorded is not None:
             _refuse_beside_recorded(inputs, emulate, layers)
-            found = _recorded(recorded, files[0], inputs, tolerance, level, most)
+            found = _recorded(recorded, files[0], inputs, tolerance, level, ran, most)
         else:
-            found = _compared(files, inputs, seed, tolerance, level, emulate, most)
+            found = _compared(files, inputs, seed, tolerance, level, emulate, ran, most)
         # Where nothing was compared, the findings say why, of the values inside, too.
         wanted = layers and bool(found.outputs)
         inside = _inside(files, inputs, seed, tolerance, emulate, most) if wanted else None
@@ -153,6 +163,7 @@ def _compared(
     tolerance: float | None,
     level: Optimization | None,
     emulate: str | None,
+    ran: Runtime,
     most: int | None,
 ) -> Verification:
     from vlmpass.ir_tools.run import Allowance, default_memory
@@ -166,9 +177,20 @@ def _compared(
         tolerance=tolerance,
         optimization=level,
         emulated=emulate,
+        on=ran,
         restore=restore,
         allowance=Allowance(most or default_memory()),
     )
+
+
+def _refuse_elsewhere(on: str, emulate: str | None, layers: bool) -> None:
+    from vlmpass.ir_tools.errors import VerifyError
+
+    if emulate is not None or layers:
+        what = "--layers looks into" if layers else "--emulate rounds"
+        raise VerifyError(
+            f"{what} what ONNX Runtime runs, and {on} is to run B", remedy="leave one of them out"
+        )
 
 
 def _page(html: Path, force: bool, sources: Sequence[Path | None]) -> PageFile:
@@ -196,6 +218,7 @@ def _recorded(
     inputs: Path | None,
     tolerance: float | None,
     level: Optimization | None,
+    ran: Runtime,
     most: int | None,
 ) -> Verification:
     from vlmpass.ir_tools.run import Allowance, default_memory, verify_recorded
@@ -206,6 +229,7 @@ def _recorded(
         inputs=inputs or "",
         tolerance=tolerance,
         optimization=level,
+        on=ran,
         allowance=Allowance(most or default_memory()),
     )
 
@@ -236,13 +260,14 @@ def _judged(
     inputs: Path | None,
     optimization: str | None,
     emulate: str | None,
+    on: str | None,
     memory: str | None,
-) -> tuple[Optimization | None, int | None]:
-    """Refuse what can be told to be wrong at once; return level and memory as they are meant."""
+) -> tuple[Optimization | None, Runtime, int | None]:
+    """Refuse what can be told to be wrong at once; return the rest as it is meant."""
     from vlmpass.intent import HALVES
     from vlmpass.ir_tools.save import parse_size
     from vlmpass.ir_tools.system.paths import inputs_file
-    from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, require_onnxruntime
+    from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, RUNTIMES, require_runtime
     from vlmpass.options import nearest
 
     no_pipe(inputs, "--inputs")
@@ -253,5 +278,9 @@ def _judged(
         raise nearest(optimization, OPTIMIZATIONS, "optimisation level")
     if emulate is not None and emulate not in HALVES:
         raise nearest(emulate, HALVES, "element type to emulate")
-    require_onnxruntime()
-    return level, None if memory is None else parse_size(memory)
+    ran = next((each for each in RUNTIMES if each == (on or RUNTIMES[0])), None)
+    if ran is None:
+        raise nearest(str(on), RUNTIMES, "runtime")
+    require_runtime(RUNTIMES[0])
+    require_runtime(ran)
+    return level, ran, None if memory is None else parse_size(memory)
