@@ -121,11 +121,29 @@ def unfuse_q_linear_global_average_pool(op: Tape, node: ir.Node) -> Outputs:
 
 def _first(op: Tape, node: ir.Node, x: ir.Value, run: Callable[[ir.Value], ir.Value]) -> ir.Value:
     """Record an operator on images whose channels come first, which those at hand need not."""
-    if not integer(node, "channels_last"):
-        return run(x)
+    return _turned(op, x, run) if integer(node, "channels_last") else run(x)
+
+
+def _turned(op: Tape, x: ir.Value, run: Callable[[ir.Value], ir.Value]) -> ir.Value:
+    """Record an operator on images whose channels come last."""
     axes = [*range(1, rank(x) - 1)]
     turned = op.Transpose(x, perm=[0, rank(x) - 1, *axes])
     return op.Transpose(run(turned), perm=[0, *(axis + 1 for axis in axes), 1])
+
+
+@unfused("QLinearConv")
+def unfuse_contrib_q_linear_conv(op: Tape, node: ir.Node) -> Outputs:
+    """com.microsoft::QLinearConv(x, w, b) -> QLinearConv(x, w, b), channels first."""
+    given = {name: each for name, each in node.attributes.items() if name != "channels_last"}
+    rest = node.inputs[1:]
+    x = operand(node, 0)
+    return _first(op, node, x, lambda y: op.node("QLinearConv", [y, *rest], given)[0])
+
+
+@unfused("NhwcMaxPool")
+def unfuse_nhwc_max_pool(op: Tape, node: ir.Node) -> Outputs:
+    """NhwcMaxPool(x) -> MaxPool(x), channels first."""
+    return _turned(op, operand(node, 0), lambda y: op.node("MaxPool", [y], node.attributes)[0])
 
 
 @unfused("QLinearWhere")
@@ -235,6 +253,8 @@ DEQUANTIZED = (
     + unfuse_q_linear_reduce_mean
     + unfuse_q_linear_average_pool
     + unfuse_q_linear_global_average_pool
+    + unfuse_contrib_q_linear_conv
+    + unfuse_nhwc_max_pool
     + unfuse_q_linear_where
     + unfuse_q_linear_concat
     + unfuse_q_gemm

@@ -74,11 +74,11 @@ def _understood(node: ir.Node) -> None:
     if kinds != {"NONE"} or integer(node, "kv_cache_bit_width"):
         raise CannotConvert("its cache is quantised")
     lacks(node, 12, "its cache is quantised")
-    lacks(node, 16, "its chunks are padded on the right, as query_seqlens says")
+    counted, causal = optional_input(node, 16), bool(integer(node, "causal", 1))
+    if counted is not None and not (causal and optional_input(node, 3)):
+        raise CannotConvert("its padded chunks are not causal, or have no past to be added to")
     if integer(node, "sliding_window_cache"):
         raise CannotConvert("its cache holds a window of tokens and drops what leaves it")
-    if not integer(node, "causal", 1):
-        raise CannotConvert("it is not causal, and what its padding then computes is not told")
     if used(node, 3):
         raise CannotConvert("its scores are an output")
     floats(node, 0, 1, 2, 3, 4, 7, 8, 10, 11, 14, 15)
@@ -141,11 +141,21 @@ def _steps(op: Tape, node: ir.Node, heads: Heads) -> _Steps:
     new = scalar_at(op, op.Shape(heads.query), 2)
     if optional_input(node, 3) is None:
         return _Steps(vector(op, [0]), new, new)
-    seen = op.Cast(op.Reshape(operand(node, 5), vector(op, [-1, 1, 1, 1])), to=_INT)
-    starts = op.Max(op.Sub(op.Add(seen, op.const(1)), new), op.const(0))
+    counted = optional_input(node, 16)
+    given = new if counted is None else _by_batch(op, counted)
+    starts = op.Max(op.Sub(_ends(op, node), given), op.const(0))
     total = op.Cast(op.Squeeze(op.Reshape(operand(node, 6), vector(op, [1]))), to=_INT)
     room = scalar_at(op, op.Shape(operand(node, 3)), 2)
     return _Steps(starts, new, op.Max(total, room))
+
+
+def _ends(op: Tape, node: ir.Node) -> ir.Value:
+    """Record how many tokens each of the batch has then, the new ones included."""
+    return op.Add(_by_batch(op, operand(node, 5)), op.const(1))
+
+
+def _by_batch(op: Tape, x: ir.Value) -> ir.Value:
+    return op.Cast(op.Reshape(x, vector(op, [-1, 1, 1, 1])), to=_INT)
 
 
 def _turned(op: Tape, node: ir.Node, heads: Heads) -> Heads:
@@ -198,11 +208,15 @@ def _taken(op: Tape, past: ir.Value, new: ir.Value, index: ir.Value, inside: ir.
 
 
 def _visible(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> ir.Value:
-    """Record 0 for keys that are not later, nor out of the window, and the lowest for others."""
+    """Record 0 for keys that may be looked at, and the lowest for others.
+
+    Those may that are not later, nor out of the window; where it is not causal, all of a sequence.
+    """
     kind, window = dtype(heads.query), integer(node, "local_window_size", -1)
     column = op.Add(op.Reshape(arange(op, steps.new), vector(op, [1, 1, -1, 1])), steps.starts)
     row = op.Reshape(arange(op, steps.total), vector(op, [1, 1, 1, -1]))
-    allowed = op.LessOrEqual(row, column)
+    causal = bool(integer(node, "causal", 1))
+    allowed = op.LessOrEqual(row, column) if causal else op.Less(row, _ends(op, node))
     if window > 0:
         allowed = op.And(allowed, op.Less(op.Sub(column, row), op.const(window)))
     return chosen(op, allowed, scalar(op, 0, kind, "zero"), lowest(op, kind))

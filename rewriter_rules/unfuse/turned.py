@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import arange, cast, scalar_at, size_at, vector
-from vlmpass.rewriter_rules.opset.queries import dims, integer, operands, rank
+from vlmpass.rewriter_rules.opset.build import arange, cast, scalar, scalar_at, size_at, vector
+from vlmpass.rewriter_rules.opset.queries import dims, integer, integers, operands, rank, real
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
 from vlmpass.rewriter_rules.unfuse.attended import known_size, last_part
 from vlmpass.rewriter_rules.unfuse.unfused import floats, unfused
@@ -27,6 +27,52 @@ def unfuse_rotary_embedding(op: Tape, node: ir.Node) -> Outputs:
     heads = _heads(node, x, 2 * known_size(caches[0], 1, "the size of its caches"))
     twisted, ragged = (bool(integer(node, each)) for each in ("interleaved", "is_packed_batching"))
     return turned(op, x, caches, places, heads, interleaved=twisted, ragged=ragged)
+
+
+@unfused("MRotaryEmbedding")
+def unfuse_m_rotary_embedding(op: Tape, node: ir.Node) -> Outputs:
+    """MRotaryEmbedding(x, p, cos, sin) -> RotaryEmbedding(x, cos[p], sin[p]), p by its sections."""
+    kind, scale = floats(node, 0, 2, 3), real(node, "scale", 1.0)
+    x, given, *caches = operands(node, 4)
+    half = known_size(caches[0], 1, "the size of its caches")
+    streams = _streams(node, half)
+    angles = [_of_streams(op, cache, given, streams) for cache in caches]
+    if scale != 1.0:
+        angles = [op.Mul(each, scalar(op, scale, kind, "scale")) for each in angles]
+    heads = _heads(node, x, 2 * half)
+    ragged = bool(integer(node, "is_packed_batching"))
+    twisted = bool(integer(node, "interleaved"))
+    return turned(op, x, angles, None, heads, interleaved=twisted, ragged=ragged)
+
+
+def _streams(node: ir.Node, half: int) -> list[int]:
+    """Return for each angle which positions it is of: those in time, of rows or of columns.
+
+    Raises:
+        CannotConvert: The sections are none of as many angles.
+    """
+    sizes, layout = integers(node, "mrope_section") or (), integer(node, "mrope_layout")
+    if len(sizes) != 3 or sum(sizes) != half or layout not in (0, 1):
+        raise CannotConvert(f"its sections {list(sizes)} in layout {layout} are not of {half}")
+    if not layout:
+        return [stream for stream, size in enumerate(sizes) for _ in range(size)]
+    inside = [place % 3 for place in range(half)]
+    return [each if place < 3 * sizes[each] else 0 for place, each in enumerate(inside)]
+
+
+def _of_streams(op: Tape, cache: ir.Value, places: ir.Value, streams: list[int]) -> ir.Value:
+    """Record the angles of every element, each by positions of its own: (batch, length, half)."""
+    order = sorted(range(len(streams)), key=streams.__getitem__)
+    parts = []
+    for stream in sorted(set(streams)):
+        columns = [place for place in order if streams[place] == stream]
+        few = op.Gather(cache, vector(op, columns), axis=1)
+        parts.append(op.Gather(few, op.Gather(places, op.const(stream), axis=0), axis=0))
+    whole = op.Concat(*parts, axis=-1) if len(parts) > 1 else parts[0]
+    if order == sorted(order):
+        return whole
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return op.Gather(whole, vector(op, back), axis=2)
 
 
 def _heads(node: ir.Node, x: ir.Value, size: int) -> int:
@@ -57,7 +103,7 @@ def turned(
     op: Tape,
     x: ir.Value,
     caches: list[ir.Value],
-    places: ir.Value,
+    places: ir.Value | None,
     heads: int,
     *,
     interleaved: bool,
@@ -69,13 +115,14 @@ def turned(
         op: The tape.
         x: (batch, heads, length, size), or (batch, length, heads * size).
         caches: The cosines and sines of every position, for half of what turns of a head.
-        places: The positions, (batch, length).
+        places: The positions, (batch, length); None where the caches hold the angles of every
+            element, (batch, length, half).
         heads: How many heads three axes hold; 0 where x has four.
         interleaved: Whether neighbours are pairs, rather than elements of either half.
         ragged: Whether there may be more elements than positions, several sequences in one, which
             ONNX Runtime's kernel of the standard operator does not take.
     """
-    half = known_size(caches[0], 1, "the size of its caches")
+    half = known_size(caches[0], -1, "the size of its caches")
     size = known_size(x, -1, f"the last size of {x.name}") // max(heads, 1)
     if op.opsets[""] >= _STANDARD and not ragged:
         attributes = {
@@ -83,10 +130,11 @@ def turned(
             "num_heads": heads,
             "rotary_embedding_dim": 0 if 2 * half == size else 2 * half,
         }
-        inputs = [x, *caches, cast(op, places, ir.DataType.INT64)]
+        inputs = [x, *caches, *([] if places is None else [cast(op, places, ir.DataType.INT64)])]
         return op.node("RotaryEmbedding", inputs, attributes)[0]
     split = op.Reshape(x, vector(op, [0, 0, heads, size])) if heads else x
-    angles = [op.Unsqueeze(op.Gather(cache, places), axes=[2 if heads else 1]) for cache in caches]
+    found = caches if places is None else [op.Gather(cache, places) for cache in caches]
+    angles = [op.Unsqueeze(each, axes=[2 if heads else 1]) for each in found]
     whole = _rotated(op, last_part(op, split, 0, 2 * half), angles, half, interleaved)
     if 2 * half < size:
         whole = op.Concat(whole, last_part(op, split, 2 * half, _REST), axis=-1)
@@ -111,4 +159,4 @@ def _rotated(
     return op.Reshape(both, vector(op, [0, 0, 0, 2 * half]))
 
 
-TURNED = unfuse_rotary_embedding
+TURNED = unfuse_rotary_embedding + unfuse_m_rotary_embedding

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unfuse.cases import KINDS, Case, Given
+from unfuse.cases import KINDS, Array, Case, Given
 from unfuse.heads import OPSETS, Dice, chance, normal, pick
 
 
@@ -58,23 +59,100 @@ def rotary(rng: Dice) -> Case:
     )
 
 
-def grouped(rng: Dice) -> Case:
-    """Draw a GroupQueryAttention: a first prompt, a later one, one token, or one without a past."""
-    name = str(pick(rng, "float32", "float32", "float32", "float16"))
-    kind, tolerance = KINDS[name]
-    stage = str(pick(rng, "prompt", "token", "later", "alone"))
+def sectioned(rng: Dice) -> Case:
+    """Draw a MRotaryEmbedding: a RotaryEmbedding whose angles are of three kinds of positions."""
+    case = rotary(rng)
+    x, cos = (case.inputs[name] for name in ("x", "cos"))
+    assert x is not None
+    assert cos is not None
+    half = cos.array.shape[1]
+    ends = np.sort(rng.integers(0, half + 1, 2))
+    sizes = [int(ends[0]), int(ends[1] - ends[0]), int(half - ends[1])]
+    layout = int(chance(rng))
+    if layout:
+        sizes[1:] = [min(size, (half - place + 2) // 3) for place, size in enumerate(sizes[1:], 1)]
+        sizes[0] = half - sum(sizes[1:])
+    length, width = x.array.shape[-2:]
+    inputs = {**case.inputs, **_caches(rng, length + int(rng.integers(0, 5)), half, x.array.dtype)}
+    positions = rng.integers(0, length, (3, x.array.shape[0], length)).astype(np.int64)
+    inputs["p"] = Given(positions, ["3", "b", "s"])
+    attributes = {"num_heads": width // (2 * half), **case.attributes}
+    attributes |= {"mrope_section": sizes, "mrope_layout": layout}
+    attributes.pop("is_packed_batching", None)
+    return replace(case, operator="MRotaryEmbedding", inputs=inputs, attributes=attributes)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where tokens stand when a GroupQueryAttention runs.
+
+    Attributes:
+        stage: A first prompt, a later one, one token, one without a past, or a padded chunk.
+        before: How many tokens each of the batch had.
+        new: How many rows there are, padding included.
+        seen: How many tokens each has then.
+        total: What the operator is told of the longest.
+        room: How long the cache is that comes in.
+    """
+
+    stage: str
+    before: Array
+    new: int
+    seen: Array
+    total: int
+    room: int
+
+
+def _step(rng: Dice) -> _Step:
+    stage = str(pick(rng, "prompt", "token", "later", "alone", "chunk"))
     batch = 1 if stage == "later" else int(rng.integers(1, 4))
-    keys = int(rng.integers(1, 3))
-    heads, size = keys * int(rng.integers(1, 4)), 16 * int(rng.integers(1, 3))
     new = 1 if stage == "token" else int(rng.integers(1, 6))
-    before = rng.integers(1, 6, batch) if stage in ("token", "later") else np.zeros(batch, np.int64)
+    low = {"token": 1, "later": 1, "chunk": 0}.get(stage)
+    before = np.zeros(batch, np.int64) if low is None else rng.integers(low, 6, batch)
     seen = before + new
-    if stage == "prompt" and chance(rng):  # padded on the right
+    if stage == "chunk":
+        seen = before + np.where(before > 0, rng.integers(0, new + 1, batch), new)
+    if stage in ("prompt", "alone") and chance(rng):  # padded on the right
         seen = rng.integers(1, new + 1, batch)
         seen[0] = new
-    total = int(seen.max()) if stage != "prompt" else new
+    total = int(before.max()) + new
     room = total - new if chance(rng) else total + int(rng.integers(0, 4))
-    room = max(room, int(before.max()))
+    return _Step(stage, before, new, seen, total, max(room, int(before.max())))
+
+
+def _turning(
+    rng: Dice, step: _Step, size: int, kind: np.dtype
+) -> tuple[dict[str, Given | None], dict[str, object]]:
+    """Return what queries and keys are turned by, if they are, and the attributes that say so."""
+    if not chance(rng):
+        return {"cos": None, "sin": None, "ids": None}, {}
+    half = 8 * int(rng.integers(1, size // 16 + 1))
+    inputs = _caches(rng, step.total + int(rng.integers(0, 3)), half, kind)
+    ids = (step.before[:, None] + np.arange(step.new)).astype(np.int64)
+    inputs["ids"] = Given(ids, ["b", "s"]) if chance(rng, 0.3) else None
+    return inputs, {"do_rotary": 1, "rotary_interleaved": int(chance(rng))}
+
+
+def _looking(rng: Dice, step: _Step) -> dict[str, object]:
+    """Return attributes that say how queries look at keys."""
+    found: dict[str, object] = {}
+    if chance(rng, 0.2) and step.stage != "chunk":
+        found["causal"] = 0
+    elif chance(rng, 0.3):
+        found["local_window_size"] = int(rng.integers(1, 5))
+    if chance(rng, 0.3):
+        found["softcap"] = float(pick(rng, 1.0, 20.0))
+    if chance(rng, 0.3):
+        found["scale"] = 0.4
+    return found
+
+
+def grouped(rng: Dice) -> Case:
+    """Draw a GroupQueryAttention."""
+    kind, tolerance = KINDS[str(pick(rng, "float32", "float32", "float32", "float16"))]
+    step, keys = _step(rng), int(rng.integers(1, 3))
+    batch, new = len(step.before), step.new
+    heads, size = keys * int(rng.integers(1, 4)), 16 * int(rng.integers(1, 3))
     packed = chance(rng, 0.3)
     width, narrow = heads * size, keys * size
     wide = width + 2 * narrow if packed else width
@@ -84,60 +162,48 @@ def grouped(rng: Dice) -> Case:
     for each in ("key", "value"):
         x = Given(normal(rng, (batch, new, narrow), kind), ["b", "s", str(narrow)])
         inputs[each] = None if packed else x
+    axes = ["b", str(keys), "p", str(size)]
     for each in ("past_key", "past_value"):
-        x = Given(normal(rng, (batch, keys, room, size), kind), ["b", str(keys), "p", str(size)])
-        inputs[each] = None if stage == "alone" else x
-    inputs["seqlens"] = Given((seen - 1).astype(np.int32), ["b"])
-    inputs["total"] = Given(np.array(total, np.int32))
+        x = Given(normal(rng, (batch, keys, step.room, size), kind), axes)
+        inputs[each] = None if step.stage == "alone" else x
+    inputs["seqlens"] = Given((step.seen - 1).astype(np.int32), ["b"])
+    inputs["total"] = Given(np.array(step.total, np.int32))
     attributes: dict[str, object] = {"num_heads": heads, "kv_num_heads": keys}
-    present = max(total, room) if stage != "alone" else total
-    if chance(rng):
-        attributes["do_rotary"] = 1
-        attributes["rotary_interleaved"] = int(chance(rng))
-        half = 8 * int(rng.integers(1, size // 16 + 1))
-        inputs |= _caches(rng, total + int(rng.integers(0, 3)), half, kind)
-    else:
-        inputs |= {"cos": None, "sin": None}
-    inputs |= {"ids": None, "bias": None, "sink": None}
-    if attributes.get("do_rotary") and chance(rng, 0.3):
-        ids = before[:, None] + np.arange(new)
-        inputs["ids"] = Given(ids.astype(np.int64), ["b", "s"])
+    turning, told = _turning(rng, step, size, kind)
+    inputs |= {**turning, "bias": None, "sink": None}
+    attributes |= told
     if chance(rng, 0.3):
-        shape = (int(pick(rng, 1, batch)), int(pick(rng, 1, heads)), new, total)
+        shape = (int(pick(rng, 1, batch)), int(pick(rng, 1, heads)), new, step.total)
         inputs["bias"] = Given(normal(rng, shape, kind))
     if chance(rng, 0.2):
         inputs["sink"] = Given(normal(rng, (heads,), kind))
     elif chance(rng, 0.2):
         attributes["smooth_softmax"] = 1
-    if chance(rng, 0.3):
-        attributes["local_window_size"] = int(rng.integers(1, 5))
-    if chance(rng, 0.3):
-        attributes["softcap"] = float(pick(rng, 1.0, 20.0))
-    if chance(rng, 0.3):
-        attributes["scale"] = 0.4
-    opset = int(pick(rng, *OPSETS))  # type: ignore[call-overload]
-    rows = np.arange(new)[None] < (seen - before)[:, None]
-    filled = np.arange(present)[None] < seen[:, None]
-    shape4 = (batch, keys, present, size)
-    compared = {
-        "y": np.broadcast_to(rows[:, :, None], (batch, new, width)),
-        "pk": np.broadcast_to(filled[:, None, :, None], shape4),
-        "pv": np.broadcast_to(filled[:, None, :, None], shape4),
-    }
-    outputs = [("y", 3, kind), ("pk", 4, kind), ("pv", 4, kind)]
+    inputs |= {f"none{index}": None for index in range(12, 16)}
+    counted = Given((step.seen - step.before).astype(np.int32), ["b"])
+    inputs["counted"] = counted if step.stage == "chunk" else None
+    present = step.total if step.stage == "alone" else max(step.total, step.room)
+    rows = np.arange(new)[None] < (step.seen - step.before)[:, None]
+    filled = (np.arange(present)[None] < step.seen[:, None])[:, None, :, None]
+    filled = np.broadcast_to(filled, (batch, keys, present, size))
     return Case(
         "GroupQueryAttention",
         inputs,
-        attributes,
-        outputs,
-        opset,
+        attributes | _looking(rng, step),
+        [("y", 3, kind), ("pk", 4, kind), ("pv", 4, kind)],
+        int(pick(rng, *OPSETS)),  # type: ignore[call-overload]
         tolerance,
         dynamic=chance(rng),
-        compared=compared,
+        compared={
+            "y": np.broadcast_to(rows[:, :, None], (batch, new, width)),
+            "pk": filled,
+            "pv": filled,
+        },
     )
 
 
 DRAWN: dict[str, Callable[[Dice], Case]] = {
     "RotaryEmbedding": rotary,
+    "MRotaryEmbedding": sectioned,
     "GroupQueryAttention": grouped,
 }

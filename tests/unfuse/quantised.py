@@ -187,6 +187,44 @@ def concat(rng: Dice) -> Case:
     )
 
 
+def convolution(rng: Dice) -> Case:
+    """Draw a QLinearConv of ONNX Runtime's own, its channels first or last."""
+    kind, last = np.dtype(np.uint8), chance(rng, 0.7)
+    batch, each, group = (int(x) for x in rng.integers(1, 3, 3))
+    outputs, size = group * int(rng.integers(1, 4)), tuple(int(x) for x in rng.integers(3, 7, 2))
+    shape, axes = (batch, group * each, *size), [*"bchw"]
+    if last:
+        shape, axes = (batch, *size, group * each), [*"bhwc"]
+    axes[axes.index("c")] = str(group * each)
+    inputs = _quantised(rng, "x", _held(rng, shape, kind), axes)
+    weights = _held(rng, (outputs, each, 2, 3), np.dtype(np.int8))
+    wide = (outputs,) if chance(rng) else ()
+    inputs["w"] = Given(weights, constant=True)
+    inputs["ws"] = Given(rng.uniform(0.005, 0.02, wide).astype(np.float32), constant=True)
+    inputs["wz"] = Given(np.zeros(wide, np.int8), constant=True)
+    inputs |= _result(rng, kind)
+    bias = rng.integers(-500, 500, (outputs,)).astype(np.int32)
+    inputs["B"] = Given(bias, constant=True) if chance(rng) else None
+    attributes: dict[str, object] = {"group": group, "channels_last": int(last)}
+    attributes |= {"kernel_shape": [2, 3], "strides": [int(x) for x in rng.integers(1, 3, 2)]}
+    attributes["pads"] = [int(x) for x in rng.integers(0, 2, 4)]
+    found = [("z", 4, kind)]
+    return Case("QLinearConv", inputs, attributes, found, _opset(rng), dynamic=chance(rng), steps=1)
+
+
+def largest(rng: Dice) -> Case:
+    """Draw a NhwcMaxPool."""
+    kind = np.dtype(str(pick(rng, "int8", "uint8")))
+    shape = tuple(int(x) for x in rng.integers(3, 6, 4))
+    attributes: dict[str, object] = {"kernel_shape": [2, 2], "strides": [2, 1]}
+    attributes["pads"] = [int(x) for x in rng.integers(0, 2, 4)]
+    if chance(rng):  # with a window that starts in padding, onnx and runtimes count otherwise
+        attributes |= {"ceil_mode": 1, "pads": [1, 0, 0, 0]}
+    inputs: dict[str, Given | None] = {"x": Given(_held(rng, shape, kind), [*"bhwc"])}
+    outputs = [("z", 4, kind)]
+    return Case("NhwcMaxPool", inputs, attributes, outputs, _opset(rng), dynamic=chance(rng))
+
+
 def gemm(rng: Dice) -> Case:
     """Draw a QGemm."""
     rows, inner, columns = (int(x) for x in rng.integers(1, 6, 3))
@@ -315,6 +353,8 @@ DRAWN: dict[str, Callable[[Dice], Case]] = {
     "QLinearSoftmax": _on_numbers("QLinearSoftmax"),
     **{pool: _on_numbers(pool, zero=True) for pool in _POOLS},
     "QLinearReduceMean": reduce_mean,
+    "QLinearConv": convolution,
+    "NhwcMaxPool": largest,
     "QLinearWhere": where,
     "QLinearConcat": concat,
     "QGemm": gemm,

@@ -148,6 +148,24 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
         "_places",
         lambda old: lambda op, x, given: old(op, x, op.const([0])),
     ),
+    "rows and columns are swapped": (
+        "MRotaryEmbedding",
+        turned,
+        "_streams",
+        lambda old: lambda node, half: [(0, 2, 1)[each] for each in old(node, half)],
+    ),
+    "chunks are not padded": (
+        "GroupQueryAttention",
+        grouped,
+        "optional_input",
+        lambda old: lambda node, index: None if index == 16 else old(node, index),
+    ),
+    "what is not causal looks at padding": (
+        "GroupQueryAttention",
+        grouped,
+        "_ends",
+        lambda old: lambda op, node: op.Add(old(op, node), op.const(1)),
+    ),
     "angles turn backwards": ("RotaryEmbedding", turned, "_rotated", _backwards),
     "neighbours and halves are swapped": ("RotaryEmbedding", turned, "_rotated", _swapped),
     "a zero point is one more": ("MatMulNBits", stored_blocks, "_zeros", _more),
@@ -268,8 +286,8 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
     "channels come first": (
         "QLinearAveragePool",
         dequantized,
-        "_first",
-        lambda old: lambda op, node, x, run: run(x),
+        "_turned",
+        lambda old: lambda op, x, run: run(x),
     ),
     "a bias of a quantised product is forgotten": (
         "MatMulIntegerToFloat",

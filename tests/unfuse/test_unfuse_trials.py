@@ -29,14 +29,14 @@ def test_an_operator_is_said_in_standard_ones_and_computes_the_same(operator: st
 def test_what_stays_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     case = grouped(np.random.default_rng(1))
     model = ir.from_proto(case.model())
-    model.graph[0].attributes["causal"] = ir.AttrInt64("causal", 0)
+    model.graph[0].attributes["sliding_window_cache"] = ir.AttrInt64("sliding_window_cache", 1)
     sparse = ir.Node("com.microsoft", "SparseAttention", [model.graph.inputs[0]], num_outputs=1)
     model.graph.append(sparse)
     with caplog.at_level(logging.WARNING, "vlmpass"):
         assert not Unfuse().run(model)
     assert [record.getMessage() for record in caplog.records] == [
-        "unfuse: GroupQueryAttention stays: it is not causal, and what its padding then computes "
-        "is not told",
+        "unfuse: GroupQueryAttention stays: its cache holds a window of tokens and drops what "
+        "leaves it",
         "unfuse: SparseAttention stays: the keys that it looks at are told by rows of a "
         "compressed block matrix",
     ]

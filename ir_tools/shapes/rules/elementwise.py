@@ -39,7 +39,9 @@ def _spread(items: tuple[Dim, ...] | None, count: int) -> tuple[Dim, ...] | None
 
 
 @shape_rule(" ".join(keeping_shape()))
-@shape_rule("Gelu FastGelu BiasGelu QuickGelu RotaryEmbedding MoE QMoE", "com.microsoft")
+@shape_rule(
+    "Gelu FastGelu BiasGelu QuickGelu RotaryEmbedding MRotaryEmbedding MoE QMoE", "com.microsoft"
+)
 @shape_rule("SimplifiedLayerNormalization", "com.microsoft")
 def _same(call: Call) -> Known:
     """Say that the first output is shaped like the first input."""

@@ -60,6 +60,22 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
     "unfuse-q-linear-global-average-pool": [
         _one(IMAGE.format(size=1), "QLinearGlobalAveragePool", "GlobalAveragePool")
     ],
+    "unfuse-contrib-q-linear-conv": [
+        (
+            "(uint8[2,4,4,3] a, uint8[2,3,1,1] b) => (uint8[2,4,4,2] y)",
+            f"{PARTS} y = com.microsoft.QLinearConv<channels_last=1>(a, s, z, b, s, z, s, z)",
+            f"""{PARTS} i = Transpose<perm=[0, 3, 1, 2]>(a)
+            k = QLinearConv(i, s, z, b, s, z, s, z) y = Transpose<perm=[0, 2, 3, 1]>(k)""",
+        )
+    ],
+    "unfuse-nhwc-max-pool": [
+        (
+            "(uint8[2,4,4,3] a) => (uint8[2,3,3,3] y)",
+            "y = com.microsoft.NhwcMaxPool<kernel_shape=[2, 2]>(a)",
+            """i = Transpose<perm=[0, 3, 1, 2]>(a) k = MaxPool<kernel_shape=[2, 2]>(i)
+            y = Transpose<perm=[0, 2, 3, 1]>(k)""",
+        )
+    ],
     "unfuse-q-linear-where": [
         (BYTES, f"{PARTS} y = com.microsoft.QLinearWhere(c, a, s, z, b, s, z, s, z)", "")
     ],
@@ -110,11 +126,11 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
 
 
 def _untyped(
-    operator: str, inputs: str = "a, s, z, s, z", attributes: str = ""
+    operator: str, inputs: str = "a, s, z, s, z", attributes: str = "", reason: str = "type"
 ) -> list[tuple[str, str, str]]:
     head = "(a, b, float s, z) => (y)"
     text = f"y = com.microsoft.{operator}{attributes}({inputs})"
-    return [(head, text, "type")]
+    return [(head, text, reason)]
 
 
 _PAIR = "a, s, z, b, s, z, s, z"
@@ -139,6 +155,12 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
         "QLinearAveragePool", attributes="<kernel_shape=[2, 2]>"
     ),
     "unfuse-q-linear-global-average-pool": _untyped("QLinearGlobalAveragePool"),
+    "unfuse-contrib-q-linear-conv": _untyped(
+        "QLinearConv", _PAIR, "<channels_last=1>", "the rank of a is unknown"
+    ),
+    "unfuse-nhwc-max-pool": _untyped(
+        "NhwcMaxPool", "a", "<kernel_shape=[2, 2]>", "the rank of a is unknown"
+    ),
     "unfuse-q-linear-where": [(BYTES, "y = Where(c, a, b)", "")],
     "unfuse-q-linear-concat": [(OPEN, "y = Concat<axis=0>(a, b)", "")],
     "unfuse-q-gemm": [(OPEN, "y = Gemm(a, b)", "")],
@@ -170,6 +192,8 @@ _RULES = {
     "QLinearSoftmax": "unfuse-q-linear-softmax",
     "QLinearAveragePool": "unfuse-q-linear-average-pool",
     "QLinearGlobalAveragePool": "unfuse-q-linear-global-average-pool",
+    "QLinearConv": "unfuse-contrib-q-linear-conv",
+    "NhwcMaxPool": "unfuse-nhwc-max-pool",
     "QLinearWhere": "unfuse-q-linear-where",
     "QLinearConcat": "unfuse-q-linear-concat",
     "QGemm": "unfuse-q-gemm",

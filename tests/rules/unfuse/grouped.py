@@ -38,8 +38,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
         _refused(", kv_cache_bit_width=8", "q, k, v, p, p, s, t", "its cache is quantised"),
         _refused("", f"{_ALONE}, , , , , , f, f", "its cache is quantised"),
         _refused(", sliding_window_cache=1", _ALONE, "its cache holds a window of tokens"),
-        _refused(", causal=0", _ALONE, "it is not causal"),
-        _refused("", f"{_ALONE}, , , , , , , , , , s", "padded on the right"),
+        _refused("", f"{_ALONE}, , , , , , , , , , s", "its padded chunks are not causal, or have"),
         (
             HEAD.replace("=> (float[2,n,32] y)", "=> (float[2,n,32] y, float[2,2,n,n] r)"),
             f"""y, k1, v1, r = com.microsoft.GroupQueryAttention<{NONE}, qk_output=1>({_ALONE})""",
