@@ -208,7 +208,11 @@ def _for_each_query(op: Tape, heads: Heads, bias: ir.Value | None) -> ir.Value |
         return bias
     ones = vector(op, [1, 1])
     rows = op.Concat(ones, size_at(op, heads.query, 2), vector(op, [1]), axis=0)
-    return op.Expand(bias, rows)
+    found = op.Expand(bias, rows)
+    assert bias.shape is not None
+    assert heads.query.shape is not None
+    found.shape = ir.Shape([*bias.shape[:-2], heads.query.shape[2], bias.shape[-1]])
+    return found
 
 
 def _scores(op: Tape, heads: Heads, how: How, scale: float) -> ir.Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -19,9 +19,10 @@ from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.rewrite import explain
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.unfuse import Unfuse
-from vlmpass.rewriter_rules.unfuse import UNFUSE
+from vlmpass.rewriter_rules.unfuse import STANDARD, UNFUSE
 
 Array: TypeAlias = "np.ndarray"
+Words: TypeAlias = Literal["standard", "primitive"]
 ORT = "com.microsoft"
 KINDS = {
     "float32": (np.dtype(np.float32), 2e-5),
@@ -76,6 +77,7 @@ class Case:
         anonymous: Whether axes that are open have no names.
         may_stay: Whether the operator may be left, for what cannot be known of it or has no equal.
         ir_version: Of the model.
+        to: What it is said in, standard operators or primitive ones.
     """
 
     operator: str
@@ -92,6 +94,7 @@ class Case:
     anonymous: bool = False
     may_stay: bool = False
     ir_version: int = 10
+    to: Words = "standard"
 
     def model(self) -> onnx.ModelProto:
         """Return the model that has the operator alone."""
@@ -157,17 +160,25 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     return list(session.run(None, dict(feeds)))
 
 
-def without_it(model: onnx.ModelProto, to: str = "standard") -> onnx.ModelProto:
+def without_it(
+    model: onnx.ModelProto, to: Literal["standard", "primitive"] = "standard"
+) -> onnx.ModelProto:
     """Return the model after `unfuse`."""
     made = ir.from_proto(model)
     Infer()(made)
-    Unfuse(to=to)(made)  # type: ignore[arg-type]
+    Unfuse(to=to)(made)
     return ir.to_proto(made)
 
 
 def left(model: onnx.ModelProto) -> list[str]:
     """Return the operators of ONNX Runtime's own that a model has."""
     return [node.op_type for node in model.graph.node if node.domain == ORT]
+
+
+def whole_operators(model: onnx.ModelProto) -> list[str]:
+    """Return the standard operators of a model that primitive ones can say."""
+    names = {name for rule in STANDARD for root in rule.plan.root_ops for _, name in root.ops}
+    return [node.op_type for node in model.graph.node if not node.domain and node.op_type in names]
 
 
 def reasons(model: onnx.ModelProto) -> list[str]:
@@ -185,7 +196,9 @@ def problem(case: Case) -> str | None:
         Stays: The operator is left, and the case says that it may be.
     """
     source = case.model()
-    made = without_it(source)
+    made = without_it(source, case.to)
+    if case.to == "primitive" and (whole := whole_operators(made)):
+        return f"{whole} are not taken apart"
     if left(made):
         why = [each for each in reasons(source) if each]
         if case.may_stay and why:

@@ -40,7 +40,11 @@ def _declared_otherwise(case: Case, rng: np.random.Generator) -> Case:
     anonymous = case.dynamic and rng.random() < 0.3
     version = int(rng.choice([8, 10, 13]))
     return replace(
-        case, anonymous=anonymous, may_stay=case.may_stay or anonymous, ir_version=version
+        case,
+        anonymous=anonymous,
+        may_stay=case.may_stay or anonymous,
+        ir_version=version,
+        to="primitive" if rng.random() < 0.2 else "standard",
     )
 
 
