@@ -169,7 +169,8 @@ class Intent:
     )
     target: str | None = option(
         None,
-        "Keep within what this runtime reads: ort-cpu, see vlmpass targets, or a .toml profile.",
+        "Make it what this runtime runs, in as few nodes as may be: ort-cpu, see vlmpass targets,"
+        " or a .toml profile.",
         _target,
         "NAME",
     )

@@ -50,17 +50,17 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts.append(_dtype_part(intent, intent.dtype))
     if _widens_before_quant(intent):
         parts += _quant_parts(intent, model)
-    if intent.simplify:
+    simplified = intent.simplify or intent.profile is not None
+    if simplified:
         parts.append(SIMPLIFY)
     first = len(parts)
     if intent.dtype not in (None, "float32"):
         parts.append(_dtype_part(intent, str(intent.dtype)))
     parts += _opset_parts(intent, model, foreign=foreign)
-    if intent.fuse is not None:
-        parts.append(f"fuse{{emit={intent.fuse}}}")
+    parts += _fuse_part(intent)
     legalize = _legalize_part(intent)
     parts += legalize
-    if intent.simplify and parts[first:]:
+    if simplified and parts[first:]:
         parts += [SIMPLIFY, *legalize]
     if rounding := _rounding_parts(intent, model):
         parts += [*rounding, *legalize]
@@ -134,6 +134,14 @@ def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]
         early = opset == "lowest" or (isinstance(opset, int) and opset < _SUBSTITUTED_AT)
         parts.insert(len(parts) - 1 if early else len(parts), "substitute")
     return parts
+
+
+def _fuse_part(intent: Intent) -> list[str]:
+    """Fuse to what is asked for, and of that to what the target has; to all of that by default."""
+    target, emit = intent.profile, intent.fuse
+    if target is None or not target.says_operators:
+        return [] if emit is None else [f"fuse{{emit={emit}}}"]
+    return [f"fuse{{emit={emit or target.fuses} target={write_word(target.asked)}}}"]
 
 
 def _legalize_part(intent: Intent) -> list[str]:

@@ -24,7 +24,7 @@ from vlmpass.ir_tools.errors import RuleError
 from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges, changes
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import FloatAttr
-from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, apply_rules
+from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, Unwanted, anything, apply_rules
 from vlmpass.ir_tools.rewrite.explanation import Attempt, explain
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.pattern import Operator, P, Pattern
@@ -56,7 +56,9 @@ __all__ = [
     "RuleError",
     "RuleSet",
     "Tape",
+    "Unwanted",
     "all_rules",
+    "anything",
     "apply_rules",
     "changes",
     "explain",

@@ -6,7 +6,7 @@ version and the producers of its inputs alone; a model has few different such su
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -90,6 +90,7 @@ class MatchContext:
         in_function: Whether the nodes stand in a function.
         left_out: Inputs of functions that some call leaves out.
         last_axes: What is known of values of functions whose rank is not.
+        unwanted: Says why a new node must not stand there; nothing of one that may.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class MatchContext:
         in_function: bool = False,
         left_out: Collection[ir.Value] = (),
         last_axes: Mapping[ir.Value, Axes] = NO_AXES,
+        unwanted: Callable[[ir.Node], str] = lambda _: "",
     ) -> None:
+        self.unwanted = unwanted
         self.left_out = left_out
         self.last_axes = last_axes
         self.opsets = opsets

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import onnx_ir as ir
 
@@ -31,6 +31,15 @@ __all__ = ["NoFixpoint", "Rewrites", "apply_rules"]
 RULE_KEY: Final = "vlmpass.rule"
 _FUEL: Final = 256
 _FEW_USERS: Final = 8
+
+
+Unwanted: TypeAlias = Callable[[Mapping[str, int]], Callable[[ir.Node], str]]
+"""What says, for the opsets of a graph or function, why a new node must not stand there."""
+
+
+def anything(_: Mapping[str, int]) -> Callable[[ir.Node], str]:
+    """Let any node stand at any opset."""
+    return lambda _: ""
 
 
 class NoFixpoint(VlmpassError):
@@ -81,8 +90,14 @@ class _Lineage:
 
 class _Engine:
     def __init__(
-        self, model: ir.Model, rules: Sequence[Rule], emits: Collection[str], fast_math: bool
+        self,
+        model: ir.Model,
+        rules: Sequence[Rule],
+        emits: Collection[str],
+        fast_math: bool,
+        unwanted: Unwanted,
     ) -> None:
+        self.unwanted = unwanted
         self.model = model
         self.rules = rules
         self.emits = emits
@@ -138,8 +153,9 @@ class _Engine:
         if index is None:
             opset = scope.opsets.get("")
             offered = [r for r in self.rules if r.offered(opset, self.emits, self.fast_math)]
+            unwanted = self.unwanted(scope.opsets)
             around = MatchContext(
-                scope.opsets, self._constants, self.emits, scope.in_function, *self._calls
+                scope.opsets, self._constants, self.emits, scope.in_function, *self._calls, unwanted
             )
             index = self._indices[scope.owner] = Index(offered, around)
         return index
@@ -244,6 +260,7 @@ def apply_rules(
     *,
     emits: Collection[str] = (),
     fast_math: bool = False,
+    unwanted: Unwanted = anything,
 ) -> Rewrites:
     """Rewrite a model in place, subgraphs and functions included, until no rule applies.
 
@@ -255,13 +272,15 @@ def apply_rules(
         rules: A rule set, one rule, or any number of rules.
         emits: Domains beyond the standard one whose operators may be emitted.
         fast_math: Whether rules that change values beyond rounding are welcome.
+        unwanted: For the opsets of a graph or function, says why a node that a rule built must not
+            stand there, nothing of one that may.
 
     Raises:
         NoFixpoint: Rules undo each other; the model is left half rewritten.
         RuleError: A rule's function broke its contract.
     """
     given = (rules,) if isinstance(rules, Rule) else tuple(rules)
-    engine = _Engine(model, given, emits, fast_math)
+    engine = _Engine(model, given, emits, fast_math, unwanted)
     engine.run()
     counts = {rule.name: engine.counts[rule.name] for rule in given}
     fired = {name: count for name, count in counts.items() if count}

@@ -149,7 +149,7 @@ def propose(
         return match, gone
     tape = Tape(names, around.opsets, hint, around.emits, around.in_function, around.last_axes)
     new = build(rule, tape, match.captured)
-    found = new if isinstance(new, Declined) else _checked(match, tape, gone, new, around.left_out)
+    found = new if isinstance(new, Declined) else _checked(match, tape, gone, new, around)
     if isinstance(found, Proposal):
         return found
     tape.discard()
@@ -161,7 +161,7 @@ def _checked(
     tape: Tape,
     gone: Sequence[ir.Node],
     new: Sequence[ir.Value | None],
-    left_out: Collection[ir.Value],
+    around: MatchContext,
 ) -> Proposal | Declined:
     """Return the proposal if what a rule built can stand for what it matched."""
     _check_domains(match.rule, tape, gone)
@@ -174,9 +174,12 @@ def _checked(
             return unfit
         if _keeps_border(old, value):
             return Declined("it keeps the name of an output of the graph")
-    needed = _needed_but_left_out(left_out, tape)
+    needed = _needed_but_left_out(around.left_out, tape)
     if needed is not None:
         return Declined("its operand {} is left out by a call of the function", (needed,))
+    unwanted = next(filter(None, map(around.unwanted, tape.nodes)), "")
+    if unwanted:
+        return Declined("{}", (unwanted,))
     leave = _still_used(gone, tape, pairs)
     if not set(match.roots()) <= set(leave):
         return Declined("the result is computed from what it replaces")

@@ -24,6 +24,9 @@ __all__ = ["File", "Folder", "Profile", "read_profile", "settings"]
 RUNTIMES = ("onnxruntime",)
 """What can load a result and run it before it is written."""
 
+FUSES = ("standard", "ort")
+"""Whose operators fusion may make."""
+
 _NONE = "none"
 """What an heir says where it inherits from a target that something here runs."""
 
@@ -68,6 +71,8 @@ class Profile:
             operators' own lines say.
         functions: How well calls of a model's own functions are run.
         operators: What is said of each operator, by domain and name.
+        fuses: Whose operators fusion may make for it where it is known to run them: ``standard``,
+            or ``ort`` for ONNX Runtime's own too.
         unlisted: What holds for what is not listed: ``operators`` of a domain of which some are,
             ``domains`` of which none is, ``versions`` and ``types`` of an operator that is.
     """
@@ -87,6 +92,7 @@ class Profile:
     fallback: str | None = None
     types: Types | None = None
     functions: Support = Support.UNKNOWN
+    fuses: str = FUSES[0]
     operators: Mapping[tuple[str, str], OperatorFacts] = field(default_factory=dict, repr=False)
     unlisted: Mapping[str, Support] = field(default_factory=dict)
 
@@ -159,6 +165,10 @@ def _is_kind(value: object) -> str:
     return "" if value in KINDS else " or ".join(KINDS)
 
 
+def _is_fusing(value: object) -> str:
+    return "" if value in FUSES else " or ".join(FUSES)
+
+
 def _is_switch(value: object) -> str:
     return "" if isinstance(value, bool) else "true or false"
 
@@ -178,6 +188,7 @@ _KEYS: Mapping[str, _Check] = {
     "reads.types": _is_line,
     "reads.static": _is_switch,
     "fallback": _is_line,
+    "fuses": _is_fusing,
     **{f"unlisted.{name}": _is_kind for name in _UNLISTED},
 }
 _NEEDED = ("about", "source", "reads.opset", "reads.ir-version")
@@ -218,6 +229,7 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         found.get("fallback"),
         found.get(_TYPES),
         KINDS[found.get("reads.functions", "unknown")],
+        found.get("fuses", FUSES[0]),
         found[_OPERATORS].facts,
         {name: KINDS[found.get(f"unlisted.{name}", "unknown")] for name in _UNLISTED},
     )

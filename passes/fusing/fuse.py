@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.ir_tools.rewrite import Unwanted, anything, apply_rules
+from vlmpass.ir_tools.targets import Context, Profile, why_not
 from vlmpass.passes.fusing.call_scalars import give_numbers
 from vlmpass.passes.fusing.fused_blocks import left_alone, summary
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
+from vlmpass.passes.pipeline.target_option import target_of
 from vlmpass.rewriter_rules.fuse import FUSE
 
 __all__ = ["Fuse"]
@@ -34,12 +37,38 @@ class Fuse(Pass):
     emit: Literal["standard", "ort"] = "standard"
     """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own
     (SimplifiedLayerNormalization, SkipLayerNormalization, com.microsoft::Gelu …) too."""
+    target: str = ""
+    """A target, or its .toml file: only what it runs is made; whatever is, where none is named."""
+
+    def __post_init__(self) -> None:
+        """Check that there is such a target."""
+        super().__post_init__()
+        if self.target:
+            target_of(self.target)
 
     def run(self, model: ir.Model) -> Done:
         """Apply the rules to the main graph, its subgraphs and the functions."""
         emits = ["com.microsoft"] if self.emit == "ort" else []
         changed = give_numbers(model)
-        done = Done.of(apply_rules(model, FUSE, emits=emits), changed=changed)
+        unwanted = _unwanted(model, target_of(self.target)) if self.target else anything
+        done = Done.of(apply_rules(model, FUSE, emits=emits, unwanted=unwanted), changed=changed)
         left = left_alone(model, emits)
-        _LOG.log(logging.WARNING if left else logging.INFO, "%s", summary(model, left))
+        told = logging.WARNING if left and not self.target else logging.INFO
+        _LOG.log(told, "%s", summary(model, left))
         return done
+
+
+def _unwanted(model: ir.Model, target: Profile) -> Unwanted:
+    """Return what says, for opsets, why a target does not run a node."""
+    context = Context.of(model, target)
+
+    def at(opsets: Mapping[str, int]) -> Callable[[ir.Node], str]:
+        here = context.at(opsets)
+
+        def reason(node: ir.Node) -> str:
+            verdict = why_not(node, here)
+            return "" if verdict.runs or verdict.open else verdict.reason
+
+        return reason
+
+    return at

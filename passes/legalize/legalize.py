@@ -7,16 +7,15 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.ir_tools.targets import Profile, profile
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.legalize.cancel import cancel
 from vlmpass.passes.legalize.planning import LegalPlanner
-from vlmpass.passes.pipeline.base import Done, OptionError, Pass
+from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
+from vlmpass.passes.pipeline.target_option import target_of
 from vlmpass.rewriter_rules.substitute import MERGING
 
 __all__ = ["Legalize"]
@@ -36,17 +35,11 @@ class Legalize(Pass):
     def __post_init__(self) -> None:
         """Check that there is such a target."""
         super().__post_init__()
-        try:
-            self._profile()
-        except PipelineError as error:
-            raise OptionError("target", error.problem, remedy=error.remedy) from None
-
-    def _profile(self) -> Profile:
-        return profile(self.target)
+        target_of(self.target)
 
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; nothing is edited unless every node is legal afterwards."""
-        target = self._profile()
+        target = target_of(self.target)
         planner = LegalPlanner(model, target)
         if not planner.illegal:
             return Done(False)

@@ -26,6 +26,7 @@ SAID = {
     " size_limit=9}": "the pass changed nothing",
     "fuse": "nothing in the model is spelled out that one operator says",
     "fuse{emit=ort}": "nothing in the model is spelled out that one operator says",
+    "fuse{target=ort-cpu}": "nothing in the model is spelled out that one operator says",
     "infer": None,
     "inline-functions": "the model has no functions",
     "inline-functions{only=[Gelu]}": "REFUSED the model has no function Gelu",

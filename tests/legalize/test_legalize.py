@@ -127,6 +127,20 @@ def test_a_conversion_for_a_target_is_legal_or_refused() -> None:
         Pipeline(target="tensorrt-10.15").run(ir.from_onnx_text(LEFT))
 
 
+def test_a_conversion_for_a_target_is_the_whole_pipeline() -> None:
+    """Fewer nodes, and fused to what the target has: no option has to be named."""
+    path = Path(__file__).parents[1] / "fixtures" / "exports" / "decoder.float32.ts17.onnx"
+    counts = {}
+    for target in ("ort-cpu", "tensorrt-10.15"):
+        result = Pipeline(target=target).run(path).model
+        assert result is not None
+        counts[target] = operators(result)
+    assert counts["ort-cpu"].count("SkipSimplifiedLayerNormalization") == 4
+    assert counts["ort-cpu"].count("RotaryEmbedding") == 4
+    assert "RotaryEmbedding" not in counts["tensorrt-10.15"]
+    assert len(counts["ort-cpu"]) < len(counts["tensorrt-10.15"]) < 200  # of 419
+
+
 LEAVING = """<ir_version: 9, opset_import: ["" : 18, "l" : 1]>
 g (float[n,m] x, int64 k) => (float[n,m] y) { a = l.F(x) y = l.F(a, k) }
 <opset_import: ["" : 18, "l" : 1], domain: "l"> F (x, k) => (y) { y = l.G(x, k) }

@@ -37,3 +37,18 @@ def test_what_is_not_is_told_with_its_reason(caplog: pytest.LogCaptureFixture) -
 
 def test_nothing_is_missed_where_nothing_is_offered(caplog: pytest.LogCaptureFixture) -> None:
     assert _told("fuse", caplog) == ("fused: no attention", logging.INFO)
+
+
+def test_only_what_a_target_runs_is_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The rest stays spelled out, and is no reason to warn."""
+    lacks = tmp_path / "lacks.toml"
+    lacks.write_text(
+        'inherits = "ort-cpu"\nabout = "a"\nsource = "b"\n'
+        '[operators."com.microsoft"]\nRotaryEmbedding = "unsupported"\n',
+        encoding="utf-8",
+    )
+    for target, rotary in (("ort-cpu", 4), (str(lacks), 0), ("onnx-standard", 0)):
+        caplog.clear()
+        told, level = _told(f"fuse{{emit=ort target={target}}}", caplog)
+        assert told.startswith(f"fused: {rotary} rotary" if rotary else "fused: no attention")
+        assert level == logging.INFO
