@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.materialize import stage
 from vlmpass.ir_tools.run.runner import opening, run_error
@@ -83,17 +84,23 @@ class LentRunner:
             the same paths.
         optimization: ONNX Runtime's graph optimisation level.
         allowance: What loading and running it may take.
+        more: What its graph computes besides.
     """
 
     def __init__(
-        self, model: ir.Model, executor: Executor, optimization: Optimization, allowance: Allowance
+        self,
+        model: ir.Model,
+        executor: Executor,
+        optimization: Optimization,
+        allowance: Allowance,
+        more: Addition = NOTHING,
     ) -> None:
         self.peak_rss = 0
         self._executor = executor
         self._allowance = allowance
         self._folder = WorkFolder()
         try:
-            staged = stage(model, self._folder.path)
+            staged = stage(model, self._folder.path, more=more)
         except BaseException:
             self.close()
             raise

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
+from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.proto.proto_view import inline, skeleton
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.materialize import Staged, stage
@@ -33,7 +33,6 @@ _ALL_INLINE = 64 << 20  # of small tensors together; more would not fit a protob
 _TINY = 1 << 10
 _FOLDING = 200_000_000
 _FOLD_LIMIT = 1 << 20
-_MANY_NODES = 1000  # see Runner's reuse_memory
 _ZEROS = "zeros"
 
 
@@ -111,7 +110,6 @@ class Loader:
             "model": staged.path,
             "files": staged.files,
             "optimization": "all",
-            "reuse_memory": sum(1 for _ in all_nodes(model)) <= _MANY_NODES,
             "prepack": not twin,
             "fold": fold,
             "memory": None if allowed is None else allowed + staged.nbytes,

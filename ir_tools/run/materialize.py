@@ -11,6 +11,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.proto.proto_view import inline, skeleton
+from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.weights import as_weight, file_range
 
 __all__ = ["Staged", "stage"]
@@ -121,7 +122,9 @@ def _in_functions(model: ir.Model) -> set[int]:
     return _tensors(attributes)
 
 
-def stage(model: ir.Model, folder: Path, *, inline_limit: int | None = None) -> Staged:
+def stage(
+    model: ir.Model, folder: Path, *, inline_limit: int | None = None, more: Addition = NOTHING
+) -> Staged:
     """Write a model so that a runtime can open it.
 
     Args:
@@ -129,11 +132,14 @@ def stage(model: ir.Model, folder: Path, *, inline_limit: int | None = None) -> 
         folder: An empty folder for the file and for weights that must be evaluated first.
         inline_limit: Put all tensors into the file, up to this many bytes, instead of referring
             to them.
+        more: What its graph computes besides.
 
     Raises:
         VerifyError: If the tensors to be put into the file are larger than the limit.
     """
     stager = _Stager(model, folder, inline_limit)
     path = folder / "model.onnx"
-    path.write_bytes(skeleton(model, stager.stand_in).SerializeToString())
+    proto = skeleton(model, stager.stand_in)
+    with path.open("wb") as file:
+        file.writelines(more.woven_into(proto))
     return Staged(str(path), stager.files, stager.nbytes)

@@ -37,7 +37,6 @@ _PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UIN
 Restore: TypeAlias = "Callable[[ir.Model], NumberChanges]"
 """Restores rounded numbers of a typed model that computes in float32, and tells which."""
 
-_MANY_NODES = 1000
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
@@ -176,12 +175,9 @@ class Side:
         if self.runtime == "openvino":
             yield "OpenVINO", self._openvino
             return
-        few = sum(1 for _ in all_nodes(self.model)) <= _MANY_NODES
 
         def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
-            return Runner(
-                source, optimization=optimization, reuse_memory=few, allowance=self.allowance
-            )
+            return Runner(source, optimization=optimization, allowance=self.allowance)
 
         how, path = f"ONNX Runtime{self._arithmetic()}", self.path
         if weight_bytes(self.model) > ONE_SESSION:

@@ -1,7 +1,7 @@
 """How large the values inside a model get, measured by running it.
 
-A copy of the model gets, for every float value, its largest magnitude as one more output: one
-number each, so that measuring takes no more memory than running. It runs segment by segment.
+One number for every float value, so that measuring takes no more memory than running. Large models
+run segment by segment.
 """
 
 from __future__ import annotations
@@ -14,84 +14,19 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.graph.clone import clone
-from vlmpass.ir_tools.graph.constants import constant_of
-from vlmpass.ir_tools.graph.names import Names
-from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.attempts import Tried
+from vlmpass.ir_tools.run.gauge import Gauge
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
-from vlmpass.ir_tools.types.typing import Typing, solve
+from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["generated_magnitudes", "magnitudes", "overflows"]
-
-
-class _Gauge:
-    """Measures the main graph's float32 values that vary, without what only moves others.
-
-    Attributes:
-        found: The largest magnitude so far of every value, by name.
-    """
-
-    def __init__(self, typing: Typing, model: ir.Model) -> None:
-        self.found: dict[str, float] = {}
-        self._names = [
-            str(value.name)
-            for node in model.graph
-            for value in node.outputs
-            if value.name
-            and constant_of(value) is None
-            and typing.dtype(value) == ir.DataType.FLOAT
-        ]
-        self._measures: dict[str, str] = {}
-
-    def prepare(self, segment: ir.Model) -> None:
-        """Add outputs that hold the magnitudes of values."""
-        here = {value.name: value for node in segment.graph for value in node.outputs}
-        fresh = Names.of(segment)
-        zero = ir.tensor([[0.0]], dtype=ir.DataType.FLOAT, name=fresh.value("measure/zero"))
-        nothing = ir.Value(
-            name=zero.name, type=ir.TensorType(zero.dtype), shape=ir.Shape([1, 1]), const_value=zero
-        )
-        segment.graph.register_initializer(nothing)
-        self._measures = {}
-        for name in self._names:
-            if name in here:
-                self._measures[_measure(segment, here[name], nothing, fresh)] = name
-
-    def see(self, results: Feed) -> None:
-        """Take the magnitudes of one run."""
-        for output, name in self._measures.items():
-            self.note(name, float(np.asarray(results[output]).reshape(-1)[0]))
-
-    def see_inputs(self, feed: Feed) -> None:
-        """Take the magnitudes of what is fed."""
-        for name, given in feed.items():
-            if isinstance(given, np.ndarray) and given.dtype == np.float32 and given.size:
-                self.note(name, float(np.abs(given).max()))
-
-    def note(self, name: str, largest: float) -> None:
-        """Remember a magnitude; NaN counts as infinite."""
-        largest = math.inf if math.isnan(largest) else abs(largest)
-        self.found[name] = max(self.found.get(name, 0.0), largest)
-
-
-def _measure(segment: ir.Model, value: ir.Value, nothing: ir.Value, fresh: Names) -> str:
-    """Add the magnitude of a value to a model's outputs and return that output's name."""
-    tape = Tape(fresh, segment.graph.opset_imports, f"{value.name}/measure")
-    flat = tape.Flatten(tape.Abs(value), axis=0)
-    # A number that is always there: ReduceMax fails on an empty tensor.
-    measure = tape.ReduceMax(tape.Concat(flat, nothing, axis=1), keepdims=0)
-    measure.type = ir.TensorType(ir.DataType.FLOAT)
-    segment.graph.extend(tape.nodes)
-    segment.graph.outputs.append(measure)
-    return str(measure.name)
 
 
 class _Run:
@@ -101,15 +36,14 @@ class _Run:
     """
 
     def __init__(self, model: ir.Model, allowance: Allowance) -> None:
-        self._gauge = _Gauge(solve(model), model)
+        self._gauge = Gauge(solve(model), model)
         self._model = model
         self._runner: AnyRunner
         if weight_bytes(model) > SEGMENT_BYTES:
             self._runner = SegmentRunner(model, allowance=allowance)
         else:
-            whole = clone(model)
-            self._gauge.prepare(whole)
-            self._runner = Runner(whole, allowance=allowance)
+            more = self._gauge.addition(model)
+            self._runner = Runner(model, more=more, allowance=allowance)
         self.found: dict[str, float] = {}
 
     def __enter__(self) -> _Run:
@@ -190,7 +124,7 @@ def magnitudes(
     Raises:
         VerifyError: ONNX Runtime is missing, or does not load or run the model.
     """
-    gauge = _Gauge(solve(model), model)
+    gauge = Gauge(solve(model), model)
     for feed in feeds:
         gauge.see_inputs(feed)
     with SegmentRunner(model, budget=budget) as runner:

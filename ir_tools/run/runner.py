@@ -13,6 +13,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.materialize import Staged, stage
 from vlmpass.ir_tools.run.words import said as said_by
@@ -121,9 +122,8 @@ class Runner(AnyRunner):
         backend: ``onnxruntime``, ``openvino``, or ``reference`` for onnx's own evaluator, which is
             slow, exact to the letter of the standard and keeps the weights in memory.
         optimization: ONNX Runtime's graph optimisation level.
-        reuse_memory: Whether intermediate results share memory. ONNX Runtime plans that in time
-            quadratic in the nodes: a minute at 15 000.
         prepack: Whether ONNX Runtime may lay weights out anew for speed, in memory of its own.
+        more: What the graph of an `ir.Model` computes besides.
         allowance: What loading and running it may take.
 
     Raises:
@@ -138,8 +138,8 @@ class Runner(AnyRunner):
         *,
         backend: Backend = "onnxruntime",
         optimization: Optimization = "basic",
-        reuse_memory: bool = True,
         prepack: bool = True,
+        more: Addition = NOTHING,
         allowance: Allowance = UNBOUNDED,
     ) -> None:
         if backend != "reference":
@@ -151,10 +151,10 @@ class Runner(AnyRunner):
         self._runs = 0
         self._child: Child | None = None
         try:
-            staged = self._stage(source)
+            staged = self._stage(source, more)
             self._child = Child(self._folder.path / "stderr")
-            options = {"reuse_memory": reuse_memory, "prepack": prepack}
-            asked = opening(staged, backend, optimization, memory=allowance.memory, **options)
+            memory = allowance.memory
+            asked = opening(staged, backend, optimization, prepack=prepack, memory=memory)
             if backend == "openvino":
                 asked["outputs"] = _outputs(source)
             self._ask("load", asked)
@@ -162,10 +162,10 @@ class Runner(AnyRunner):
             self.close()
             raise
 
-    def _stage(self, source: str | os.PathLike[str] | ir.Model) -> Staged:
+    def _stage(self, source: str | os.PathLike[str] | ir.Model, more: Addition) -> Staged:
         if isinstance(source, ir.Model):
             limit = _REFERENCE_LIMIT if self.backend == "reference" else None
-            return stage(source, self._folder.path, inline_limit=limit)
+            return stage(source, self._folder.path, inline_limit=limit, more=more)
         bounded = self._allowance.memory is not None
         return Staged(os.fspath(source), {}, weight_bytes(load(source)) if bounded else 0)
 
@@ -227,7 +227,6 @@ def opening(
     backend: Backend,
     optimization: Optimization,
     *,
-    reuse_memory: bool = True,
     prepack: bool = True,
     memory: int | None = None,
 ) -> dict[str, object]:
@@ -235,7 +234,7 @@ def opening(
 
     Args:
         staged: The model as a file.
-        backend, optimization, reuse_memory, prepack: See `Runner`.
+        backend, optimization, prepack: See `Runner`.
         memory: Bytes that it may take beside the weights; None for no bound.
     """
     return {
@@ -244,7 +243,6 @@ def opening(
         "files": staged.files,
         "backend": backend,
         "optimization": optimization,
-        "reuse_memory": reuse_memory,
         "prepack": prepack,
         "fold": None,
         # Maps of data files count as memory although nothing is held of them.

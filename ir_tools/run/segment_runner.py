@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.executors import LentRunner
 from vlmpass.ir_tools.run.runner import AnyRunner, Runner
@@ -28,11 +29,11 @@ __all__ = ["SegmentRunner", "Watch"]
 class Watch(Protocol):
     """What wants to see more of a run than the outputs."""
 
-    def prepare(self, segment: ir.Model) -> None:
-        """Add outputs to a segment, a copy, before it is run."""
+    def addition(self, segment: ir.Model) -> Addition:
+        """Return what a segment's graph computes besides."""
 
     def see(self, results: Feed) -> None:
-        """Take the outputs of the segment prepared last, for one set of inputs."""
+        """Take the outputs of the segment asked about last, for one set of inputs."""
 
 
 _AnyPiece: TypeAlias = Runner | LentRunner
@@ -139,11 +140,10 @@ class SegmentRunner(AnyRunner):
     def _run_segment(self, segment: Segment, held: Sequence[_Held], watch: Watch | None) -> None:
         piece = extract(self._model, segment, self._typing)
         names = [str(value.name) for value in segment.outputs]
-        if watch is not None:
-            watch.prepare(piece)
-        if not piece.graph.outputs:
+        more = NOTHING if watch is None else watch.addition(piece)
+        if not piece.graph.outputs and not more.outputs:
             return  # nothing that counts is computed here
-        runner = self._runner_of(piece)
+        runner = self._runner_of(piece, more)
         self._runners.append(runner)
         takes = [str(value.name) for value in segment.inputs]
         feeds = [{n: each.values[n] for n in takes if n in each.values} for each in held]
@@ -155,12 +155,16 @@ class SegmentRunner(AnyRunner):
         self.peak_rss = max(self.peak_rss, runner.peak_rss)
         runner.stop()
 
-    def _runner_of(self, piece: ir.Model) -> _AnyPiece:
+    def _runner_of(self, piece: ir.Model, more: Addition) -> _AnyPiece:
         if self._executor is not None:
-            return LentRunner(piece, self._executor, self._optimization, self._allowance)
+            return LentRunner(piece, self._executor, self._optimization, self._allowance, more)
         # Each piece runs a few times at most: laying weights out anew costs more than it saves.
         return Runner(
-            piece, optimization=self._optimization, prepack=False, allowance=self._allowance
+            piece,
+            optimization=self._optimization,
+            prepack=False,
+            more=more,
+            allowance=self._allowance,
         )
 
     def _forget(self, held: Sequence[_Held]) -> None:

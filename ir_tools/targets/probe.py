@@ -57,7 +57,7 @@ class Sessions:
             self._child = Child(Path(self._home.path) / "log")
         request = {
             "do": "load", "backend": "onnxruntime", "model": str(path), "optimization": "none",
-            "reuse_memory": True, "prepack": True, "fold": None, "memory": None, "files": {},
+            "prepack": True, "fold": None, "memory": None, "files": {},
         }  # fmt: skip
         try:
             answer = self._child.ask(request, _SECONDS)

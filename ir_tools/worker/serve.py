@@ -56,7 +56,11 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
     options.log_severity_level = _FATAL_ONLY
     options.use_deterministic_compute = True
     options.enable_cpu_mem_arena = False
-    options.enable_mem_reuse = request["reuse_memory"]
+    # Planned in time quadratic in the values, for every set of sizes anew; and what is planned so
+    # is held for longer, which takes many times the memory where there are thousands of nodes.
+    options.enable_mem_reuse = options.enable_mem_pattern = False
+    # In the order of the file: otherwise what is measured waits until all else has run.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if not request["prepack"]:
         options.add_session_config_entry("session.disable_prepacking", "1")
     if request["fold"] is not None:

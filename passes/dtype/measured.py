@@ -88,14 +88,17 @@ class _Twin:
     def __init__(self, model: ir.Model) -> None:
         self._given = model
         self._typing = solve(model)
+        values = (value for node in all_nodes(model) for value in node.outputs)
+        halves = _HALVES & {self._typing.dtype(value) for value in values}
+        self.model = model
+        if not halves and not model.functions:
+            return  # it is run as it is
         self._originals = list(all_nodes(model))
         self.model = clone(model)
         for number, node in enumerate(all_nodes(self.model)):
             node.meta[_ORIGIN] = number
         if self.model.functions:
             InlineFunctions().run(self.model)
-        values = (value for node in all_nodes(model) for value in node.outputs)
-        halves = _HALVES & {self._typing.dtype(value) for value in values}
         if halves:
             widen(self.model, halves)
 
@@ -122,5 +125,7 @@ class _Twin:
 
     def _copies(self) -> Iterator[tuple[ir.Node, ir.Node]]:
         for node in self.model.graph:
-            if _ORIGIN in node.meta:
+            if self.model is self._given:
+                yield node, node
+            elif _ORIGIN in node.meta:
                 yield node, self._originals[node.meta[_ORIGIN]]
