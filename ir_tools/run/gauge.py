@@ -62,7 +62,7 @@ class Gauge:
         else:
             self._also.setdefault(source, []).append(name)
 
-    def addition(self, segment: ir.Model) -> Addition:
+    def prepare(self, segment: ir.Model) -> Addition:
         """Return what a part of the model computes besides: the magnitude of every value."""
         here = {value.name for node in segment.graph for value in node.outputs}
         names = [name for name in self._names if name in here]

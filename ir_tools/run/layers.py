@@ -25,6 +25,7 @@ from vlmpass.ir_tools.inspecting.difference import origins
 from vlmpass.ir_tools.inspecting.modules import module_of
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.operators.dtypes import end_of
+from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.run.allowance import Allowance, default_memory
 from vlmpass.ir_tools.run.borders import match_interfaces
 from vlmpass.ir_tools.run.compare import OutputDifference, compare_arrays
@@ -262,9 +263,10 @@ class _Kept:
         self._runs: dict[str, int] = {}
         self._files: dict[tuple[str, int], Path] = {}
 
-    def prepare(self, segment: ir.Model) -> None:
+    def prepare(self, segment: ir.Model) -> Addition:
         """Add those that a segment makes to its outputs."""
         self._here = _shown(segment, self._wanted)
+        return NOTHING
 
     def see(self, results: Feed) -> None:
         """Write them."""
@@ -302,9 +304,10 @@ class _Compared:
         self._all = len(_values(model))
         self.end = math.inf
 
-    def prepare(self, segment: ir.Model) -> None:
+    def prepare(self, segment: ir.Model) -> Addition:
         """Add those that a segment makes to its outputs."""
         self._here = _shown(segment, self._pairs)
+        return NOTHING
 
     def see(self, results: Feed) -> None:
         """Compare them."""

@@ -42,7 +42,7 @@ class _Run:
         if weight_bytes(model) > SEGMENT_BYTES:
             self._runner = SegmentRunner(model, allowance=allowance)
         else:
-            more = self._gauge.addition(model)
+            more = self._gauge.prepare(model)
             self._runner = Runner(model, more=more, allowance=allowance)
         self.found: dict[str, float] = {}
 

@@ -29,11 +29,11 @@ __all__ = ["SegmentRunner", "Watch"]
 class Watch(Protocol):
     """What wants to see more of a run than the outputs."""
 
-    def addition(self, segment: ir.Model) -> Addition:
-        """Return what a segment's graph computes besides."""
+    def prepare(self, segment: ir.Model) -> Addition:
+        """Give a segment, a copy, more outputs, or return what its graph computes besides."""
 
     def see(self, results: Feed) -> None:
-        """Take the outputs of the segment asked about last, for one set of inputs."""
+        """Take the outputs of the segment prepared last, for one set of inputs."""
 
 
 _AnyPiece: TypeAlias = Runner | LentRunner
@@ -140,7 +140,7 @@ class SegmentRunner(AnyRunner):
     def _run_segment(self, segment: Segment, held: Sequence[_Held], watch: Watch | None) -> None:
         piece = extract(self._model, segment, self._typing)
         names = [str(value.name) for value in segment.outputs]
-        more = NOTHING if watch is None else watch.addition(piece)
+        more = NOTHING if watch is None else watch.prepare(piece)
         if not piece.graph.outputs and not more.outputs:
             return  # nothing that counts is computed here
         runner = self._runner_of(piece, more)

@@ -10,7 +10,8 @@ import pytest
 
 from vlmpass.ir_tools.run.ranges import magnitudes
 
-_TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x, int64[2] s) => (float[A, B] out) {
+_TEXT = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 4] x, int64[2] s) => (float[A, B] out) <int64[1] zero = {0}> {
     plus = Add (x, x)
     flat = Reshape (plus, s)
     turned = Transpose <perm = [1, 0]> (flat)
@@ -21,8 +22,7 @@ _TEXT = """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x, int64[2] s
 
 
 def _model() -> ir.Model:
-    text = _TEXT.replace("(float[A, B] out) {", "(float[A, B] out) <int64[1] zero = {0}> {")
-    return ir.from_proto(onnx.parser.parse_model(text))
+    return ir.from_proto(onnx.parser.parse_model(_TEXT))
 
 
 @pytest.mark.parametrize("rows", [1, 3])
