@@ -133,18 +133,24 @@ def made_folder(folder: Path) -> Iterator[None]:
                 each.rmdir()
 
 
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
 class Replacement:
     """Files that take the places of others as a set.
 
     Args:
         folder: A temporary one beside them, for what is prepared and for what is replaced.
+        last: The file of theirs that takes its place last.
 
     Attributes:
         made: What has its name already.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, last: Path) -> None:
         self.folder = folder
+        self._last = _absolute(last)
         self.made: list[Path] = []
         self._aside: list[tuple[Path, Path]] = []
 
@@ -159,10 +165,11 @@ class Replacement:
         Raises:
             SaveError: Something cannot be moved.
         """
-        first, *rest = (Path(os.path.abspath(path)) for path in models)
+        first, *rest = map(_absolute, models)
         owners = Folder(first, *rest)
         data = [path for path in sorted(owners.replaced) if owners.owns(path)]
-        for path in dict.fromkeys((first, *rest, *others, *data)):
+        # The last file of the set goes first: without it the others say nothing.
+        for path in dict.fromkeys((self._last, first, *rest, *map(_absolute, others), *data)):
             if os.path.lexists(path) and not sources.has(path):
                 self._move(path)
 
@@ -217,7 +224,7 @@ def replacement(target: Path) -> Iterator[Replacement]:
         target: The last one, in whose folder they all lie.
     """
     staging = Staging(target)
-    files, keep = Replacement(staging.path), False
+    files, keep = Replacement(staging.path, target), False
     try:
         with unwatched():
             yield files

@@ -5,14 +5,19 @@ import shlex
 import sys
 from pathlib import Path
 
+import ml_dtypes
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 import vlmpass
 from vlmpass.ir_tools.errors import PipelineError, VerifyError
 from vlmpass.ir_tools.rewrite import all_rules
+from vlmpass.ir_tools.run import read_inputs
 from vlmpass.passes import PassManager, parse
 from vlmpass.passes.convert_opset import ConvertOpset
+from vlmpass.replacing import Sources
+from vlmpass.reproducer_folder import ReproducerFolder
 
 EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 PIPELINE = "infer,simplify,fuse"
@@ -123,3 +128,24 @@ def test_what_cannot_be_bisected_is_refused():
         vlmpass.bisect(source, PIPELINE, check="test ! -e {}")
     with pytest.raises(PipelineError, match="no pass named 'simplfy'"):
         vlmpass.bisect(source, "simplfy")
+
+
+def test_inputs_of_any_name_and_type_are_read_as_they_were_written(tmp_path):
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[2] file, bfloat16[2] b, string[2] allow_pickle) => (float[2] y) {
+            y = Neg(file)
+        }"""
+    )
+    model.graph.inputs[1].name = "a/b"
+    feed = {
+        "file": np.array([1, 2], np.float32),
+        "a/b": np.array([1, 2], ml_dtypes.bfloat16),
+        "allow_pickle": np.array(["a", "é"], object),
+    }
+    written = ReproducerFolder(tmp_path / "found", Sources(), False).write(model, feed)
+    found = read_inputs(written[1], vlmpass.load(written[0]))
+    assert list(found) == list(feed)
+    for name, value in feed.items():
+        assert list(found[name]) == list(value)
+        assert found[name].dtype.kind in (value.dtype.kind, "U")

@@ -264,3 +264,59 @@ def test_a_folder_that_cannot_be_made_is_told(door, tmp_path, monkeypatch):
             assert "error: " in err
             assert len(err.splitlines()) == 1
             assert state(tmp_path) == before
+
+
+def killed_at(number, function):
+    """Run a function in a child that dies before its n-th rename; say whether it got there."""
+    child = os.fork()
+    if not child:
+        left = [number]
+
+        def dying(real):
+            def renamed(*args):
+                left[0] -= 1
+                if left[0] < 0:
+                    os._exit(9)
+                return real(*args)
+
+            return renamed
+
+        Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
+        os.rename, os.replace = dying(os.rename), dying(os.replace)
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("share", [False, True])
+def test_a_kill_leaves_no_manifest_that_lies(tmp_path, share):
+    source_model(tmp_path)
+    source, parts = tmp_path / "m.onnx", tmp_path / "parts"
+    vlmpass.split(source, parts, budget="1KB")
+    before = state(tmp_path)
+
+    def again():
+        vlmpass.split(source, parts, budget="3KB", share=share)
+
+    number = 0
+    while killed_at(number, again):
+        after = state(tmp_path)
+        assert {path: after[path] for path in ("m.onnx", "m.bin")} == {
+            path: before[path] for path in ("m.onnx", "m.bin")
+        }
+        if (parts / "manifest.json").exists():
+            vlmpass.compose(parts, tmp_path / "whole.onnx")
+            assert vlmpass.diff(source, tmp_path / "whole.onnx").ok, number
+        vlmpass.split(source, parts, budget="1KB", share=share, force=True)
+        assert not [path for path in state(parts) if ".vlmpass-" in path], number
+        shutil.rmtree(parts)
+        vlmpass.split(source, parts, budget="1KB")
+        number += 1
+    assert number >= 5

@@ -144,7 +144,7 @@ def test_axes_hold_every_number(seed):
         assert list(axis.ticks) == sorted(set(axis.ticks))
         places = [axis.y(number) for number in sorted(given)]
         assert places == sorted(places, reverse=True)
-        assert all(0 <= place <= 300 for place in places)
+        assert all(0 <= place <= 300 for place in (*places, axis.y(np.nan), axis.y(np.inf)))
 
 
 def rows(png):

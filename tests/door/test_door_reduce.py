@@ -134,3 +134,11 @@ def test_what_cannot_be_reduced_is_refused(tmp_path):
     with pytest.raises(PipelineError, match="where the model goes"):
         vlmpass.reduce(source, tmp_path / "o.onnx", check="true")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_command_is_tried_on_is_not_said_to_stand(door, tmp_path):
+    code, _, err = door("reduce", EXPORTS / MODELS[0], tmp_path / "o.onnx", "--check", "true {}")
+    assert code == 2
+    assert "nothing to reduce" in err
+    assert "stands" not in err
+    assert "model.onnx" not in err

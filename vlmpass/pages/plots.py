@@ -35,9 +35,9 @@ class Axis:
     least: str = ""
 
     def y(self, number: float) -> float:
-        """Return where a number is drawn; one beyond the ends is drawn at the end."""
+        """Return where a number is drawn: at the end if it is beyond it, NaN at the top."""
         low, high = self.place(self.ticks[0]), self.place(self.ticks[-1])
-        part = (self.place(number) - low) / ((high - low) or 1.0)
+        part = 1.0 if math.isnan(number) else (self.place(number) - low) / ((high - low) or 1.0)
         return _TOP + (1 - min(max(part, 0.0), 1.0)) * (_HEIGHT - _TOP - _BOTTOM)
 
 
