@@ -8,16 +8,33 @@ import onnx_ir as ir
 from rules.attention_spellings import node
 from rules.instances import Draw
 
-__all__ = ["doubled_angles", "first_half", "half_angles", "second_half", "turned_input"]
+__all__ = [
+    "doubled_angles",
+    "first_half",
+    "half_angles",
+    "part_angles",
+    "part_attributes",
+    "part_of_row",
+    "rest_of_row",
+    "second_half",
+    "turned_input",
+]
 
 SIZE = 8
 """Of a head; a kernel turns pairs of it."""
 
 
+def _length(draw: Draw) -> int:
+    """Return the length of the sequence, which is empty now and then."""
+    if "s" not in draw.sizes and draw.rng.random() < 0.2:
+        draw.sizes["s"] = 0
+    return draw.dim("s")
+
+
 def turned_input(draw: Draw) -> ir.Value:
     """What is turned, [batch, heads, length, size]."""
     if "turned" not in draw.made:
-        shape = draw.dim("b"), draw.dim("h"), draw.dim("s"), SIZE
+        shape = draw.dim("b"), draw.dim("h"), _length(draw), SIZE
         draw.made["turned"] = draw.input(shape, draw.dtype)
     value = draw.made["turned"]
     assert isinstance(value, ir.Value)
@@ -69,7 +86,7 @@ def _split(draw: Draw) -> list[ir.Value]:
 def _frequencies(draw: Draw) -> ir.Value:
     """Angles of each pair, [batch or 1, length, pairs]."""
     batch = draw.dim("b") if draw.rng.random() < 0.5 else 1
-    return draw.input((batch, draw.dim("s"), SIZE // 2), draw.dtype)
+    return draw.input((batch, _length(draw), SIZE // 2), draw.dtype)
 
 
 def _bent(draw: Draw, angles: ir.Value) -> ir.Value:
@@ -83,7 +100,7 @@ def doubled_angles(draw: Draw) -> ir.Value:
     """Cosines or sines of each element, both halves alike, of inputs or of a table."""
     if draw.rng.random() < 0.3:
         table = draw.array((9, SIZE // 2), draw.dtype)
-        rows = draw.input((draw.dim("s"),), np.dtype(np.int64))
+        rows = draw.input((_length(draw),), np.dtype(np.int64))
         return node(draw, "Gather", draw.constant(np.concatenate([table, table], -1)), rows)
     angles = _frequencies(draw)
     return _bent(draw, node(draw, "Concat", angles, angles, axis=-1))
@@ -104,3 +121,41 @@ def paired_angles(draw: Draw) -> ir.Value:
 def half_angles(draw: Draw) -> ir.Value:
     """Cosines or sines of each pair."""
     return _bent(draw, _frequencies(draw))
+
+
+def _form(draw: Draw) -> str:
+    """How a part is turned: of 4 axes, of 4 a part of the part, or of 3 with heads in a row."""
+    forms = ("whole", "whole", "part", "flat")
+    return str(draw.chosen.setdefault("form", draw.choose(forms)))
+
+
+def _of_row(draw: Draw, start: int, stop: int) -> ir.Value:
+    if _form(draw) != "flat":
+        return _part(draw, start, stop)
+    if "turned" not in draw.made:
+        shape = draw.dim("b"), _length(draw), 2 * SIZE
+        draw.made["turned"] = draw.input(shape, draw.dtype)
+    return _part(draw, 2 * start, 2 * stop)
+
+
+def part_of_row(draw: Draw) -> ir.Value:
+    """The front part of each row, which a RotaryEmbedding turns."""
+    return _of_row(draw, 0, SIZE // 2)
+
+
+def rest_of_row(draw: Draw) -> ir.Value:
+    """What is left of each row."""
+    return _of_row(draw, SIZE // 2, SIZE)
+
+
+def part_angles(draw: Draw) -> ir.Value:
+    """Cosines or sines of each pair of what is turned."""
+    pairs = 1 if _form(draw) == "part" else 2
+    return draw.input((draw.dim("b"), _length(draw), pairs), draw.dtype)
+
+
+def part_attributes(draw: Draw) -> dict[str, object]:
+    """Of the RotaryEmbedding that turns a part."""
+    if _form(draw) == "whole":
+        return {}
+    return {"num_heads": 2} if _form(draw) == "flat" else {"rotary_embedding_dim": 2}

@@ -8,26 +8,28 @@ by planting faults into the rules.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_ir import Value
+from onnx_ir import DataType, Value
+from rewrite.support import difference, parse, run
 
 from rules.catalogue import HINTS
-from rules.trials import draw, trial
+from rules.trials import draw, feed_of, trial
 from vlmpass.ir_tools.graph.infer_node import infer_node
-from vlmpass.ir_tools.rewrite import apply_rules, rule_named
+from vlmpass.ir_tools.rewrite import Tape, apply_rules, rule_named
 from vlmpass.rewriter_rules.fuse.attention import (
     angles,
     attention_core,
     attention_masks,
     key_heads,
     rotary,
+    runtime_forms,
     scores,
 )
-from vlmpass.rewriter_rules.fuse.attention.steps_back import scaled
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, scaled
 
 Change = Callable[[ir.Model, np.random.Generator], bool]
 
@@ -53,11 +55,11 @@ def _size(size: int | ir.SymbolicDim) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _put_before(node: ir.Node, at: int, new: ir.Node) -> bool:
+def _put_before(node: ir.Node, at: int, new: ir.Node, name: str = "near") -> bool:
     """Let a new node compute an input of another."""
     assert node.graph is not None
-    new.name = "near"
-    new.outputs[0].name = "near_output"
+    new.name = name
+    new.outputs[0].name = f"{name}_output"
     infer_node(new, {"": 23})
     node.graph.insert_before(node, new)
     node.replace_input_with(at, new.outputs[0])
@@ -118,6 +120,24 @@ def scale_negative(model: ir.Model, rng: np.random.Generator) -> bool:
     x = product.inputs[0]
     assert x is not None
     return _put_before(product, 0, ir.Node("", "Neg", [x], num_outputs=1))
+
+
+def scale_is_none(model: ir.Model, rng: np.random.Generator) -> bool:
+    """Factors that are no numbers, or of which one is nothing and another makes it infinite."""
+    product = _nodes(model, "MatMul")[0]
+    (user,) = [use.node for use in product.outputs[0].uses()]
+    at = list(user.inputs).index(product.outputs[0])
+    factors = ((np.nan,), (np.inf,), (1e-30, 1e-30, 1e30, 1e30))[rng.integers(3)]
+    for number, factor in enumerate(factors):
+        x = user.inputs[at]
+        assert x is not None
+        assert x.dtype is not None
+        with np.errstate(over="ignore"):
+            array = np.asarray(factor).astype(x.dtype.numpy())
+        constant = _constant(model, array, f"factor{number}")
+        mul = ir.Node("", "Mul", [x, constant], num_outputs=1)
+        _put_before(user, at, mul, f"near{number}")
+    return True
 
 
 def mask_reaches_further(model: ir.Model, rng: np.random.Generator) -> bool:
@@ -182,9 +202,15 @@ def angles_differ(model: ir.Model, rng: np.random.Generator) -> bool:
     return done
 
 
+def as_it_is(model: ir.Model, rng: np.random.Generator) -> bool:
+    """What is drawn has near-misses of its own."""
+    return True
+
+
 ATTENTION: list[Change] = [
     other_softmax_axis, branches_swapped, probabilities_scaled, scores_biased_by_head_size,
     heads_in_other_order, scale_negative, mask_reaches_further, probabilities_are_a_result,
+    scale_is_none,
 ]  # fmt: skip
 ROTARY: list[Change] = [parts_swapped, other_half_negated, angles_differ]
 CHANGES = {
@@ -192,25 +218,60 @@ CHANGES = {
     "rotary-of-halves": ROTARY,
     "rotary-of-neighbours": ROTARY,
     "rotary-of-parts": ROTARY,
+    "rotary-of-a-part": [as_it_is],
 }
+
+
+def loosened(model: ir.Model, rng: np.random.Generator) -> None:
+    """Forget sizes of inputs, or none: one is named as its equals are, on its own, or not at all.
+
+    How many heads there are, and of which size, is known.
+    """
+    share = 0.4 if rng.random() < 0.5 else 0.0
+    for value in model.graph.inputs:
+        assert value.shape is not None
+        sizes: list[int | str | None] = [_size(size) for size in value.shape]
+        for axis in {0, len(sizes) - 2} if len(sizes) > 1 else ():
+            own = f"{value.name}_{axis}"
+            if rng.random() < share:
+                sizes[axis] = (f"s{sizes[axis]}", own, None)[rng.integers(3)]
+        value.shape = ir.Shape(sizes)
+    for node in model.graph:
+        if node.op_type != "Constant":
+            for output in node.outputs:
+                output.shape = None
+
+
+def tried(
+    name: str, number: int, rng: np.random.Generator, change: Change | None
+) -> tuple[bool, str | None]:
+    """Return whether a graph, changed perhaps, is fused, and what is wrong with the result."""
+    rule = rule_named(name)
+    before = draw(rule, HINTS[name], rng, own=True)
+    if change is not None and not change(before, rng):
+        return False, None
+    feed = feed_of(before, np.random.default_rng(number))
+    loosened(before, rng)
+    for node in before.graph:
+        infer_node(node, before.opset_imports)
+    after = ir.serde.from_proto(ir.to_proto(before))
+    for node in after.graph:
+        infer_node(node, after.opset_imports)
+    below = before.opset_imports[""] < (rule.opset[0] or 0)
+    welcome = rule.or_emits if below or rng.random() < 0.5 else frozenset[str]()
+    if not apply_rules(after, rule, emits=welcome):
+        return False, None
+    return True, trial(before, after, number, feed=feed)
 
 
 def near_misses(name: str, count: int, seed: int) -> dict[str, int]:
     """Draw graphs, change one thing in each, fuse and compare; return how many were fused."""
-    rule, rng = rule_named(name), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     fired = {change.__name__: 0 for change in CHANGES[name]}
     for number, change in itertools.islice(enumerate(itertools.cycle(CHANGES[name])), count):
-        before = draw(rule, HINTS[name], rng)
-        if not change(before, rng):
-            continue
-        for node in before.graph:
-            infer_node(node, before.opset_imports)
-        after = ir.serde.from_proto(ir.to_proto(before))
-        welcome = rule.or_emits if rng.random() < 0.5 else frozenset[str]()
-        if apply_rules(after, rule, emits=welcome):
-            found = trial(before, after, number)
-            assert not found, f"{name}, {change.__name__}, {number} of seed {seed}: {found}"
-            fired[change.__name__] += 1
+        done, found = tried(name, number, rng, change)
+        assert not found, f"{name}, {change.__name__}, {number} of seed {seed}: {found}"
+        fired[change.__name__] += done
     return fired
 
 
@@ -220,11 +281,58 @@ def test_near_misses_are_refused_or_followed(name: str) -> None:
 
 
 def test_what_still_is_attention_is_followed() -> None:
-    fired = near_misses("attention", 160, seed=15)
+    fired = near_misses("attention", 250, seed=17)
     assert fired["branches_swapped"]
     assert fired["mask_reaches_further"]
     assert not fired["probabilities_are_a_result"]
     assert not fired["other_softmax_axis"]
+
+
+def test_rows_of_a_mask_may_be_more_than_queries() -> None:
+    """One query broadcasts with a mask of many rows, of which there may be as many as queries."""
+    text = """<ir_version: 10, opset_import: ["": 23]> g(float[b,2,q,4] q, float[b,2,k,4] k,
+        float[b,2,k,4] v, float[b,1,rows,k] m) => (float[x,y,z,w] out) {
+        t = Transpose<perm=[0,1,3,2]>(k) p = MatMul(q, t) s = Add(p, m) r = Softmax(s)
+        out = MatMul(r, v) }"""
+    for opset, domains in ((23, ()), (21, ("com.microsoft",))):
+        before = parse(text.replace('"": 23', f'"": {opset}'))
+        after = ir.serde.from_proto(ir.to_proto(before))
+        assert apply_rules(after, rule_named("attention"), emits=domains)
+        for queries, rows in ((1, 5), (3, 1), (3, 3), (1, 1)):
+            rng = np.random.default_rng(queries)
+            sizes = {
+                "q": (2, 2, queries, 4),
+                "k": (2, 2, 4, 4),
+                "v": (2, 2, 4, 4),
+                "m": (2, 1, rows, 4),
+            }
+            feed = {
+                name: rng.standard_normal(size).astype(np.float32) for name, size in sizes.items()
+            }
+            assert not difference(run(before, feed), run(after, feed))
+
+
+LENGTHS = """<ir_version: 10, opset_import: ["": 23]> g(float[b,s,8] x, float[b,s,8] o,
+    float[b,1,1,n] m, bool[8] c, float[8,8] w, float[b,2,4,4] q) => (float[i,j,k,l] y) {
+    four = Constant<value_ints=[0,-1,2,4]>() one = Constant<value_ints=[1]>()
+    low = Constant<value_ints=[0]>() KEYS
+    kr = Reshape(kp, four) vr = Reshape(vp, four) kt = Transpose<perm=[0,2,3,1]>(kr)
+    v = Transpose<perm=[0,2,1,3]>(vr) p = MatMul(q, kt) s = Add(p, m) r = Softmax(s)
+    y = MatMul(r, v) }"""
+# how keys and values are made: of one value, alike but for weights and a bias; not so
+ALIKE = """d = Identity(x) ka = Compress<axis=1>(d, c) kp = MatMul(ka, w)
+    va = Compress<axis=1>(d, c) vp = MatMul(va, w)"""
+UNLIKE = [
+    ALIKE.replace("va = Compress<axis=1>(d, c)", "n = Not(c) va = Compress<axis=1>(d, n)"),
+    ALIKE.replace("va = Compress<axis=1>(d, c)", "va = Compress<axis=1>(o, c)"),
+    ALIKE.replace("va = Compress<axis=1>(d, c)", "va = Slice(d, low, one, one)"),
+]
+
+
+@pytest.mark.parametrize("keys", [ALIKE, *UNLIKE], ids=range(4))
+def test_keys_are_as_many_as_values_that_are_computed_alike(keys: str) -> None:
+    model = parse(LENGTHS.replace("KEYS", keys), 23)
+    assert bool(apply_rules(model, rule_named("attention"))) == (keys == ALIKE)
 
 
 def _always(*given: object, **more: object) -> bool:
@@ -246,17 +354,50 @@ def _unscaled(value: Value | None) -> tuple[Value, float] | None:
     return None if found is None else (found[0], 1.0)
 
 
+def _summed(op: Tape, masks: Sequence[scores.Mask], dtype: DataType, floor: float) -> Value | None:
+    """All masks added, whatever order they have."""
+    whole: Value | None = None
+    for mask in masks:
+        value = mask.value
+        if mask.filled is not None:
+            ends = [op.const(0.0, dtype), mask.filled]
+            value = op.Where(value, *(ends if mask.kept else reversed(ends)))
+        whole = value if whole is None else op.Add(whole, value)
+    return whole
+
+
+def _at_least(op: Tape, mask: Value, dtype: DataType) -> Value:
+    return op.Max(mask, op.const(attention_masks.lowest(dtype), dtype))
+
+
+def _places_by_reshape(op: Tape, x: Value) -> Value:
+    batch, length = axis_size(op, x, 0), axis_size(op, x, 2)
+    count = op.Squeeze(op.Mul(batch, length))
+    numbers = op.Range(op.const(np.int64(0)), count, op.const(np.int64(1)))
+    return op.Reshape(numbers, op.Concat(batch, length, axis=0))
+
+
 # name of the rule, module, what is replaced, by what
 PLANTED: list[tuple[str, object, str, object]] = [
     ("attention", key_heads, "_repeated", lambda wide, shape: _any_heads(wide)),
     ("attention", attention_masks, "lowest", lambda dtype: float(dtype.min)),
     ("attention", attention_masks, "NARROW", ()),
-    ("attention", attention_core, "spread", lambda op, mask, query, key: mask),
+    ("attention", attention_masks, "_not_a_sum", lambda masks, dtype: None),
+    ("attention", attention_masks, "_as_many", _always),
+    ("attention", attention_masks, "_fits", _always),
+    ("attention", attention_core, "spread", lambda op, mask, parts, operands: mask),
+    ("attention", attention_core, "combined", _summed),
+    ("attention", attention_core, "without_lowest", _at_least),
+    ("attention", attention_core, "without_lowest", lambda op, mask, dtype: mask),
+    ("attention", attention_core, "without_nothing", lambda op, mask, dtype: mask),
     ("attention", scores, "scaled", _unscaled),
-    ("attention", attention_core, "as_added", lambda op, mask, dtype: mask.value),
+    ("attention", scores, "_is_scale", _always),
     ("rotary-of-halves", rotary, "doubled", _always),
     ("rotary-of-halves", rotary, "_are_pairs", _always),
+    ("rotary-of-halves", rotary, "_for_each_batch", lambda op, angles, x: angles),
+    ("rotary-of-halves", runtime_forms, "_places", _places_by_reshape),
     ("rotary-of-neighbours", angles, "_doubles", _always),
+    ("rotary-of-a-part", rotary, "_turns_heads", _always),
 ]
 
 
@@ -265,17 +406,12 @@ def test_planted_faults_are_seen(
     name: str, module: object, part: str, fault: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, part, fault)
-    rule = rule_named(name)
     rng = np.random.default_rng(3)
-    for number in range(400):
-        before = draw(rule, HINTS[name], rng)
-        if number % 2 and not CHANGES[name][number // 2 % len(CHANGES[name])](before, rng):
-            continue
-        for node in before.graph:
-            infer_node(node, before.opset_imports)
-        after = ir.serde.from_proto(ir.to_proto(before))
+    for number in range(800):
+        changes = CHANGES[name]
+        change = changes[number // 2 % len(changes)] if number % 2 else None
         try:
-            if apply_rules(after, rule) and trial(before, after, number):
+            if tried(name, number, rng, change)[1]:
                 return
         except Exception:  # noqa: BLE001  a fault may show in any way
             return

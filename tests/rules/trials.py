@@ -18,12 +18,20 @@ OPSETS = (13, 15, 17, 18, 20, 21, 22, 23)
 FLOATS = ("float32", "float16", "float64")
 
 
-def draw(rule: Rule, hints: Hints, rng: np.random.Generator) -> ir.Model:
-    """Return one graph made from a rule's pattern."""
+def draw(rule: Rule, hints: Hints, rng: np.random.Generator, *, own: bool = False) -> ir.Model:
+    """Return one graph made from a rule's pattern.
+
+    Args:
+        rule: Whose.
+        hints: What its pattern does not say.
+        rng: Where randomness comes from.
+        own: Whether at opsets too where a runtime's own operators say what the standard's do not.
+    """
     low, high = rule.opset
     given = hints.get("opset", OPSETS)
     assert isinstance(given, Sequence)
-    opsets = [n for n in given if (low or 0) <= n <= (high or 99)] or [low]
+    least = 0 if own and rule.or_emits else low or 0
+    opsets = [n for n in given if least <= n <= (high or 99)] or [low]
     kinds = hints.get("dtypes", FLOATS)
     assert isinstance(kinds, Sequence)
     opset = opsets[int(rng.integers(len(opsets)))]
@@ -60,20 +68,29 @@ class Tally:
     invalid: int = 0
 
 
-def instances(rule: Rule, hints: Hints, seed: int = 0) -> Iterator[tuple[ir.Model, ir.Model]]:
+def instances(
+    rule: Rule, hints: Hints, seed: int = 0, *, own: bool = False
+) -> Iterator[tuple[ir.Model, ir.Model]]:
     """Yield graphs on which a rule fires, each before and after, without end."""
     rng = np.random.default_rng(seed)
     while True:
-        before = draw(rule, hints, rng)
+        before = draw(rule, hints, rng, own=own)
         after = ir.serde.from_proto(ir.to_proto(before))
         welcome = rule.emits | (rule.or_emits if rng.random() < 0.5 else frozenset())
         applied = apply_rules(after, rule, emits=welcome, fast_math=True)
         yield before, after if applied else before
 
 
-def trial(before: ir.Model, after: ir.Model, seed: int, rounding: float = 0.0) -> str | None:
+def trial(
+    before: ir.Model,
+    after: ir.Model,
+    seed: int,
+    rounding: float = 0.0,
+    feed: dict[str, np.ndarray] | None = None,
+) -> str | None:
     """Return how two graphs differ in numbers, empty if not; None if the first is no valid one."""
-    feed = feed_of(before, np.random.default_rng(seed))
+    if feed is None:
+        feed = feed_of(before, np.random.default_rng(seed))
     try:
         expected = run(before, feed)
     except RUNTIME_ERRORS:
@@ -89,7 +106,9 @@ def check_rule(
 ) -> Tally:
     """Rewrite random graphs until a rule fired often enough; fail at the first difference."""
     tally = Tally()
-    for number, (before, after) in enumerate(itertools.islice(instances(rule, hints), tries)):
+    for number, (before, after) in enumerate(
+        itertools.islice(instances(rule, hints, own=True), tries)
+    ):
         if before is after:
             tally.declined += 1
             continue

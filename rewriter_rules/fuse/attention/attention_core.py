@@ -18,7 +18,15 @@ from vlmpass.ir_tools.rewrite import (
     refuse,
     rule,
 )
-from vlmpass.rewriter_rules.fuse.attention.attention_masks import as_added, is_finite, spread
+from vlmpass.rewriter_rules.fuse.attention.attention_masks import (
+    combined,
+    for_rows,
+    is_finite,
+    lowest,
+    spread,
+    without_lowest,
+    without_nothing,
+)
 from vlmpass.rewriter_rules.fuse.attention.key_heads import Heads, heads_of, turned_back
 from vlmpass.rewriter_rules.fuse.attention.runtime_forms import (
     for_runtime,
@@ -67,28 +75,35 @@ class Core:
         return {"scale": self.scale, "softcap": self.cap or None}
 
 
-def _core(op: Tape, scores: Scores, value: Value) -> Core | Declined:
+def _core(op: Tape, scores: Scores, value: Value, *, guarded: bool) -> Core | Declined:
     """Return what attention is computed of, if it is known to belong together."""
     core = _operands(op, scores.query, scores.turned, value)
     if isinstance(core, Declined):
         return core
-    if core.query.dtype not in FLOATS:
+    dtype = core.query.dtype
+    if dtype is None or dtype not in FLOATS:
         return refuse("the element type of {} is not known to be a float", core.query)
-    mask = _mask(op, scores.masks, core, core.query.dtype)
+    values = [mask.value for mask in scores.masks]
+    core = replace(core, query=for_rows(op, core.query, values))
+    mask = _mask(op, scores.masks, core, dtype, guarded=guarded)
     if isinstance(mask, Declined):
         return mask
     return replace(core, mask=mask, scale=scores.scale, cap=scores.cap)
 
 
-def _mask(op: Tape, masks: Sequence[Mask], core: Core, dtype: DataType) -> Value | Declined | None:
-    """Return one mask for all of them."""
-    whole: Value | None = None
-    for each in masks:
-        mask = as_added(op, each, dtype)
-        if isinstance(mask, Declined):
-            return mask
-        whole = mask if whole is None else op.Add(whole, mask)
-    return whole if whole is None else spread(op, whole, core.query, core.key)
+def _mask(
+    op: Tape, masks: Sequence[Mask], core: Core, dtype: DataType, *, guarded: bool
+) -> Value | Declined | None:
+    """Return one mask for all of them, of which the operator makes what Softmax makes."""
+    own = for_runtime(op, "Attention")
+    whole = combined(op, masks, dtype, float(dtype.min) if own else lowest(dtype))
+    if whole is None or isinstance(whole, Declined):
+        return whole
+    if not own:
+        whole = without_lowest(op, whole, dtype)
+        whole = whole if guarded else without_nothing(op, whole, dtype)
+    operands = core.query, core.key, core.value
+    return spread(op, whole, [mask.value for mask in masks], operands)
 
 
 def _operands(op: Tape, query: Value, turned: Value, value: Value) -> Core | Declined:
@@ -109,6 +124,8 @@ def _belonging(query: Value, keys: Heads, values: Heads) -> Core | Declined:
     batch, heads = [shape[0] for shape in shapes], [shape[1] for shape in shapes]
     if not all(same_size(batch[0], size) for size in batch):
         return refuse("{} and {} are not known to have one batch size", query, keys.value)
+    if any(shape[2] == 0 for shape in shapes):
+        return refuse("{} or {} has no queries or no keys", query, keys.value)
     if any(not isinstance(size, int) for size in heads):
         return refuse("the number of heads of {} or {} is not known", query, keys.value)
     if heads[1] != heads[2] or heads[0] != heads[1] * keys.times:
@@ -134,13 +151,13 @@ def attention(
     scores = scores_of(rows)
     if isinstance(scores, Declined):
         return scores
-    core = _core(op, scores, value)
+    core = _core(op, scores, value, guarded=guarded is not None)
     if isinstance(core, Declined):
         return core
     if wide is not None and not holds_all(wide, core.query.dtype):
         return refuse("{} scores are made {} for their Softmax", core.query.dtype, wide)
     if for_runtime(op, "Attention"):
-        return _own(op, core, guarded=guarded is not None and not all(map(is_finite, scores.masks)))
+        return _own(op, core, guarded=guarded is not None and not is_finite(core.mask))
     return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
 
 

@@ -105,7 +105,7 @@ def _angles(op: Tape, angles: Value, turn: Turn) -> Value | Declined:
 
 def _for_each_batch(op: Tape, angles: Value, x: Value) -> Value:
     """Return angles for the batch of x, which may be those of all."""
-    if angles.shape is not None and x.shape is not None and angles.shape[0] == x.shape[0]:
+    if angles.shape is not None and x.shape is not None and same_size(angles.shape[0], x.shape[0]):
         return angles
     return op.Expand(angles, op.Concat(axis_size(op, x, 0), op.const([1, 1]), axis=0))
 
@@ -122,10 +122,13 @@ def _turned(op: Tape, turn: Turn) -> Replacement:
     if not turn.x.dtype == cos.dtype == sin.dtype:
         return refuse("{} is {} and {} is {}", turn.x, turn.x.dtype, turn.cos, cos.dtype)
     neighbours = turn.pairs == Pairs.NEIGHBOURS
-    if for_runtime(op, "RotaryEmbedding"):
-        return rotary_embedding(op, turn.x, cos, sin, neighbours=neighbours)
-    angles = [_for_each_batch(op, each, turn.x) for each in (cos, sin)]
-    return op.RotaryEmbedding(turn.x, *angles, interleaved=1 if neighbours else None)
+    own = for_runtime(op, "RotaryEmbedding")
+    shared = own and all(each.shape is not None and each.shape[0] == 1 for each in (cos, sin))
+    if not shared:
+        cos, sin = _for_each_batch(op, cos, turn.x), _for_each_batch(op, sin, turn.x)
+    if own:
+        return rotary_embedding(op, turn.x, cos, sin, neighbours=neighbours, shared=shared)
+    return op.RotaryEmbedding(turn.x, cos, sin, interleaved=1 if neighbours else None)
 
 
 def _of_elements(
@@ -184,6 +187,13 @@ def rotary_of_parts(op: Tape, first: Value, second: Value, cos: Value, sin: Valu
     return _turned(op, Turn(_row(op, source, joined), cos, sin, Pairs.HALVES))
 
 
+def _turns_heads(node: Node) -> bool:
+    """Return whether a node turns all elements of [batch, heads, length, size]."""
+    x = node.inputs[0]
+    whole = node.attributes.get_int("rotary_embedding_dim", 0) == 0
+    return whole and x is not None and rank(x) == 4
+
+
 TURNED = P.RotaryEmbedding("part", "cos", "sin", _node="node")
 
 
@@ -196,6 +206,8 @@ def rotary_of_a_part(
     joined = range(one.start, two.stop)
     if other is not source or [*one, *two] != list(joined):
         return refuse("{} and {} are no parts in a row of one value", part, rest)
+    if not _turns_heads(node):
+        return refuse("{} does not turn whole rows of 4 axes", node)
     attributes = {**node.attributes, "rotary_embedding_dim": len(one)}
     return op.node("RotaryEmbedding", [_row(op, source, joined), cos, sin], attributes)[0]
 

@@ -65,32 +65,35 @@ def multi_head_attention(
 
 
 def rotary_embedding(
-    op: Tape, x: Value, cos: Value, sin: Value, *, neighbours: bool
+    op: Tape, x: Value, cos: Value, sin: Value, *, neighbours: bool, shared: bool
 ) -> Value | Declined:
     """Build RotaryEmbedding, which looks its angles up by place.
 
     Args:
         op: Records it.
-        x: [batch, heads, length, size].
-        cos: [batch or 1, length, pairs].
+        x: [batch, heads, length, size], of a known size.
+        cos: [batch, length, pairs], or [1, length, pairs] of all batches.
         sin: Likewise.
         neighbours: Whether neighbours are pairs.
+        shared: Whether angles are those of all batches.
     """
     if op.in_function:
         return refuse(NOT_IN_FUNCTIONS, "RotaryEmbedding")
-    pairs = cos.shape[2] if cos.shape is not None else None
-    table = op.const([-1, pairs] if isinstance(pairs, int) else [-1])
+    size = x.shape[3] if x.shape is not None else None
+    assert isinstance(size, int)
+    table = op.const([-1, size // 2])
     tables = [op.Reshape(each, table) for each in (cos, sin)]
-    places = _places(op, x, shared=cos.shape is not None and cos.shape[0] == 1)
+    places = op.const([0]) if shared else _places(op, x)
     given = {"interleaved": 1 if neighbours else None}
     return op.node("RotaryEmbedding", [x, places, *tables], given, domain=ORT)[0]
 
 
-def _places(op: Tape, x: Value, *, shared: bool) -> Value:
-    """Return where each token's angles are: from the first on, for all batches or for each."""
-    if shared:
-        return op.const([0])
-    batch, length = axis_size(op, x, 0), axis_size(op, x, 2)
-    count = op.Squeeze(op.Mul(batch, length))
-    numbers = op.Range(op.const(np.int64(0)), count, op.const(np.int64(1)))
-    return op.Reshape(numbers, op.Concat(batch, length, axis=0))
+def _places(op: Tape, x: Value) -> Value:
+    """Return where each token's angles are, [batch, length], from the first of the first batch on.
+
+    No Reshape: a length of 0 would be a size to keep there.
+    """
+    zero, one = op.const(np.int64(0)), op.const(np.int64(1))
+    batch, length = (op.Squeeze(axis_size(op, x, axis), axes=[0]) for axis in (0, 2))
+    first = op.Unsqueeze(op.Mul(op.Range(zero, batch, one), length), axes=[1])
+    return op.Add(first, op.Unsqueeze(op.Range(zero, length, one), axes=[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ __all__ = ["Mask", "Scores", "scores_of"]
 
 DEEP = 7
 """No chain from a Softmax to the product has more nodes."""
+LEAST, MOST = 1e-4, 1e4
+"""Products with factors beyond may vanish, or be infinite, where one factor for all is neither."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ def scores_of(rows: Value) -> Scores | Declined:
     return inner if isinstance(inner, Declined) else replace(inner, masks=masks)
 
 
+def _is_scale(factor: float) -> bool:
+    """Return whether a factor is a number, and neither makes nothing of scores nor infinity."""
+    return LEAST <= abs(factor) <= MOST
+
+
 def _capped(value: Value) -> Scores | Declined:
     """Return scores that may be bounded: cap * tanh(scores / cap)."""
     node = made_by(value, "Mul")
@@ -108,7 +116,7 @@ def _capped(value: Value) -> Scores | Declined:
         inner = lonely if isinstance(lonely, Declined) else _scaled(bent.inputs[0])
         if isinstance(inner, Declined):
             return inner
-        if cap <= 0:
+        if cap < 0 or not _is_scale(cap):
             return refuse("scores are bounded by {}", cap)
         return replace(inner, scale=inner.scale * cap, cap=cap)
     return _scaled(value)
@@ -116,7 +124,7 @@ def _capped(value: Value) -> Scores | Declined:
 
 def _scaled(value: Value) -> Scores | Declined:
     """Return a product of queries and keys, scaled before or after."""
-    scale = 1.0
+    factors = []
     while True:
         lonely = alone(value)
         if isinstance(lonely, Declined):
@@ -124,13 +132,15 @@ def _scaled(value: Value) -> Scores | Declined:
         found = scaled(value)
         if found is None:
             break
-        value, scale = found[0], scale * found[1]
+        value = found[0]
+        factors.append(found[1])
     node = made_by(value, "MatMul")
     if node is None or node.inputs[0] is None or node.inputs[1] is None:
         return refuse("{} is no product of queries and keys, scaled by a constant", value)
     query, turned = scaled(node.inputs[0]), scaled(node.inputs[1])
-    scale *= (query[1] if query else 1.0) * (turned[1] if turned else 1.0)
-    if scale <= 0:
-        return refuse("scores are scaled by {}", scale)
+    factors += [each[1] for each in (query, turned) if each is not None]
+    scale = math.prod(factors, start=1.0)
+    if scale < 0 or not all(map(_is_scale, (*factors, scale))):
+        return refuse("scores are scaled by {}", factors if len(factors) > 1 else scale)
     operands = query[0] if query else node.inputs[0], turned[0] if turned else node.inputs[1]
     return Scores(*operands, scale)

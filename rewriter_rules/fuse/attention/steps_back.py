@@ -9,7 +9,17 @@ from onnx_ir import Node, SymbolicDim, Value
 from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 
-__all__ = ["alone", "axis_size", "integers", "last_part", "made_by", "number", "reshaped", "scaled"]
+__all__ = [
+    "Size",
+    "alone",
+    "axis_size",
+    "integers",
+    "last_part",
+    "made_by",
+    "number",
+    "reshaped",
+    "scaled",
+]
 
 Size: TypeAlias = "int | SymbolicDim"
 

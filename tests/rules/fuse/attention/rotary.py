@@ -13,6 +13,10 @@ from rules.rotary_spellings import (
     half_angles,
     odd,
     paired_angles,
+    part_angles,
+    part_attributes,
+    part_of_row,
+    rest_of_row,
     second_half,
     turned_input,
 )
@@ -114,6 +118,20 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             r = RotaryEmbedding(a, c, s) y = Concat<axis=-1>(r, b)""",
             "are no parts in a row",
         ),
+        (
+            PARTIAL.replace("b,s,2]", "b,s,1]"),
+            NUMBERS
+            + """a = Slice(x, zero, four, all, one) b = Slice(x, four, eight, all, one)
+            r = RotaryEmbedding<rotary_embedding_dim=2>(a, c, s) y = Concat<axis=-1>(r, b)""",
+            "does not turn whole rows of 4 axes",
+        ),
+        (
+            PARTIAL.replace("[b,4,s,8]", "[b,s,8]").replace("b,s,2]", "b,s,1]"),
+            NUMBERS
+            + """a = Slice(x, zero, four, last, one) b = Slice(x, four, eight, last, one)
+            r = RotaryEmbedding<num_heads=2>(a, c, s) y = Concat<axis=-1>(r, b)""",
+            "does not turn whole rows of 4 axes",
+        ),
     ],
 }
 
@@ -148,10 +166,11 @@ HINTS: dict[str, Hints] = {
         "opset": (17, 21, 23, 24),
     },
     "rotary-of-a-part": {
-        "part": first_half,
-        "rest": second_half,
-        "cos": "T[b,s,2]",
-        "sin": "T[b,s,2]",
+        "part": part_of_row,
+        "rest": rest_of_row,
+        "cos": part_angles,
+        "sin": part_angles,
+        "node": part_attributes,
         "dtypes": ORT_TYPES,
         "opset": (17, 21, 23, 24),
     },
