@@ -220,6 +220,16 @@ def _towers() -> list[Architecture]:
     ]  # fmt: skip
 
 
+def _maker(config: Any, make: Any) -> Callable[[str], nn.Module]:
+    """Return what makes a model of a config for an attention implementation."""
+
+    def model(attention: str) -> nn.Module:
+        config._attn_implementation = attention
+        return make(config)
+
+    return model
+
+
 def _texts() -> list[Architecture]:
     t = transformers
     bert = t.BertConfig(
@@ -231,18 +241,75 @@ def _texts() -> list[Architecture]:
         ("bert", bert, t.BertModel, {"attention": LAYERS, "norm": 5, "activation": LAYERS}),
         ("clip-text", clip, t.CLIPTextModel, {"attention": LAYERS, "norm": 5, "activation": 2}),
     ]
-
-    def maker(config: Any, make: Any) -> Callable[[str], nn.Module]:
-        def model(attention: str) -> nn.Module:
-            config._attn_implementation = attention
-            return make(config)
-
-        return model
-
     return [
-        _encoder(name, maker(config, make), _text(), TEXT_DIMS, **blocks)
+        _encoder(name, _maker(config, make), _text(), TEXT_DIMS, **blocks)
         for name, config, make, blocks in encoders
     ]
 
 
-ARCHITECTURES: list[Architecture] = [*_decoders(), *_towers(), *_texts()]
+def _pairs() -> list[Architecture]:
+    """Encoders with decoders: attention of itself in both, and of the encoder in the second."""
+    t = transformers
+    text = _text()
+    torch.manual_seed(4)
+    target = torch.randint(3, VOCAB, (2, 4))
+    texts = {**text, "decoder_input_ids": target}
+    text_dims = {**TEXT_DIMS, "attention_mask": {0: "batch", 1: "seq"}}
+    text_dims["decoder_input_ids"] = {0: "batch", 1: "target"}
+    sound = {"input_features": torch.randn(2, 8, 32), "decoder_input_ids": target}
+    sound_dims = {"input_features": {0: "batch"}, "decoder_input_ids": {0: "batch", 1: "target"}}
+    common: dict[str, Any] = {
+        "d_model": HIDDEN, "vocab_size": VOCAB, "encoder_layers": LAYERS, "decoder_layers": LAYERS,
+        "encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS, "encoder_ffn_dim": 96,
+        "decoder_ffn_dim": 96, "use_cache": False, "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 2, "decoder_start_token_id": 1,
+    }  # fmt: skip
+    t5 = t.T5Config(
+        d_model=HIDDEN, d_kv=16, d_ff=96, num_layers=LAYERS, num_heads=HEADS, vocab_size=VOCAB,
+        feed_forward_proj="gated-gelu", use_cache=False, decoder_start_token_id=0,
+    )  # fmt: skip
+    whisper = t.WhisperConfig(
+        **common, num_mel_bins=8, max_source_positions=16, max_target_positions=32,
+        suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    bart = t.BartConfig(**common, max_position_embeddings=64, forced_eos_token_id=None)
+    blocks = {"attention": 3 * LAYERS, "norm": 5 * LAYERS + 2}
+    return [
+        _encoder(
+            "t5", _maker(t5, t.T5ForConditionalGeneration), texts, text_dims,
+            **blocks, activation=2 * LAYERS,
+        ),
+        _encoder(
+            "bart", _maker(bart, t.BartForConditionalGeneration), texts, text_dims,
+            **blocks, activation=2 * LAYERS,
+        ),
+        _encoder(
+            "whisper", _maker(whisper, t.WhisperForConditionalGeneration), sound, sound_dims,
+            **blocks, activation=2 * LAYERS + 2,
+        ),
+    ]  # fmt: skip
+
+
+def _sections() -> list[Architecture]:
+    """Text of Qwen2-VL, whose angles are put together from sections of three positions."""
+    t = transformers
+    config = t.Qwen2VLTextConfig(
+        **_common(),
+        rope_parameters={
+            "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3],
+        },
+    )  # fmt: skip
+    inputs = {**_text(), "position_ids": torch.randint(0, 9, (3, 2, 5))}
+    dims = {**TEXT_DIMS, "attention_mask": {0: "batch", 1: "seq"}}
+    dims["position_ids"] = {1: "batch", 2: "seq"}
+    config.use_cache = False
+    return [_encoder("qwen2-vl-text", _maker(config, t.Qwen2VLTextModel), inputs, dims, **_rms(5))]
+
+
+ARCHITECTURES: list[Architecture] = [
+    *_decoders(),
+    *_towers(),
+    *_texts(),
+    *_pairs(),
+    *_sections(),
+]
