@@ -25,7 +25,7 @@ from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges, changes
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import FloatAttr
 from vlmpass.ir_tools.rewrite.engine import NoFixpoint, Rewrites, Unwanted, anything, apply_rules
-from vlmpass.ir_tools.rewrite.explanation import Attempt, explain
+from vlmpass.ir_tools.rewrite.explanation import Attempt, explain, where_it_applies
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.pattern import Operator, P, Pattern
 from vlmpass.ir_tools.rewrite.registry import all_rules, rule_named
@@ -66,4 +66,5 @@ __all__ = [
     "refuse",
     "rule",
     "rule_named",
+    "where_it_applies",
 ]

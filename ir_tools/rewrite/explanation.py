@@ -17,7 +17,7 @@ from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.rewrite.rule import Rule
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 
-__all__ = ["Attempt", "explain"]
+__all__ = ["Attempt", "explain", "where_it_applies"]
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,32 @@ def explain(rule: Rule, model: ir.Model, near: str | None = None) -> list[Attemp
     Returns:
         One attempt per node, those that got furthest first, else in graph order.
     """
+    attempts = []
+    for node, attempt, match in _attempts(rule, model):
+        own = [node.name or "", *(value.name or "" for value in node.outputs)]
+        if near is None or any(near in name for name in [*own, *_names(match)]):
+            attempts.append(attempt)
+    return sorted(attempts, key=lambda attempt: (not attempt.applies, -attempt.matched))
+
+
+def where_it_applies(rule: Rule, model: ir.Model) -> list[ir.Node]:
+    """Return the nodes that a rule would rewrite as the model is, in graph order.
+
+    Args:
+        rule: The rule; its function is run where the pattern matches.
+        model: The model, which is not changed.
+    """
+    return [node for node, attempt, _ in _attempts(rule, model) if attempt.applies]
+
+
+def _attempts(rule: Rule, model: ir.Model) -> Iterator[tuple[ir.Node, Attempt, Match]]:
+    """Try a rule at every node that its root may be."""
     constants, names = Constants(), Names.of(model)
     calls = left_out_at_calls(model), last_axes(model)
     ops = {op for root in rule.plan.root_ops for op in root.ops}
-    attempts = []
     for scope in scopes(model):
         welcome = rule.emits | rule.or_emits
         around = MatchContext(scope.opsets, constants, welcome, scope.in_function, *calls)
         for node in scope.graph:
-            if (node.domain, node.op_type) not in ops or not node.outputs:
-                continue
-            attempt, match = _attempt(rule, node, scope, around, names)
-            own = [node.name or "", *(value.name or "" for value in node.outputs)]
-            if near is None or any(near in name for name in [*own, *_names(match)]):
-                attempts.append(attempt)
-    return sorted(attempts, key=lambda attempt: (not attempt.applies, -attempt.matched))
+            if (node.domain, node.op_type) in ops and node.outputs:
+                yield node, *_attempt(rule, node, scope, around, names)
