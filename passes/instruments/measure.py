@@ -44,7 +44,8 @@ class Measure(Instrument):
     def skipped(self, step: Step, model: ir.Model) -> None:
         """Report that the pass did not run."""
         nodes = self._nodes(model)
-        self.reports.append(PassReport(step.text, False, True, 0.0, peak_rss(), 0, nodes, nodes))
+        taken = (0.0, peak_rss(), 0, nodes, nodes)
+        self.reports.append(PassReport(step.text, False, True, *taken, step.needed_by))
 
     def _nodes(self, model: ir.Model) -> int:
         if self._count is None:

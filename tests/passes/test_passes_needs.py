@@ -12,6 +12,7 @@ from onnx import parser
 from vlmpass import Pipeline
 from vlmpass.ir_tools.load import load
 from vlmpass.passes import PassManager, parse
+from vlmpass.passes.instruments.limit import Limit
 from vlmpass.presets import SIMPLIFY
 from vlmpass.screens.conversion import report_screen
 from vlmpass.screens.text import plain
@@ -81,6 +82,12 @@ def test_the_report_says_what_was_needed_and_by_whom() -> None:
     assert [each.needed_by for each in report.passes] == ["fuse{emit=ort}", ""]
     assert "infer, which fuse needs" in plain(report_screen(report))
     assert report.to_json()["passes"][0]["needed_by"] == "fuse{emit=ort}"
+
+
+def test_what_is_needed_and_left_out_is_not_taken_for_asked_for() -> None:
+    report = Pipeline("fuse{emit=ort}", instruments=[Limit(0)]).run(norm(), verify=False)
+    assert [each.needed_by for each in report.passes] == ["fuse{emit=ort}", ""]
+    assert all(each.skipped for each in report.passes)
 
 
 def test_what_fusion_leaves_unread_has_its_type_at_once() -> None:
