@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.passes.in_floats import InFloats, telling
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.legalize.cancel import cancel
 from vlmpass.passes.legalize.planning import LegalPlanner
@@ -37,8 +38,16 @@ class Legalize(Pass):
         super().__post_init__()
         target_of(self.target)
 
+    def mending(self) -> Pass:
+        """Return what lets the products that the target does not run compute in floats."""
+        return _InFloats(self.target)
+
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; nothing is edited unless every node is legal afterwards."""
+        with telling(model):
+            return self._run(model)
+
+    def _run(self, model: ir.Model) -> Done:
         target = target_of(self.target)
         planner = LegalPlanner(model, target)
         if not planner.illegal:
@@ -56,6 +65,18 @@ class Legalize(Pass):
         plan.apply()
         cancel(all_nodes(model))
         return Done(True, plan.changes)
+
+
+@dataclass(frozen=True)
+class _InFloats(InFloats):
+    """Let products that a target does not run compute in floats, where they are to be unfused."""
+
+    target: str
+
+    def chosen(self, model: ir.Model, found: list[ir.Node]) -> list[ir.Node]:
+        """Return those of them that the target does not run."""
+        illegal = {each.node for each in LegalPlanner(model, target_of(self.target)).illegal}
+        return [node for node in found if node in illegal]
 
 
 def _inlines(planner: LegalPlanner) -> bool:

@@ -60,6 +60,14 @@ def test_what_stays_rounds_as_before_on_both_sides() -> None:
     assert left(report.proto()) == ["MatMulNBits"]
 
 
+@pytest.mark.parametrize(("target", "stays"), [("onnx-standard", []), ("ort-cpu", ["MatMulNBits"])])
+def test_what_a_target_lacks_is_compared_in_floats(target: str, stays: list[str]) -> None:
+    report = Pipeline(f"legalize{{target={target}}}").run(products(4), verify=True)
+    assert report.checked.numbers is not None
+    assert report.checked.numbers.ok
+    assert left(report.proto()) == stays
+
+
 def test_without_that_the_rounding_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Unfuse, "mending", lambda self: None)
     with pytest.raises(VlmpassError, match="does not compute what the source computes"):
