@@ -15,7 +15,7 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.dim_roles import Role, words
 from vlmpass.ir_tools.run.dims import LONG, SIZES, Dimensions
 from vlmpass.ir_tools.run.input_usage import Use, trace_use
-from vlmpass.ir_tools.run.values import Hard, Request, make_values
+from vlmpass.ir_tools.run.values import Hard, Request, has_rows, make_values
 from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.system.paths import inputs_file
 from vlmpass.ir_tools.worker.transport import Array, Feed
@@ -45,12 +45,15 @@ class InputPlan:
 
     Args:
         model: Only graph structure, types and shapes are looked at; no weight is read.
+        empties: Whether masks of rows hide one row throughout, and with minus infinity, at the last
+            of the sizes, where the model accepts that and stays finite.
 
     Raises:
         VerifyError: If an input declares no rank, so that no shape can be made for it.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, empties: bool = False) -> None:
+        self._empties = empties
         initializers = model.graph.initializers
         self._inputs = [value for value in model.graph.inputs if value.name not in initializers]
         for value in self._inputs:
@@ -96,7 +99,7 @@ class InputPlan:
         late = any(words(name) & {"position", "positions"} for name in names)
         asked = {
             Hard.LONG: late or self.dimensions.has_sequences,
-            Hard.MASKED: len(list(self._masks())) > 1,
+            Hard.MASKED: bool(self._named_masks()),
             Hard.LARGE: floats,
         }
         for hard in (each for each, makes_sense in asked.items() if makes_sense):
@@ -106,20 +109,28 @@ class InputPlan:
     def _attempts(
         self, size: int, seed: int, pinned: Mapping[str, int] | None, hard: Hard | None
     ) -> Iterator[Attempt]:
+        last = SIZES - 1 if self.dimensions.names else 0
         for sizes in self.dimensions.attempts(size, pinned):
-            for padded, hides in self._masks():
-                inputs = self._fill(sizes, size, seed, padded, hides, hard)
+            for padded, hides, empties in self._masks():
+                if empties and (hard is not None or size != last):
+                    continue
+                inputs = self._fill(sizes, size, seed, padded, hides, empties, hard)
                 if inputs is not None:
                     yield Attempt(sizes, padded, hides, inputs)
 
-    def _masks(self) -> Iterator[tuple[bool, bool]]:
-        """Yield how masks are filled: whether they hide padding, and whether True hides."""
-        masks = [value for value in self._inputs if "mask" in (value.name or "").lower()]
-        yield True, False
+    def _named_masks(self) -> list[ir.Value]:
+        return [value for value in self._inputs if "mask" in (value.name or "").lower()]
+
+    def _masks(self) -> Iterator[tuple[bool, bool, bool]]:
+        """Yield how masks are filled: whether they hide padding, whether True hides, empty rows."""
+        masks = self._named_masks()
+        if self._empties and any(map(has_rows, masks)):
+            yield True, False, True
+        yield True, False, False
         if masks:
-            yield False, False
+            yield False, False, False
         if any(value.dtype is ir.DataType.BOOL for value in masks):
-            yield True, True
+            yield True, True, False
 
     def _fill(
         self,
@@ -128,6 +139,7 @@ class InputPlan:
         seed: int,
         padded: bool,
         hides: bool,
+        empties: bool,
         hard: Hard | None,
     ) -> Feed | None:
         by_role = {
@@ -141,7 +153,8 @@ class InputPlan:
             shape = self.dimensions.shape(name, sizes)
             if shape is None:
                 return None
-            request = Request(value, self._uses[name], shape, by_role, size, padded, hides, hard)
+            use = self._uses[name]
+            request = Request(value, use, shape, by_role, size, padded, hides, empties, hard)
             rng = np.random.default_rng((seed, size, index))
             if isinstance(value.type, ir.SequenceType):
                 feed[name] = [make_values(request, rng), make_values(request, rng)]

@@ -18,7 +18,7 @@ from vlmpass.ir_tools.run.dims import SIZES, grid_rows, is_grid
 from vlmpass.ir_tools.run.input_usage import Use
 from vlmpass.ir_tools.worker.transport import Array
 
-__all__ = ["Hard", "Request", "make_values"]
+__all__ = ["Hard", "Request", "has_rows", "make_values"]
 
 # Additive masks in the wild hold -1e4, finfo.min or -inf; this one survives float16 sums.
 _MASKED = -10000.0
@@ -51,6 +51,7 @@ class Request:
         size: Which of the sizes of every dimension this is: 0, 1 or `LONG`.
         padded: Whether masks hide some padding.
         hides: Whether masks of booleans say what is hidden, as PyTorch's attention has them.
+        empties: Whether a mask of rows hides one throughout, and with minus infinity.
         hard: What is hard about it, if anything.
     """
 
@@ -61,6 +62,7 @@ class Request:
     size: int
     padded: bool
     hides: bool = False
+    empties: bool = False
     hard: Hard | None = None
 
     @property
@@ -116,6 +118,13 @@ def _visible(request: Request) -> npt.NDArray[np.bool_]:
     return visible
 
 
+def has_rows(value: ir.Value) -> bool:
+    """Return whether a mask of booleans or floating-point numbers has a row for each query."""
+    kind, shape = value.dtype, value.shape
+    numbers = kind is not None and (kind is ir.DataType.BOOL or kind.is_floating_point())
+    return numbers and shape is not None and len(shape) >= 3
+
+
 def _causal(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Return what a causal mask over (…, queries, keys) lets through."""
     queries, keys = shape[-2:]
@@ -128,6 +137,8 @@ def _mask(request: Request) -> npt.NDArray[np.bool_]:
     mask = _causal(request.shape) if len(request.shape) >= 3 else _visible(request)
     if request.hard is Hard.MASKED and mask.ndim >= 2:
         mask[:1] = False
+    if request.empties and has_rows(request.value):
+        mask[:1, ..., :1, :] = False
     return mask
 
 
@@ -229,7 +240,7 @@ def _floats(request: Request, rng: np.random.Generator) -> npt.NDArray[np.float6
         visible = _mask(request)
         # `1 - mask` and `mask * x` want ones and zeros, `scores + mask` wants the offsets.
         if request.use.reaches("Add") and not request.use.reaches("Sub", "Mul"):
-            return np.where(visible, 0.0, _MASKED)
+            return np.where(visible, 0.0, -math.inf if request.empties else _MASKED)
         return visible.astype(np.float64)
     if "size" in named:
         return np.full(request.shape, 64.0)

@@ -288,7 +288,7 @@ class Comparison:
             made = runner.run(fed)
             yield Ran(Trial({}, is_finite(made)), fed, made)
             return
-        plan, largest = InputPlan(self.a.model), self._largest()
+        plan, largest = InputPlan(self.a.model, empties=True), self._largest()
         tried = Tried(plan, runner.run, self._adapt, self.seed, pinned, largest)
         yield from tried.plausible()
         if self.hard:

@@ -207,6 +207,21 @@ def test_masks_of_booleans_are_tried_both_ways():
     np.testing.assert_array_equal(hidden, ~seen)
 
 
+def test_a_mask_of_rows_hides_one_throughout_at_the_last_size():
+    model = text_model(
+        """g (float[b, 2, s, s] x, float[b, 1, s, s] mask, int64[b, s] attention_mask) =>
+        (float[b, 2, s, s] y) { y = Add(x, mask) }"""
+    )
+    plan = InputPlan(model, empties=True)
+    for size, count in ((0, 0), (1, 1)):
+        first, second = itertools.islice(plan.attempts(size), 2)
+        hidden = np.isneginf(first.inputs["mask"])
+        assert hidden[0, 0, 0].all() == count
+        assert hidden.all(-1).sum() == count
+        assert not np.isinf(second.inputs["mask"]).any()
+        assert first.inputs["attention_mask"].any(-1).all()
+
+
 def test_scalars_and_lengths():
     model = text_model(
         """g (int64[batch, seq] input_ids, int64 num_logits_to_keep, int32[batch] seq_lengths,

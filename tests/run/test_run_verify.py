@@ -33,6 +33,30 @@ def test_every_export_equals_itself_on_generated_inputs(entry):
         assert len({trial.dims[name] for trial in found.trials}) == 2
 
 
+@pytest.mark.parametrize("sizes", ["b,1,s,s", "2,1,4,4"])
+def test_rows_of_which_nothing_is_left_are_compared(sizes):
+    """A guard makes 0 of such a row, and a mean where minus infinity became a number."""
+    text = f"""g (float[{sizes}] x, float[{sizes}] mask, float zero) => (float[{sizes}] y) {{
+        low = Constant<value_float=-3.4028232635611926e38>() z = LOWER
+        s = Add(x, z) p = Softmax(s) n = IsNaN(p) y = Where(n, zero, p)
+    }}"""
+    kept, raised = (
+        text_model(text.replace("LOWER", lower)) for lower in ("Identity(mask)", "Max(mask, low)")
+    )
+    assert verify(kept, kept).ok
+    assert not verify(kept, raised).ok
+
+
+def test_rows_that_make_nan_are_left_out_of_what_is_compared():
+    model = text_model(
+        """g (float[b,1,s,s] x, float[b,1,s,s] mask) => (float[b,1,s,s] y) {
+        s = Add(x, mask) y = Softmax(s) }"""
+    )
+    found = verify(model, model)
+    assert found.ok
+    assert all(trial.finite for trial in found.trials)
+
+
 def test_a_broken_export_is_an_error_not_a_verdict():
     with pytest.raises(VerifyError, match="complex128"):
         verify(EXPORTS / BROKEN, EXPORTS / BROKEN)
