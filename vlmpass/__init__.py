@@ -13,6 +13,7 @@ if (_ROOT / "ir_tools").is_dir() and (_ROOT / "pyproject.toml").is_file():
 
 if TYPE_CHECKING:
     from vlmpass.bisecting import bisect
+    from vlmpass.exporting import export
     from vlmpass.ir_tools.check import check
     from vlmpass.ir_tools.errors import VlmpassError
     from vlmpass.ir_tools.inspecting.difference import diff
@@ -36,6 +37,7 @@ __all__ = [
     "check",
     "compose",
     "diff",
+    "export",
     "extract",
     "load",
     "reduce",
@@ -55,6 +57,7 @@ _HOMES = {
     "check": "ir_tools.check",
     "compose": "parts",
     "diff": "ir_tools.inspecting.difference",
+    "export": "exporting",
     "extract": "parts",
     "load": "ir_tools.load",
     "reduce": "reducing",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.targets import Profile
     from vlmpass.rounded_weights import BeforeRounding
 
-__all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result", "fault_of"]
+__all__ = ["VERIFY_SECONDS", "Acceptance", "Held", "Result", "fault_of", "worst_of"]
 
 VERIFY_SECONDS = 120.0
 """How long comparing numbers may take where nobody asked for it."""
@@ -184,7 +184,7 @@ class Acceptance:
             return Checked(True, None, str(error), loaded)
         if self.target is not None and self._strict and found.findings:
             raise VerifyError(
-                f"{self.target.name} does not run the result as the source runs: {_worst(found)}",
+                f"{self.target.name} does not run the result as the source runs: {worst_of(found)}",
                 remedy="ask for an element type or opset that it computes in, as with --dtype",
             )
         if not found.ok:
@@ -292,10 +292,10 @@ def fault_of(source: ir.Model) -> str:
 
 
 def _why(found: Verification) -> str:
-    return "; ".join((_worst(found), *found.causes))
+    return "; ".join((worst_of(found), *found.causes))
 
 
-def _worst(found: Verification) -> str:
+def worst_of(found: Verification) -> str:
     """Return the first thing that is wrong, in a few words."""
     if found.findings:
         return found.findings[0]

@@ -124,6 +124,7 @@ class Pipeline(Intent):
         verify_seconds: float | None = None,
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        judge: Callable[[ir.Model], None] | None = None,
     ) -> Report:
         """Run the passes over a model and write the result; it appears whole or not at all.
 
@@ -136,6 +137,8 @@ class Pipeline(Intent):
                 the folders, as for `save`; runs the segments of models that one session does not
                 take, and those that measure ranges.
             progress: Called with bytes written so far and bytes in all.
+            judge: Called with the result as it will be read, before it takes its place; what it
+                raises refuses the result.
 
         Raises:
             VlmpassError: It cannot be done right; nothing was written.
@@ -145,6 +148,7 @@ class Pipeline(Intent):
         )
         comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
         callable_or_none("progress", progress)
+        callable_or_none("judge", judge)
         executor_or_none("executor", executor)
         refuse_foreign(output_file(path), writing.force)
         run = _Run(self, self.instruments, source, comparing)
@@ -169,6 +173,8 @@ class Pipeline(Intent):
             ):
                 run.hold(draft)
                 checked = run.accept(draft.staged, loaded)
+                if judge is not None:
+                    judge(draft.staged.load())
                 saved = draft.commit()
         return run.report(checked, run.snapshot(saved), saved=saved)
 

@@ -1,0 +1,158 @@
+"""Modules of PyTorch become models that compute what they do, or nothing is written.
+
+The step "export from PyTorch" of .ci/run installs what this needs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import vlmpass
+
+torch = pytest.importorskip("torch", reason="the step 'export from PyTorch' runs these")
+VARIES = torch.export.Dim.DYNAMIC
+
+
+class Tower(torch.nn.Module):
+    """Tokens that are masked, and an image brought to one size; arguments by place and by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(50, 16)
+        self.norm = torch.nn.LayerNorm(16)
+
+    def forward(self, ids, mask=None, *, image):
+        hidden = self.norm(torch.nn.functional.gelu(self.embed(ids))) * mask[..., None]
+        sized = torch.nn.functional.interpolate(
+            image, size=(10, 10), mode="bicubic", antialias=True, align_corners=False
+        )
+        return {"hidden": hidden, "more": (sized, ids + 1)}
+
+
+@pytest.fixture(scope="module")
+def call():
+    torch.manual_seed(0)
+    args = (torch.randint(0, 50, (2, 7)), torch.ones(2, 7))
+    axes = {0: VARIES, 1: VARIES}
+    dynamic = {"ids": axes, "mask": axes, "image": {2: VARIES, 3: VARIES}}
+    return Tower().eval(), args, {"image": torch.randn(1, 3, 9, 11)}, dynamic
+
+
+@pytest.mark.parametrize(
+    "asked", [{"opset": 17}, {"target": "ort-cpu"}, {"pipeline": vlmpass.Pipeline(dtype="float16")}]
+)
+def test_a_module_is_compared_at_two_sizes(tmp_path, call, asked):
+    module, args, kwargs, dynamic = call
+    report = vlmpass.export(
+        module, args, tmp_path / "m.onnx", kwargs=kwargs, dynamic=dynamic,
+        output_names=["hidden", "sized", "next"], **asked,
+    )  # fmt: skip
+    told = [note for note in report.notes if note.startswith("computes what the module does at")]
+    assert len(told) == 2
+    assert "=7" in told[0]
+    assert "=8" in told[1]
+    model = vlmpass.load(tmp_path / "m.onnx")
+    assert [each.name for each in model.graph.outputs] == ["hidden", "sized", "next"]
+    assert model.opset_imports[""] == 17 or "opset" not in asked
+
+
+def test_weights_of_bfloat16_stay_what_they_are(tmp_path):
+    torch.manual_seed(1)
+    module = torch.nn.Linear(8, 8).to(torch.bfloat16).eval()
+    x = torch.randn(2, 8, dtype=torch.bfloat16)
+    report = vlmpass.export(module, (x,), tmp_path / "m.onnx", target="ort-cpu")
+    assert any("computes what the module does" in note for note in report.notes)
+    held = [v.const_value.numpy() for v in report.model.graph.initializers.values()]
+    wanted = module.weight.detach().float().numpy()
+    assert any(a.shape == (8, 8) and np.isin(a.astype(np.float32), wanted).all() for a in held)
+
+
+class _Draws(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, training=True)
+
+
+class _Decides(torch.nn.Module):
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+class _Fixed(torch.nn.Module):
+    def forward(self, x):
+        assert x.shape[0] != 3
+        return x * 2
+
+
+REFUSED = {
+    "training": (_Fixed, {}, "is in training mode, in which it may draw at random"),
+    "random": (lambda: _Draws().eval(), {}, "gives other numbers when it runs once more"),
+    "decides": (lambda: _Decides().eval(), {}, "PyTorch's exporter does not take the _Decides"),
+    "no module": (lambda: 3, {}, "module takes a torch.nn.Module, not 3"),
+    "args": (lambda: _Fixed().eval(), {"args": 3}, "args takes a tuple of arguments"),
+    "kwargs": (lambda: _Fixed().eval(), {"kwargs": 3}, "kwargs takes arguments by name"),
+    "no tensor": (lambda: _Fixed().eval(), {"args": (1,)}, "no tensor is among the arguments"),
+    "pipeline": (lambda: _Fixed().eval(), {"pipeline": 3}, "pipeline takes a Pipeline"),
+    "both": (
+        lambda: _Fixed().eval(),
+        {"pipeline": vlmpass.Pipeline(), "opset": 17},
+        "a pipeline says everything",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_leaves_what_was_there(tmp_path, case):
+    path = tmp_path / "m.onnx"
+    make, given, said = REFUSED[case]
+    with pytest.raises(vlmpass.VlmpassError, match=said):
+        vlmpass.export(make(), **{"args": (torch.ones(2, 40),), "path": path, **given})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_a_module_does_not_take_is_passed_over(tmp_path):
+    x = torch.ones(2, 5)
+    report = vlmpass.export(_Fixed().eval(), (x,), tmp_path / "m.onnx", dynamic=({0: VARIES},))
+    told = [note for note in report.notes if "module" in note]
+    assert "=2" in told[0]
+    assert "=4" in told[1]
+
+
+def test_an_export_that_computes_something_else_is_refused(tmp_path, monkeypatch):
+    module = torch.nn.Linear(4, 4).eval()
+    export = torch.onnx.export
+
+    def wrong(*args, **kwargs):
+        program = export(*args, **kwargs)
+        weight = next(iter(program.model.graph.initializers.values()))
+        weight.const_value = ir.tensor(weight.const_value.numpy() + 0.01, name=weight.name)
+        return program
+
+    monkeypatch.setattr(torch.onnx, "export", wrong)
+    with pytest.raises(vlmpass.VlmpassError, match="computes something else than the module"):
+        vlmpass.export(module, (torch.ones(2, 4),), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_rounding_weights_costs_is_told(tmp_path):
+    torch.manual_seed(2)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 8)).eval()
+    report = vlmpass.export(
+        module,
+        (torch.randn(3, 64),),
+        tmp_path / "m.onnx",
+        pipeline=vlmpass.Pipeline(quantize="int8"),
+    )
+    assert any("with rounded weights computes what the module does" in n for n in report.notes)
+
+
+def test_the_page_runs(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[2] / "docs" / "pytorch.md"
+    code = page.read_text("utf-8").partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(page), "exec"), {})
+    assert "computes what the module does at batch=2" in capsys.readouterr().out
+    assert (tmp_path / "tower.onnx").is_file()

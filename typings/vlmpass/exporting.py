@@ -1,0 +1,1 @@
+../../vlmpass/exporting.py

@@ -1,0 +1,171 @@
+"""A PyTorch module as a model that was converted, and compared with the module itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import ArgumentError, ModelError, VlmpassError
+from vlmpass.ir_tools.system.arguments import shown, wrong
+from vlmpass.ir_tools.system.paths import output_file
+from vlmpass.passes.pipeline.base import Pass
+from vlmpass.pipeline import Pipeline
+from vlmpass.torch_judge import Judge
+from vlmpass.torch_values import Call
+
+if TYPE_CHECKING:
+    import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    from vlmpass.report import Report
+
+__all__ = ["export"]
+
+
+def export(
+    module: torch.nn.Module,
+    args: Sequence[object],
+    path: str | os.PathLike[str],
+    *,
+    kwargs: Mapping[str, object] | None = None,
+    dynamic: object = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset: int | str | None = None,
+    target: str | None = None,
+    pipeline: Pipeline | None = None,
+    force: bool = False,
+) -> Report:
+    """Export a PyTorch module, convert what came out and write it, if it computes what that does.
+
+    The module runs on the arguments, and once more with every dynamic dimension of another size;
+    the result runs on the same. It appears whole or not at all.
+
+    Args:
+        module: In evaluation mode, on the CPU.
+        args: Its arguments, tensors and what is made of tensors.
+        path: Of the result. A model that is there is replaced once the new one is complete.
+        kwargs: Arguments by name.
+        dynamic: What `torch.export` calls dynamic shapes: for each argument the dimensions that
+            vary, by axis.
+        input_names, output_names: Of the model; by default the exporter's.
+        opset: That of the result, ``auto`` or ``lowest``; by default the exporter's.
+        target: What is to run it, see `vlmpass targets`; without one, nodes are made few.
+        pipeline: What the result is to be, in place of an opset and a target.
+        force: Write over a file that is no ONNX model.
+
+    Returns:
+        As for `Pipeline.convert`; a note says at which sizes the module was compared, and how far
+        off the result was.
+
+    Raises:
+        ArgumentError: An argument is of a wrong type.
+        VlmpassError: PyTorch is missing or its exporter refuses the module, it is in training mode,
+            the conversion is refused, or the result computes something else. Nothing was written.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise VlmpassError("PyTorch is not installed", remedy="pip install 'vlmpass[torch]'")
+    output_file(path)
+    converting = _pipeline(pipeline, opset, target)
+    call = Call(_module(module), args, kwargs)
+    _refuse_random(call)
+    exported = _exported(call, dynamic, input_names, output_names)
+    judge = Judge(call, exported, rounded=_rounds(converting))
+    report = converting.convert(exported, path, force=force, judge=judge)
+    return replace(report, notes=(*report.notes, *judge.notes))
+
+
+def _pipeline(given: Pipeline | None, opset: int | str | None, target: str | None) -> Pipeline:
+    if given is None:
+        return Pipeline(opset=opset, target=target, simplify=target is None)
+    if not isinstance(given, Pipeline):
+        raise wrong("pipeline", given, "a Pipeline")
+    if opset is not None or target is not None:
+        raise ArgumentError(
+            "a pipeline says everything, and an opset or a target was given too",
+            remedy="write Pipeline(opset=..., target=...)",
+        )
+    return given
+
+
+def _rounds(pipeline: Pipeline) -> bool:
+    passes = pipeline.passes if isinstance(pipeline.passes, tuple) else ()
+    return pipeline.quantize is not None or any(
+        isinstance(each, Pass) and each.rounds_weights for each in passes
+    )
+
+
+def _module(given: object) -> torch.nn.Module:
+    import torch
+
+    if not isinstance(given, torch.nn.Module):
+        raise wrong("module", given, "a torch.nn.Module")
+    if given.training:
+        raise VlmpassError(
+            f"the {type(given).__name__} is in training mode, in which it may draw at random",
+            remedy="call its eval() first",
+        )
+    return given
+
+
+def _refuse_random(call: Call) -> None:
+    try:
+        runs = [call.outputs(call.tensors) for _ in range(2)]
+    except Exception as error:
+        told = _cause(error)
+        raise VlmpassError(f"the module does not run on its arguments: {told}") from error
+    if any(one.tobytes() != other.tobytes() for one, other in zip(*runs, strict=True)):
+        raise VlmpassError(
+            "the module gives other numbers when it runs once more, and cannot be compared",
+            remedy="take what draws at random out of it, or keep its state in arguments",
+        )
+
+
+def _exported(
+    call: Call,
+    dynamic: object,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> ir.Model:
+    import torch
+
+    heard = logging.getLogger("torch.onnx")
+    level = heard.level
+    heard.setLevel(logging.ERROR)  # what matters of it comes as an error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                call.module,
+                call.args(),
+                kwargs=call.kwargs(),
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=cast(Any, dynamic),
+                input_names=input_names,
+                output_names=output_names,
+            )
+    except Exception as error:
+        raise VlmpassError(
+            f"PyTorch's exporter does not take the {type(call.module).__name__}: {_cause(error)}"
+        ) from error
+    finally:
+        heard.setLevel(level)
+    model = getattr(program, "model", None)
+    if not isinstance(model, ir.Model):
+        raise ModelError(f"PyTorch's exporter gives {shown(model)} in place of a model")
+    return model
+
+
+def _cause(error: BaseException) -> str:
+    """Return the first line of what is at the bottom of an error, with its kind."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

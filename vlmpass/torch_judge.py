@@ -1,0 +1,144 @@
+"""Holds a model to the PyTorch module that it was exported from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.acceptance import worst_of
+from vlmpass.ir_tools.errors import ArgumentError, VerifyError
+from vlmpass.ir_tools.run.recorded import verify_recorded
+from vlmpass.ir_tools.worker.transport import Array
+from vlmpass.torch_values import Call, array_of, resized
+
+if TYPE_CHECKING:
+    import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+__all__ = ["Judge"]
+
+_OTHERS: tuple[Callable[[int], int], ...] = (
+    lambda n: n + 1,
+    lambda n: n * 2,
+    lambda n: n + 8,
+    lambda n: n - 1,
+)
+"""What every dynamic dimension becomes in a second comparison: the first that the module takes."""
+
+
+class Judge:
+    """Compares results with a module, on its arguments and on others of other sizes.
+
+    Args:
+        call: The module and its arguments.
+        exported: What was exported; its dynamic dimensions are those that vary.
+        rounded: Whether weights are rounded on the way: then how far off a result is is told, and
+            what came before the rounding is compared with the export alone.
+
+    Attributes:
+        notes: What was compared.
+
+    Raises:
+        ArgumentError: The model takes something else than the arguments' tensors.
+    """
+
+    def __init__(self, call: Call, exported: ir.Model, *, rounded: bool) -> None:
+        self.notes: list[str] = []
+        self._rounded = rounded
+        self._call = call
+        inputs = exported.graph.inputs
+        if len(inputs) != len(call.tensors):
+            raise ArgumentError(
+                f"the exported model takes {len(inputs)} inputs, and {len(call.tensors)} tensors "
+                "are among the arguments",
+                remedy="give each tensor that the module reads, and no other",
+            )
+        self._names = [str(value.name) for value in inputs]
+        self._shapes = [_dims(value) for value in inputs]
+        self._sizes = {
+            dim: size
+            for dims, tensor in zip(self._shapes, call.tensors, strict=True)
+            for dim, size in zip(dims, tensor.shape, strict=True)
+            if isinstance(dim, str) and dim.isidentifier()
+        }
+
+    def __call__(self, result: ir.Model) -> None:
+        """Compare a result.
+
+        Raises:
+            VerifyError: It computes something else, or does not run.
+        """
+        self._compare(result, self._call.tensors, self._sizes)
+        if self._sizes:
+            self._compare_others(result)
+
+    def _compare_others(self, result: ir.Model) -> None:
+        refused = ""
+        for sizes, tensors in self._others():
+            try:
+                self._call.outputs(tensors)
+            except Exception as error:  # noqa: BLE001 - the module's own code; told if all fail
+                refused = f"{type(error).__name__}: {error}".splitlines()[0]
+                continue
+            self._compare(result, tensors, sizes)
+            return
+        why = refused or "sizes that are computed of others have no value"
+        self.notes.append(f"compared with the module at these sizes alone: {why}")
+
+    def _others(self) -> Iterator[tuple[dict[str, int], list[torch.Tensor]]]:
+        for other in _OTHERS:
+            sizes = {name: max(other(size), 1) for name, size in self._sizes.items()}
+            shapes = [[_size(dim, sizes) for dim in dims] for dims in self._shapes]
+            if all(size > 0 for shape in shapes for size in shape):
+                pairs = zip(self._call.tensors, shapes, strict=True)
+                yield sizes, [resized(tensor, shape) for tensor, shape in pairs]
+
+    def _compare(
+        self,
+        result: ir.Model,
+        tensors: tuple[torch.Tensor, ...] | list[torch.Tensor],
+        sizes: Mapping[str, int],
+    ) -> None:
+        made = self._call.outputs(tensors)
+        outputs = result.graph.outputs
+        if len(outputs) != len(made):
+            raise VerifyError(f"the model has {len(outputs)} outputs, the module gives {len(made)}")
+        expected = {
+            str(value.name): _in_type(array, value)
+            for value, array in zip(outputs, made, strict=True)
+        }
+        names = [str(value.name) for value in result.graph.inputs]
+        fed = dict(zip(names, map(array_of, tensors), strict=True))
+        found = verify_recorded(expected, result, inputs=fed)
+        at = " ".join(f"{name}={size}" for name, size in sizes.items())
+        where = f" at {at}" if at else ""
+        if not (found.ok or self._rounded):
+            raise VerifyError(
+                f"it computes something else than the module{where}: {worst_of(found)}"
+            )
+        most = max((each.max_abs for each in found.outputs), default=0.0)
+        how = "with rounded weights " if self._rounded else ""
+        told = f"{how}computes what the module does{where}: off by {most:.1e} at most"
+        self.notes.append(told)
+
+
+def _dims(value: ir.Value) -> tuple[int | str, ...]:
+    shape = value.shape if value.shape is not None else ir.Shape(())
+    return tuple(dim if isinstance(dim, int) else dim.value or "" for dim in shape)
+
+
+def _size(dim: int | str, sizes: Mapping[str, int]) -> int:
+    """Return a size, or -1 where it is computed of one that is not known."""
+    if isinstance(dim, int):
+        return dim
+    found = sizes.get(dim) or ir.SymbolicDim(dim).evaluate(dict(sizes))
+    return found if isinstance(found, int) else -1
+
+
+def _in_type(array: Array, value: ir.Value) -> Array:
+    """Return what a module gives in the type that the model was brought to."""
+    wanted = None if value.dtype is None else value.dtype.numpy()
+    floating = np.issubdtype(array.dtype, np.floating) or array.dtype.kind == "V"
+    return array if wanted is None or not floating else array.astype(wanted)

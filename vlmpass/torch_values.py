@@ -1,0 +1,114 @@
+"""Calls of PyTorch modules: their tensors in the order in which an exporter names them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import ml_dtypes
+import numpy as np
+
+from vlmpass.ir_tools.errors import ArgumentError
+from vlmpass.ir_tools.system.arguments import wrong
+from vlmpass.ir_tools.worker.transport import Array
+
+if TYPE_CHECKING:
+    import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+__all__ = ["Call"]
+
+
+class Call:
+    """A module, and the arguments of one call.
+
+    Args:
+        module: Left as it is.
+        args: Arguments by position.
+        kwargs: Arguments by name.
+
+    Raises:
+        ArgumentError: There is no tensor among them, or they are none that a call takes.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, args: Sequence[object], kwargs: Mapping[str, object] | None
+    ) -> None:
+        from torch.utils import _pytree
+
+        if not isinstance(args, (list, tuple)):
+            raise wrong("args", args, "a tuple of arguments")
+        if not isinstance(kwargs, Mapping) and kwargs is not None:
+            raise wrong("kwargs", kwargs, "arguments by name")
+        self.module = module
+        given = tuple(args), dict(kwargs or {})
+        self._leaves, self._form = _pytree.tree_flatten(given)
+        self.tensors = tuple(each for each in self._leaves if _is_tensor(each))
+        if not self.tensors:
+            raise ArgumentError("no tensor is among the arguments, so that nothing can vary")
+
+    def args(self) -> tuple[Any, ...]:
+        """Return the arguments by position, the tensors new ones."""
+        return cast("tuple[Any, ...]", self._given(self.tensors)[0])
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the arguments by name, the tensors new ones."""
+        return cast("dict[str, Any]", self._given(self.tensors)[1])
+
+    def outputs(self, tensors: Sequence[torch.Tensor]) -> list[Array]:
+        """Run the module with other tensors in the places of its own; return what it gives.
+
+        Args:
+            tensors: As many as `tensors`; they are not changed.
+        """
+        import torch
+        from torch.utils import _pytree
+
+        args, kwargs = self._given(tensors)
+        with torch.no_grad():
+            found = self.module(*args, **kwargs)
+        return [array_of(each) for each in _pytree.tree_leaves(found) if _is_tensor(each)]
+
+    def _given(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, Any]:
+        from torch.utils import _pytree
+
+        fresh = iter([each.detach().clone() for each in tensors])
+        leaves = [next(fresh) if _is_tensor(each) else copy.copy(each) for each in self._leaves]
+        return cast("tuple[Any, Any]", _pytree.tree_unflatten(leaves, self._form))
+
+
+def resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return a tensor of another size that repeats the elements of one, or leaves some out.
+
+    Args:
+        tensor: Has at least one element along each axis that is longer then.
+        shape: The new one.
+    """
+    import torch
+
+    for axis, size in enumerate(shape):
+        if tensor.shape[axis] not in (0, size):
+            places = torch.arange(size) % tensor.shape[axis]
+            tensor = tensor.index_select(axis, places)
+    return tensor
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    """Return the elements of a tensor."""
+    import torch
+
+    plain = tensor.detach().cpu().contiguous()
+    if plain.dtype == torch.bfloat16:
+        return cast(Array, plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
+    return np.asarray(plain.numpy())
+
+
+def _is_tensor(leaf: object) -> bool:
+    is_tensor: Callable[[object], bool] = _torch().is_tensor
+    return is_tensor(leaf)
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
