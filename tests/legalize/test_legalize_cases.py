@@ -201,3 +201,40 @@ def test_one_question_about_several_targets(tmp_path: Path) -> None:
     assert said["tensorrt-10.15"]["operators"] == {"Resize-18": {"unsupported": 1}}
     remedies = {f["remedy"] for each in said.values() for f in each["findings"]}
     assert all(each.startswith("vlmpass convert --target") for each in remedies)
+
+
+def appended(folder: Path, times: int) -> Path:
+    """Write a model as `onnx.save` does into a data file that is there: at its end."""
+    tensor = onnx.numpy_helper.from_array(np.ones((300, 300), np.float32), "w")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["w"], ["y"])],
+        "g",
+        [],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, (300, 300))],
+        [tensor],
+    )
+    imports = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, ir_version=9, opset_imports=imports)
+    path = folder / "m.onnx"
+    for _ in range(times):
+        copy = onnx.ModelProto.FromString(model.SerializeToString())
+        onnx.save(copy, path, save_as_external_data=True, location="m.data", size_threshold=0)
+    return path
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_bytes_that_a_second_save_left_behind(tmp_path: Path, times: int) -> None:
+    """C10: they are counted; a copy leaves them out, and saving again does not grow a file."""
+    path = appended(tmp_path, times)
+    code, text = told("check", path, "--lint", "--json")
+    assert code == 0
+    remarks = json.loads(text)["remarks"]
+    assert path.with_name("m.data").stat().st_size == times * 360_000
+    reasons = [each["reason"] for each in remarks if each["kind"] == "orphaned-bytes"]
+    lost = (times - 1) * 360_000
+    assert reasons == [f"{lost} of its {lost + 360_000} bytes belong to no tensor"][: times - 1]
+    out = tmp_path / "out.onnx"
+    for _ in range(2):
+        assert told("convert", path, out, "--weights", "copy", "--no-verify")[0] == 0
+        assert sum(each.stat().st_size for each in tmp_path.glob("out*")) < 430_000
+    assert json.loads(told("check", out, "--lint", "--json")[1])["remarks"] == []

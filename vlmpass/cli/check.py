@@ -104,10 +104,11 @@ def _checked(file: Path, shown: str, wanted: Sequence[Profile], *, lint: bool) -
     from vlmpass.fitting import files_of
     from vlmpass.ir_tools.run.allowance import Allowance, default_memory
     from vlmpass.ir_tools.targets.lint import lint as odd
+    from vlmpass.ir_tools.targets.lint_files import lint_files
     from vlmpass.suits import suits
 
     found = suits(opened, wanted, Allowance(default_memory(), None), files_of(opened, file))
-    return _Checked(shown, None, found, odd(opened))
+    return _Checked(shown, None, found, (*odd(opened), *lint_files(opened)))
 
 
 def _data(found: _Checked, wanted: Sequence[Profile], *, lint: bool) -> dict[str, object]:
