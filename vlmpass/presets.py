@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -39,6 +40,7 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     simplify, and nodes whose shapes follow only now. Outputs that nobody declared are inferred
     in any case. The opset is put right before all of that.
     """
+    intent = _with_quant(intent, model)
     parts = ["mend-shifts"] if intent.mend_shifts else []
     foreign = any(_has_substitute(node) for node in all_nodes(model))
     if foreign and min(_source_opsets(intent, model), default=0) >= _SUBSTITUTED_AT:
@@ -81,6 +83,16 @@ def _source_opset(intent: Intent, model: ir.Model) -> int | None:
 
             return nearest_valid(model)
     return default_opset(model.opset_imports)
+
+
+def _with_quant(intent: Intent, model: ir.Model) -> Intent:
+    """Ask for products with few bits where a target has them and not what unpacks the weights."""
+    target = intent.profile
+    if target is None or intent.quant or ("com.microsoft", "MatMulNBits") not in target.operators:
+        return intent
+    from vlmpass.passes.legalize.planning import LegalPlanner
+
+    return replace(intent, quant="matmul-nbits") if LegalPlanner(model, target).left else intent
 
 
 def _widens_before_quant(intent: Intent) -> bool:

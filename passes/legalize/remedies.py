@@ -15,6 +15,7 @@ from functools import partial
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators.dtypes import wider
 from vlmpass.ir_tools.operators.formal import Formal, Schema
@@ -100,6 +101,7 @@ class Remedies(Conversion):
         self._matching = around
         self._sinking: set[str] = set()
         self._depth = 0
+        self._tapes: list[Tape] = []
 
     def stand_in(self, node: SeenNode) -> Built:
         """Build what stands for a node of the model that the target does not run.
@@ -107,13 +109,31 @@ class Remedies(Conversion):
         Raises:
             CannotConvert: Nothing is known that would; says what is in the way.
         """
+        self._tapes.clear()
         built = self._remedied(node, why_not(node, self._context))
-        self._finish(node, built)
-        for new in _with_inner(built.tape.nodes):
-            verdict = why_not(new, self._context)
-            if not verdict.runs and is_decided(verdict, self._context.target):
-                raise CannotConvert(f"what stands for it needs {new.op_type}: {verdict.reason}")
+        try:
+            self._finish(node, built)
+            for new in _with_inner(built.tape.nodes):
+                verdict = why_not(new, self._context)
+                if not verdict.runs and is_decided(verdict, self._context.target):
+                    raise CannotConvert(f"what stands for it needs {new.op_type}: {verdict.reason}")
+        except CannotConvert:
+            self._take_back(0)
+            raise
         return built
+
+    def _tape(self, node: ir.Node, opset: int) -> Tape:
+        tape = super()._tape(node, opset)
+        self._tapes.append(tape)
+        return tape
+
+    def _take_back(self, kept: int) -> None:
+        """Let go what came to nothing: it must not count among the users of the model's values."""
+        for tape in self._tapes[kept:]:
+            for node in tape.nodes:
+                for index in range(len(node.inputs)):
+                    node.replace_input_with(index, None)
+        del self._tapes[kept:]
 
     def _lead(self, node: ir.Node, at: int) -> Built | None:
         if node.domain == "" and node.op_type in self._sinking:
@@ -138,10 +158,12 @@ class Remedies(Conversion):
         self._depth += 1
         try:
             for remedy in self._known(node, verdict):
+                before = len(self._tapes)
                 try:
                     return remedy()
                 except CannotConvert as error:
                     reasons.append(error.reason)
+                    self._take_back(before)
         finally:
             self._depth -= 1
         told = "; ".join(dict.fromkeys(reasons)) or "none known"
@@ -181,6 +203,7 @@ class Remedies(Conversion):
         found = propose(rule, node, self._matching, self._names, node.name or node.op_type)
         if not isinstance(found, Proposal):
             raise CannotConvert(str(found[1]))
+        self._tapes.append(found.tape)
         stands = dict(found.pairs)
         outputs = [stands.get(output) for output in node.outputs]
         return self._settle(node, found.tape, outputs, rule.name)

@@ -141,6 +141,15 @@ def test_a_conversion_for_a_target_is_the_whole_pipeline() -> None:
     assert len(counts["ort-cpu"]) < len(counts["tensorrt-10.15"]) < 200  # of 419
 
 
+def test_packed_layers_become_products_that_the_target_has() -> None:
+    """OpenVINO rounds the integers that unpack them; ONNX Runtime does not, and keeps them."""
+    path = Path(__file__).parents[1] / "fixtures" / "exports" / "quant_mod.float16.ts17.onnx"
+    for target, packed in (("openvino", True), ("ort-cpu", False)):
+        result = Pipeline(target=target).run(path, verify=True).model
+        assert result is not None
+        assert ("MatMulNBits" in operators(result)) == packed
+
+
 LEAVING = """<ir_version: 9, opset_import: ["" : 18, "l" : 1]>
 g (float[n,m] x, int64 k) => (float[n,m] y) { a = l.F(x) y = l.F(a, k) }
 <opset_import: ["" : 18, "l" : 1], domain: "l"> F (x, k) => (y) { y = l.G(x, k) }
@@ -160,3 +169,13 @@ def test_what_a_call_leaves_out_and_another_gives_is_seen_at_each(tmp_path: Path
     for k in (-1, 0, 2):
         feeds = {"x": x, "k": np.array(k)}
         assert (run(model, **feeds) == np.triu(np.triu(x), k)).all()
+
+
+def test_what_was_tried_in_vain_uses_nothing() -> None:
+    """Else what it was tried with would seem to be used for ever."""
+    text = "g (float[2] x) => (bool y) { y = OptionalHasElement(x) }"
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+    result = Pipeline(target="ort-webgpu").run(model).model
+    assert result is not None
+    assert operators(result) == ["Constant"]
+    assert not result.graph.initializers
