@@ -211,7 +211,8 @@ def _for_each_query(op: Tape, heads: Heads, bias: ir.Value | None) -> ir.Value |
     found = op.Expand(bias, rows)
     assert bias.shape is not None
     assert heads.query.shape is not None
-    found.shape = ir.Shape([*bias.shape[:-2], heads.query.shape[2], bias.shape[-1]])
+    lead = [*[1] * (4 - len(bias.shape)), *bias.shape[:-2]]
+    found.shape = ir.Shape([*lead, heads.query.shape[2], bias.shape[-1]])
     return found
 
 

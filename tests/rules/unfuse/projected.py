@@ -18,6 +18,11 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
     "unfuse-contrib-attention": [
         (DENSE, "y = com.microsoft.Attention<num_heads=2>(x, w, b)", ""),
         (DENSE, "y, q = com.microsoft.Attention<num_heads=2, unidirectional=1>(x, w, b, , p)", ""),
+        (
+            DENSE.replace("[2,n,", "[2,1,"),
+            "y = com.microsoft.Attention<num_heads=2, unidirectional=1>(x, w, b)",
+            "",
+        ),
     ],
     "unfuse-quantized-attention": [
         (BYTES, "y = com.microsoft.QAttention<num_heads=2>(x, w, b, i, j)", "")
