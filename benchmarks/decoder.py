@@ -41,6 +41,7 @@ class Config:
     opset: int = 17
     files: int = 1
     seed: int = 0
+    sparse: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -69,6 +70,7 @@ class WeightWriter:
 
     def __init__(self, path: Path, config: Config) -> None:
         self._dtype, self._numpy = DTYPES[config.dtype]
+        self._sparse = config.sparse
         rng = np.random.default_rng(config.seed)
         count = BLOCK_BYTES // self._numpy.itemsize
         pool = rng.standard_normal(count, dtype=np.float32) * np.float32(0.02)
@@ -88,6 +90,10 @@ class WeightWriter:
         self._count += 1
         offset = file.tell()
         left = int(np.prod(shape))
+        if self._sparse:  # zeros that take no room, for what looks at no weight
+            file.truncate(offset + left * self._numpy.itemsize)
+            file.seek(0, 2)
+            left = 0
         while left:
             start = int(self._rng.integers(0, self._pool.size // 2))
             block = self._pool[start : start + min(left, self._pool.size // 2)]
@@ -331,9 +337,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1)
     parser.add_argument("--layers", type=int, help="instead of what the size asks for")
     parser.add_argument("--vocab", type=int, help="rows of the embedding table")
+    parser.add_argument("--sparse", action="store_true", help="files of zeros that take no room")
     arguments = parser.parse_args()
     config = Config.of_size(
-        arguments.size, dtype=arguments.dtype, opset=arguments.opset, files=arguments.files
+        arguments.size,
+        dtype=arguments.dtype,
+        opset=arguments.opset,
+        files=arguments.files,
+        sparse=arguments.sparse,
     )
     changed = {k: v for k in ("layers", "vocab") if (v := getattr(arguments, k)) is not None}
     config = dataclasses.replace(config, **changed)

@@ -34,9 +34,10 @@ def settled(
         keep_io: Whether inputs and outputs of the graph may be part of an island.
     """
     found: dict[ir.Node, str] = {}
+    users = _Users()
     for scope in scopes(model):
         open_ends = keep_io and scope.graph is model.graph
-        for island in _Regions(scope, typing, half, model.functions).run():
+        for island in _Regions(scope, typing, half, model.functions, users).run():
             if island.is_closed(open_ends):
                 found.update(dict.fromkeys(island.nodes, _REASON))
     return found
@@ -81,6 +82,21 @@ class _Region:
         return self.made > 0 and not self.foreign and ends
 
 
+class _Users:
+    """What takes values, by graph; once each, as what thousands share would be asked by each."""
+
+    def __init__(self) -> None:
+        self._left: dict[ir.Value, dict[object, list[ir.Node]]] = {}
+
+    def take(self, value: ir.Value, graph: object) -> list[ir.Node]:
+        """Return the nodes of a graph that take a value, the first time; none after that."""
+        if value not in self._left:
+            left = self._left[value] = {}
+            for user, _ in value.uses():
+                left.setdefault(user.graph, []).append(user)
+        return self._left[value].pop(graph, [])
+
+
 class _Regions:
     """The regions of one graph."""
 
@@ -90,8 +106,10 @@ class _Regions:
         typing: Typing,
         half: ir.DataType,
         functions: Container[ir.OperatorIdentifier],
+        users: _Users,
     ) -> None:
         self._typing = typing
+        self._users = users
         self._functions = functions
         self._half = half
         self._nodes = list(scope.graph)
@@ -119,13 +137,13 @@ class _Regions:
         return region
 
     def _near(self, node: ir.Node, region: _Region) -> Iterator[ir.Node]:
-        """Yield the nodes at the other ends of a node's float32 values."""
+        """Yield the nodes at the other ends of a node's float32 values; of a value once."""
         for value in filter(None, (*node.inputs, *node.outputs)):
             if self._typing.dtype(value) != _FLOAT or constant_of(value) is not None:
                 continue
             producer = value.producer()
             region.reaches_border |= producer is None or value.is_graph_output()
-            users = (user for user, _ in value.uses() if user.graph is node.graph)
+            users = self._users.take(value, node.graph)
             yield from (each for each in (producer, *users) if each not in (None, node) and each)
 
     def _is_shell(self, node: ir.Node) -> bool:
