@@ -181,7 +181,7 @@ def beside_standard(model: ir.Model) -> list[str]:
 
 
 def is_beside(node: ir.Node, opsets: Mapping[str, int]) -> bool:
-    """Whether the check takes a node of these opsets as it is, and onnx's own checker refuses it."""
+    """Whether the check takes a node of these opsets that onnx's own checker refuses."""
     version = opsets.get(node.domain, 1)
     return _is_misplaced(node, version) or is_deprecated(node.domain, node.op_type, version)
 
