@@ -153,8 +153,6 @@ def _fuse_part(intent: Intent) -> list[str]:
     target, emit = intent.profile, intent.fuse
     if target is None or not target.says_operators:
         return [] if emit is None else [f"fuse{{emit={emit}}}"]
-    if emit == target.fuses == "ort":  # what ONNX Runtime has beside the standard, too
-        return [f"fuse{{emit={emit}}}"]
     return [f"fuse{{emit={emit or target.fuses} target={write_word(target.asked)}}}"]
 
 

@@ -29,7 +29,7 @@ from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.worker.bounded import NativeError, check_model, infer_shapes
 from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 
-__all__ = ["beside_standard", "check_types", "is_beside"]
+__all__ = ["beside_standard", "check_types"]
 
 _OUTSIDE = "vlmpass.unknown"
 _MARK = re.compile(r"#(\d+)#")
@@ -136,7 +136,7 @@ def _number_owner(
     for node, node_proto in _pairs(owner, protos):
         node_proto.name = f"#{len(nodes)}#"
         nodes.append(node)
-        if is_beside(node, owner.opset_imports) or (doubt and _is_doubtful(node)):
+        if _is_beside(node, owner.opset_imports) or (doubt and _is_doubtful(node)):
             node_proto.domain = _OUTSIDE
             outside = True
     if outside:
@@ -173,15 +173,14 @@ def beside_standard(model: ir.Model) -> list[str]:
     """
     found: Counter[tuple[str, str, int]] = Counter()
     for scope in scopes(model):
-        taken = (each for each in scope.graph if is_beside(each, scope.opsets))
+        taken = (each for each in scope.graph if _is_beside(each, scope.opsets))
         found.update(
             (each.domain, each.op_type, scope.opsets.get(each.domain, 1)) for each in taken
         )
     return [_told(*operator, nodes) for operator, nodes in sorted(found.items())]
 
 
-def is_beside(node: ir.Node, opsets: Mapping[str, int]) -> bool:
-    """Whether the check takes a node of these opsets that onnx's own checker refuses."""
+def _is_beside(node: ir.Node, opsets: Mapping[str, int]) -> bool:
     version = opsets.get(node.domain, 1)
     return _is_misplaced(node, version) or is_deprecated(node.domain, node.op_type, version)
 

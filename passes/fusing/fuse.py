@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.check.full import is_beside
 from vlmpass.ir_tools.rewrite import Unwanted, anything, apply_rules
 from vlmpass.ir_tools.targets import Context, Profile, why_not
 from vlmpass.passes.fusing.call_scalars import give_numbers
@@ -39,8 +38,7 @@ class Fuse(Pass):
     """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own
     (SimplifiedLayerNormalization, SkipLayerNormalization, com.microsoft::Gelu …) too."""
     target: str = ""
-    """A target, or its .toml file: only what it runs and onnx's checker takes is made. Whatever it
-    may be is made where none is named."""
+    """A target, or its .toml file: only what it runs is made; whatever is, where none is named."""
 
     def __post_init__(self) -> None:
         """Check that there is such a target."""
@@ -68,8 +66,6 @@ def _unwanted(model: ir.Model, target: Profile) -> Unwanted:
         here = context.at(opsets)
 
         def reason(node: ir.Node) -> str:
-            if is_beside(node, opsets):
-                return f"the standard has no {node.op_type} at this opset"
             verdict = why_not(node, here)
             return "" if verdict.runs or verdict.open else verdict.reason
 

@@ -3,11 +3,11 @@
 import json
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from dtype_tools import EXPORTS, check, dtypes_left, export, parse, relative_error
 
+import vlmpass
 from vlmpass import Pipeline
 from vlmpass.cli.app import run as command
 from vlmpass.intent import DTYPES
@@ -37,7 +37,7 @@ def test_convert_half_exports_to_float32(name, compared, opset, tmp_path):
     )
     assert report.checked.types
     assert (report.checked.numbers is not None) == compared
-    onnx.checker.check_model(path, full_check=True)
+    vlmpass.check(path)  # fused to what ONNX Runtime has, which onnx's own checker may not know
     assert not dtypes_left(ir.load(path)) & NARROW
     _, feeds, wanted = export(name)
     with Runner(path) as runner:
@@ -51,7 +51,7 @@ def test_convert_raw_decoders_to_float16(name, tmp_path):
     path = tmp_path / "out.onnx"
     report = Pipeline(dtype="float16", target="ort-cpu").convert(EXPORTS / f"{name}.onnx", path)
     assert report.checked.numbers is not None
-    onnx.checker.check_model(path, full_check=True)
+    vlmpass.check(path)  # fused to what ONNX Runtime has, which onnx's own checker may not know
     model, feeds, wanted = ir.load(path), *export(name)[1:]
     with Runner(path) as runner:
         made = runner.run(

@@ -143,6 +143,8 @@ class Trial:
         except VlmpassError as error:
             if isinstance(error, PassFailed) and not isinstance(error.cause, VlmpassError):
                 self.add("raw", name, place_of(error.cause))
+            if "cannot be written as a protobuf" in str(error):
+                self.add("unwritable", name, str(error))  # and was loaded from one
             if isinstance(error, ModelError) and "\n" in str(error):
                 self.add("lines", name, str(error))
         except HangError:
