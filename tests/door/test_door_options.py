@@ -27,6 +27,7 @@ OF_THE_COMMAND_LINE = {
 OF_PYTHON = {
     "instruments": "--verify-each, --dump and --limit",
     "progress": "the bar",
+    "judge": "what other tools hold a result to",
     "executor": "objects of Python's",
 }
 WRONG = [

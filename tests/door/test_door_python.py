@@ -100,7 +100,8 @@ FUNCTIONS = {
     "convert": (
         PIPELINE.convert,
         {"source": MODEL, "path": OUT, "verify": False},
-        "source path shard_size layout weights jobs verify memory verify_seconds force progress",
+        "source path shard_size layout weights jobs verify memory verify_seconds force progress"
+        " judge",
     ),
     "extract": (
         vlmpass.extract,
