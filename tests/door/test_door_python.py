@@ -100,8 +100,7 @@ FUNCTIONS = {
     "convert": (
         PIPELINE.convert,
         {"source": MODEL, "path": OUT, "verify": False},
-        "source path shard_size layout weights jobs verify memory verify_seconds force progress"
-        " judge",
+        "source path shard_size layout weights jobs verify memory verify_seconds force progress",
     ),
     "extract": (
         vlmpass.extract,
