@@ -10,13 +10,13 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.passes.in_floats import InFloats, telling
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.legalize.cancel import cancel
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.passes.pipeline.target_option import target_of
+from vlmpass.passes.unfusing.in_floats import InFloats, telling
 from vlmpass.rewriter_rules.substitute import MERGING
 
 __all__ = ["Legalize"]

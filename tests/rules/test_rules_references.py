@@ -19,7 +19,7 @@ from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.passes.fusing.call_scalars import give_numbers
 from vlmpass.passes.fusing.fuse import Fuse
 from vlmpass.passes.infer import Infer
-from vlmpass.passes.unfuse import Unfuse
+from vlmpass.passes.unfusing.unfuse import Unfuse
 
 AXES = "axes = Constant<value_ints=[-1]>() "
 EPS = "eps = Constant<value_float: float = @eps>() "

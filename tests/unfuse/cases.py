@@ -18,7 +18,7 @@ from vlmpass.ir_tools.check.versions import check_versions
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.rewrite import explain
 from vlmpass.passes.infer import Infer
-from vlmpass.passes.unfuse import Unfuse
+from vlmpass.passes.unfusing.unfuse import Unfuse
 from vlmpass.rewriter_rules.unfuse import STANDARD, UNFUSE
 
 Array: TypeAlias = "np.ndarray"

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from unfuse.cases import left
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import VlmpassError
-from vlmpass.passes.unfuse import Unfuse
+from vlmpass.passes.unfusing.unfuse import Unfuse
 
 K, N, BLOCK = 64, 8, 32
 

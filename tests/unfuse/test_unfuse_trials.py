@@ -14,7 +14,7 @@ import pytest
 from unfuse.cases import Given, left, reasons, without_it
 from unfuse.decoders import grouped
 from unfuse.trials import DRAWN, cases, outcomes
-from vlmpass.passes.unfuse import Unfuse
+from vlmpass.passes.unfusing.unfuse import Unfuse
 
 COUNT = 15
 

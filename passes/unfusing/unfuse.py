@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules, explain
-from vlmpass.passes.in_floats import InFloats, rules_of_operators, telling
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
+from vlmpass.passes.unfusing.in_floats import InFloats, rules_of_operators, telling
 from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.opset import raise_ir_version
 from vlmpass.rewriter_rules.unfuse import CONTRIB, UNFUSE, why_it_stays

@@ -1,0 +1,1 @@
+"""Fused operators become several nodes."""
