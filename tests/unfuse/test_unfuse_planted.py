@@ -10,7 +10,7 @@ import pytest
 
 from unfuse.cases import Stays, Untaken, problem
 from unfuse.trials import cases
-from vlmpass.passes import unfuse
+from vlmpass.passes.unfusing import unfuse
 from vlmpass.rewriter_rules.opset.build import scalar
 from vlmpass.rewriter_rules.unfuse import (
     attended,
