@@ -34,15 +34,13 @@ class Call:
     def __init__(
         self, module: torch.nn.Module, args: Sequence[object], kwargs: Mapping[str, object] | None
     ) -> None:
-        from torch.utils import _pytree
-
         if not isinstance(args, (list, tuple)):
             raise wrong("args", args, "a tuple of arguments")
         if not isinstance(kwargs, Mapping) and kwargs is not None:
             raise wrong("kwargs", kwargs, "arguments by name")
         self.module = module
         given = tuple(args), dict(kwargs or {})
-        self._leaves, self._form = _pytree.tree_flatten(given)
+        self._leaves, self._form = _trees().tree_flatten(given)
         self.tensors = tuple(each for each in self._leaves if _is_tensor(each))
         if not self.tensors:
             raise ArgumentError("no tensor is among the arguments, so that nothing can vary")
@@ -62,19 +60,16 @@ class Call:
             tensors: As many as `tensors`; they are not changed.
         """
         import torch
-        from torch.utils import _pytree
 
         args, kwargs = self._given(tensors)
         with torch.no_grad():
             found = self.module(*args, **kwargs)
-        return [array_of(each) for each in _pytree.tree_leaves(found) if _is_tensor(each)]
+        return [array_of(each) for each in _trees().tree_leaves(found) if _is_tensor(each)]
 
     def _given(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, Any]:
-        from torch.utils import _pytree
-
         fresh = iter([each.detach().clone() for each in tensors])
         leaves = [next(fresh) if _is_tensor(each) else copy.copy(each) for each in self._leaves]
-        return cast("tuple[Any, Any]", _pytree.tree_unflatten(leaves, self._form))
+        return cast("tuple[Any, Any]", _trees().tree_unflatten(leaves, self._form))
 
 
 def resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -106,6 +101,13 @@ def array_of(tensor: torch.Tensor) -> Array:
 def _is_tensor(leaf: object) -> bool:
     is_tensor: Callable[[object], bool] = _torch().is_tensor
     return is_tensor(leaf)
+
+
+def _trees() -> Any:
+    """Return what takes arguments apart as `torch.export` does."""
+    from torch.utils import _pytree  # type: ignore[import-not-found,unused-ignore]
+
+    return _pytree
 
 
 def _torch() -> Any:
