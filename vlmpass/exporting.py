@@ -76,7 +76,10 @@ def export(
     call = Call(_module(module), args, kwargs)
     _refuse_random(call)
     exported = _exported(call, dynamic, input_names, output_names)
-    judge = Judge(call, exported, rounded=_rounds(converting))
+    rounded = _rounds(converting)
+    if rounded:  # which would hide what the exporter did wrong
+        Judge(call, exported, rounded=False)(exported)
+    judge = Judge(call, exported, rounded=rounded)
     report = converting.convert(exported, path, force=force, judge=judge)
     return replace(report, notes=(*report.notes, *judge.notes))
 
@@ -120,7 +123,8 @@ def _refuse_random(call: Call) -> None:
     except Exception as error:
         told = _cause(error)
         raise VlmpassError(f"the module does not run on its arguments: {told}") from error
-    if any(one.tobytes() != other.tobytes() for one, other in zip(*runs, strict=True)):
+    first, again = ([array.tobytes() for array in made] for made in runs)
+    if first != again:
         raise VlmpassError(
             "the module gives other numbers when it runs once more, and cannot be compared",
             remedy="take what draws at random out of it, or keep its state in arguments",
