@@ -18,11 +18,13 @@ from vlmpass.ir_tools.graph.walk import holds_graphs, subgraphs
 __all__ = [
     "UNKNOWN",
     "Declare",
+    "Holder",
     "StandIn",
+    "StandInAt",
     "graph_protos",
     "inline",
     "skeleton",
-    "unwrapped",
+    "skeleton_by_place",
     "whole",
 ]
 
@@ -30,6 +32,9 @@ UNKNOWN = "vlmpass.unknown values"
 """Key in a graph's `meta` (not in files): what is said of names that nothing in it defines, as
 `ValueInfoProto`s and `TensorAnnotation`s."""
 StandIn = Callable[[ir.TensorProtocol], ir.TensorProtocol]
+Holder = ir.Value | ir.Attr
+"""What a tensor is in: the value of an initializer, or an attribute."""
+StandInAt = Callable[[ir.TensorProtocol, Holder], ir.TensorProtocol]
 Declare = Callable[[ir.Value], ir.Value]
 
 
@@ -64,7 +69,7 @@ class _View:
 
 
 class _NodeView(_View):
-    def __init__(self, node: ir.Node, stand_in: StandIn, declare: Declare | None) -> None:
+    def __init__(self, node: ir.Node, stand_in: StandInAt, declare: Declare | None) -> None:
         super().__init__(node)
         self.attributes = {
             name: _attribute(attribute, stand_in, declare)
@@ -80,7 +85,7 @@ class _GraphView(_View):
     def __init__(
         self,
         graph: ir.Graph | ir.Function,
-        stand_in: StandIn,
+        stand_in: StandInAt,
         declare: Declare | None,
         *,
         inner: bool = True,
@@ -113,7 +118,7 @@ class _GraphView(_View):
 
 
 class _ModelView(_View):
-    def __init__(self, model: ir.Model, stand_in: StandIn, declare: Declare | None) -> None:
+    def __init__(self, model: ir.Model, stand_in: StandInAt, declare: Declare | None) -> None:
         super().__init__(model)
         self.graph = _GraphView(model.graph, stand_in, declare, inner=False)
         self.functions = {
@@ -131,14 +136,14 @@ def _holds_more(attribute: ir.Attr) -> bool:
     return held and not attribute.is_ref() and attribute.value is not None
 
 
-def _attribute(attribute: ir.Attr, stand_in: StandIn, declare: Declare | None) -> ir.Attr:
+def _attribute(attribute: ir.Attr, stand_in: StandInAt, declare: Declare | None) -> ir.Attr:
     if not _holds_more(attribute):
         return attribute
     value: object
     if attribute.type == ir.AttributeType.TENSOR:
-        value = stand_in(attribute.as_tensor())
+        value = stand_in(attribute.as_tensor(), attribute)
     elif attribute.type == ir.AttributeType.TENSORS:
-        value = tuple(stand_in(tensor) for tensor in attribute.as_tensors())
+        value = tuple(stand_in(tensor, attribute) for tensor in attribute.as_tensors())
     elif attribute.type == ir.AttributeType.GRAPH:
         value = _GraphView(attribute.as_graph(), stand_in, declare)
     else:
@@ -146,8 +151,8 @@ def _attribute(attribute: ir.Attr, stand_in: StandIn, declare: Declare | None) -
     return ir.Attr(attribute.name, attribute.type, value, doc_string=attribute.doc_string)
 
 
-def _initializer(value: ir.Value, stand_in: StandIn) -> ir.Value:
-    tensor = None if value.const_value is None else stand_in(value.const_value)
+def _initializer(value: ir.Value, stand_in: StandInAt) -> ir.Value:
+    tensor = None if value.const_value is None else stand_in(value.const_value, value)
     shown = ir.Value(
         name=value.name,
         type=value.type,
@@ -173,14 +178,30 @@ def skeleton(model: ir.Model, stand_in: StandIn, declare: Declare | None = None)
     Raises:
         VlmpassError: A tensor cannot be computed, or something in the model has no protobuf form.
     """
+    return skeleton_by_place(model, lambda tensor, _: stand_in(tensor), declare)
+
+
+def skeleton_by_place(
+    model: ir.Model, stand_in: StandInAt, declare: Declare | None = None
+) -> onnx.ModelProto:
+    """Return what `skeleton` does, where what stands for a tensor depends on what it is in.
+
+    Args:
+        model: Any model; it is not changed.
+        stand_in: As for `skeleton`, given what holds the tensor too.
+        declare: As for `skeleton`.
+
+    Raises:
+        VlmpassError: As for `skeleton`.
+    """
     shown = cast(ir.Model, _ModelView(model, stand_in, declare))
     try:
         return whole(ir.serde.serialize_model(shown), model)
     except ir.serde.SerdeError as error:
-        raise unwrapped(error) from error
+        raise _unwrapped(error) from error
 
 
-def unwrapped(error: ir.serde.SerdeError) -> VlmpassError:
+def _unwrapped(error: ir.serde.SerdeError) -> VlmpassError:
     """Return what went wrong while a model was serialised, which onnx_ir wraps once for each level.
 
     Where it fails to show what it was given, the error of that hides the first one as its context.

@@ -6,8 +6,7 @@ inside are marks of a few bytes until the file is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.graph.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.graph.walk import TensorSlot
 from vlmpass.ir_tools.proto.proto_tensors import model_tensors
-from vlmpass.ir_tools.proto.proto_view import unwrapped, whole
-from vlmpass.ir_tools.save.collect import Placed, name_of
+from vlmpass.ir_tools.proto.proto_view import Holder, skeleton_by_place
+from vlmpass.ir_tools.proto.proto_view import inline as inline_copy
+from vlmpass.ir_tools.save.collect import name_of
 from vlmpass.ir_tools.save.forms import refuse_too_large
 from vlmpass.ir_tools.save.plan import Plan
 from vlmpass.ir_tools.save.splice import mark
@@ -89,12 +89,14 @@ class _Builder:
 
     def __init__(self, plan: Plan, skeleton: Skeleton, *, inline: bool) -> None:
         self.plan, self.skeleton, self.inline = plan, skeleton, inline
+        self.placed = {_key(each.slot.tensor, _holder(each.slot)): each for each in plan.tensors}
 
-    def stand_in(self, slot: TensorSlot, part: int | None) -> ir.TensorProtocol | None:
-        """Return what stands for a tensor, or None if it is serialised as it is."""
-        tensor = slot.tensor
-        if part is not None:
-            return self._reference(tensor, part)
+    def stand_in(self, tensor: ir.TensorProtocol, holder: Holder) -> ir.TensorProtocol:
+        """Return what is serialised for the tensor that an initializer or an attribute holds."""
+        placed = self.placed[_key(tensor, holder)]
+        slot = placed.slot
+        if placed.part is not None:
+            return self._reference(tensor, placed.part)
         if self.inline and self._is_marked(tensor):
             proto = _like(tensor)
             proto.raw_data = mark(len(self.skeleton.marked))
@@ -102,13 +104,7 @@ class _Builder:
             return _standing_in(tensor, proto)
         if isinstance(tensor, (Weight, ir.ExternalTensor)):
             return self._inside(slot, as_weight(tensor))
-        if isinstance(tensor, ir.serde.TensorProtoTensor) and tensor.metadata_props:
-            # onnx_ir would write the metadata twice: with the protobuf, and after it.
-            proto = onnx.TensorProto()
-            proto.CopyFrom(tensor.raw)
-            proto.ClearField("metadata_props")
-            return _standing_in(tensor, proto)
-        return None
+        return _own(tensor, renamed=_renamed_by_onnx_ir(slot))
 
     def _is_marked(self, tensor: ir.TensorProtocol) -> bool:
         # onnx_ir looks into the bytes of 6-bit floats, which a mark would not pass for.
@@ -136,39 +132,40 @@ class _Builder:
         return _standing_in(slot.tensor, proto)
 
 
+def _holder(slot: TensorSlot) -> Holder:
+    holder = slot.attribute or slot.value
+    assert holder is not None
+    return holder
+
+
+def _key(tensor: ir.TensorProtocol, holder: Holder) -> tuple[int, int]:
+    return id(tensor), id(holder)
+
+
+def _own(tensor: ir.TensorProtocol, *, renamed: bool) -> ir.TensorProtocol:
+    """Return a tensor that is serialised as it is, which is another if onnx_ir would change it."""
+    if not isinstance(tensor, ir.serde.TensorProtoTensor):
+        return inline_copy(tensor) if renamed else tensor
+    if not renamed and not tensor.metadata_props:
+        return tensor
+    # onnx_ir would write the metadata twice: with the protobuf, and after it.
+    proto = onnx.TensorProto()
+    proto.CopyFrom(tensor.raw)
+    proto.ClearField("metadata_props")
+    return _standing_in(tensor, proto)
+
+
 def _renamed_by_onnx_ir(slot: TensorSlot) -> bool:
     """Whether serialising gives a tensor the name of the initializer that it is."""
     value = slot.value
     return value is not None and value.is_initializer() and value.name != slot.tensor.name
 
 
-@contextmanager
-def _replaced(tensors: Sequence[Placed], builder: _Builder) -> Iterator[None]:
-    """Put the stand-ins into the model for a while."""
-    replaced: list[TensorSlot] = []
-    names: list[tuple[ir.TensorProtocol, str | None]] = []
-    try:
-        for placed in tensors:
-            slot = placed.slot
-            stand_in = builder.stand_in(slot, placed.part)
-            if stand_in is not None:
-                replaced.append(slot)
-                slot.replace(stand_in)
-            elif _renamed_by_onnx_ir(slot):
-                names.append((slot.tensor, slot.tensor.name or None))
-        yield
-    finally:
-        for slot in replaced:
-            slot.replace(slot.tensor)
-        for tensor, name in reversed(names):
-            tensor.name = name
-
-
 def make_skeleton(model: ir.Model, plan: Plan, output: Path, *, inline: bool) -> Skeleton:
     """Serialise a model without its large weights.
 
     Args:
-        model: Its tensors are replaced for the time of this call only.
+        model: It is not changed.
         plan: Where the weights go.
         output: What the model file will be called.
         inline: Whether large weights go into the model file, and so are marked in it.
@@ -182,11 +179,7 @@ def make_skeleton(model: ir.Model, plan: Plan, output: Path, *, inline: bool) ->
             remedy=f"set it to {DEVICES_SINCE} or higher",
         )
     skeleton = Skeleton()
-    with _replaced(plan.tensors, _Builder(plan, skeleton, inline=inline)):
-        try:
-            proto = whole(ir.to_proto(model), model)
-        except ir.serde.SerdeError as error:
-            raise unwrapped(error) from error
+    proto = skeleton_by_place(model, _Builder(plan, skeleton, inline=inline).stand_in)
     out = onnx.TensorProto.EXTERNAL
     skeleton.initializers = [
         index for index, each in enumerate(proto.graph.initializer) if each.data_location == out

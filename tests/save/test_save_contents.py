@@ -253,6 +253,26 @@ def test_the_callers_model_is_as_it_was(tmp_path):
     assert ir.to_proto(model).SerializeToString() == text
 
 
+@pytest.mark.parametrize("layout", ["default", "inline"])
+def test_the_callers_model_stays_what_it_is_while_it_is_serialised(tmp_path, layout):
+    (tmp_path / "in.onnx").write_bytes(scattered_model().SerializeToString())
+    model = load(tmp_path / "in.onnx")
+    before = [slot.tensor for slot in tensor_slots(model)]
+    seen: list[bool] = []
+
+    def read() -> ir.Tensor:
+        now = [slot.tensor for slot in tensor_slots(model)]
+        seen.append(all(tensor in now for tensor in before))
+        return ir.tensor(np.ones(3, np.float32))
+
+    watcher = ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape([3]), name="its own")
+    model.graph.register_initializer(ir.Value(name="watcher", const_value=watcher))
+    save(model, tmp_path / "m.onnx", layout=layout)
+    assert seen
+    assert all(seen)
+    assert watcher.name == "its own"
+
+
 def test_a_model_that_cannot_be_serialised_is_as_it_was(tmp_path):
     model = load(write_chain(tmp_path / "in.onnx"))
     node = next(iter(model.graph))
