@@ -84,6 +84,11 @@ def test_a_file_is_read_at_one_sitting() -> None:
     assert {path: count for path, count in lines.items() if count >= 400} == {}
 
 
+def test_every_room_has_tests_of_its_name() -> None:
+    without = [room for room in ROOMS[1:] if not list((ROOT / "tests" / room).glob("test_*.py"))]
+    assert not without
+
+
 def test_ir_tools_has_no_loose_modules() -> None:
     assert house.loose() == ["__init__.py", "errors.py"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fold.harness import proto_of
+from tests.passes.simplifying import proto_of
 from tests.shapes.proven import facts_about, hold
 from vlmpass.ir_tools.shapes import Algebra, Dim
 from vlmpass.ir_tools.shapes.algebra import add, divide_exactly, mul, sub

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import onnx_ir as ir
 
-from tests.fold.differential import cases, structure
-from tests.fold.differential.draw import element_type
+from tests.evaluate.differential import cases, structure
+from tests.evaluate.differential.draw import element_type
 from tests.fuzz.recipes import RECIPES, Spec
 from vlmpass.ir_tools.operators.schema import schema, since
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tests.fold.differential.draw import Case, Draw, dtype_of, element_type
+from tests.evaluate.differential.draw import Case, Draw, dtype_of, element_type
 from tests.fuzz.recipes import Dice, Spec
 from vlmpass.ir_tools.operators.schema import Schema, history, schema
 

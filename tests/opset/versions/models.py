@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from tests.fold.differential import compare
+from tests.evaluate.differential import compare
 from tests.fuzz.left_out import given, outputs_of, use
 from tests.fuzz.left_out import schema as definition
 from tests.fuzz.models import Parts, make_node, versions, whole

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from tests.fold.harness import operators, proto_of, run, simplify
+from tests.passes.simplifying import operators, proto_of, run, simplify
 from vlmpass.passes.folding.fold import Fold
 from vlmpass.passes.pipeline.base import OptionError
 

@@ -1,8 +1,8 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from run_models import EXPORTS, text_model, with_initializer
 
+from tests.run.run_models import EXPORTS, text_model, with_initializer
 from vlmpass.ir_tools.inspecting import Facts, inspect_model, macs_of, module_of
 from vlmpass.ir_tools.load import load
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.fold.harness import operators, proto_of, simplify
+from tests.passes.simplifying import operators, proto_of, simplify
 from vlmpass.passes.trim_outputs import TrimOutputs
 
 X = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}

@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.fold.harness import operators, proto_of, run, simplify
+from tests.passes.simplifying import operators, proto_of, run, simplify
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.passes.dims.name_dims import NameDims
 from vlmpass.passes.dims.set_dims import SetDims

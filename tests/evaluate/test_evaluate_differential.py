@@ -1,7 +1,7 @@
 """Every operator that is folded, on random constants: as ONNX Runtime and the reference have it.
 
 ``VLMPASS_FOLD_CASES`` cases of each operator (40) and the seed ``VLMPASS_FOLD_SEED`` (7); nightly
-400 of each. ``python -m tests.fold.differential.compare --count N --seed S`` shows more.
+400 of each. ``python -m tests.evaluate.differential.compare --count N --seed S`` shows more.
 """
 
 from __future__ import annotations
@@ -10,8 +10,15 @@ import os
 
 import pytest
 
-from tests.fold.differential.compare import GENERATORS, Trial, draw_cases, faults_of, run, trials_of
-from tests.fold.differential.planted import PLANTED
+from tests.evaluate.differential.compare import (
+    GENERATORS,
+    Trial,
+    draw_cases,
+    faults_of,
+    run,
+    trials_of,
+)
+from tests.evaluate.differential.planted import PLANTED
 from vlmpass.ir_tools.evaluate.arithmetic import KERNELS
 from vlmpass.ir_tools.evaluate.moves import MOVES
 from vlmpass.ir_tools.evaluate.reference import REFERENCE

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from tests.fold.harness import operators, proto_of, simplify
+from tests.passes.simplifying import operators, proto_of, simplify
 from vlmpass.passes.control.dead_branches import DeadBranches
 
 X = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from onnx import numpy_helper
 
-from tests.fold.differential.cases import Generator
-from tests.fold.differential.draw import Case, Draw, element_type
+from tests.evaluate.differential.cases import Generator
+from tests.evaluate.differential.draw import Case, Draw, element_type
 
 __all__ = ["GENERATORS"]
 

@@ -1,7 +1,7 @@
 """What ONNX Runtime and the reference evaluator make of cases; the former in a child process.
 
 ONNX Runtime may crash on a case: the child then starts anew behind it. Run as
-``python -m tests.fold.differential.runtimes IN OUT FIRST``, this file is the child.
+``python -m tests.evaluate.differential.runtimes IN OUT FIRST``, this file is the child.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from tests.fold.differential.draw import Case
+from tests.evaluate.differential.draw import Case
 
 __all__ = ["Answer", "in_onnxruntime", "in_reference", "model_of"]
 

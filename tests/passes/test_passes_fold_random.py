@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.fold.harness import run, simplify
+from tests.passes.simplifying import run, simplify
 from vlmpass.passes.control.dead_branches import DeadBranches
 from vlmpass.passes.cse import CommonSubexpressions
 from vlmpass.passes.folding.fold import Fold

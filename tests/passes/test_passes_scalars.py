@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from tests.fold.harness import operators, proto_of, simplify
+from tests.passes.simplifying import operators, proto_of, simplify
 from vlmpass.passes.shape_arithmetic.shape_arithmetic import ShapeArithmetic
 
 F32 = np.float32

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from tests.fold.differential.draw import Case, Draw, element_type
+from tests.evaluate.differential.draw import Case, Draw, element_type
 
 __all__ = ["GENERATORS", "Generator", "wild"]
 

@@ -1,6 +1,6 @@
 """Folding against ONNX Runtime and the reference evaluator, on random cases of every operator.
 
-``python -m tests.fold.differential.compare --count 400 --seed 3`` draws so many cases of every
+``python -m tests.evaluate.differential.compare --count 400 --seed 3`` draws so many cases of every
 operator (``--only Slice,Pad`` of these), prints what is wrong and how many were folded.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from tests.fold.differential import cases, scattered, structure
-from tests.fold.differential.draw import Case, Draw, element_type
-from tests.fold.differential.runtimes import Answer, in_onnxruntime, in_reference, model_of
+from tests.evaluate.differential import cases, scattered, structure
+from tests.evaluate.differential.draw import Case, Draw, element_type
+from tests.evaluate.differential.runtimes import Answer, in_onnxruntime, in_reference, model_of
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.evaluate import can_evaluate, evaluate
 from vlmpass.ir_tools.shapes import constant_of

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from run_models import mlp
 
 import vlmpass
+from tests.run.run_models import mlp
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.inspecting.difference import difference
