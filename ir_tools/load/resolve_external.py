@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol
 
-import numpy as np
-import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.walk import TensorSlot, tensor_slots
 from vlmpass.ir_tools.load.external import DataFolder
 from vlmpass.ir_tools.load.parse import Parsed
+from vlmpass.ir_tools.load.small_tensors import SmallTensors
 from vlmpass.ir_tools.load.tensors import Reference
 from vlmpass.ir_tools.weights import LazyWeight, StoredWeight, Weight, as_weight
 from vlmpass.ir_tools.weights.leaves import Stored
 from vlmpass.ir_tools.weights.packing import packed_size
 
 __all__ = ["IrPlaces", "ProtoPlaces", "settle"]
-
-_SMALL_BYTES = 1024
 
 
 class Places(Protocol):
@@ -43,16 +40,21 @@ def settle(model: ir.Model, places: Places) -> None:
     Raises:
         ModelError: The data of one are missing, too short or outside.
     """
-    slots = [slot for slot in tensor_slots(model) if _is_unsettled(slot.tensor)]
-    for slot in slots:
-        places.note(_external(slot))
+    slots: list[TensorSlot] = []
+    in_protos: list[TensorSlot] = []
+    for slot in tensor_slots(model):
+        if _is_unsettled(slot.tensor):
+            slots.append(slot)
+            places.note(_external(slot))
+        elif _is_kind(type(slot.tensor), ir.TensorProtoTensor):
+            in_protos.append(slot)
     settled: dict[int, ir.TensorProtocol] = {}
     for slot in slots:
         if id(slot.tensor) not in settled:
             settled[id(slot.tensor)] = places.weight(_external(slot), slot.where)
     for slot in slots:
         slot.replace(settled[id(slot.tensor)])
-    _hold_small(model)
+    _hold_small(in_protos)
 
 
 def _is_unsettled(tensor: ir.TensorProtocol) -> bool:
@@ -69,78 +71,23 @@ def _external(slot: TensorSlot) -> ir.ExternalTensor:
     return slot.tensor
 
 
-def _hold_small(model: ir.Model) -> None:
+def _hold_small(slots: Iterable[TensorSlot]) -> None:
     """Take small tensors, and those with metadata, out of the protobuf that they were parsed into.
 
     onnx_ir writes the metadata of such a tensor twice, and decodes it anew at every look.
     """
-    numbers = _Numbers()
-    shared: dict[int, tuple[ir.TensorProtocol, ir.TensorProtocol]] = {}
-    for slot in tensor_slots(model):
+    small = SmallTensors()
+    held: dict[int, ir.TensorProtocol | None] = {}
+    for slot in slots:
         tensor = slot.tensor
-        if not _is_kind(type(tensor), ir.TensorProtoTensor):
-            continue
         assert isinstance(tensor, ir.TensorProtoTensor)
-        small = _small(tensor.raw)
-        if not small and not tensor.metadata_props:
-            continue
-        _, new = shared.get(id(tensor), (None, None))
-        if new is None:
-            new = numbers.tensor(tensor) if small else as_weight(tensor)
-            shared[id(tensor)] = tensor, new  # held, so that no other takes its id
-        slot.replace(new)
-        if small and slot.value is not None:
-            numbers.share_shape(slot.value, new)
-
-
-def _small(proto: onnx.TensorProto) -> bool:
-    # Numbers in a typed field of the proto are written back into that field.
-    return (
-        proto.data_type in _IN_BYTES
-        and proto.HasField("raw_data")
-        and len(proto.raw_data) <= _SMALL_BYTES
-    )
-
-
-_IN_BYTES = frozenset(
-    dtype.value
-    for dtype in ir.DataType
-    if dtype not in (ir.DataType.STRING, ir.DataType.UNDEFINED) and dtype.bitwidth >= 8
-)
-"""Element types whose elements take whole bytes."""
-
-
-_Array: TypeAlias = "ir.Tensor[np.ndarray]"
-
-
-class _Numbers:
-    """Small tensors as arrays; equal ones, of which a graph has many, share array and shape."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[int, tuple[int, ...], bytes], _Array] = {}
-
-    def tensor(self, tensor: ir.TensorProtoTensor) -> _Array:
-        """Return a small tensor as one that holds an array, which nobody can write to."""
-        proto = tensor.raw
-        key = (proto.data_type, tuple(proto.dims), proto.raw_data)
-        equal = self._held.get(key)
-        new = ir.Tensor(
-            tensor.numpy() if equal is None else equal.raw,
-            dtype=tensor.dtype if equal is None else equal.dtype,
-            shape=tensor.shape if equal is None else equal.shape,
-            name=tensor.name,
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props) or None,
-        )
-        self._held.setdefault(key, new)
-        return new
-
-    @staticmethod
-    def share_shape(value: ir.Value, tensor: ir.TensorProtocol) -> None:
-        """Let a value whose shape is that of its tensor, unchangeable, have the tensor's own."""
-        shape = value.shape
-        if shape is not None and shape.frozen and shape == tensor.shape:
-            value.shape = cast(ir.Shape, tensor.shape)
+        if id(tensor) not in held:
+            array = small.tensor(tensor.raw)
+            other = as_weight(tensor) if tensor.metadata_props else None
+            held[id(tensor)] = other if array is None else array
+        new = held[id(tensor)]
+        if new is not None:
+            slot.replace(new)
 
 
 class ProtoPlaces:

@@ -14,7 +14,7 @@ from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.load.calls import vet_calls
 from vlmpass.ir_tools.load.infos import vet_annotations, vet_infos, vet_passed_on, vet_type
-from vlmpass.ir_tools.load.tensors import TensorVet, refuse_repeated, refuse_unknown_type
+from vlmpass.ir_tools.load.tensors import TensorVet, is_plain, refuse_repeated, refuse_unknown_type
 from vlmpass.ir_tools.operators.schema import needed_graphs
 
 __all__ = ["vet"]
@@ -101,6 +101,7 @@ class _Walk:
     def __init__(self, tensors: TensorVet, model: onnx.ModelProto) -> None:
         self._tensors = tensors
         self._model = model
+        self._sound: set[bytes] = set()  # attributes: many nodes have few
 
     def graph(self, graph: onnx.GraphProto, outer: list[set[str]], where: str) -> None:
         if graph.sparse_initializer:
@@ -114,7 +115,8 @@ class _Walk:
         initializers = [tensor.name for tensor in graph.initializer]
         names |= _distinct(initializers, f"an initializer of {where}")
         for tensor in graph.initializer:
-            self._tensors.check(tensor, f"initializer {tensor.name}")
+            if not is_plain(tensor):  # most are
+                self._tensors.check(tensor, f"initializer {tensor.name}")
         refuse_repeated(graph.metadata_props, where)
         vet_annotations(graph.quantization_annotation, where)
         for infos in (graph.input, graph.output, graph.value_info):
@@ -206,18 +208,14 @@ class _Walk:
             if attribute.name in seen:
                 raise ModelError(f"{_title(node)} has attribute {attribute.name} twice")
             seen.add(attribute.name)
-            if attribute.name in _TYPE_ATTRIBUTES and node.domain in _ONNX_DOMAINS:
-                refuse_unknown_type(attribute.i, f"attribute {attribute.name} of {_title(node)}")
-            kind = attribute.type
-            fields = attribute.ListFields()
-            if kind not in _PLAIN or attribute.ref_attr_name:
+            if attribute.type not in _PLAIN or attribute.ref_attr_name:
                 self._attribute(attribute, scopes, _title(node))
-            elif kind in _STRINGS or [each[0].name for each in fields] != _PLAIN[kind]:
-                title = f"attribute {attribute.name} of {_title(node)}"
-                _vet_fields(attribute, title)
-                # Operators of others keep what they like in one string; onnx_ir holds it.
-                if kind != _Attribute.STRING or node.domain in _ONNX_DOMAINS:
-                    _vet_text(attribute, title)
+                continue
+            key = attribute.SerializeToString()
+            if key not in self._sound:
+                _vet_plain(attribute, node)
+                if node.domain in _ONNX_DOMAINS and len(key) < _SHORT:
+                    self._sound.add(key)
 
     def _attribute(
         self, attribute: onnx.AttributeProto, scopes: list[set[str]], where: str
@@ -257,6 +255,8 @@ class _Walk:
 
 
 _OPSETS_END = 1 << 31
+_SHORT = 256
+"""Bytes of an attribute that is kept in mind once it is known to be sound."""
 _TYPE_ATTRIBUTES = frozenset(
     {"to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision"}
 )
@@ -298,6 +298,19 @@ _PLAIN: Mapping[int, list[str]] = {
 def _title(node: onnx.NodeProto) -> str:
     name = node.name or next((f"of {output}" for output in node.output if output), "")
     return f"node {name} ({node.op_type})" if name else f"a {node.op_type} node"
+
+
+def _vet_plain(attribute: onnx.AttributeProto, node: onnx.NodeProto) -> None:
+    """Refuse an attribute of numbers or texts that has other values, or none that can be kept."""
+    title = f"attribute {attribute.name} of {_title(node)}"
+    if attribute.name in _TYPE_ATTRIBUTES and node.domain in _ONNX_DOMAINS:
+        refuse_unknown_type(attribute.i, title)
+    names = [field.name for field, _ in attribute.ListFields()]
+    if attribute.type in _STRINGS or names != _PLAIN[attribute.type]:
+        _vet_fields(attribute, title)
+        # Operators of others keep what they like in one string; onnx_ir holds it.
+        if attribute.type != _Attribute.STRING or node.domain in _ONNX_DOMAINS:
+            _vet_text(attribute, title)
 
 
 def _vet_fields(attribute: onnx.AttributeProto, title: str) -> None:

@@ -9,6 +9,8 @@ import onnx_ir as ir
 import pytest
 from google.protobuf.message import Message
 
+from vlmpass.ir_tools.load.graph_reader import GraphReader
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -31,6 +33,13 @@ def then(owner: object, name: str, more: Callable[[object], object]) -> Plant:
         return result
 
     return patch(owner, name, changed)
+
+
+def untyped_inputs(
+    reader: GraphReader, proto: onnx.FunctionProto, infos: object
+) -> dict[str, ir.Value]:
+    """Read the inputs of a function as onnx_ir does: without what is said of them."""
+    return {name: ir.Value(name=name) for name in proto.input}
 
 
 def without(name: str) -> Plant:

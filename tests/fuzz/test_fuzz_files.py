@@ -12,6 +12,7 @@ import pytest
 from vlmpass.ir_tools import check
 from vlmpass.ir_tools.load import deserialize, parse, source, tensors
 from vlmpass.ir_tools.load import validate as vet
+from vlmpass.ir_tools.load.graph_reader import GraphReader
 from vlmpass.ir_tools.proto import proto_view as skeleton
 from vlmpass.ir_tools.save import proto
 from vlmpass.passes.cse import CommonSubexpressions
@@ -20,7 +21,7 @@ from vlmpass.passes.infer import Infer
 from . import files
 from .file_mutants import mutant
 from .files import trials
-from .plants import Plant, patch, then, without
+from .plants import Plant, patch, then, untyped_inputs, without
 
 SAMPLE = range(2000)
 FEW = range(100_000, 100_600)
@@ -72,7 +73,7 @@ PLANTED: dict[str, Plant] = {
     "types of results": patch(check, "check_types"),
     "unknown values forgotten": patch(deserialize, "_note_unknown"),
     "interface forgotten": patch(deserialize, "_restore_interface"),
-    "inputs of functions forgotten": patch(deserialize, "_restore_function_inputs"),
+    "inputs of functions forgotten": patch(GraphReader, "_taken", untyped_inputs),
     "outputs at the end forgotten": lambda monkeypatch: [
         monkeypatch.setattr(each, "whole", lambda made, model: made) for each in (skeleton, proto)
     ],
