@@ -6,10 +6,8 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import ml_dtypes
-import numpy as np
-
 from vlmpass.ir_tools.errors import ArgumentError
+from vlmpass.ir_tools.run.torch_program import arrays_in
 from vlmpass.ir_tools.system.arguments import wrong
 from vlmpass.ir_tools.worker.transport import Array
 
@@ -64,7 +62,7 @@ class Call:
         args, kwargs = self._given(tensors)
         with torch.no_grad():
             found = self.module(*args, **kwargs)
-        return [array_of(each) for each in _trees().tree_leaves(found) if _is_tensor(each)]
+        return arrays_in(found)
 
     def _given(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, Any]:
         fresh = iter([each.detach().clone() for each in tensors])
@@ -86,16 +84,6 @@ def resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
             places = torch.arange(size) % tensor.shape[axis]
             tensor = tensor.index_select(axis, places)
     return tensor
-
-
-def array_of(tensor: torch.Tensor) -> Array:
-    """Return the elements of a tensor."""
-    import torch
-
-    plain = tensor.detach().cpu().contiguous()
-    if plain.dtype == torch.bfloat16:
-        return cast(Array, plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
-    return np.asarray(plain.numpy())
 
 
 def _is_tensor(leaf: object) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from vlmpass.ir_tools.system.arguments import wrong
 from vlmpass.ir_tools.system.memory import physical_memory
 
-__all__ = ["UNBOUNDED", "Allowance", "default_memory"]
+__all__ = ["UNBOUNDED", "Allowance", "bounds_of", "default_memory"]
 
 _MOST = 4_000_000_000
 _LEAST = 1_000_000_000
@@ -40,3 +41,16 @@ class Allowance:
 
 
 UNBOUNDED = Allowance()
+
+
+def bounds_of(given: object) -> Allowance:
+    """Return an allowance, the default one for None.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    if given is None:
+        return Allowance(default_memory())
+    if not isinstance(given, Allowance):
+        raise wrong("allowance", given, "an Allowance")
+    return given

@@ -13,13 +13,14 @@ docs/verifying.md has what was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
+from vlmpass.ir_tools.run.error_sums import constant_flag, sums_of
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = [
@@ -49,8 +50,6 @@ _OF_NORM = 0.5
 _OF_ELEMENT = 4.0
 _FEW = 3.0  # standard errors by which the norm of few errors may be above that of many
 _PACKED = frozenset({"int2", "uint2", "int4", "uint4"})
-_CHUNK = 1 << 20
-_SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,22 @@ class OutputDifference:
         actual: The same of the actual one.
         max_abs: Largest absolute difference of elements that are finite in both.
         max_rel: Largest difference relative to the element's size plus the typical size.
+        mean_abs, mean_rel: The means of these differences.
+        quantiles: The relative differences that 50, 90, 99 and 99.9 % of the elements do not
+            exceed; of a million elements at most. Empty where nothing differs.
+        ulps: Largest difference in steps of the narrower of the two types; None for types below 16
+            bits, and for those that are exact.
+        snr: The power of the expected elements over that of the error, in decibels; None where
+            there is no error, or nothing but zeros is expected.
         cosine: Cosine of the angle between the two, 1.0 where both are zero.
         norm: The error's norm relative to that of the elements' and typical sizes, over the
             elements that differ.
         tolerance: What max_rel was held against; 0.0 for exact types.
         nan: How many elements are NaN, expected and actual.
         inf: How many are infinite, expected and actual.
+        denormal: How many are too small to be normal in their type, such as 2.6e-42.
         all_zero: Whether all elements are zero, expected and actual.
+        constant: Whether all elements, of more than one, are the same other number.
     """
 
     name: str
@@ -81,12 +89,19 @@ class OutputDifference:
     actual: str
     max_abs: float = 0.0
     max_rel: float = 0.0
+    mean_abs: float = 0.0
+    mean_rel: float = 0.0
+    quantiles: tuple[float, ...] = ()
+    ulps: int | None = None
+    snr: float | None = None
     cosine: float = 1.0
     norm: float = 0.0
     tolerance: float = 0.0
     nan: tuple[int, int] = (0, 0)
     inf: tuple[int, int] = (0, 0)
+    denormal: tuple[int, int] = (0, 0)
     all_zero: tuple[bool, bool] = (False, False)
+    constant: tuple[bool, bool] = (False, False)
 
 
 def limit_text(limit: float) -> str:
@@ -195,9 +210,21 @@ def compare_arrays(
     if expected.dtype != actual.dtype:
         return replace(blank, ok=False, reason="element types differ", cosine=0.0)
     equal = bool(np.array_equal(expected, actual))
+    if expected.dtype.kind in "iub":
+        blank = replace(blank, **_flags(expected, actual))
     if equal or expected.dtype == object or expected.dtype.kind == "c":
         return replace(blank, ok=equal, reason="" if equal else "values differ")
-    return replace(_compare_floats(blank, expected, actual, 0.0), ok=False, reason="values differ")
+    found = _compare_floats(blank, expected, actual, 0.0)
+    return replace(found, ok=False, reason="values differ", ulps=None)
+
+
+def _flags(expected: Array, actual: Array) -> dict[str, Any]:
+    """Return whether all elements are zero, or the same, in each of the two."""
+    both = (expected, actual)
+    return {
+        "all_zero": tuple(bool(each.size) and not each.any() for each in both),
+        "constant": tuple(constant_flag(each) for each in both),
+    }
 
 
 def _is_float(array: Array) -> bool:
@@ -212,71 +239,6 @@ def _has_exponent(dtype: np.dtype[np.generic]) -> bool:
     return True
 
 
-def _chunks(*arrays: Array) -> Iterator[tuple[npt.NDArray[np.float64], ...]]:
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, flat[0].size, _CHUNK):
-        yield tuple(array[start : start + _CHUNK].astype(np.float64) for array in flat)
-
-
-def _typical(array: Array) -> float:
-    """Return the median magnitude of the finite elements that are not zero; 0.0 without any."""
-    flat = array.reshape(-1)
-    sample = flat[:: max(1, flat.size // _SAMPLE)].astype(np.float64)
-    sizes = np.abs(sample[np.isfinite(sample) & (sample != 0)])
-    return float(np.median(sizes)) if sizes.size else 0.0
-
-
-@dataclass
-class _Sums:
-    """What one pass over two arrays collects."""
-
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    dot: float = 0.0
-    squares: tuple[float, float] = (0.0, 0.0)
-    nan: tuple[int, int] = (0, 0)
-    inf: tuple[int, int] = (0, 0)
-    nonzero: tuple[bool, bool] = (False, False)
-    misplaced: int = 0
-    differ: int = 0
-    error: float = 0.0
-    size: float = 0.0
-
-    def add(self, e: npt.NDArray[np.float64], a: npt.NDArray[np.float64], scale: float) -> None:
-        self.nan = (self.nan[0] + int(np.isnan(e).sum()), self.nan[1] + int(np.isnan(a).sum()))
-        self.inf = (self.inf[0] + int(np.isinf(e).sum()), self.inf[1] + int(np.isinf(a).sum()))
-        self.nonzero = (self.nonzero[0] or bool(e.any()), self.nonzero[1] or bool(a.any()))
-        finite = np.isfinite(e) & np.isfinite(a)
-        same = (e == a) | (np.isnan(e) & np.isnan(a))
-        self.misplaced += int((~finite & ~same).sum())
-        e, a = e[finite], a[finite]
-        if not e.size:
-            return
-        gap = np.abs(e - a)
-        size = np.maximum(np.abs(e), np.abs(a)) + scale
-        self.max_abs = max(self.max_abs, float(gap.max()))
-        ratio = np.divide(gap, size, out=np.zeros_like(gap), where=gap > 0)
-        self.max_rel = max(self.max_rel, float(ratio.max()))
-        # Divided by the typical size, or squares of 1e200 would overflow.
-        unit = scale or 1.0
-        e, a, gap = e / unit, a / unit, gap / unit
-        differ = gap > 0
-        self.differ += int(differ.sum())
-        self.error += float(gap @ gap)
-        self.size += float((e[differ] ** 2 + (scale / unit) ** 2).sum())
-        self.dot += float(e @ a)
-        self.squares = (self.squares[0] + float(e @ e), self.squares[1] + float(a @ a))
-
-    def norm(self) -> float:
-        return math.sqrt(self.error / self.size) if self.size else 0.0
-
-    def cosine(self) -> float:
-        if not all(self.squares):
-            return 1.0 if self.squares[0] == self.squares[1] else 0.0
-        cosine = self.dot / math.sqrt(self.squares[0]) / math.sqrt(self.squares[1])
-        return min(max(cosine, -1.0), 1.0)
-
-
 def _compare_floats(
     blank: OutputDifference,
     expected: Array,
@@ -284,10 +246,7 @@ def _compare_floats(
     tolerance: float,
     of_norm: float = math.inf,
 ) -> OutputDifference:
-    sums = _Sums()
-    scale = max(_typical(expected), _typical(actual))
-    for e, a in _chunks(expected, actual):
-        sums.add(e, a, scale)
+    sums = sums_of(expected, actual)
     reason = ""
     if sums.misplaced:
         reason = f"{sums.misplaced} elements are NaN or infinite in one of the two only"
@@ -295,24 +254,34 @@ def _compare_floats(
         reason = "values differ" if tolerance == 0.0 else "error above the tolerance"
     elif sums.norm() > of_norm * (1 + _FEW / math.sqrt(max(sums.differ, 1))):
         reason = f"the norm of the error, {sums.norm():.1e}, above {limit_text(of_norm)}"
-    empty = expected.size == 0
     return replace(
         blank,
         ok=not reason,
         reason=reason,
         max_abs=sums.max_abs,
         max_rel=sums.max_rel,
+        mean_abs=sums.mean_abs(),
+        mean_rel=sums.mean_rel(),
+        quantiles=sums.quantiles() if sums.max_abs else (),
+        ulps=sums.ulps,
+        snr=sums.snr(),
         cosine=sums.cosine(),
         norm=sums.norm(),
         tolerance=tolerance,
         nan=sums.nan,
         inf=sums.inf,
-        all_zero=(not empty and not sums.nonzero[0], not empty and not sums.nonzero[1]),
+        denormal=sums.denormal,
+        **_flags(expected, actual),
     )
 
 
 def worse(a: OutputDifference, b: OutputDifference) -> OutputDifference:
-    """Return the worse of two trials of one output, zero flags only where both trials have them."""
+    """Return the worse of two trials of one output, with the flags that both trials have."""
     found = b if (b.ok, -b.max_rel) < (a.ok, -a.max_rel) else a
-    zero = tuple(x and y for x, y in zip(a.all_zero, b.all_zero, strict=True))
-    return replace(found, all_zero=(zero[0], zero[1]))
+    return replace(
+        found, all_zero=_both(a.all_zero, b.all_zero), constant=_both(a.constant, b.constant)
+    )
+
+
+def _both(a: tuple[bool, bool], b: tuple[bool, bool]) -> tuple[bool, bool]:
+    return a[0] and b[0], a[1] and b[1]

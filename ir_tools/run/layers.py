@@ -26,13 +26,14 @@ from vlmpass.ir_tools.inspecting.modules import module_of
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.addition import NOTHING, Addition
-from vlmpass.ir_tools.run.allowance import Allowance, default_memory
+from vlmpass.ir_tools.run.allowance import Allowance, bounds_of
 from vlmpass.ir_tools.run.borders import match_interfaces
 from vlmpass.ir_tools.run.compare import OutputDifference, compare_arrays
 from vlmpass.ir_tools.run.feeds import cast_all
 from vlmpass.ir_tools.run.participants import Restore, Side, side_of
 from vlmpass.ir_tools.run.request import Inputs, emulated_type, given_inputs
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
+from vlmpass.ir_tools.run.sizes import Shapes, refuse_both
 from vlmpass.ir_tools.run.verify import Comparison
 from vlmpass.ir_tools.system.arguments import callable_or_none
 from vlmpass.ir_tools.worker.folder import WorkFolder
@@ -128,6 +129,7 @@ def compare_layers(
     actual: Source,
     *,
     inputs: Inputs | None = None,
+    shapes: Shapes | None = None,
     seed: int = 0,
     tolerance: float | None = None,
     emulated: ir.DataType | str | None = None,
@@ -140,7 +142,7 @@ def compare_layers(
     Args:
         expected: The reference: anything that `load` takes.
         actual: What is judged.
-        inputs, seed, tolerance, emulated, restore, allowance, changes: As for `verify`.
+        inputs, shapes, seed, tolerance, emulated, restore, allowance, changes: As for `verify`.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
@@ -148,12 +150,13 @@ def compare_layers(
     """
     rounded = emulated_type(emulated)
     callable_or_none("restore", restore)
-    bounds = Allowance(default_memory()) if allowance is None else allowance
+    bounds = bounds_of(allowance)
+    refuse_both(inputs, shapes)
 
     def comparison(held: NumberChanges, restore: Restore | None) -> Comparison:
         sides = side_of(expected, bounds), side_of(actual, bounds)
         sides[1].emulated = rounded
-        return Comparison(*sides, "basic", seed, tolerance, False, restore, held)
+        return Comparison(*sides, "basic", seed, tolerance, False, restore, held, shapes=shapes)
 
     plain = comparison(changes, None)
     fed = None if inputs is None else given_inputs(inputs, plain.a.model)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import onnx_ir as ir
 
@@ -17,15 +17,25 @@ from vlmpass.ir_tools.graph.walk import all_nodes, weight_bytes
 from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
-from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
+from vlmpass.ir_tools.run.program import Program, ProgramRunner
+from vlmpass.ir_tools.run.runner import NAMES, AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.seeds import draws, with_seeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
+from vlmpass.ir_tools.run.torch_program import Module, is_module, program_of
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.system.runtime import Optimization, Runtime
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 
-__all__ = ["ONE_SESSION", "Side", "cast_to", "computed_in", "refuse_other_draws", "side_of"]
+__all__ = [
+    "ONE_SESSION",
+    "Side",
+    "cast_to",
+    "computed_in",
+    "refuse_other_draws",
+    "side_of",
+    "sides_of",
+]
 
 ONE_SESSION = 512_000_000
 """Bytes of weights above which a model is run in segments."""
@@ -74,6 +84,7 @@ class Side:
         emulated: The type whose every value is rounded, computed in float32; None for none.
         allowance: What running it may take.
         runtime: What runs it.
+        program: What is compared instead of it, which it has the inputs and outputs of.
         how: How it came to be run; empty before `open`.
         refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
     """
@@ -84,6 +95,7 @@ class Side:
     emulated: ir.DataType | None = None
     allowance: Allowance = UNBOUNDED
     runtime: Runtime = "onnxruntime"
+    program: Program | None = None
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
 
@@ -103,6 +115,9 @@ class Side:
             VerifyError: If neither loads it, with both reasons.
             RunError: If it takes more than it may.
         """
+        if self.program is not None:
+            self.how = NAMES[self.program.engine]
+            return ProgramRunner(self.program, self.model)
         reasons: list[str] = []
         for how, start in self._ways(optimization):
             try:
@@ -240,6 +255,25 @@ def refuse_other_draws(a: Side, b: Side) -> None:
             f"the models draw at random, and the first is run by {a.how} and the second by {b.how},"
             " which draw other numbers"
         )
+
+
+def sides_of(a: Source | Module, b: Source | Module, allowance: Allowance) -> tuple[Side, Side]:
+    """Return two models, or a model and a PyTorch module, as what is compared.
+
+    Raises:
+        VerifyError: There is no model among them, or the module cannot be called as one.
+    """
+    modules = [is_module(each) for each in (a, b)]
+    if not any(modules):
+        return side_of(cast(Source, a), allowance), side_of(cast(Source, b), allowance)
+    if all(modules):
+        raise VerifyError("one of the two must be a model, which says what inputs there are")
+    model, module = (b, a) if modules[0] else (a, b)
+    found = side_of(cast(Source, model), allowance)
+    names = [str(value.name) for value in found.model.graph.inputs if not value.is_initializer()]
+    program = program_of(cast(Module, module), names)
+    other = Side(found.model, allowance=allowance, program=program)
+    return (other, found) if modules[0] else (found, other)
 
 
 def side_of(source: Source, allowance: Allowance) -> Side:

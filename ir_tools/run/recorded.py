@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load.source import Source
-from vlmpass.ir_tools.run.allowance import Allowance, default_memory
+from vlmpass.ir_tools.run.allowance import Allowance, bounds_of
 from vlmpass.ir_tools.run.compare import compare, tolerance_for
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite
 from vlmpass.ir_tools.run.inputs import arrays_of
@@ -51,7 +51,7 @@ def verify_recorded(
     """
     start = time.perf_counter()
     tolerance = seconds("tolerance", tolerance)
-    side = side_of(actual, Allowance(default_memory()) if allowance is None else allowance)
+    side = side_of(actual, bounds_of(allowance))
     expected = _recorded(outputs)
     fed = given_inputs(inputs, side.model)
     if fed is None:

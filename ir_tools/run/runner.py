@@ -22,16 +22,19 @@ from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
-__all__ = ["AnyRunner", "Backend", "RunError", "Runner", "opening", "run_error"]
+__all__ = ["NAMES", "AnyRunner", "Backend", "Engine", "RunError", "Runner", "opening", "run_error"]
 
 Backend = Literal["onnxruntime", "openvino", "reference"]
+Engine = Literal["onnxruntime", "openvino", "reference", "pytorch"]
+"""Whose errors there are: `Backend`, and PyTorch, which runs modules and no models."""
 
 _REFERENCE_LIMIT = 1_000_000_000
 _LIMITS = ("NOT_IMPLEMENTED", "till opset", "Unsupported model IR version")
-_NAMES = {
+NAMES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "reference": "the reference evaluator",
+    "pytorch": "PyTorch",
 }
 
 
@@ -58,9 +61,9 @@ class RunError(VerifyError):
         reason: What it said.
     """
 
-    def __init__(self, stage: str, backend: Backend, reason: str) -> None:
+    def __init__(self, stage: str, backend: Engine, reason: str) -> None:
         remedy = _REMEDIES.get(stage, "")
-        super().__init__(f"{_NAMES[backend]} {_VERBS[stage]}: {reason}", remedy=remedy)
+        super().__init__(f"{NAMES[backend]} {_VERBS[stage]}: {reason}", remedy=remedy)
         self.stage = stage
         self.backend = backend
         self.reason = reason

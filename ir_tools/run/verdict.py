@@ -39,6 +39,7 @@ class Verification:
         notes: What a reader of the verdict should know.
         causes: Why models differ, where that can be told, such as nearly equal scores.
         seconds: Wall time.
+        seed: Of the generated inputs; None for the user's own.
     """
 
     ok: bool
@@ -50,6 +51,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     seconds: float = 0.0
+    seed: int | None = None
 
     @property
     def max_rel(self) -> float:

@@ -15,7 +15,7 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.operators.dtypes import end_of
-from vlmpass.ir_tools.run.allowance import Allowance, default_memory
+from vlmpass.ir_tools.run.allowance import Allowance, bounds_of
 from vlmpass.ir_tools.run.attempts import Ran, Tried
 from vlmpass.ir_tools.run.borders import match_interfaces
 from vlmpass.ir_tools.run.choices import strayed
@@ -29,12 +29,14 @@ from vlmpass.ir_tools.run.participants import (
     cast_to,
     computed_in,
     refuse_other_draws,
-    side_of,
+    sides_of,
 )
 from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level, runtime
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
 from vlmpass.ir_tools.run.second_looks import by_the_standard, unoptimized
+from vlmpass.ir_tools.run.sizes import Shapes, refuse_both, sizes_given
+from vlmpass.ir_tools.run.torch_program import Module, is_module
 from vlmpass.ir_tools.run.verdict import Trial, Verification
 from vlmpass.ir_tools.system.arguments import callable_or_none, flag, number, seconds, wrong
 from vlmpass.ir_tools.system.runtime import Optimization, Runtime
@@ -49,10 +51,11 @@ _F16, _BF16 = ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
 def verify(
-    expected: Source,
-    actual: Source,
+    expected: Source | Module,
+    actual: Source | Module,
     *,
     inputs: Inputs | None = None,
+    shapes: Shapes | None = None,
     seed: int = 0,
     tolerance: float | None = None,
     optimization: Optimization | None = None,
@@ -76,10 +79,12 @@ def verify(
     second casts to it, or the first does not as it is computed, even if nothing computes in it.
 
     Args:
-        expected: The reference: anything that `load` takes.
-        actual: What is judged.
+        expected: The reference: anything that `load` takes, or a PyTorch module. A module is given
+            the inputs of the other model, as arguments of their names or else by place.
+        actual: What is judged; a module, too, where the reference is none.
         inputs: The user's own inputs, used instead of generated ones: arrays by name, or an
             ``.npz`` file.
+        shapes: Sizes of the generated inputs: by dimension, or shapes by input.
         seed: Of the generated inputs.
         tolerance: Largest relative error of floating-point outputs; by default that of the
             narrowest type either model computes in, and twice that for an emulated one.
@@ -113,19 +118,20 @@ def verify(
     as_is = flag("as_is", as_is)
     optimization, rounded_type = level(optimization), emulated_type(emulated)
     callable_or_none("restore", restore)
-    elsewhere = _is_elsewhere(on, rounded_type)
-    if allowance is not None and not isinstance(allowance, Allowance):
-        raise wrong("allowance", allowance, "an Allowance")
+    elsewhere = _is_elsewhere(on, rounded_type, actual)
     if not isinstance(changes, NumberChanges):
         raise wrong("changes", changes, "NumberChanges")
-    bounds = Allowance(default_memory()) if allowance is None else allowance
-    fed = None if inputs is None else given_inputs(inputs, side_of(expected, bounds).model)
+    bounds = bounds_of(allowance)
+    refuse_both(inputs, shapes)
+    fed = None
+    if inputs is not None:
+        fed = given_inputs(inputs, sides_of(expected, actual, bounds)[0].model)
 
     def comparison(level: Optimization, held: NumberChanges, restore: Restore | None) -> Comparison:
-        sides = side_of(expected, bounds), side_of(actual, bounds)
+        sides = sides_of(expected, actual, bounds)
         sides[1].emulated, sides[1].runtime = rounded_type, on
         whole = as_is or elsewhere
-        return Comparison(*sides, level, seed, tolerance, whole, restore, held, hard)
+        return Comparison(*sides, level, seed, tolerance, whole, restore, held, hard, shapes)
 
     def run(held: NumberChanges, restore: Restore | None = None) -> tuple[Verification, Comparison]:
         compared = comparison(optimization or "basic", held, restore)
@@ -134,7 +140,7 @@ def verify(
             return found, compared
         if optimization is None and not found.ok and not found.findings:
             found = unoptimized(found, comparison("none", held, restore), fed)
-        if not found.ok and not found.findings:
+        if not found.ok and not found.findings and compared.a.program is None:
             found = by_the_standard(found, comparison("none", held, restore), fed)
         return found, compared
 
@@ -151,9 +157,11 @@ def verify(
     return found if found.ok else _with_restored(found, compared, restore, plain, run)
 
 
-def _is_elsewhere(on: object, emulated: ir.DataType | None) -> bool:
+def _is_elsewhere(on: object, emulated: ir.DataType | None, judged: object) -> bool:
     """Whether another runtime than ONNX Runtime is to run the second model, as it is."""
     found = runtime("on", on)
+    if is_module(judged) and (emulated is not None or found != "onnxruntime"):
+        raise VerifyError("a module is run by PyTorch, and nothing in it can be rounded")
     if found != "onnxruntime" and emulated is not None:
         raise VerifyError(f"what is emulated runs on ONNX Runtime, and {found} is to run it")
     return found != "onnxruntime"
@@ -193,7 +201,7 @@ class Comparison:
         a: The reference.
         b: What is judged.
         optimization: ONNX Runtime's level.
-        seed, tolerance, as_is, restore, hard: As for `verify`.
+        seed, tolerance, as_is, restore, hard, shapes: As for `verify`.
         held: What was done to numbers, as its ``changes``.
         findings, notes, causes: What is told of it, see `Verification`.
     """
@@ -207,6 +215,7 @@ class Comparison:
     restore: Restore | None = None
     held: NumberChanges = EXACT
     hard: bool = False
+    shapes: Shapes | None = None
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
@@ -242,6 +251,7 @@ class Comparison:
             tuple(self.notes),
             tuple(self.causes),
             time.perf_counter() - start,
+            self.seed if given is None else None,
         )
 
     def choose_arithmetic(self) -> float:
@@ -249,8 +259,9 @@ class Comparison:
         a, b = computed_in(self.a.model), computed_in(self.b.model)
         emulated = self.b.emulated
         narrow = {_BF16} | ({_F16} if _F16 not in b or emulated is not None else set())
-        self.a.widened = frozenset(a & narrow)
-        self.b.widened = frozenset() if self.as_is else frozenset(b & {_BF16}) - {emulated}
+        self.a.widened = frozenset(a & narrow) if self.a.program is None else frozenset()
+        fixed = self.as_is or self.b.program is not None
+        self.b.widened = frozenset() if fixed else frozenset(b & {_BF16}) - {emulated}
         if self.tolerance is not None:
             return self.tolerance
         both = self.a.widened & self.b.widened
@@ -289,7 +300,8 @@ class Comparison:
             yield Ran(Trial({}, is_finite(made)), fed, made)
             return
         plan, largest = InputPlan(self.a.model, empties=True), self._largest()
-        tried = Tried(plan, runner.run, self._adapt, self.seed, pinned, largest)
+        sizes = sizes_given(self.shapes, plan.dimensions, pinned)
+        tried = Tried(plan, runner.run, self._adapt, self.seed, sizes, largest)
         yield from tried.plausible()
         if self.hard:
             yield from tried.hard()
@@ -338,7 +350,8 @@ class Comparison:
                 worst[difference.name] = worse(held, difference) if held else difference
         if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
             self._note_overflow([cast_all(each.fed, types) for each in ran])
-        if not all(each.ok for each in worst.values()) and self.b.runtime == "onnxruntime":
+        seen = self.b.runtime == "onnxruntime" and not (self.a.program or self.b.program)
+        if seen and not all(each.ok for each in worst.values()):
             self._note_choices([(each.fed, cast_all(each.fed, types)) for each in ran])
         return tuple(worst.values())
 

@@ -142,3 +142,56 @@ def test_missing_and_new_outputs_and_sequences():
     assert not compare({"s": [a]}, {"s": [a, a]})[0].ok
     assert compare({"o": None}, {"o": None})[0].ok
     assert not compare({"o": None}, {"o": a})[0].ok
+
+
+def test_errors_are_told_by_mean_quantile_step_and_power():
+    rng = np.random.default_rng(0)
+    a = rng.uniform(1, 2, 10_000)
+    b = a.copy()
+    b[:100] += 1e-3  # one in a hundred
+    found = compare_arrays("y", a, b, tolerance=1)
+    assert found.mean_abs == pytest.approx(1e-5)
+    gap = np.abs(a - b) / (np.maximum(a, b) + np.median(b))
+    assert found.mean_rel == pytest.approx(gap.mean(), rel=1e-3)
+    assert found.quantiles[:2] == (0.0, 0.0)
+    assert found.quantiles[3] == pytest.approx(np.quantile(gap, 0.999), rel=1e-3)
+    assert found.snr == pytest.approx(10 * np.log10((a**2).sum() / 1e-4), rel=1e-6)
+    same = compare_arrays("y", a, a.copy())
+    assert (same.quantiles, same.snr, same.ulps) == ((), None, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_steps_are_counted_across_zero_and_powers_of_two(dtype):
+    def step(array, number):
+        return (array.view(f"i{array.dtype.itemsize}") + number).view(dtype)
+
+    two = np.array([2.0], dtype)
+    assert compare_arrays("y", step(two, -2), step(two, 1), tolerance=1).ulps == 3
+    zero = np.array([0.0], dtype)
+    least = step(zero, 1)
+    assert compare_arrays("y", -least, least, tolerance=1).ulps == 2
+    assert compare_arrays("y", -zero, zero).ulps == 0
+    top = np.array([np.finfo(dtype).max if dtype is not ml_dtypes.bfloat16 else 3.38e38], dtype)
+    found = compare_arrays("y", -top, top, tolerance=0.1)
+    assert not found.ok
+    assert found.ulps > 0
+    found = compare_arrays("y", least, zero, tolerance=1)
+    assert found.denormal == (1, 0)
+
+
+def test_steps_are_those_of_the_narrower_type():
+    a = np.array([1.0, 3.0], np.float32)
+    assert compare_arrays("y", a, a.astype(np.float16) + np.float16(2**-9)).ulps == 2
+
+
+def test_constants_are_flagged():
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    seven = np.full_like(a, 7)
+    assert compare_arrays("y", a, seven).constant == (False, True)
+    assert compare_arrays("y", seven, seven).constant == (True, True)
+    assert compare_arrays("y", a * 0, a * 0).constant == (False, False)
+    ids = np.array([4, 4], np.int64)
+    assert compare_arrays("y", ids, ids).constant == (True, True)
+    assert compare_arrays("y", ids * 0, ids * 0).all_zero == (True, True)
+    one = np.array([3.0], np.float32)
+    assert compare_arrays("y", one, one).constant == (False, False)

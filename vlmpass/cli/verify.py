@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +15,11 @@ from vlmpass.cli.arguments import Inputs, Seed
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
+from vlmpass.torch_source import module_named, names_module
 
 if TYPE_CHECKING:
-    from vlmpass.ir_tools.run import LayerComparison, Verification
+    from vlmpass.ir_tools.run import Allowance, LayerComparison, Verification
+    from vlmpass.ir_tools.run.torch_program import Module
     from vlmpass.ir_tools.system.runtime import Optimization, Runtime
     from vlmpass.pages.layers_page import PageFile
 
@@ -27,8 +32,8 @@ def verify(
         Path,
         typer.Argument(
             metavar="A",
-            help="The reference, or an .npz of outputs that were recorded of it, for --inputs; -"
-            " reads standard input.",
+            help="The reference, or an .npz of outputs that were recorded of it, for --inputs, or a"
+            " PyTorch module, as tower.py:make; - reads standard input.",
             parser=path_given,
             show_default=False,
         ),
@@ -37,12 +42,21 @@ def verify(
         Path,
         typer.Argument(
             metavar="B",
-            help="What is judged; - reads standard input.",
+            help="What is judged, a module, too, if A is none; - reads standard input.",
             parser=path_given,
             show_default=False,
         ),
     ],
     inputs: Inputs = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SIZE",
+            help="Of generated inputs: a size by dimension or a shape by input, such as seq=64 or"
+            " pixels=1x3x224x224; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     tolerance: Annotated[
         float | None,
@@ -119,74 +133,121 @@ def verify(
     """
     no_pipe(html, "--html")
     layers = layers or html is not None
+    modules = [each for each in (reference, judged) if names_module(str(each))]
     recorded = reference if reference.suffix == ".npz" else None
-    given = (judged,) if recorded is not None else (reference, judged)
+    given = [each for each in (reference, judged) if each not in (*modules, recorded)]
     with models_given(*given) as files:
         # What else can be told to be wrong at once: the imports that follow take seconds.
         level, ran, most = _judged(inputs, optimization, emulate, on, memory)
-        if on is not None:
-            _refuse_elsewhere(on, emulate, layers)
+        asked = _Asked(inputs, _shapes(shape), seed, tolerance, emulate, most)
+        _refuse_beside(asked, layers, on, recorded, modules)
         page = None if html is None else _page(html, force, (*files, recorded, inputs))
         if recorded is not None:
-            _refuse_beside_recorded(inputs, emulate, layers)
-            found = _recorded(recorded, files[0], inputs, tolerance, level, ran, most)
+            found = _recorded(recorded, files[0], asked, level, ran)
         else:
-            found = _compared(files, inputs, seed, tolerance, level, emulate, ran, most)
+            sources = _sources(reference, judged, files)
+            found = _compared(sources, asked, level, ran)
         # Where nothing was compared, the findings say why, of the values inside, too.
-        wanted = layers and bool(found.outputs)
-        inside = _inside(files, inputs, seed, tolerance, emulate, most) if wanted else None
+        inside = _inside(files, asked) if layers and bool(found.outputs) else None
     if page is not None:
         from vlmpass.pages.layers_page import layers_page
 
         page.write(layers_page(found, inside, reference.name, judged.name))
-    from vlmpass.report import to_data
-    from vlmpass.screens.verification import verification_screen
-
-    if json:
-        data = to_data(found)
-        assert isinstance(data, dict)
-        more = {} if inside is None else {"layers": to_data(inside)}
-        show_json({"reference": str(reference), "judged": str(judged), **data, **more})
-    else:
-        show(verification_screen(found, str(reference), str(judged)))
-        if inside is not None:
-            from vlmpass.screens.layers import layers_screen
-
-            show(layers_screen(inside))
+    _tell(found, inside, str(reference), str(judged), json)
     return DONE if found.ok else FINDINGS
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a comparison, of outputs or of values inside."""
+
+    inputs: Path | None
+    shapes: dict[str, int | list[int]] | None
+    seed: int
+    tolerance: float | None
+    emulate: str | None
+    most: int | None
+
+    def allowance(self) -> Allowance:
+        from vlmpass.ir_tools.run import Allowance, default_memory
+
+        return Allowance(self.most or default_memory())
+
+
+def _shapes(given: list[str] | None) -> dict[str, int | list[int]] | None:
+    """Return sizes and shapes as they are meant: ``seq=64``, ``pixels=1x3x224x224``."""
+    from vlmpass.ir_tools.errors import VerifyError
+
+    found: dict[str, int | list[int]] = {}
+    for text in given or ():
+        name, _, told = text.rpartition("=")
+        sizes = told.split("x")
+        if not name or not all(each.isdecimal() for each in sizes):
+            raise VerifyError(
+                f"--shape '{text}' is no size", remedy="write seq=64 or pixels=1x3x224x224"
+            )
+        numbers = [int(each) for each in sizes]
+        found[name] = numbers if len(numbers) > 1 else numbers[0]
+    return found or None
+
+
+def _sources(reference: Path, judged: Path, files: list[Path]) -> list[Path | Module]:
+    """Return the models' files, and modules that Python files give, in the order of both."""
+    rest = iter(files)
+    return [
+        module_named(str(each)) if names_module(str(each)) else next(rest)
+        for each in (reference, judged)
+    ]
+
+
 def _compared(
-    files: list[Path],
-    inputs: Path | None,
-    seed: int,
-    tolerance: float | None,
-    level: Optimization | None,
-    emulate: str | None,
-    ran: Runtime,
-    most: int | None,
+    sources: list[Path | Module], asked: _Asked, level: Optimization | None, ran: Runtime
 ) -> Verification:
-    from vlmpass.ir_tools.run import Allowance, default_memory
     from vlmpass.ir_tools.run import verify as run_verify
     from vlmpass.rewriter_rules.restore import restore
 
-    return run_verify(
-        *files,
-        inputs=inputs,
-        seed=seed,
-        tolerance=tolerance,
-        optimization=level,
-        emulated=emulate,
-        on=ran,
-        restore=restore,
-        allowance=Allowance(most or default_memory()),
-    )
+    # What a module prints is no result.
+    with redirect_stdout(sys.stderr) if any(map(_is_module, sources)) else nullcontext():
+        return run_verify(
+            *sources,
+            inputs=asked.inputs,
+            shapes=asked.shapes,
+            seed=asked.seed,
+            tolerance=asked.tolerance,
+            optimization=level,
+            emulated=asked.emulate,
+            on=ran,
+            restore=restore,
+            allowance=asked.allowance(),
+        )
 
 
-def _refuse_elsewhere(on: str, emulate: str | None, layers: bool) -> None:
+def _is_module(source: object) -> bool:
+    return not isinstance(source, Path)
+
+
+def _refuse_beside(
+    asked: _Asked, layers: bool, on: str | None, recorded: Path | None, modules: list[Path]
+) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        VerifyError: With what is to be left out or given.
+    """
     from vlmpass.ir_tools.errors import VerifyError
 
-    if emulate is not None or layers:
+    emulated = asked.emulate is not None
+    if recorded is not None and asked.inputs is None:
+        raise VerifyError(
+            "recorded outputs say nothing without the inputs they are of",
+            remedy="give them with --inputs file.npz",
+        )
+    if (recorded is not None and (layers or emulated)) or (modules and layers):
+        what = "--layers" if layers else "--emulate"
+        raise VerifyError(f"{what} needs a reference that runs", remedy="name a model for A")
+    if len(modules) > 1 or (recorded is not None and modules):
+        raise VerifyError("one of the two must be a model", remedy="name its file")
+    if on is not None and (emulated or layers):
         what = "--layers looks into" if layers else "--emulate rounds"
         raise VerifyError(
             f"{what} what ONNX Runtime runs, and {on} is to run B", remedy="leave one of them out"
@@ -199,61 +260,54 @@ def _page(html: Path, force: bool, sources: Sequence[Path | None]) -> PageFile:
     return PageFile(html, force, *sources)
 
 
-def _refuse_beside_recorded(inputs: Path | None, emulate: str | None, layers: bool) -> None:
-    from vlmpass.ir_tools.errors import VerifyError
-
-    if inputs is None:
-        raise VerifyError(
-            "recorded outputs say nothing without the inputs they are of",
-            remedy="give them with --inputs file.npz",
-        )
-    if emulate is not None or layers:
-        what = "--layers" if layers else "--emulate"
-        raise VerifyError(f"{what} needs a reference that runs", remedy="name a model for A")
-
-
 def _recorded(
-    outputs: Path,
-    file: Path,
-    inputs: Path | None,
-    tolerance: float | None,
-    level: Optimization | None,
-    ran: Runtime,
-    most: int | None,
+    outputs: Path, file: Path, asked: _Asked, level: Optimization | None, ran: Runtime
 ) -> Verification:
-    from vlmpass.ir_tools.run import Allowance, default_memory, verify_recorded
+    from vlmpass.ir_tools.run import verify_recorded
 
     return verify_recorded(
         outputs,
         file,
-        inputs=inputs or "",
-        tolerance=tolerance,
+        inputs=asked.inputs or "",
+        tolerance=asked.tolerance,
         optimization=level,
         on=ran,
-        allowance=Allowance(most or default_memory()),
+        allowance=asked.allowance(),
     )
 
 
-def _inside(
-    files: list[Path],
-    inputs: Path | None,
-    seed: int,
-    tolerance: float | None,
-    emulate: str | None,
-    most: int | None,
-) -> LayerComparison:
-    from vlmpass.ir_tools.run import Allowance, compare_layers, default_memory
+def _inside(files: list[Path], asked: _Asked) -> LayerComparison:
+    from vlmpass.ir_tools.run import compare_layers
     from vlmpass.rewriter_rules.restore import restore
 
     return compare_layers(
         *files,
-        inputs=inputs,
-        seed=seed,
-        tolerance=tolerance,
-        emulated=emulate,
+        inputs=asked.inputs,
+        shapes=asked.shapes,
+        seed=asked.seed,
+        tolerance=asked.tolerance,
+        emulated=asked.emulate,
         restore=restore,
-        allowance=Allowance(most or default_memory()),
+        allowance=asked.allowance(),
     )
+
+
+def _tell(
+    found: Verification, inside: LayerComparison | None, expected: str, actual: str, json: bool
+) -> None:
+    from vlmpass.report import to_data
+    from vlmpass.screens.layers import layers_screen
+    from vlmpass.screens.verification import verification_screen
+
+    if json:
+        data = to_data(found)
+        assert isinstance(data, dict)
+        more = {} if inside is None else {"layers": to_data(inside)}
+        show_json({"reference": expected, "judged": actual, **data, **more})
+        return
+    show(verification_screen(found, expected, actual))
+    if inside is not None:
+        show(layers_screen(inside))
 
 
 def _judged(

@@ -121,11 +121,12 @@ def _head(found: Verification) -> Iterator[str]:
     yield f'<p class="verdict {kind}">{verdict}</p>'
     sizes = (" ".join(f"{n}={size}" for n, size in each.dims.items()) for each in found.trials)
     told = [text for text in sizes if text]
-    yield f"<p>inputs: {escape('; '.join(told) or 'as given')}</p>"
+    seed = "" if found.seed is None else f", seed {found.seed}"
+    yield f"<p>inputs: {escape('; '.join(told) or 'as given')}{seed}</p>"
     for text in (*found.findings, *found.notes, *found.causes):
         yield f"<p>{escape(text)}</p>"
     yield "<h2>Outputs</h2>"
-    heads = ("output", "type", "max abs", "max rel", "allowed", "cosine", "")
+    heads = ("output", "type", "max abs", "max rel", "mean rel", "allowed", "cosine", "dB", "")
     yield from _table(heads, map(_output_row, found.outputs))
 
 
@@ -136,8 +137,10 @@ def _output_row(found: OutputDifference) -> tuple[str, ...]:
         found.expected if same else f"{found.expected} → {found.actual}",
         f"{found.max_abs:.2g}",
         f"{found.max_rel:.2g}",
+        f"{found.mean_rel:.2g}",
         f"{found.tolerance:.2g}" if found.tolerance else "exact",
         f"{found.cosine:.6f}",
+        "" if found.snr is None else f"{found.snr:.0f}",
         "ok" if found.ok else found.reason or "differs",
     )
 

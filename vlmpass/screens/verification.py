@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["numbers_line", "rounded_line", "verification_screen"]
 
 _OUTPUTS = 40
+_DETAILED = 3
 
 
 def numbers_line(found: Verification, *, exact: bool = True) -> Text:
@@ -71,7 +72,10 @@ def verification_screen(found: Verification, expected: str, actual: str) -> Rend
     ]
     for number, trial in enumerate(found.trials, 1):
         parts.append(Text(f"inputs {number}   {_dims(trial) or 'as given'}"))
+    if found.seed is not None:
+        parts.append(Text(f"seed       {found.seed}"))
     parts += ["", _table(found.outputs)]
+    parts += [line for each in _worst(found.outputs) for line in ("", _details(each))]
     remarks = grid("", "", whole=(0,), gap=3)
     for finding in found.findings:
         remarks.line("finding", Text(finding, style="red"))
@@ -114,19 +118,41 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
     return table
 
 
+def _worst(outputs: tuple[OutputDifference, ...]) -> list[OutputDifference]:
+    """Return the outputs that are told more of: some that differ, or the least equal one."""
+    wrong = [each for each in outputs if not each.ok][:_DETAILED]
+    return wrong or sorted(outputs, key=lambda each: -each.max_rel)[:1]
+
+
+def _details(output: OutputDifference) -> RenderableType:
+    """Return how the errors of one output are spread; nothing where there are none."""
+    if not output.max_abs:
+        return Text("")
+    told = grid("", "", whole=(0,))
+    told.line("errors of", Text(output.name))
+    told.line("mean", f"{output.mean_abs:.1e} absolute, {output.mean_rel:.1e} relative")
+    shares = zip(("50", "90", "99", "99.9"), output.quantiles, strict=True)
+    told.line("relative", ", ".join(f"{error:.1e} for {share} %" for share, error in shares))
+    if output.ulps is not None:
+        told.line("steps", f"{count(output.ulps)} of the type at most")
+    if output.snr is not None:
+        told.line("signal", f"{output.snr:.1f} dB above the error")
+    return told
+
+
 def _error(number: float) -> str:
     return f"{number:.1e}" if number else "0"
 
 
 def _flags(output: OutputDifference) -> str:
     flags = [output.reason] if output.reason else []
-    for what, numbers in (("NaN", output.nan), ("infinite", output.inf)):
+    odd = (("NaN", output.nan), ("infinite", output.inf), ("denormal", output.denormal))
+    for what, numbers in odd:
         if numbers[0] == numbers[1] > 0:
             flags.append(f"{numbers[0]} {what} in both")
         elif any(numbers):
             flags.append(f"{numbers[0]} → {numbers[1]} {what}")
-    if all(output.all_zero):
-        flags.append("all zero in both")
-    elif any(output.all_zero):
-        flags.append("all zero in one")
+    for what, held in (("all zero", output.all_zero), ("constant", output.constant)):
+        if any(held):
+            flags.append(f"{what} in {'both' if all(held) else 'one'}")
     return ", ".join(flags)
