@@ -32,8 +32,8 @@ def module_named(text: str) -> Module:
         text: The file and, behind a colon, a module, or what returns one when it is called.
 
     Raises:
-        VlmpassError: PyTorch is missing, there is no such file or name, the file fails, or what it
-            gives is no module.
+        VlmpassError: PyTorch is missing.
+        ModelError: There is no such file or name, the file fails, or what it gives is no module.
     """
     if importlib.util.find_spec("torch") is None:
         raise VlmpassError("PyTorch is not installed", remedy="pip install 'vlmpass[torch]'")

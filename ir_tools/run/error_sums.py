@@ -84,6 +84,7 @@ class ErrorSums:
         finite: How many these are.
         nan, inf, denormal: How many elements are, expected and actual.
         misplaced: How many elements are NaN or infinite in one only.
+        differ: How many of the finite ones do.
         ulps: Largest distance in representable numbers of the narrower type; None for types below
             16 bits.
     """
@@ -108,7 +109,13 @@ class ErrorSums:
     _kept: list[_Doubles] = field(default_factory=list)
 
     def add(self, e: _Doubles, a: _Doubles, least: tuple[float, float]) -> None:
-        """Take a chunk of both, and the least normal magnitudes of their types."""
+        """Take a chunk of both.
+
+        Args:
+            e: Expected.
+            a: Actual.
+            least: The least normal magnitudes of their types.
+        """
         both = (e, a)
         self.nan = _plus(self.nan, *(np.isnan(each) for each in both))
         self.inf = _plus(self.inf, *(np.isinf(each) for each in both))

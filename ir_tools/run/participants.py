@@ -260,6 +260,11 @@ def refuse_other_draws(a: Side, b: Side) -> None:
 def sides_of(a: Source | Module, b: Source | Module, allowance: Allowance) -> tuple[Side, Side]:
     """Return two models, or a model and a PyTorch module, as what is compared.
 
+    Args:
+        a: The reference.
+        b: What is judged.
+        allowance: What running each may take.
+
     Raises:
         VerifyError: There is no model among them, or the module cannot be called as one.
     """

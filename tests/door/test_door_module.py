@@ -15,7 +15,7 @@ from vlmpass.ir_tools.errors import VerifyError
 
 torch = pytest.importorskip("torch", reason="the step 'export from PyTorch' runs these")
 
-SOURCE = '''
+SOURCE = """
 import torch
 
 print("a line of the module's own")
@@ -50,7 +50,7 @@ def wrong():
 baked = Block().eval()
 baked.forward = lambda ids, mask, image: Block.forward(baked, ids[:2], mask[:2], image=image)
 number = 3
-'''
+"""
 
 
 @pytest.fixture(scope="module")
