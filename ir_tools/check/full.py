@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from vlmpass.ir_tools.check.explain import explain
 from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.check.weightless import LOCATION, weightless
 from vlmpass.ir_tools.errors import CheckError
-from vlmpass.ir_tools.graph.walk import all_nodes, scopes, subgraphs
+from vlmpass.ir_tools.graph.walk import all_nodes, holds_graphs, scopes, subgraphs
 from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
 from vlmpass.ir_tools.system.collector import without_collector
@@ -131,12 +131,14 @@ def _number_owner(
     nodes: list[ir.Node],
     doubt: bool,
 ) -> None:
-    outside = False
+    outside, opsets = False, owner.opset_imports
     protos = proto.graph.node if isinstance(proto, onnx.ModelProto) else proto.node
     for node, node_proto in _pairs(owner, protos):
         node_proto.name = f"#{len(nodes)}#"
         nodes.append(node)
-        if _is_beside(node, owner.opset_imports) or (doubt and _is_doubtful(node)):
+        domain = node.domain
+        beside = _is_beside(domain, node.op_type, opsets.get(domain, 1))
+        if beside or (doubt and _is_doubtful(node)):
             node_proto.domain = _OUTSIDE
             outside = True
     if outside:
@@ -159,10 +161,14 @@ def is_deprecated(domain: str, op_type: str, version: int) -> bool:
     return bool(found.deprecated) and not ended
 
 
-def _is_misplaced(node: ir.Node, version: int) -> bool:
-    if node.domain != "" or node.op_type not in _ORT_IN_ONNX_DOMAIN:
+@cache
+def _is_beside(domain: str, op_type: str, version: int) -> bool:
+    """Whether an operator is none of the opset, or none any more, which ONNX Runtime runs."""
+    if is_deprecated(domain, op_type, version):
+        return True
+    if domain != "" or op_type not in _ORT_IN_ONNX_DOMAIN:
         return False
-    return not onnx.defs.has(node.op_type, max_inclusive_version=version)
+    return not onnx.defs.has(op_type, max_inclusive_version=version)
 
 
 def beside_standard(model: ir.Model) -> list[str]:
@@ -173,16 +179,12 @@ def beside_standard(model: ir.Model) -> list[str]:
     """
     found: Counter[tuple[str, str, int]] = Counter()
     for scope in scopes(model):
-        taken = (each for each in scope.graph if _is_beside(each, scope.opsets))
+        opsets = scope.opsets
         found.update(
-            (each.domain, each.op_type, scope.opsets.get(each.domain, 1)) for each in taken
+            (each.domain, each.op_type, opsets.get(each.domain, 1)) for each in scope.graph
         )
+    found = Counter({operator: nodes for operator, nodes in found.items() if _is_beside(*operator)})
     return [_told(*operator, nodes) for operator, nodes in sorted(found.items())]
-
-
-def _is_beside(node: ir.Node, opsets: Mapping[str, int]) -> bool:
-    version = opsets.get(node.domain, 1)
-    return _is_misplaced(node, version) or is_deprecated(node.domain, node.op_type, version)
 
 
 def _told(domain: str, op_type: str, version: int, nodes: int) -> str:
@@ -202,8 +204,9 @@ def _pairs(
 ) -> Iterator[tuple[ir.Node, onnx.NodeProto]]:
     for node, proto in zip(nodes, protos, strict=True):
         yield node, proto
-        for graph, graph_proto in zip(subgraphs(node), graph_protos(proto), strict=True):
-            yield from _pairs(graph, graph_proto.node)
+        if holds_graphs(node):
+            for graph, graph_proto in zip(subgraphs(node), graph_protos(proto), strict=True):
+                yield from _pairs(graph, graph_proto.node)
 
 
 def _explained(said: str, nodes: list[ir.Node], model: ir.Model) -> CheckError:

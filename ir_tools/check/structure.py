@@ -113,13 +113,19 @@ class _Names:
             if self.visible.get(value.name or "") is not value:
                 self.define(value, local, f"initializer '{value.name}' of {where}")
         taken: set[str] = set()
+        visible = self.visible
         for node in graph:
             if node.name and node.name in taken:
                 raise fault(node, "another node beside it has the same name", _RENAME)
             taken.add(node.name or "")
             self.node(node)
             for index, value in enumerate(node.outputs):
-                self.output(node, index, value, local)
+                name = value.name
+                if name and name not in visible:
+                    visible[name] = value
+                    local.append(name)
+                else:
+                    self.nameless_or_taken(node, index, value)
         self.graph_outputs(graph, where, local, top=top)
         for name in local:
             del self.visible[name]
@@ -137,15 +143,18 @@ class _Names:
         if node.domain not in self.owner.opset_imports:
             domain = node.domain or "ai.onnx"
             raise fault(node, f"{self.owner_name} imports no opset of its domain '{domain}'")
+        visible = self.visible
         for index, value in enumerate(node.inputs):
-            if value is not None and self.visible.get(value.name or "") is not value:
+            if value is not None and visible.get(value.name or "") is not value:
                 raise self.unseen(node, index, value)
-        for attribute in node.attributes.values():
-            if attribute.is_ref() and isinstance(self.owner, ir.Graph):
-                reason = f"attribute '{attribute.name}' refers to one of a function, outside of any"
-                raise fault(node, reason)
-        for graph in subgraphs(node):
-            self.scope(graph, f"a subgraph of {name_node(node)}", top=False)
+        attributes = node.attributes.data
+        if attributes:
+            for attribute in attributes.values():
+                if attribute.is_ref() and isinstance(self.owner, ir.Graph):
+                    reason = f"attribute '{attribute.name}' refers to one of a function, outside of"
+                    raise fault(node, f"{reason} any")
+            for graph in subgraphs(node):
+                self.scope(graph, f"a subgraph of {name_node(node)}", top=False)
 
     def unseen(self, node: ir.Node, index: int, value: ir.Value) -> CheckError:
         """Say why the value is not the one that its name stands for at this node."""
@@ -166,16 +175,13 @@ class _Names:
             return fault(node, f"{what}, is made later, by {name_node(producer)}", _SORT)
         return _cycle(nodes)
 
-    def output(self, node: ir.Node, index: int, value: ir.Value, local: list[str]) -> None:
-        if not value.name:
-            if value.uses() or value.is_graph_output():
-                raise fault(node, f"output {index} is used and has no name", _RENAME)
-        elif value.name in self.visible:
+    def nameless_or_taken(self, node: ir.Node, index: int, value: ir.Value) -> None:
+        """Refuse an output without a name that is used, and one of a name that is taken."""
+        if value.name:
             reason = f"output {index}, '{value.name}', has the name of another value in sight"
             raise fault(node, reason, _RENAME)
-        else:
-            self.visible[value.name] = value
-            local.append(value.name)
+        if value.uses() or value.is_graph_output():
+            raise fault(node, f"output {index} is used and has no name", _RENAME)
 
     def graph_outputs(self, graph: ir.Graph, where: str, local: list[str], *, top: bool) -> None:
         own = set(local)

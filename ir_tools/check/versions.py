@@ -46,7 +46,7 @@ def check_functions(model: ir.Model) -> None:
         CheckError: The first fault.
     """
     calls: dict[ir.OperatorIdentifier, list[ir.OperatorIdentifier]] = {}
-    for scope in scopes(model):
+    for scope in scopes(model) if model.functions else ():
         for node in scope.graph:
             function = model.functions.get(node.op_identifier())
             if function is None:

@@ -10,8 +10,12 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.walk import all_nodes, tensor_slots
 from vlmpass.ir_tools.operators.schema import default_opset
+from vlmpass.ir_tools.weights.packing import packed_size
 
 __all__ = ["Facts", "Share", "dtype_name"]
+
+
+_STRING = ir.DataType.STRING
 
 
 def dtype_name(dtype: ir.DataType | None) -> str:
@@ -93,13 +97,16 @@ def _operator(node: ir.Node) -> str:
 
 
 def _shares(model: ir.Model) -> dict[str, Share]:
+    names: dict[ir.DataType, str] = {}
     tensors: Counter[str] = Counter()
     elements: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()
     for slot in tensor_slots(model):
-        name = dtype_name(slot.tensor.dtype)
+        tensor = slot.tensor
+        dtype, size = tensor.dtype, tensor.size
+        name = names.get(dtype) or names.setdefault(dtype, dtype_name(dtype))
         tensors[name] += 1
-        elements[name] += slot.tensor.size
-        nbytes[name] += slot.tensor.nbytes
+        elements[name] += size
+        nbytes[name] += tensor.nbytes if dtype == _STRING else packed_size(dtype, size)
     ranked = sorted(tensors, key=lambda name: (-nbytes[name], name))
     return {name: Share(tensors[name], elements[name], nbytes[name]) for name in ranked}

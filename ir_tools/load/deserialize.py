@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.walk import all_values
 from vlmpass.ir_tools.load.graph_reader import GraphReader, Read
-from vlmpass.ir_tools.proto.proto_view import UNKNOWN
+from vlmpass.ir_tools.proto.graph_writer import UNKNOWN
 
 __all__ = ["deserialized"]
 

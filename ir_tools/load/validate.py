@@ -154,29 +154,24 @@ class _Walk:
         where: str,
     ) -> None:
         nodes = list(nodes)
-        for node in nodes:
-            for name in node.output:
-                if name and name in names:
-                    raise ModelError(
-                        f"{_title(node)} defines {name}, which {where} has already",
-                        remedy="give every value a name of its own",
-                    )
-                names.add(name)
+        made = [name for node in nodes for name in node.output if name]
+        defined = set(made)
+        if len(defined) < len(made) or not defined.isdisjoint(names):
+            raise _redefined(nodes, names, where)
+        names |= defined
+        read = {name for node in nodes for name in node.input if name} - names
+        if unknown := read.difference(*outer):
+            raise _undefined(nodes, unknown)
         scopes = [*outer, names]
         for node in nodes:
-            for name in node.input:
-                if name and name not in names and not any(name in scope for scope in outer):
-                    raise ModelError(
-                        f"{_title(node)} reads {name}, which nothing defines",
-                        remedy="export the model again",
-                    )
             if node.metadata_props:
                 refuse_repeated(node.metadata_props, _title(node))
             if node.device_configurations:
                 self._devices(node)
             if node.attribute:
                 self._attributes(node, scopes)
-            self._graphs(node)
+            if needed_graphs(node.op_type):
+                self._graphs(node)
 
     def _devices(self, node: onnx.NodeProto) -> None:
         if self._model.ir_version < DEVICES_SINCE:
@@ -293,6 +288,28 @@ _PLAIN: Mapping[int, list[str]] = {
     )
 }
 """The fields of attributes that hold numbers or texts, in the order of their numbers."""
+
+
+def _redefined(nodes: Iterable[onnx.NodeProto], names: set[str], where: str) -> ModelError:
+    """Return what is wrong with nodes that make a value a second time, or one that is there."""
+    seen = set(names)
+    for node in nodes:
+        for name in filter(None, node.output):
+            if name in seen:
+                return ModelError(
+                    f"{_title(node)} defines {name}, which {where} has already",
+                    remedy="give every value a name of its own",
+                )
+            seen.add(name)
+    raise AssertionError("every name is made once")
+
+
+def _undefined(nodes: Iterable[onnx.NodeProto], unknown: set[str]) -> ModelError:
+    """Return what is wrong with nodes that read what is not there."""
+    node, name = next((node, name) for node in nodes for name in node.input if name in unknown)
+    return ModelError(
+        f"{_title(node)} reads {name}, which nothing defines", remedy="export the model again"
+    )
 
 
 def _title(node: onnx.NodeProto) -> str:

@@ -9,10 +9,26 @@ import onnx
 __all__ = ["model_tensors"]
 
 
+_HOLDING = (
+    onnx.AttributeProto.TENSOR,
+    onnx.AttributeProto.TENSORS,
+    onnx.AttributeProto.GRAPH,
+    onnx.AttributeProto.GRAPHS,
+)
+
+
 def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
-    for node in graph.node:
-        yield from _attribute_tensors(node.attribute)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        attributes = node.attribute
+        if attributes:  # most nodes have none, and few that hold tensors
+            for attribute in attributes:
+                if attribute.type in _HOLDING:
+                    yield from _attribute_tensors((attribute,))
 
 
 def _attribute_tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[onnx.TensorProto]:
@@ -35,5 +51,4 @@ def model_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _attribute_tensors(function.attribute_proto)
-        for node in function.node:
-            yield from _attribute_tensors(node.attribute)
+        yield from _node_tensors(function.node)

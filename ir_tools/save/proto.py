@@ -16,9 +16,8 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.graph.ir_versions import DEVICES_SINCE
 from vlmpass.ir_tools.graph.walk import TensorSlot
+from vlmpass.ir_tools.proto.graph_writer import Holder, written
 from vlmpass.ir_tools.proto.proto_tensors import model_tensors
-from vlmpass.ir_tools.proto.proto_view import Holder, skeleton_by_place
-from vlmpass.ir_tools.proto.proto_view import inline as inline_copy
 from vlmpass.ir_tools.save.collect import name_of
 from vlmpass.ir_tools.save.forms import refuse_too_large
 from vlmpass.ir_tools.save.plan import Plan
@@ -104,7 +103,7 @@ class _Builder:
             return _standing_in(tensor, proto)
         if isinstance(tensor, (Weight, ir.ExternalTensor)):
             return self._inside(slot, as_weight(tensor))
-        return _own(tensor, renamed=_renamed_by_onnx_ir(slot))
+        return _own(tensor)
 
     def _is_marked(self, tensor: ir.TensorProtocol) -> bool:
         # onnx_ir looks into the bytes of 6-bit floats, which a mark would not pass for.
@@ -142,23 +141,15 @@ def _key(tensor: ir.TensorProtocol, holder: Holder) -> tuple[int, int]:
     return id(tensor), id(holder)
 
 
-def _own(tensor: ir.TensorProtocol, *, renamed: bool) -> ir.TensorProtocol:
+def _own(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """Return a tensor that is serialised as it is, which is another if onnx_ir would change it."""
-    if not isinstance(tensor, ir.serde.TensorProtoTensor):
-        return inline_copy(tensor) if renamed else tensor
-    if not renamed and not tensor.metadata_props:
+    if not isinstance(tensor, ir.serde.TensorProtoTensor) or not tensor.metadata_props:
         return tensor
     # onnx_ir would write the metadata twice: with the protobuf, and after it.
     proto = onnx.TensorProto()
     proto.CopyFrom(tensor.raw)
     proto.ClearField("metadata_props")
     return _standing_in(tensor, proto)
-
-
-def _renamed_by_onnx_ir(slot: TensorSlot) -> bool:
-    """Whether serialising gives a tensor the name of the initializer that it is."""
-    value = slot.value
-    return value is not None and value.is_initializer() and value.name != slot.tensor.name
 
 
 def make_skeleton(model: ir.Model, plan: Plan, output: Path, *, inline: bool) -> Skeleton:
@@ -179,7 +170,7 @@ def make_skeleton(model: ir.Model, plan: Plan, output: Path, *, inline: bool) ->
             remedy=f"set it to {DEVICES_SINCE} or higher",
         )
     skeleton = Skeleton()
-    proto = skeleton_by_place(model, _Builder(plan, skeleton, inline=inline).stand_in)
+    proto = written(model, _Builder(plan, skeleton, inline=inline).stand_in)
     out = onnx.TensorProto.EXTERNAL
     skeleton.initializers = [
         index for index, each in enumerate(proto.graph.initializer) if each.data_location == out

@@ -6,7 +6,6 @@ import numpy as np
 import onnx
 import onnx.inliner
 import onnx.parser
-import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -15,7 +14,7 @@ from vlmpass import Pipeline
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, ModelError, VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.proto.proto_view import whole
+from vlmpass.ir_tools.proto.graph_writer import written
 
 from .files import X, Y, model, refused, save_and_read
 
@@ -57,7 +56,7 @@ def test_parts_that_are_left_out_count_through_passes(body, intent):
         f"{{ {body} }}"
     )
     made = Pipeline(**intent).run(source).model
-    result = whole(ir.to_proto(made), made)
+    result = written(made)
     onnx.checker.check_model(result, full_check=True)
     x = np.random.default_rng(7).standard_normal((6, 2)).astype(np.float32)
     expected, found = (ReferenceEvaluator(each).run(None, {"x": x})[0] for each in (source, result))

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.message import Message
 
 from vlmpass.ir_tools.load.graph_reader import GraphReader
+from vlmpass.ir_tools.proto import graph_writer
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -42,22 +43,26 @@ def untyped_inputs(
     return {name: ir.Value(name=name) for name in proto.input}
 
 
-def without(name: str) -> Plant:
-    """Let serialising forget a field that onnx_ir writes."""
-    real = ir.serde.serialize_model
+def named_outputs(node: ir.Node) -> list[str]:
+    """Name what a node makes as onnx_ir does: not what has no name at the end."""
+    names = [value.name or "" for value in node.outputs]
+    while names and not names[-1]:
+        names.pop()
+    return names
 
-    def forgetful(model: ir.Model) -> onnx.ModelProto:
-        made = real(model)
+
+def without(name: str) -> Plant:
+    """Let serialising forget a field."""
+    real = graph_writer._GraphWriter.model
+
+    def forgetful(writer: graph_writer._GraphWriter, model: ir.Model) -> onnx.ModelProto:
+        made = real(writer, model)
         for message in _all(made):
             if any(field.name == name for field in message.DESCRIPTOR.fields):
                 message.ClearField(name)
         return made
 
-    def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ir.serde, "serialize_model", forgetful)
-        monkeypatch.setattr(ir, "to_proto", forgetful)
-
-    return plant
+    return patch(graph_writer._GraphWriter, "model", forgetful)
 
 
 def _all(message: Message) -> list[Message]:

@@ -13,15 +13,14 @@ from vlmpass.ir_tools import check
 from vlmpass.ir_tools.load import deserialize, parse, source, tensors
 from vlmpass.ir_tools.load import validate as vet
 from vlmpass.ir_tools.load.graph_reader import GraphReader
-from vlmpass.ir_tools.proto import proto_view as skeleton
-from vlmpass.ir_tools.save import proto
+from vlmpass.ir_tools.proto import graph_writer
 from vlmpass.passes.cse import CommonSubexpressions
 from vlmpass.passes.infer import Infer
 
 from . import files
 from .file_mutants import mutant
 from .files import trials
-from .plants import Plant, patch, then, untyped_inputs, without
+from .plants import Plant, named_outputs, patch, then, untyped_inputs, without
 
 SAMPLE = range(2000)
 FEW = range(100_000, 100_600)
@@ -74,9 +73,7 @@ PLANTED: dict[str, Plant] = {
     "unknown values forgotten": patch(deserialize, "_note_unknown"),
     "interface forgotten": patch(deserialize, "_restore_interface"),
     "inputs of functions forgotten": patch(GraphReader, "_taken", untyped_inputs),
-    "outputs at the end forgotten": lambda monkeypatch: [
-        monkeypatch.setattr(each, "whole", lambda made, model: made) for each in (skeleton, proto)
-    ],
+    "outputs at the end forgotten": patch(graph_writer, "_names", named_outputs),
     "doc strings forgotten": without("doc_string"),
     "metadata forgotten": without("metadata_props"),
     "denotations forgotten": without("denotation"),

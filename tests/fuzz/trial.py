@@ -24,7 +24,7 @@ from vlmpass.intent import Intent
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.proto.proto_view import whole
+from vlmpass.ir_tools.proto.graph_writer import written
 from vlmpass.ir_tools.rewrite import NoFixpoint, RuleError
 from vlmpass.ir_tools.types import solve
 from vlmpass.passes import parse
@@ -247,7 +247,7 @@ class Trial:
 
 def proto_of(model: ir.Model) -> onnx.ModelProto:
     """Return the protobuf with what onnx_ir leaves out of it: a Split counts its outputs."""
-    return whole(ir.to_proto(model), model)
+    return written(model)
 
 
 def _unsteady(model: onnx.ModelProto) -> bool:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.proto.proto_view import whole
+from vlmpass.ir_tools.proto.graph_writer import written
 from vlmpass.ir_tools.system.collector import collecting, not_collecting
 
 UNORDERED = ("value_info", "quantization_annotation", "metadata_props")
@@ -93,7 +93,7 @@ def test_types_of_values_in_functions_are_kept_whatever_their_names():
     proto.graph.value_info.append(info("my::F//l.0/y", dims=(2, 3)))
     loaded = load(proto)
     assert loaded.functions["my", "F", ""].outputs[0].shape == ir.Shape([2, 3])
-    again = whole(ir.to_proto(loaded), loaded)
+    again = written(loaded)
     assert [each.name for each in again.graph.value_info].count("my::F//l.0/y") == 1
 
 
