@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args
 
 from vlmpass.intent import Intent
 from vlmpass.ir_tools.errors import PipelineError
@@ -82,12 +82,14 @@ class Writing:
         "default, hf (transformers.js), single, inline or safetensors.",
         lambda _, value: layout_of(cast(str, value)),
         "NAME",
+        among=lambda: [each.value for each in Layout],
     )
     weights: Weights = option(
         "auto",
         "Data files that need no change: keep, copy, or auto.",
         lambda _, value: way_of(cast(str, value)),
         "HOW",
+        among=lambda: get_args(Weights),
     )
     jobs: int | None = option(
         None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.arguments import flag, number, word
 from vlmpass.ir_tools.system.paths import inputs_file
-from vlmpass.options import Given, choice, option, options_of, profile_of, settle
+from vlmpass.options import Given, choice, option, options_of, profile_of, settle, target_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -132,13 +132,18 @@ class Intent:
     """
 
     opset: int | str | None = option(
-        None, "Opset to convert to, or auto or lowest.", lambda name, value: value, "N"
+        None,
+        "Opset to convert to, or auto or lowest.",
+        lambda name, value: value,
+        "N",
+        among=lambda: ("auto", "lowest"),
     )
     dtype: str | None = option(
         None,
         "Compute in float32, float16 or bfloat16.",
         choice(DTYPES, "element type"),
         "TYPE",
+        among=lambda: DTYPES,
     )
     keep_io: bool = option(
         False, "With a dtype: inputs and outputs keep their types.", flag, refuse=_needs_dtype
@@ -173,18 +178,21 @@ class Intent:
         " or a .toml profile.",
         _target,
         "NAME",
+        among=target_names,
     )
     quant: str | None = option(
         None,
         "Make each GPTQ or AWQ layer matmul-nbits, dequantize-linear or float.",
         choice(QUANT, "form of a quantised layer"),
         "FORM",
+        among=lambda: QUANT,
     )
     quantize: str | None = option(
         None,
         "Round the weights of products to int8 or int4, and say what that changes.",
         choice(tuple(ROUNDED), "type of rounded weights"),
         "TYPE",
+        among=lambda: ROUNDED,
     )
     simplify: bool = option(False, "Leave as few nodes as possible.", flag)
     fuse: str | None = option(
@@ -193,6 +201,7 @@ class Intent:
         " Runtime's own.",
         choice(FUSE, "set of operators to fuse to"),
         "WHOSE",
+        among=lambda: FUSE,
     )
     passes: Passes | None = option(
         None,

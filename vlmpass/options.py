@@ -24,6 +24,7 @@ __all__ = [
     "options_of",
     "profile_of",
     "settle",
+    "target_names",
     "told",
 ]
 
@@ -51,6 +52,7 @@ class Option:
         kind: What the command line reads for a value.
         least: The least number that it takes.
         refuse: Returns why it does not go with the other options, if so.
+        among: Returns words that it takes, for shells to complete; there may be others.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Option:
     kind: type
     least: float | None
     refuse: Callable[[Given], VlmpassError | None]
+    among: Callable[[], Iterable[str]]
 
 
 def option(
@@ -74,15 +77,17 @@ def option(
     kind: type = str,
     least: float | None = None,
     refuse: Callable[[Given], VlmpassError | None] = lambda given: None,
+    among: Callable[[], Iterable[str]] = tuple,
 ) -> _T:
     """Return the field of an option.
 
     Args:
-        default, help, check, metavar, kind, least, refuse: See `Option`.
+        default, help, check, metavar, kind, least, refuse, among: See `Option`.
         word: As the command line spells it, if not as Python does but for hyphens.
     """
     rest = {"metavar": metavar, "word": word, "kind": kind, "least": least, "refuse": refuse}
-    return field(default=default, metadata={"option": {"help": help, "check": check, **rest}})
+    told = {"help": help, "check": check, "among": among, **rest}
+    return field(default=default, metadata={"option": told})
 
 
 def options_of(group: type) -> tuple[Option, ...]:
@@ -183,15 +188,22 @@ def nearest(word: str, known: Iterable[str], what: str) -> PipelineError:
     return PipelineError(f"there is no {what} '{word}'", remedy=remedy)
 
 
+def target_names() -> tuple[str, ...]:
+    """Return the names of all targets."""
+    from vlmpass.ir_tools.targets import names
+
+    return names()
+
+
 def profile_of(target: str) -> Profile:
     """Return the profile of a target that was asked for, by name or as a ``.toml`` file.
 
     Raises:
         PipelineError: There is none, with the nearest name; or the file is no profile.
     """
-    from vlmpass.ir_tools.targets import names, profile
+    from vlmpass.ir_tools.targets import profile
 
-    known = names()
+    known = target_names()
     if not target.endswith(".toml") and target not in known:
         raise nearest(target, known, "target")
     return profile(target)

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
 
 import onnx_ir as ir
 
-from vlmpass.acceptance import Acceptance, Held, Result, fault_of
+from vlmpass.acceptance import Held
 from vlmpass.convert_options import Comparing, Writing
-from vlmpass.fitting import files_of, fit, hold, most_bytes, shaped
 from vlmpass.intent import Intent, Passes
-from vlmpass.ir_tools.check.full import beside_standard
-from vlmpass.ir_tools.errors import CheckError, Refused, VerifyError
-from vlmpass.ir_tools.graph.clone import clone
-from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
-from vlmpass.ir_tools.graph.walk import tensor_slots
-from vlmpass.ir_tools.inspecting import Facts
-from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.source import Source
-from vlmpass.ir_tools.save import SaveReport
 from vlmpass.ir_tools.save.layout import Layout, Weights
-from vlmpass.ir_tools.save.saving import Draft, drafted
-from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, executor_or_none, wrong
+from vlmpass.ir_tools.save.saving import drafted, planned
+from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, executor_or_none
 from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.executor import running_on
-from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.system.paths import output_file
-from vlmpass.ir_tools.system.runtime import require_onnxruntime
-from vlmpass.notes import losses, unmatched, warnings_kept
 from vlmpass.options import helped
-from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
-from vlmpass.passes.instruments.provenance import Provenance
-from vlmpass.passes.pipeline.base import Pass
-from vlmpass.presets import SIMPLIFY, pipeline_text
 from vlmpass.replacing import refuse_foreign
-from vlmpass.report import Checked, Loaded, Report, Snapshot
-from vlmpass.rounded_weights import BeforeRounding
-from vlmpass.stages import Stages
+from vlmpass.report import Report
+from vlmpass.running import Run, read_passes
 
 __all__ = ["Pipeline"]
 
@@ -72,7 +51,7 @@ class Pipeline(Intent):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.passes is not None:
-            object.__setattr__(self, "passes", _passes(self.passes))
+            object.__setattr__(self, "passes", read_passes(self.passes))
         object.__setattr__(self, "instruments", a_list("instruments", self.instruments, Instrument))
 
     def __call__(self, model: Source) -> Report:
@@ -101,7 +80,7 @@ class Pipeline(Intent):
                 load it and is its target.
         """
         comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
-        run = _Run(self, self.instruments, model, comparing)
+        run = Run(self, self.instruments, model, comparing)
         with run.advising():
             run.transform()
             checked = run.accept(Held(run.work), run.loads())
@@ -151,12 +130,10 @@ class Pipeline(Intent):
         callable_or_none("judge", judge)
         executor_or_none("executor", executor)
         refuse_foreign(output_file(path), writing.force)
-        run = _Run(self, self.instruments, source, comparing)
+        run = Run(self, self.instruments, source, comparing)
         with run.advising(), running_on(executor):
             run.transform()
-            most = most_bytes(writing, self.profile)
-            if most is not None:
-                run.split(most)
+            most = run.split(writing)
             loaded = run.loads()
             with (
                 run.stages("save"),
@@ -171,216 +148,54 @@ class Pipeline(Intent):
                     progress=progress,
                 ) as draft,
             ):
-                run.hold(draft)
+                run.hold(draft.sizes())
                 checked = run.accept(draft.staged, loaded)
                 if judge is not None:
                     judge(draft.staged.load())
                 saved = draft.commit()
         return run.report(checked, run.snapshot(saved), saved=saved)
 
-
-def _passes(given: object) -> tuple[ir.passes.PassBase, ...]:
-    if isinstance(given, str):
-        return parse(given)
-    if isinstance(given, ir.passes.PassBase):
-        return (given,)
-    if not isinstance(given, Sequence):
-        raise wrong("passes", given, "pipeline text or a list of passes")
-    return a_list("passes", given, ir.passes.PassBase)  # type: ignore[type-abstract]
-
-
-class _Run:
-    """One run of a pipeline over one model.
-
-    Args:
-        asked: What the result is to be.
-        instruments: What else happens around each pass.
-        source: The model.
-        comparing: What the result is held to.
-    """
-
-    def __init__(
+    @helped(Writing, Comparing)
+    @without_collector
+    def plan(
         self,
-        asked: Intent,
-        instruments: Sequence[Instrument],
         source: Source,
-        comparing: Comparing,
-    ) -> None:
-        self._start = time.perf_counter()
-        if asked.profile is not None and asked.profile.runtime is not None:
-            require_onnxruntime()
-        self._asked = asked
-        self._instruments = (Provenance(), *instruments)
-        self._comparing = comparing
-        self._path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-        # An ir.Model is the caller's: load would replace its tensors.
-        self.stages = Stages()
-        with self.stages("load"):
-            self.work = load(clone(source) if isinstance(source, ir.Model) else source)
-        with self.stages("count"):  # now: the file may be about to be replaced
-            self._before = _snapshot(self.work, self._path)
-        self._source = None if self._path is not None else clone(self.work)
-        self._ran: list[RunReport] = []
-        self._notes: list[str] = []
-        self._told: list[str] = []
-        self._done: list[tuple[ir.passes.PassBase, PassReport]] = []
-        self._half: ir.DataType | None = None
-        self._mends: list[Pass] = []
-        self._exact: BeforeRounding | None = None
-
-    def transform(self) -> None:
-        """Run the passes."""
-        given = self._asked.passes
-        self._run(_passes(pipeline_text(self._asked, self.work) if given is None else given))
-        if self._asked.profile is not None:
-            fit(self.work, self._asked.profile)
-        self.hold()
-
-    def split(self, limit: int) -> None:
-        """Split the weights that are larger than a file may be, if there are such."""
-        if any(slot.tensor.nbytes > limit for slot in tensor_slots(self.work)):
-            # What makes nodes fewer goes over the parts as a second run would.
-            names = {"infer", *SIMPLIFY.split(",")}
-            ran = [each for each, _ in self._done if isinstance(each, Pass)]
-            tidying = [each for each in ran if each.name in names]
-            self._run([*parse(f"split-tensor{{limit={limit}}}"), *tidying])
-            self.hold()
-
-    def hold(self, draft: Draft | None = None) -> None:
-        """Hold the result to what its target takes, and its files once there are some."""
-        target = self._asked.profile
-        if target is None or (draft is not None and target.file_size is None):
-            return
-        ran = [each for each, _ in self._done]
-        files = None if draft is None else draft.sizes()
-        self._told = hold(shaped(self.work, ran), target, files)
-
-    def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
-        """Run passes, and keep the model as it is before the first that rounds weights."""
-        rounding = [each for each in passes if isinstance(each, Pass) and each.rounds_weights]
-        first = passes.index(rounding[0]) if rounding else 0
-        if first:
-            self._manage(passes[:first])
-        if rounding:
-            before, done = clone(self.work), any(ran.changed for ran in self._ran)
-            exact = BeforeRounding(before, rounding, done, self._changes, len(self._ran))
-        self._manage(passes[first:])
-        if any(report.changed for each, report in self._done if each in rounding):
-            self._exact = exact
-
-    def _manage(self, passes: Sequence[ir.passes.PassBase]) -> None:
-        ours = [each for each in passes if isinstance(each, Pass)]
-        self._half = next((each.half for each in ours if each.half is not None), self._half)
-        self._mends += [mend for each in ours if (mend := each.mending()) is not None]
-        manager = PassManager(passes, self._instruments, source=self._path)
-        with self.stages("passes"), warnings_kept(self._notes):
-            self._ran.append(manager.run(self.work, in_place=True))
-        asked = [each for each in self._ran[-1].passes if not each.needed_by]
-        self._done += zip(passes, asked, strict=True)
-
-    @contextlib.contextmanager
-    def advising(self) -> Iterator[None]:
-        """Say what is wrong with the source itself, and to restamp it where that is all."""
-        try:
-            yield
-        except (CheckError, VerifyError) as error:
-            source = self._load_source()
-            if not self._asked.restamp and isinstance(error, CheckError):
-                from vlmpass.rewriter_rules.opset.restamp import remedy
-
-                error.remedy = remedy(source) or error.remedy
-            if fault := fault_of(source):
-                told = [error.problem] if isinstance(error, CheckError) else [fault, error.problem]
-                error.problem = f"the source is not valid itself: {'; '.join(told)}"
-            raise
-
-    def loads(self) -> Loaded:
-        """Return whether ONNX Runtime loads what came out, before any of it is written."""
-        return self._acceptance().loads(self.work)
-
-    def accept(self, result: Result, loaded: Loaded) -> Checked:
-        """Return what was verified of a result, or raise."""
-        accepting, exact = self._acceptance(), self._exact
-        if exact is None:
-            return accepting.accept(result, loaded)
-        since = _changes(self._ran[exact.runs :])
-        return accepting.with_rounded_weights(exact, since, result, loaded)
-
-    @property
-    def _changes(self) -> NumberChanges:
-        return _changes(self._ran)
-
-    def _acceptance(self) -> Acceptance:
-        return Acceptance(
-            self._load_source,
-            self._comparing,
-            self._asked.profile,
-            changes=self._changes,
-            half=self._half,
-            stages=self.stages,
-        )
-
-    def _load_source(self) -> ir.Model:
-        """Return the source, mended; one that has a file is not kept in memory meanwhile."""
-        if self._path is None:
-            assert self._source is not None
-            source = self._source
-        else:
-            with self.stages("load the source again"):
-                source = load(self._path)
-        if self._mends:
-            # What warns was said of the result; what is refused at this opset stays as it is.
-            with warnings_kept([]), contextlib.suppress(Refused):
-                PassManager(self._mends).run(source, in_place=True)
-        return source
-
-    def snapshot(self, saved: SaveReport | None) -> Snapshot:
-        """Return the result in figures, read off the final graph."""
-        with self.stages("count"):
-            facts = Facts.of(self.work)
-        if saved is None:
-            return Snapshot(facts, facts.nbytes, 0)
-        total = sum(file.nbytes for file in saved.files)
-        return Snapshot(facts, total, len(saved.files) - 1)
-
-    def report(
-        self,
-        checked: Checked,
-        after: Snapshot,
+        path: str | os.PathLike[str],
         *,
-        saved: SaveReport | None = None,
-        result: ir.Model | None = None,
+        shard_size: int | str | None = None,
+        layout: Layout | str = "default",
+        weights: Weights = "auto",
+        verify: bool | None = False,
+        memory: int | str | None = None,
+        verify_seconds: float | None = None,
+        force: bool = False,
     ) -> Report:
-        return Report(
-            pipeline=",".join(ran.pipeline for ran in self._ran if ran.pipeline),
-            before=self._before,
-            after=after,
-            passes=tuple(each for ran in self._ran for each in ran.passes),
-            checked=checked,
-            seconds=time.perf_counter() - self._start,
-            peak_rss=peak_rss(),
-            source=self._path,
-            saved=saved,
-            notes=(
-                *self._notes,
-                *self._told,
-                *unmatched(self._done, self._asked),
-                *beside_standard(self.work),
-                *(losses(saved) if saved is not None else ()),
-            ),
-            result=result,
-            stages=self.stages.all(),
-            changes=self._changes,
-        )
+        """Say what `convert` would do, and write nothing.
 
+        The passes run and their result is checked, and loaded for its target; files are planned.
+        No weight is evaluated, so that what casts would lose is not counted.
 
-def _changes(ran: Sequence[RunReport]) -> NumberChanges:
-    return reduce(or_, (each.changes for each in ran), EXACT)
+        Args:
+            source, path: As for `convert`.
+            shard_size, layout, weights, force: See `ConvertOptions`.
+            verify, memory, verify_seconds: See `ConvertOptions`.
 
+        Returns:
+            A report whose `saved` lists the files that would be written.
 
-def _snapshot(model: ir.Model, path: str | None) -> Snapshot:
-    facts = Facts.of(model)
-    if path is None:
-        return Snapshot(facts, facts.nbytes, 0)
-    sizes = files_of(model, path)
-    return Snapshot(facts, sum(sizes.values()), len(sizes) - 1)
+        Raises:
+            VlmpassError: `convert` would refuse it.
+        """
+        writing = Writing(shard_size=shard_size, layout=layout, weights=weights, force=force)
+        comparing = Comparing(verify=verify, memory=memory, verify_seconds=verify_seconds)
+        refuse_foreign(output_file(path), writing.force)
+        run = Run(self, self.instruments, source, comparing)
+        with run.advising():
+            run.transform()
+            most = run.split(writing)
+            loaded = run.loads()
+            with run.stages("plan the files"):
+                saved = planned(run.work, path, shard_size=most, layout=layout, weights=weights)
+            run.hold({file.name: file.nbytes for file in saved.files})
+            checked = run.accept(Held(run.work), loaded)
+        return run.report(checked, run.snapshot(saved), saved=saved, result=run.work)

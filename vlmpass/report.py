@@ -98,6 +98,7 @@ class Report:
         result: The result of a run in memory; None for one that was written.
         stages: What was done around the passes; the stage ``passes`` is all of them.
         changes: What the passes did to numbers; `verify` takes it, too.
+        planned: Whether nothing was written, and `saved` is what would be.
     """
 
     pipeline: str
@@ -113,6 +114,7 @@ class Report:
     result: ir.Model | None = field(default=None, repr=False, compare=False)
     stages: tuple[Stage, ...] = ()
     changes: NumberChanges = EXACT
+    planned: bool = False
 
     @property
     def model(self) -> ir.Model:

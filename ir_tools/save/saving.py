@@ -31,7 +31,7 @@ from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.uninterruptible import shielded
 from vlmpass.ir_tools.weights import Tally, release_files
 
-__all__ = ["Draft", "drafted", "save"]
+__all__ = ["Draft", "drafted", "planned", "save"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,14 @@ def _report(output: Output, done: _Committed, tallies: Mapping[str, Tally]) -> S
     )
 
 
+def _measured(output: Output) -> tuple[int, str | None]:
+    """Return how large the model file is to be, and what is to be said of it."""
+    if output.whole is not None:
+        return output.whole.nbytes, None
+    content, note = output.model_bytes(output.expected)
+    return len(content), note
+
+
 class Draft:
     """An output that is written whole, and not yet in its place.
 
@@ -121,10 +129,8 @@ class Draft:
     def sizes(self) -> dict[str, int]:
         """Return the sizes in bytes of all its files, by name."""
         output = self.staged.output
-        whole = output.whole
-        model = len(output.model_bytes(output.expected)[0]) if whole is None else whole.nbytes
         data = zip(output.expected, output.plan.sizes(), strict=True)
-        return {output.path.name: model, **dict(data)}
+        return {output.path.name: _measured(output)[0], **dict(data)}
 
     def commit(self) -> SaveReport:
         """Put it in its place, the model file last.
@@ -134,6 +140,50 @@ class Draft:
         """
         done = shielded(lambda: _commit(self.staged))
         return _report(self.staged.output, done, self._tallies)
+
+
+class _Asked:
+    """What is asked of an output, judged before anything is done.
+
+    Args:
+        target: The model file, absolute.
+        shard_size, layout, weights: As for `save`.
+    """
+
+    def __init__(
+        self, target: Path, shard_size: int | str | None, layout: Layout | str, weights: Weights
+    ) -> None:
+        self.target = target
+        self._way = way_of(weights)
+        self._limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
+        self._layout = layout_of(layout)
+        refuse_contradiction(self._layout, self._way, limited=shard_size is not None)
+
+    def plan(self, model: ir.Model) -> Output:
+        return plan_output(model, self.target, self._layout, self._limit, self._way)
+
+
+def planned(
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    *,
+    shard_size: int | str | None = None,
+    layout: Layout | str = Layout.DEFAULT,
+    weights: Weights = "auto",
+) -> SaveReport:
+    """Return what `save` would do; nothing is written, and no weight is evaluated.
+
+    Args:
+        model, path, shard_size, layout, weights: As for `save`.
+
+    Raises:
+        SaveError: It cannot be written as asked.
+    """
+    output = _Asked(output_file(path), shard_size, layout, weights).plan(model)
+    used = [output.path.parent / name for name in output.expected]
+    nbytes, note = _measured(output)
+    stale = stale_files(Folder(output.path), used)
+    return _report(output, _Committed(output.expected, nbytes, stale, note), {})
 
 
 @contextmanager
@@ -160,19 +210,15 @@ def drafted(
         SaveError: It cannot be written as asked; the folder is as it was.
         ModelError: A weight cannot be read or evaluated; likewise.
     """
-    way = way_of(weights)
     jobs = number("jobs", jobs, None)
     callable_or_none("progress", progress)
     executor_or_none("executor", executor)
     if jobs is not None and jobs < 1:
         raise SaveError(f"{jobs} jobs cannot write anything", remedy="ask for 1 or more")
-    target = output_file(path)
-    limit = parse_size(SHARD_LIMIT if shard_size is None else shard_size)
-    profile = layout_of(layout)
-    refuse_contradiction(profile, way, limited=shard_size is not None)
-    opened = model if isinstance(model, ir.Model) else load(model)
+    asked = _Asked(output_file(path), shard_size, layout, weights)
+    opened, target = model if isinstance(model, ir.Model) else load(model), asked.target
     remove_dead(target)
-    output = plan_output(opened, target, profile, limit, way)
+    output = asked.plan(opened)
     staging = Staging(target)
     keep = False
     try:

@@ -18,7 +18,7 @@ import vlmpass.cli.app
 import vlmpass.cli.console
 import vlmpass.cli.failure
 import vlmpass.cli.verb
-from vlmpass import pipeline
+from vlmpass import pipeline, running
 from vlmpass.ir_tools.errors import PipelineError, SaveError
 from vlmpass.ir_tools.save import saving
 from vlmpass.ir_tools.system import paths
@@ -165,12 +165,12 @@ FAULTS = {
     + _wrapped(pipeline, "drafted", _after_commit(_litter)),
     "an empty result": _wrapped(pipeline, "drafted", _after_commit(_wrong_result)),
     "a source is changed": _wrapped(pipeline, "drafted", _after_commit(_touch_source)),
-    "a raw error": _wrapped(pipeline, "parse", _raises(KeyError("to"))),
+    "a raw error": _wrapped(running, "parse", _raises(KeyError("to"))),
     "an error of a package as ours": _wrapped(
-        pipeline, "parse", _raises(PipelineError("ValueError: bad"))
+        running, "parse", _raises(PipelineError("ValueError: bad"))
     ),
-    "an error without a text": _wrapped(pipeline, "parse", _raises(PipelineError(""))),
-    "an object is shown": _wrapped(pipeline, "parse", _raises(SaveError(f"bad {object()}"))),
+    "an error without a text": _wrapped(running, "parse", _raises(PipelineError(""))),
+    "an object is shown": _wrapped(running, "parse", _raises(SaveError(f"bad {object()}"))),
     "what stands is not said": [(VERB, "standing", lambda stands: "nothing was written")],
     "a commit is not noted": [(saving, "note_commit", lambda path: None)],
     "a full disk gets out": [

@@ -20,6 +20,7 @@ OF_THE_COMMAND_LINE = {
     "source": "the model that `convert` takes",
     "output": "the path that `convert` takes",
     "json": "Report.to_json",
+    "dry_run": "Pipeline.plan",
     "verify_each": "instruments=[VerifyEach()]",
     "dump": "instruments=[Dump(folder)]",
     "limit": "instruments=[Limit(count)]",

@@ -143,7 +143,7 @@ def test_what_does_not_load_is_not_written(name, target):
 @pytest.mark.parametrize("name", list(PLANTED))
 def test_the_generator_finds_what_was_not_looked_at(name, monkeypatch):
     monkeypatch.setattr(LoadAcceptance, "accept", lambda self, result: Loaded(True))
-    monkeypatch.setattr("vlmpass.pipeline.hold", lambda *_: [])
+    monkeypatch.setattr("vlmpass.running.hold", lambda *_: [])
     case = Case(SOURCE, {"target": "ort-cpu"}, False)
     found = target_models.violation(case, pipeline(name, "ort-cpu"))
     assert found == "written for a target that does not load it"

@@ -48,7 +48,7 @@ def test_random_models(tmp_path: Path) -> None:
 
 def test_what_is_not_held_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: open shapes pass where none may be."""
-    monkeypatch.setattr("vlmpass.pipeline.hold", lambda *_: [])
+    monkeypatch.setattr("vlmpass.running.hold", lambda *_: [])
     assert problem(model(tmp_path, OPEN), "qnn", tmp_path)[0] == "check finds something"
 
 

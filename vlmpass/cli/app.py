@@ -16,6 +16,7 @@ import vlmpass
 from vlmpass.cli import (
     bisect,
     check,
+    completing,
     convert,
     demo,
     diff,
@@ -40,7 +41,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 findings, 2 the request or the input cannot be honoured, or"
     " standard output does not take the result; interrupted, 128 and the signal's number. A model"
     " that stands all the same is named.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -97,6 +97,9 @@ _UsageError: type[Exception] = next(
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    answered = completing.asked(app) if arguments is None else None
+    if answered is not None:
+        return answered
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     set_debugging(False)

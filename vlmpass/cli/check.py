@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from vlmpass.cli.completing import among
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import model_given, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
+from vlmpass.options import target_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +39,7 @@ def check(
         typer.Option(
             metavar="NAME,...",
             help="Say whether these targets take it as it stands; see vlmpass targets.",
+            autocompletion=among(target_names),
             show_default=False,
         ),
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,14 @@ def convert(
         ),
     ] = None,
     json: ReportJson = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Run the passes and plan the files, say what would be done, write nothing; with"
+            " --verify compare, too.",
+        ),
+    ] = False,
     verify_each: Annotated[
         bool,
         typer.Option("--verify-each", help="Check types after every pass."),
@@ -73,7 +81,7 @@ def convert(
     complete.
     """
     # What can be told to be wrong at once comes first: the imports that follow take seconds.
-    _refuse_pipes(source, output, dump, given["calibrate"], json)
+    _refuse_pipes(source, output, dump, given["calibrate"], json, dry_run)
     with ExitStack() as stack:
         file = stack.enter_context(model_given(source))
         asked = ConvertOptions(**given)  # type: ignore[arg-type]
@@ -93,9 +101,11 @@ def convert(
         with status() as shown, unwatched() if pipe else nullcontext():
             instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
             pipeline = Pipeline(**told(asked, Intent), instruments=instruments)
-            report = pipeline.convert(
-                file, path, **told(writing, Writing), **told(asked, Comparing), progress=shown.bytes
-            )
+            options = {**told(writing, Writing), **told(asked, Comparing)}
+            if dry_run:
+                report = pipeline.plan(file, path, **_planned(options))
+            else:
+                report = pipeline.convert(file, path, **options, progress=shown.bytes)
         if source == PIPED:
             report = replace(report, source=str(PIPED))
         if pipe is not None:
@@ -107,8 +117,20 @@ def convert(
     return DONE
 
 
+def _planned(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a plan takes; what is not asked for is not compared."""
+    compared = options["verify"] or (options["verify"] is None and options["verify_seconds"])
+    kept = {name: value for name, value in options.items() if name != "jobs"}
+    return {**kept, "verify": bool(compared)}
+
+
 def _refuse_pipes(
-    source: Path, output: str | None, dump: Path | None, calibrate: object, json: bool
+    source: Path,
+    output: str | None,
+    dump: Path | None,
+    calibrate: object,
+    json: bool,
+    dry_run: bool,
 ) -> None:
     no_pipe(dump, "--dump")
     no_pipe(None if calibrate is None else path_given(str(calibrate)), "--calibrate")
@@ -116,6 +138,10 @@ def _refuse_pipes(
         raise SaveError(
             "standard input has no name to call the result after",
             remedy="name OUT, or - for standard output",
+        )
+    if output == str(PIPED) and dry_run:
+        raise SaveError(
+            "a dry run has nothing for standard output but its report", remedy="name OUT"
         )
     if output == str(PIPED) and json:
         raise SaveError(

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from vlmpass.cli.completing import among
 from vlmpass.options import Option, options_of
 
 __all__ = ["takes_options"]
@@ -50,7 +51,12 @@ def _parameter(option: Option) -> inspect.Parameter:
     if option.metavar:
         shown = isinstance(default, str)
         told = typer.Option(
-            flag, metavar=option.metavar, help=option.help, min=option.least, show_default=shown
+            flag,
+            metavar=option.metavar,
+            help=option.help,
+            min=option.least,
+            show_default=shown,
+            autocompletion=among(option.among),
         )
     elif default is None:
         both = f"{flag}/--no-{option.word}"

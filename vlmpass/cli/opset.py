@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmpass.cli.completing import among, operator_names
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.verb import DONE, verb
 
@@ -18,7 +19,10 @@ __all__ = ["opset"]
 
 @verb
 def opset(
-    operator: Annotated[str, typer.Argument(metavar="OP", help="Such as Resize.")],
+    operator: Annotated[
+        str,
+        typer.Argument(metavar="OP", help="Such as Resize.", autocompletion=among(operator_names)),
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> int:
     """Show an operator's versions, what changed, and how it is converted up and down.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmpass.cli.completing import among, pass_names
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.verb import DONE, verb
 
@@ -21,7 +22,13 @@ __all__ = ["passes"]
 @verb
 def passes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show this one.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Show this one.",
+            show_default=False,
+            autocompletion=among(pass_names),
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> int:

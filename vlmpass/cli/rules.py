@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmpass.cli.completing import among, rule_words
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import model_given, path_given
 from vlmpass.cli.shaped import shaped
@@ -30,6 +31,7 @@ def rules(
             metavar="NAME | explain NAME MODEL",
             help="The rule to show; or explain, the rule and the model. All rules by default.",
             show_default=False,
+            autocompletion=among(rule_words),
         ),
     ] = None,
     near: Annotated[

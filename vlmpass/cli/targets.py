@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlmpass.cli.completing import among
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.verb import DONE, verb
+from vlmpass.options import target_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +29,7 @@ def targets(
             metavar="[show|probe] NAME",
             help="Show this one, or a .toml file; or ask the runtime that is installed.",
             show_default=False,
+            autocompletion=among(target_names),
         ),
     ] = None,
     of: Annotated[str | None, typer.Argument(hidden=True, help="See NAME.")] = None,

@@ -19,6 +19,8 @@ __all__ = ["report_screen"]
 
 _OPERATORS = 6
 _FILES = 12
+_DONE = {how: how for how in ("written", "copied", "kept", "removed")}
+_PLANNED = {"written": "to write", "copied": "to copy", "kept": "kept", "removed": "to remove"}
 
 
 def report_screen(report: Report) -> RenderableType:
@@ -140,15 +142,17 @@ def _stages(stages: tuple[Stage, ...]) -> Grid:
 def _files(report: Report) -> Grid:
     assert report.saved is not None
     table = grid("file", "size", "", right=(1,))
+    says = _PLANNED if report.planned else _DONE
     rows = [(file.name, file.nbytes, str(file.how)) for file in report.saved.files]
     removed = [(name, 0, "removed") for name in report.saved.removed]
     for some in (rows, removed):
         shown = some if len(some) <= _FILES + 1 else some[:_FILES]
         for name, nbytes, how in shown:
-            table.line(Text(name), "" if how == "removed" else size(nbytes), _dim(how))
+            table.line(Text(name), "" if how == "removed" else size(nbytes), _dim(says[how]))
         if rest := some[len(shown) :]:
             total = sum(nbytes for _, nbytes, _ in rest)
-            hows = ", ".join(f"{count(n)} {how}" for how, n in Counter(h for *_, h in rest).items())
+            counted = Counter(says[how] for *_, how in rest)
+            hows = ", ".join(f"{count(n)} {how}" for how, n in counted.items())
             table.line(f"and {count(len(rest))} more", size(total) if total else "", _dim(hows))
     return table
 
@@ -166,6 +170,9 @@ def _verdict(report: Report) -> Grid:
         lines.line("note", Text(note, style="yellow"))
     memory = megabytes(report.peak_rss)
     lines.line("took", f"{seconds(report.seconds)}, peak memory {memory}")
+    if report.planned and report.saved is not None:
+        told = f"nothing: a dry run; {size(report.saved.nbytes)} would be"
+        lines.line("written", Text(told, style="yellow"))
     lines.line("verified", _verified(report.checked))
     return lines
 

@@ -1,0 +1,1 @@
+../../vlmpass/running.py
