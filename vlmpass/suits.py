@@ -14,6 +14,7 @@ from vlmpass.ir_tools.targets import Profile, Support
 from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, Files, assess
 from vlmpass.loadable import why_not
 from vlmpass.passes import PassManager, parse
+from vlmpass.passes.legalize.narrowing import narrowed_copy
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
@@ -144,6 +145,9 @@ def _left(planner: LegalPlanner) -> set[str]:
     try:
         planner.plan()
     except Refused as error:
+        copy = narrowed_copy(planner)
+        if copy is not None:
+            return _left(LegalPlanner(copy, planner.target))
         return {each.node for each in error.refusals}
     return set()
 

@@ -14,7 +14,7 @@ from vlmpass.ir_tools.graph.walk import all_nodes, all_values
 from vlmpass.ir_tools.shapes.algebra import Algebra, Dim, Expr
 from vlmpass.ir_tools.shapes.analysis import Facts, visit_scope
 from vlmpass.ir_tools.shapes.known import UNKNOWN, Known
-from vlmpass.ir_tools.shapes.rules import compute, elementwise, fused, movement
+from vlmpass.ir_tools.shapes.rules import compute, elementwise, fused, movement, number_ranges
 from vlmpass.ir_tools.shapes.shape_rules import all_shape_rules, shape_rule
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "visit_scope",
 ]
 
-_ENTERED = (compute, elementwise, fused, movement)
+_ENTERED = (compute, elementwise, fused, movement, number_ranges)
 """Imported for the rules that they enter."""
 
 

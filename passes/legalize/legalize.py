@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.rewrite import apply_rules
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.legalize.cancel import cancel
+from vlmpass.passes.legalize.narrowing import narrow, narrowed_copy, with_ranges
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
@@ -48,6 +50,23 @@ class Legalize(Pass):
             return self._run(model)
 
     def _run(self, model: ir.Model) -> Done:
+        target = target_of(self.target)
+        try:
+            return self._legalized(model)
+        except Refused as error:
+            planner = LegalPlanner(model, target)
+            trial = narrowed_copy(planner)
+            if trial is None:
+                raise with_ranges(error, planner) from None
+            try:
+                self._legalized(trial)
+            except Refused as left:
+                raise with_ranges(left, planner) from None
+            narrow(model, planner)
+            return replace(self._legalized(model), changed=True)
+
+    def _legalized(self, model: ir.Model) -> Done:
+        """Do without what changes types of integers all over the model."""
         target = target_of(self.target)
         planner = LegalPlanner(model, target)
         if not planner.illegal:

@@ -181,6 +181,23 @@ def test_nodes_of_int64_without_a_kernel_are_listed(tmp_path: Path) -> None:
     assert named == {"node 'twice' (Add)", "node 'up' (Cast)"}
 
 
+def test_int64_of_which_a_range_is_known_becomes_int32(tmp_path: Path) -> None:
+    """A20: none is left in what is computed, and it is the same."""
+    source = written(
+        tmp_path,
+        """g (float[2,8] x) => (float[2,8] y) { one = Constant<value_int=1>()
+      nil = Constant<value_float=0.0>() m = Greater(x, nil) i = Cast<to=7>(m)
+      j = CumSum(i, one) k = Sub(j, one) l = Mul(k, k) n = Max(j, l) y = Cast<to=1>(n) }""",
+    )
+    assert findings(source, "ort-webgpu")[1]["findings"][0]["remedy"].startswith("vlmpass convert")
+    result = converted(source, "ort-webgpu")
+    kinds = {each.name: each.type.tensor_type.elem_type for each in result.graph.value_info}
+    made = {name for node in result.graph.node for name in node.output}
+    assert onnx.TensorProto.INT64 not in {kinds.get(name) for name in made}
+    x = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    assert (computed(result, x=x) == computed(onnx.load(source), x=x)).all()
+
+
 def test_an_opset_that_a_target_has_fewer_kernels_at(tmp_path: Path) -> None:
     """A21: check names the nodes and the opset that has them, and convert goes there."""
     text = "g (float[2] x) => (float[2] y) { y = RandomNormalLike(x) }"
