@@ -50,9 +50,11 @@ def summary(model: ir.Model, left: Collection[str]) -> str:
     cores = [each for each in all_nodes(model) if each.op_type in FUSED]
     grouped = sum(_heads(each, 0) != _heads(each, 1) for each in cores if not each.domain)
     rotary = sum(each.op_type == "RotaryEmbedding" for each in all_nodes(model))
-    told = [f"{len(cores)} attention"] if cores else []
-    if grouped:
-        told[0] += f" ({grouped} with grouped heads)"
+    causal = sum(each.attributes.get_int("is_causal", 0) for each in cores)
+    cached = sum(len(each.outputs) > 1 for each in cores)
+    kinds = {"with grouped heads": grouped, "causal": causal, "with their past": cached}
+    more = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    told = [f"{len(cores)} attention" + (f" ({more})" if more else "")] if cores else []
     if rotary:
         told.append(f"{rotary} rotary embeddings")
     text = f"fused: {', '.join(told) or 'no attention'}"

@@ -24,7 +24,7 @@ def _told(text: str, caplog: pytest.LogCaptureFixture) -> tuple[str, int]:
 
 
 def test_all_is_fused(caplog: pytest.LogCaptureFixture) -> None:
-    told = "fused: 2 attention (2 with grouped heads), 4 rotary embeddings"
+    told = "fused: 2 attention (2 with grouped heads, 2 with their past), 4 rotary embeddings"
     assert _told("convert-opset{to=23},fuse", caplog) == (told, logging.INFO)
 
 

@@ -25,7 +25,10 @@ from vlmpass.rewriter_rules.fuse.attention import (
     angles,
     attention_core,
     attention_masks,
+    causal,
     key_heads,
+    past_inside,
+    positions,
     rotary,
     runtime_forms,
     scores,
@@ -69,7 +72,7 @@ def tried(
     for node in after.graph:
         infer_node(node, after.opset_imports)
     below = before.opset_imports[""] < (rule.opset[0] or 0)
-    welcome = rule.or_emits if below or rng.random() < 0.5 else frozenset[str]()
+    welcome = rule.emits | (rule.or_emits if below or rng.random() < 0.5 else frozenset())
     if not apply_rules(after, rule, emits=welcome):
         return False, None
     return True, trial(before, after, number, feed=feed)
@@ -146,6 +149,26 @@ def test_keys_are_as_many_as_values_that_are_computed_alike(keys: str) -> None:
     assert bool(apply_rules(model, rule_named("attention"))) == (keys == ALIKE)
 
 
+def test_masks_and_caches_that_fit_are_followed() -> None:
+    for name in ("causal-attention", "past-of-attention", "past-of-multi-head-attention"):
+        assert near_misses(name, 150, seed=21)["as_it_is"] > 15
+
+
+def test_a_mask_that_reads_the_length_of_what_is_joined_keeps_it() -> None:
+    """The operator would otherwise need its own result."""
+    model = parse(
+        """<ir_version: 10, opset_import: ["": 23]> g(float[b,4,s,8] q, float[b,2,s,8] k,
+        float[b,2,s,8] v, float[b,2,p,8] pk, float[b,2,p,8] pv)
+        => (float[b,4,s,8] y, float[b,2,t,8] k1, float[b,2,t,8] v1) {
+        k1 = Concat<axis=2>(pk, k) v1 = Concat<axis=2>(pv, v)
+        e = Constant<value_float=0.0>() n = Constant<value_ints=[1]>()
+        o = Shape<start=2, end=3>(k1) p = Shape<start=2, end=3>(q)
+        w = Concat<axis=0>(n, n, p, o) m = Expand(e, w) y = Attention(q, k1, v1, m) }""",
+        23,
+    )
+    assert not apply_rules(model, rule_named("past-of-attention"))
+
+
 def _always(*given: object, **more: object) -> bool:
     return True
 
@@ -181,6 +204,12 @@ def _at_least(op: Tape, mask: Value, dtype: DataType) -> Value:
     return op.Max(mask, op.const(attention_masks.lowest(dtype), dtype))
 
 
+def _whole_places(value: Value | None, deep: int = 8) -> positions.Places | None:
+    """Places that begin at 0 wherever they begin."""
+    found = positions.places_of(value, deep)
+    return None if found is None else positions.Places({}, found.count)
+
+
 def _places_by_reshape(op: Tape, x: Value) -> Value:
     batch, length = axis_size(op, x, 0), axis_size(op, x, 2)
     count = op.Squeeze(op.Mul(batch, length))
@@ -209,6 +238,17 @@ PLANTED: list[tuple[str, object, str, object]] = [
     ("rotary-of-halves", runtime_forms, "_places", _places_by_reshape),
     ("rotary-of-neighbours", angles, "_doubles", _always),
     ("rotary-of-a-part", rotary, "_turns_heads", _always),
+    ("causal-attention", causal, "_unfit", lambda frontier, query, key, past: None),
+    ("causal-attention", causal, "_along", _always),
+    ("causal-attention", causal, "COMPARED", {"LessOrEqual": 0, "Less": 0}),
+    ("causal-attention", causal, "COMPARED", {"LessOrEqual": 1, "Less": 0}),
+    ("causal-attention", causal, "TURNED", ("GreaterOrEqual", "Less")),
+    ("causal-attention", causal, "_opposite", lambda frontier: frontier),
+    ("causal-attention", causal, "FAR_BELOW", 0.0),
+    ("causal-attention", causal, "places_of", _whole_places),
+    ("causal-attention", causal, "exactly", lambda number: {}),
+    ("past-of-attention", past_inside, "_apart", lambda *given: None),
+    ("past-of-multi-head-attention", past_inside, "_apart", lambda *given: None),
 ]
 
 

@@ -51,10 +51,17 @@ def test_fires_inside_an_if(rule: Rule) -> None:
             assert difference(expected, run(model, feed), ROUNDING.get(rule.name, 0.0)) == ""
 
 
+OUTSIDE = {"past-of-multi-head-attention"}
+"""Rules whose every result ONNX Runtime does not load in a function."""
+
+
 @pytest.mark.parametrize("rule", RUNNING, ids=str)
 def test_fires_inside_a_function(rule: Rule) -> None:
     for before, feed in fired(rule):
         model = in_function(before)
+        if rule.name in OUTSIDE:
+            assert not apply(rule, model)
+            continue
         expected = run(model, feed) if loads(model) else []
         assert apply(rule, model), [str(attempt) for attempt in explain(rule, model)]
         if expected and loads(model):

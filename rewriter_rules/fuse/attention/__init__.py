@@ -1,9 +1,11 @@
 """Attention and rotary embeddings, in all their spellings, as one operator."""
 
 from vlmpass.rewriter_rules.fuse.attention.attention_core import CORES
+from vlmpass.rewriter_rules.fuse.attention.causal import CAUSAL
+from vlmpass.rewriter_rules.fuse.attention.past_inside import PAST_INSIDE
 from vlmpass.rewriter_rules.fuse.attention.rotary import ROTARY
 from vlmpass.rewriter_rules.fuse.attention.turned_keys import TURNED_KEYS
 
 __all__ = ["ATTENTION", "CORES"]
 
-ATTENTION = TURNED_KEYS + ROTARY + CORES
+ATTENTION = TURNED_KEYS + ROTARY + CORES + PAST_INSIDE + CAUSAL

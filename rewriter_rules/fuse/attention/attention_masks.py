@@ -18,6 +18,7 @@ from vlmpass.rewriter_rules.fuse.attention.steps_back import Size, axis_size, ma
 from vlmpass.rewriter_rules.simplify.known import rank
 
 __all__ = [
+    "FAR_BELOW",
     "combined",
     "for_rows",
     "is_finite",
@@ -250,5 +251,14 @@ def spread(
     ]
     if max(map(len, shapes)) in (2, 4) and all(full):
         return mask
-    sizes = op.const([1, 1]), axis_size(op, query, 2), axis_size(op, key, 2)
+    sizes = op.const([1, 1]), axis_size(op, query, 2), _length(op, key)
     return op.Expand(mask, op.Concat(*sizes, axis=0))
+
+
+def _length(op: Tape, key: Value) -> Value:
+    """Return how many keys there are, in a vector of one, and not of what a cache makes of them."""
+    join = made_by(key, "Concat")
+    if join is None or join.attributes.get_int("axis", 0) not in (2, -2) or len(join.inputs) != 2:
+        return axis_size(op, key, 2)
+    before, now = (axis_size(op, each, 2) for each in join.inputs if each is not None)
+    return op.Add(before, now)
