@@ -9,6 +9,7 @@ from functools import partial
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
+from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.targets import Profile, Support
 from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, Files, assess
@@ -16,6 +17,7 @@ from vlmpass.loadable import why_not
 from vlmpass.passes import PassManager, parse
 from vlmpass.passes.legalize.narrowing import narrowed_copy
 from vlmpass.passes.legalize.planning import LegalPlanner
+from vlmpass.passes.legalize.preparing import is_to_prepare, prepare
 from vlmpass.rewriter_rules.substitute.aten import kernel_of
 
 __all__ = ["Suits", "suits"]
@@ -142,12 +144,16 @@ def _with_plan(model: ir.Model, target: Profile, found: Assessment) -> Assessmen
 
 def _left(planner: LegalPlanner) -> set[str]:
     """Return how the nodes are called that a conversion for a target does not know how to say."""
+    if is_to_prepare(planner):
+        copy = clone(planner.model)
+        if prepare(copy, planner):
+            planner = LegalPlanner(copy, planner.target)
     try:
         planner.plan()
     except Refused as error:
-        copy = narrowed_copy(planner)
-        if copy is not None:
-            return _left(LegalPlanner(copy, planner.target))
+        narrowed = narrowed_copy(planner)
+        if narrowed is not None:
+            return _left(LegalPlanner(narrowed, planner.target))
         return {each.node for each in error.refusals}
     return set()
 

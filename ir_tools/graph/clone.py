@@ -7,7 +7,7 @@ place), takes graphs that are not in topological order, and leaves the collector
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.system.collector import without_collector
 
-__all__ = ["adopt", "captured", "clone", "excerpt", "instantiate"]
+__all__ = ["adopt", "captured", "clone", "duplicate", "excerpt", "instantiate"]
 
 
 def _type(type_: ir.TypeProtocol | None) -> ir.TypeProtocol | None:
@@ -180,6 +180,30 @@ def clone(model: ir.Model) -> ir.Model:
     )
     _copy_meta(model, new)
     return new
+
+
+def duplicate(node: ir.Node) -> ir.Node:
+    """Return a copy of a node with subgraphs, in no graph yet, with the same inputs.
+
+    Sizes that have names in the subgraphs may be others in each copy: they are unknown there.
+    """
+    kept = [*captured(node), *(value for value in node.inputs if value is not None)]
+    copied = _Cloner({value: value for value in kept}).node(node)
+    for graph in subgraphs(copied):
+        for value in _values_of(graph):
+            if value.shape is not None and not value.shape.is_static():
+                sizes = (size if isinstance(size, int) else None for size in value.shape)
+                value.shape = ir.Shape(list(sizes))
+    return copied
+
+
+def _values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield what a graph and those in it take and make."""
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+        for inner in subgraphs(node):
+            yield from _values_of(inner)
 
 
 def excerpt(

@@ -10,16 +10,14 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
-from vlmpass.ir_tools.rewrite import apply_rules
-from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.legalize.cancel import cancel
 from vlmpass.passes.legalize.narrowing import narrow, narrowed_copy, with_ranges
 from vlmpass.passes.legalize.planning import LegalPlanner
+from vlmpass.passes.legalize.preparing import is_to_prepare, prepare
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.passes.pipeline.target_option import target_of
 from vlmpass.passes.unfusing.in_floats import InFloats, telling
-from vlmpass.rewriter_rules.substitute import MERGING
 
 __all__ = ["Legalize"]
 
@@ -72,11 +70,11 @@ class Legalize(Pass):
         if not planner.illegal:
             return Done(False)
         prepared = False
-        if _inlines(planner) or _merges(planner):
+        if is_to_prepare(planner):
             trial = clone(model)
-            _prepare(trial, planner)
+            prepare(trial, planner)
             LegalPlanner(trial, target).plan()
-            prepared = _prepare(model, planner)
+            prepared = prepare(model, planner)
             planner = LegalPlanner(model, target)
         plan = planner.plan()
         if not plan.replacements:
@@ -96,25 +94,3 @@ class _InFloats(InFloats):
         """Return those of them that the target does not run."""
         illegal = {each.node for each in LegalPlanner(model, target_of(self.target)).illegal}
         return [node for node in found if node in illegal]
-
-
-def _inlines(planner: LegalPlanner) -> bool:
-    """Whether functions are called where the target takes none, or in ways that differ."""
-    functions = planner.model.functions
-    called = any(each.node.op_identifier() in functions for each in planner.illegal)
-    decided = (each.node for each in planner.illegal if each.decided)
-    return called or any(map(planner.reads_left_out, decided))
-
-
-def _merges(planner: LegalPlanner) -> bool:
-    """Whether a node that is not run may go with those around it."""
-    inner = {name for rule in MERGING for each in rule.plan.ops for _, name in each.ops}
-    decided = (each.node for each in planner.illegal if each.decided)
-    return any(node.op_type in inner and not node.domain for node in decided)
-
-
-def _prepare(model: ir.Model, planner: LegalPlanner) -> bool:
-    """Rewrite what takes more than one node in the place of one; return whether anything was."""
-    inlined = _inlines(planner) and InlineFunctions().run(model)
-    merged = bool(_merges(planner) and apply_rules(model, MERGING))
-    return inlined or merged
