@@ -12,6 +12,8 @@ from vlmpass.passes.pipeline.registry import PASSES
 # What each says of y = relu(x @ a) @ b, which has nothing of it. None: it tidies up, or says how
 # and not what; whether it changed something stands in the table of passes.
 SAID = {
+    "cache{length=64}": "the model has no cache of another form",
+    "cache{form=dynamic}": "the model has no cache of another form",
     "convert-opset{to=17}": "the model is at that opset already",
     "convert-opset{to=17 interface=wider}": "opset 17 has the types of every input and output",
     "cse": "no two nodes compute the same",
@@ -31,6 +33,9 @@ SAID = {
     "inline-functions": "the model has no functions",
     "inline-functions{only=[Gelu]}": "REFUSED the model has no function Gelu",
     "legalize{target=ort-cpu}": "the target runs every node already",
+    "logits": "REFUSED no output has that name",
+    "logits{output=scores}": "REFUSED no output has that name",
+    "logits{last=false}": "the logits are of one token, or of all as asked for",
     "mend-shifts": "the model has no division that stands for a shift of packed words",
     "mixed-precision{to=float16 keep-ops=[Erf]}": "keep-ops: the model has no Erf",
     "mixed-precision{to=float16 narrow-ops=[Softmax]}": "narrow-ops: the model has no Softmax",
@@ -67,6 +72,7 @@ SAID = {
     "split-tensor{limit=1MB}": "no weight is larger",
     "substitute": "the model has nothing of the kind",
     "substitute{operators=[Einsum]}": "the model has nothing of the kind",
+    "tie": "no table of embeddings is held a second time",
     "topological-sort": None,
     "trim-outputs": "every output is used",
     "unfuse": "nothing was said in other operators",

@@ -43,7 +43,7 @@ BARE = (
     "inline-functions", "dedupe-initializers", "fix-names", "remove-unused", "topological-sort",
     "shape-arithmetic", "repair-types", "substitute", "fuse", "fuse{emit=ort}", "unfuse",
     "unfuse{to=standard}", "split-tensor{limit=64}", "mixed-precision{to=float16}",
-    "unify-dtype{to=float32}", "unify-dtype{to=bfloat16}", "infer,quant-linear{to=float}",
+    "unify-dtype{to=float32}", "unify-dtype{to=bfloat16}", "infer,quant-linear{to=float}", "tie",
 )  # fmt: skip
 """Every pass that takes any model, alone."""
 

@@ -1,0 +1,1 @@
+"""Decoder files laid out anew: logits, caches, weights that two ends share."""

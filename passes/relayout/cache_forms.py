@@ -1,0 +1,226 @@
+"""The pass cache: a decoder's cache that grows, or one of a length that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from vlmpass.ir_tools.errors import INFER_FIRST, Refusal, Refused
+from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.edit import remove_dead
+from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.needs import Need
+
+__all__ = ["Cache"]
+
+OPERATORS = {
+    ("", "Attention"): {4: 1, 5: 2},
+    ("com.microsoft", "MultiHeadAttention"): {6: 1, 7: 2},
+}
+"""Which input is of before, and which output it comes out of with what is new."""
+LENGTH = "past_length"
+LONGEST = 1 << 24
+SLICED = 10
+"""The first opset whose Slice takes bounds that are computed."""
+
+
+@dataclass(frozen=True)
+class Cache(Pass):
+    """Give a decoder's cache another form: one that grows, or buffers of a length that stays.
+
+    With form=static, each input that new keys or values are joined with is a buffer of `length`
+    tokens, of which the first `past_length` (a new input, int64 of shape [1]) count; what was the
+    longer cache comes out as a buffer with new tokens behind those. Names stay as they are. More
+    tokens than a buffer holds end in an error. form=dynamic undoes that. No weight is touched.
+    """
+
+    name: ClassVar[str] = "cache"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
+    mends_source: ClassVar[bool] = True
+    edits_shapes: ClassVar[bool] = True
+    nothing: ClassVar[str] = "the model has no cache of another form"
+
+    form: Literal["static", "dynamic"] = "static"
+    """Whether buffers have one length, or grow from call to call."""
+    length: int = 0
+    """How many tokens a buffer holds; for form=static."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a length where one is needed."""
+        super().__post_init__()
+        if not 0 < self.length <= LONGEST if self.form == "static" else self.length:
+            said = "must be the number of tokens that a buffer holds"
+            raise OptionError("length", said if self.form == "static" else "is for form=static")
+
+    def run(self, model: ir.Model) -> bool:
+        """Change all caches of the main graph, or none."""
+        if self.form == "dynamic":
+            return _grow(model, self.name)
+        found = [each for each in _caches(model.graph) if not isinstance(each.size, int)]
+        if not found or not may_apply(self.name, found[0].past.name or ""):
+            return False
+        _refuse_unknown(str(self), found)
+        if model.graph.opset_imports.get("", 1) < SLICED:
+            reason = "it takes no computed bounds below opset 10"
+            raise Refused(str(self), [Refusal("Slice", reason)])
+        if any(each.name == LENGTH for each in model.graph.inputs):
+            raise Refused(str(self), [Refusal(LENGTH, "an input has that name already")])
+        names = Names.of(model)
+        length = ir.val(LENGTH, dtype=ir.DataType.INT64, shape=[1])
+        model.graph.inputs.append(length)
+        for cache in found:
+            _hold(model, cache, length, self.length, names)
+        return True
+
+
+@dataclass(frozen=True)
+class _Cached:
+    """A cache: an input, and the output that holds it and what is new.
+
+    Attributes:
+        past: The input.
+        present: The output.
+        axis: Along which tokens lie.
+    """
+
+    past: ir.Value
+    present: ir.Value
+    axis: int
+
+    @property
+    def size(self) -> int | ir.SymbolicDim | None:
+        """How many tokens the input holds."""
+        return None if self.past.shape is None else self.past.shape[self.axis]
+
+
+def _caches(graph: ir.Graph) -> Iterator[_Cached]:
+    """Yield inputs that something new is joined with, and given out."""
+    for value in graph.inputs:
+        found = [each for use in value.uses() for each in _joined(value, *use)]
+        if len(found) == 1:
+            yield found[0]
+
+
+def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[_Cached]:
+    """Yield what a node makes of a cache."""
+    outputs = OPERATORS.get((node.domain, node.op_type), {})
+    given = node.outputs[outputs[at]] if outputs.get(at, 9) < len(node.outputs) else None
+    if given is not None and given.is_graph_output():
+        yield _Cached(value, given, 2)
+    joins = (node.domain, node.op_type) == ("", "Concat") and at == 0 and len(node.inputs) == 2
+    if joins and node.outputs[0].is_graph_output() and value.shape is not None:
+        axis = node.attributes.get_int("axis", 0) % len(value.shape)
+        if axis:
+            yield _Cached(value, node.outputs[0], axis)
+
+
+def _refuse_unknown(request: str, found: list[_Cached]) -> None:
+    refusals = [
+        Refusal(each.past.name or "", "its shape is not known", INFER_FIRST)
+        for each in found
+        if each.past.shape is None or each.present.shape is None
+    ]
+    if refusals:
+        raise Refused(request, refusals)
+
+
+def _hold(model: ir.Model, cache: _Cached, length: ir.Value, size: int, names: Names) -> None:
+    """Let a cache be a buffer of a length that stays."""
+    past, present, axis = cache.past, cache.present, cache.axis
+    assert past.shape is not None
+    graph, opsets = model.graph, model.graph.opset_imports
+    grows, whole = ir.Shape([*past.shape]), [*past.shape]
+    whole[axis] = size
+    tape = Tape(names, opsets, f"{past.name}/buffer")
+    zero, last, along = tape.const([0]), tape.const([size]), tape.const([axis])
+    counts = tape.Slice(past, zero, length, along)
+    counts.shape = grows
+    past.replace_all_uses_with(counts)
+    tape.nodes[-1].replace_input_with(0, past)
+    past.shape = ir.Shape(whole)
+    graph.insert_before(graph[0], tape.nodes)
+    _register(graph, tape)
+    after = Tape(names, opsets, f"{present.name}/buffer")
+    end = after.Gather(after.Shape(present), along)
+    joined = after.Concat(present, after.Slice(past, end, last, along), axis=axis)
+    held = after.Reshape(joined, after.Shape(past))
+    producer = present.producer()
+    assert producer is not None
+    graph.insert_after(producer, after.nodes)
+    _register(graph, after)
+    _give_out(graph, present, held, names)
+    held.shape = ir.Shape(whole)
+
+
+def _register(graph: ir.Graph, tape: Tape) -> None:
+    for constant in tape.constants:
+        graph.register_initializer(constant)
+
+
+def _give_out(graph: ir.Graph, old: ir.Value, new: ir.Value, names: Names) -> None:
+    """Let another value be an output, under the old one's name."""
+    graph.outputs[list(graph.outputs).index(old)] = new
+    name = old.name
+    old.name = names.value(f"{name}/grown")
+    new.name, new.type = name, old.type
+
+
+def _grow(model: ir.Model, name: str) -> bool:
+    """Undo what form=static did, for all buffers or for none."""
+    graph = model.graph
+    length = next((each for each in graph.inputs if each.name == LENGTH), None)
+    users = [] if length is None else [use.node for use in length.uses()]
+    ends = [_buffer(each) for each in users]
+    whole = [each for each in ends if each is not None]
+    if length is None or not users or len(whole) < len(users) or not may_apply(name, LENGTH):
+        return False
+    for node, present, held in whole:
+        past, counts = node.inputs[0], node.outputs[0]
+        assert past is not None
+        shape = counts.shape
+        graph.outputs[list(graph.outputs).index(held)] = present
+        held_name, held.name = held.name, None
+        present.name = held_name
+        makers = held.producer()
+        counts.replace_all_uses_with(past)
+        past.shape = shape
+        remove_dead([each for each in (makers, node) if each is not None])
+    graph.inputs.remove(length)
+    return True
+
+
+def _buffer(node: ir.Node) -> tuple[ir.Node, ir.Value, ir.Value] | None:
+    """Return what a buffer is cut by, the cache that grows, and the output that holds both."""
+    past = node.inputs[0] if node.op_type == "Slice" and len(node.inputs) == 4 else None
+    if past is None or not past.is_graph_input() or not _is_zero(node.inputs[1]):
+        return None
+    for use in past.uses():
+        rest = use.node
+        joins = [each.node for each in rest.outputs[0].uses() if each.node.op_type == "Concat"]
+        present = joins[0].inputs[0] if len(joins) == 1 and rest.op_type == "Slice" else None
+        if rest is node or present is None or not _measures(rest.inputs[1], present):
+            continue
+        helds = [each.node for each in joins[0].outputs[0].uses()]
+        fits = len(helds) == 1 and helds[0].op_type == "Reshape"
+        if fits and _measures(helds[0].inputs[1], past) and helds[0].outputs[0].is_graph_output():
+            return node, present, helds[0].outputs[0]
+    return None
+
+
+def _is_zero(value: ir.Value | None) -> bool:
+    tensor = constant_of(value)
+    return tensor is not None and tensor.size == 1 and not tensor.numpy().any()
+
+
+def _measures(value: ir.Value | None, of: ir.Value) -> bool:
+    """Return whether a value is the shape of another one, or a size in it."""
+    node = None if value is None else value.producer()
+    if node is not None and node.op_type == "Gather":
+        return _measures(node.inputs[0], of)
+    return node is not None and node.op_type == "Shape" and node.inputs[0] is of

@@ -1,0 +1,99 @@
+"""Caches in another form: what a decoder says stays; what does not fit is an error."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from rewrite.support import RUNTIME_ERRORS, parse, run
+
+from relayout.greedy import FORMS, greedy, laid_out, same
+from vlmpass.ir_tools.errors import PipelineError, Refused
+from vlmpass.passes.relayout.cache_forms import Cache
+
+EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"
+CACHE = """<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]> g(float[b,2,p,4] past_k,
+    float[b,2,s,4] k) => (float[b,2,t,4] present_k, int64[4] sizes) {
+    present_k = Concat<axis=AXIS>(past_k, k) sizes = Shape(past_k) }"""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("export", ["ts17", "dyn18"])
+def test_tokens_stay(export: str, form: str) -> None:
+    assert same(EXPORTS / f"decoder.float32.{export}.onnx", form, tokens=5) == ""
+
+
+def test_tokens_tell_a_cache_that_is_off_by_one() -> None:
+    """What is compared would show it."""
+    path = EXPORTS / "decoder.float32.ts17.onnx"
+    model = laid_out(path, "static")
+    length = next(each for each in model.graph.inputs if each.name == "past_length")
+    wrong = ir.node("Max", [length, ir.Value(name="one", const_value=ir.tensor([2], name="one"))])
+    model.graph.insert_before(model.graph[0], wrong)
+    one = wrong.inputs[1]
+    assert one is not None
+    one.type, one.shape = ir.TensorType(ir.DataType.INT64), ir.Shape([1])
+    model.graph.register_initializer(one)
+    wrong.outputs[0].name = "wrong"
+    for node, at in list(length.uses()):
+        if node is not wrong:
+            node.replace_input_with(at, wrong.outputs[0])
+    ids = np.array([[5]])
+    said = greedy(laid_out(path, "last logits"), ids, (0,), 6)[1]
+    with contextlib.suppress(RUNTIME_ERRORS):
+        assert not np.allclose(said, greedy(model, ids, (0,), 6)[1], atol=1e-6)
+
+
+def test_a_cache_of_any_content_behind_what_counts() -> None:
+    model = parse(CACHE.replace("AXIS", "-2"))
+    assert Cache(form="static", length=5).run(model)
+    rng = np.random.default_rng(0)
+    past, new = (rng.standard_normal((1, 2, n, 4)).astype(np.float32) for n in (5, 2))
+    feed = {"past_k": past, "k": new, "past_length": np.array([3])}
+    got, sizes = run(model, feed)
+    assert np.array_equal(got, np.concatenate([past[:, :, :3], new], 2))
+    assert sizes.tolist() == [1, 2, 3, 4]
+    feed["past_length"] = np.array([1])
+    assert np.array_equal(run(model, feed)[0][:, :, 3:], past[:, :, 3:])
+
+
+def test_more_than_a_buffer_holds_is_an_error() -> None:
+    model = parse(CACHE.replace("AXIS", "2"))
+    assert Cache(form="static", length=5).run(model)
+    new = np.zeros((1, 2, 2, 4), np.float32)
+    past = np.zeros((1, 2, 5, 4), np.float32)
+    with pytest.raises(RUNTIME_ERRORS):
+        run(model, {"past_k": past, "k": new, "past_length": np.array([4])})
+
+
+def test_there_and_back_is_as_it_was() -> None:
+    model = parse(CACHE.replace("AXIS", "2"))
+    assert Cache(form="static", length=5).run(model)
+    assert not Cache(form="static", length=5).run(model)
+    assert Cache(form="dynamic").run(model)
+    after = parse(CACHE.replace("AXIS", "2"))
+    assert [node.op_type for node in model.graph] == [node.op_type for node in after.graph]
+    assert not model.graph.initializers
+    assert not Cache(form="dynamic").run(model)
+    assert [each.name for each in model.graph.inputs] == ["past_k", "k"]
+
+
+def test_what_is_joined_by_batch_is_no_cache() -> None:
+    assert not Cache(form="static", length=5).run(parse(CACHE.replace("AXIS", "0")))
+
+
+def test_a_length_belongs_to_a_buffer_that_stays() -> None:
+    for given in ({"form": "static"}, {"form": "dynamic", "length": 4}, {"length": -1}):
+        with pytest.raises(PipelineError, match="length"):
+            Cache(**given)  # type: ignore[arg-type]
+
+
+def test_the_name_of_the_new_input_must_be_free() -> None:
+    text = CACHE.replace("AXIS", "2").replace(
+        "float[b,2,s,4] k)", "float[b,2,s,4] k, float[n] past_length)"
+    )
+    with pytest.raises(Refused, match="an input has that name already"):
+        Cache(form="static", length=5).run(parse(text))
