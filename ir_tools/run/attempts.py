@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlmpass.ir_tools.errors import VerifyError
@@ -86,13 +86,30 @@ class Tried:
             remedy="give inputs with --inputs file.npz",
         )
 
+    def sides(self) -> Iterator[Ran]:
+        """Yield what is accepted of other sides of plausible inputs, where it stays finite.
+
+        A runtime that dies on one, as on nothing in a cache, says nothing of the others.
+
+        Raises:
+            RunError: It takes more time than it may.
+        """
+        try:
+            yield from self._finite(self.plan.sides(self.seed, self.pinned))
+        except RunError as error:
+            if error.stage != "crash":
+                raise
+
     def hard(self) -> Iterator[Ran]:
         """Yield what is accepted of each hard kind, where it stays finite in float32.
 
         Raises:
             RunError: The model itself fails, or takes more time than it may.
         """
-        for kind, attempts in self.plan.hard(self.seed, self.pinned):
+        yield from self._finite(self.plan.hard(self.seed, self.pinned))
+
+    def _finite(self, kinds: Iterable[tuple[str, Iterator[Attempt]]]) -> Iterator[Ran]:
+        for kind, attempts in kinds:
             few = itertools.islice(attempts, _HARD_ATTEMPTS)
             ran = self._best(few, [], kind)
             if ran is not None and ran.trial.finite and largest_of(ran.made) <= self.largest:

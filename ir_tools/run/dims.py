@@ -94,6 +94,11 @@ class Dimensions:
         """Whether sequences may be as long as one wants."""
         return any(self._named(role) for role in (Role.SEQUENCE, Role.PAST, Role.TOTAL))
 
+    @property
+    def caches(self) -> list[str]:
+        """The symbols that count what is in a cache."""
+        return self._named(Role.PAST)
+
     def size_of(self, role: Role, sizes: Mapping[str, int]) -> int | None:
         """Return the size of the first dimension with a role; None if there is none."""
         for symbol in self._symbols:
@@ -116,6 +121,7 @@ class Dimensions:
             pinned: Sizes that are given.
         """
         base = self._base(size)
+        base.update({name: n for name, n in (pinned or {}).items() if name in self.caches})
         knobs = self._knobs(size, base)
         tried: set[tuple[int, ...]] = set()
         for setting in itertools.islice(_by_deviation([len(k.settings) for k in knobs]), 4000):
@@ -151,8 +157,8 @@ class Dimensions:
 
     def _knobs(self, size: int, base: Mapping[str, int]) -> list[_Knob]:
         sequence, past = _PLANNED[Role.SEQUENCE][size], 0
-        if self._named(Role.PAST):
-            past = _PLANNED[Role.PAST][size]
+        if self.caches:
+            past = base[self.caches[0]]
         knobs = []
         if total := self._named(Role.TOTAL):
             totals = [past + sequence, sequence, past + 1, base[total[0]]]

@@ -106,6 +106,26 @@ class InputPlan:
             size = LONG if hard is Hard.LONG else 0
             yield hard.value, self._attempts(size, seed, pinned, hard)
 
+    def sides(
+        self, seed: int = 0, pinned: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[str, Iterator[Attempt]]]:
+        """Yield other sides of plausible inputs, in words and with their input sets.
+
+        A cache that is empty, where there may be one, and padding at the end, where there are masks
+        of tokens.
+
+        Args:
+            seed: Same seed, same arrays.
+            pinned: Sizes by symbol that are given.
+        """
+        past = [name for name in self.dimensions.caches if name not in (pinned or {})]
+        if past:
+            empty = {**dict.fromkeys(past, 0), **(pinned or {})}
+            yield Hard.EMPTY.value, self._attempts(0, seed, empty, Hard.EMPTY)
+        if any(value.shape is not None and len(value.shape) == 2 for value in self._named_masks()):
+            padded = self._attempts(0, seed, pinned, Hard.RIGHT)
+            yield Hard.RIGHT.value, (each for each in padded if each.padded)
+
     def _attempts(
         self, size: int, seed: int, pinned: Mapping[str, int] | None, hard: Hard | None
     ) -> Iterator[Attempt]:

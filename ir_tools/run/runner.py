@@ -94,6 +94,12 @@ class AnyRunner(ABC):
     def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
         """Return the outputs by name; they stay readable until the end of the context."""
 
+    def run_each(
+        self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
+    ) -> Iterator[Feed]:
+        """Yield the outputs for each set of inputs."""
+        return map(self.run, feeds)
+
     @abstractmethod
     def stop(self) -> None:
         """Let go of processes and memory; what `run` returned stays readable."""
@@ -191,12 +197,6 @@ class Runner(AnyRunner):
         answer = self._ask("run", {**request, "manifest": pack(inputs, fed)})
         self.peak_rss = answer["peak_rss"]
         return unpack(answer["manifest"], made)
-
-    def run_each(
-        self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
-    ) -> Iterator[Feed]:
-        """Yield the outputs for each set of inputs."""
-        return map(self.run, feeds)
 
     def stop(self) -> None:
         """End the process; what `run` returned stays readable."""

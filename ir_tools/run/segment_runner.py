@@ -6,7 +6,7 @@ weights and activations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -127,6 +127,12 @@ class SegmentRunner(AnyRunner):
                 each.drop_dead(index)
             self._forget(held)
         return [self._outputs(each) for each in held]
+
+    def run_each(
+        self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
+    ) -> Iterator[Feed]:
+        """Yield the outputs for each set of inputs; every segment is loaded once."""
+        yield from self.run_all(feeds)
 
     def stop(self) -> None:
         """Do nothing: between runs no process is left."""

@@ -29,7 +29,7 @@ _LARGE = 8.0
 
 
 class Hard(Enum):
-    """What is hard on a narrow type."""
+    """What is hard on a narrow type, or another side of inputs that most runs leave out."""
 
     LONG = "long sequences"
     """Late positions, from 5 000 on."""
@@ -37,6 +37,9 @@ class Hard(Enum):
     MASKED = "rows that are masked throughout"
     LARGE = "large activations"
     """Eight times a standard normal."""
+
+    EMPTY = "an empty cache"
+    RIGHT = "padding at the end"
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,15 @@ def _visible(request: Request) -> npt.NDArray[np.bool_]:
     """Return what a padding mask lets through: all but one or two places at the left of odd rows.
 
     A single row is padded too where the cache leaves room, so that padding is always exercised.
+    Where padding is to be at the end, it is that of even rows.
     """
     visible = np.ones(request.shape, np.bool_)
     length = request.shape[-1] if request.shape else 0
     hidden = min(2, length - 1)
     if request.padded and len(request.shape) == 2 and hidden > 0:
-        if request.shape[0] > 1:
+        if request.hard is Hard.RIGHT:
+            visible[::2, -hidden:] = False
+        elif request.shape[0] > 1:
             visible[1::2, :hidden] = False
         elif request.past > hidden:
             visible[:, :1] = False

@@ -17,7 +17,8 @@ class Trial:
     Attributes:
         dims: Size by symbol of every dynamic dimension; empty for the user's own inputs.
         finite: Whether every output of the reference was finite.
-        hard: What about them is hard on narrow types, such as ``long sequences``; mostly empty.
+        hard: What about them is hard on narrow types or not usual, such as ``long sequences`` or
+            ``an empty cache``; mostly empty.
     """
 
     dims: Mapping[str, int]

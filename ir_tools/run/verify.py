@@ -35,6 +35,7 @@ from vlmpass.ir_tools.run.ranges import overflows
 from vlmpass.ir_tools.run.request import Inputs, Value, emulated_type, given_inputs, level, runtime
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError
 from vlmpass.ir_tools.run.second_looks import by_the_standard, unoptimized
+from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.sizes import Shapes, refuse_both, sizes_given
 from vlmpass.ir_tools.run.torch_program import Module, is_module
 from vlmpass.ir_tools.run.verdict import Trial, Verification
@@ -303,6 +304,8 @@ class Comparison:
         sizes = sizes_given(self.shapes, plan.dimensions, pinned)
         tried = Tried(plan, runner.run, self._adapt, self.seed, sizes, largest)
         yield from tried.plausible()
+        if not isinstance(runner, SegmentRunner):  # which loads every weight for each of them
+            yield from tried.sides()
         if self.hard:
             yield from tried.hard()
 
@@ -336,23 +339,22 @@ class Comparison:
             self.notes.append(f"the result: {_retold(self.b, refused)}")
         types = self.b.takes()
         worst: dict[str, OutputDifference] = {}
-        for each in ran:
-            feed = cast_all(each.fed, types)
-            try:
-                outputs = b.run(feed)
-            except RunError as error:
-                if error.is_stop:
-                    raise
-                self.findings.append(f"{error} (the reference accepts the same inputs)")
-                break
-            for difference in compare(each.made, outputs, tolerance=self.tolerance, at_least=bound):
-                held = worst.get(difference.name)
-                worst[difference.name] = worse(held, difference) if held else difference
+        feeds = [cast_all(each.fed, types) for each in ran]
+        try:
+            for each, outputs in zip(ran, b.run_each(feeds), strict=True):
+                found = compare(each.made, outputs, tolerance=self.tolerance, at_least=bound)
+                for difference in found:
+                    held = worst.get(difference.name)
+                    worst[difference.name] = worse(held, difference) if held else difference
+        except RunError as error:
+            if error.is_stop:
+                raise
+            self.findings.append(f"{error} (the reference accepts the same inputs)")
         if any(sum(each.nan) + sum(each.inf) and not each.ok for each in worst.values()):
-            self._note_overflow([cast_all(each.fed, types) for each in ran])
+            self._note_overflow(feeds)
         seen = self.b.runtime == "onnxruntime" and not (self.a.program or self.b.program)
         if seen and not all(each.ok for each in worst.values()):
-            self._note_choices([(each.fed, cast_all(each.fed, types)) for each in ran])
+            self._note_choices([(each.fed, feed) for each, feed in zip(ran, feeds, strict=True)])
         return tuple(worst.values())
 
     def _note_choices(self, feeds: Sequence[tuple[Feed, Feed]]) -> None:

@@ -95,7 +95,7 @@ def test_bfloat16_to_float32_runs_and_equals_its_source(tmp_path):
     assert numbers.ok
     assert numbers.actual_ran == "ONNX Runtime"
     assert numbers.max_rel < 1e-4
-    assert len(numbers.trials) == 2
+    assert sum(not trial.hard for trial in numbers.trials) == 2
     assert verify(path, tmp_path / "out.onnx", changes=report.changes).ok
     assert report.model.ir_version == 8
 

@@ -300,3 +300,23 @@ def test_inputs_without_end_are_not_generated(intent, tmp_path):
     report = Pipeline(**intent).convert(source, tmp_path / "out.onnx")
     assert report.checked.numbers is None
     assert "values for that many are not made" in report.checked.reason
+
+
+def test_the_other_sides_are_an_empty_cache_and_padding_at_the_end():
+    model = load(EXPORTS / "decoder.float32.ts17.onnx")
+    sides = {kind: next(attempts) for kind, attempts in InputPlan(model).sides()}
+    empty = sides["an empty cache"].inputs
+    assert empty["past_key_0"].shape[2] == 0
+    assert empty["attention_mask"].shape == empty["input_ids"].shape
+    assert empty["position_ids"][0, 0] == 0
+    mask = sides["padding at the end"].inputs["attention_mask"]
+    assert not mask[0, -1]
+    assert mask[:, 0].all()
+    assert mask[1].all()
+    (past, *_) = InputPlan(model).dimensions.caches
+    assert [kind for kind, _ in InputPlan(model).sides(pinned={past: 4})] == ["padding at the end"]
+
+
+def test_a_model_without_masks_and_caches_has_no_other_sides():
+    model = text_model("g (float[batch, seq] x) => (float[batch, seq] y) { y = Neg(x) }")
+    assert list(InputPlan(model).sides()) == []

@@ -6,6 +6,7 @@ import pytest
 from vlmpass.ir_tools.errors import ArgumentError, VerifyError
 from vlmpass.ir_tools.run import compare_layers, verify
 
+HEAD = '<ir_version: 8, opset_import: ["": 17]>\n'
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[batch, seq] x, float[2, seq] c, float[N] one) => (float[batch, seq] y) {
     y = Identity(x) z = Neg(c) w = Abs(one)
@@ -53,3 +54,29 @@ def test_what_the_judged_model_fixes_stays():
 def test_inputs_that_are_given_have_their_shapes(tmp_path):
     with pytest.raises(VerifyError, match="shapes too"):
         verify(model(), model(), inputs={}, shapes={"seq": 4})
+
+
+def test_a_mistake_that_only_an_empty_cache_shows_is_found():
+    good = ir.from_onnx_text(
+        HEAD
+        + """g (float[batch, seq, 4] x, float[batch, past, 4] past_key)
+            => (float[batch, total, 4] key) { key = Concat<axis = 1>(past_key, x) }"""
+    )
+    wrong = ir.from_onnx_text(
+        HEAD
+        + """g (float[batch, seq, 4] x, float[batch, past, 4] past_key)
+            => (float[batch, total, 4] key) {
+            kept = Concat<axis = 1>(past_key, x)
+            rows = Shape<start = 1, end = 2>(past_key)
+            some = Cast<to = 9>(rows)
+            flag = Squeeze(some)
+            key = If(flag) <
+                then_branch = a () => (float[b, t, 4] k) { k = Identity(kept) },
+                else_branch = c () => (float[b, t, 4] m) { m = Neg(kept) }
+            >
+        }"""
+    )
+    assert verify(good, good).ok
+    found = verify(good, wrong)
+    assert not found.ok
+    assert [trial.hard for trial in found.trials] == ["", "", "an empty cache"]

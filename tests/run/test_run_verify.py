@@ -27,9 +27,10 @@ def test_every_export_equals_itself_on_generated_inputs(entry):
     assert found.ok
     assert not found.findings
     assert all(trial.finite for trial in found.trials)
-    assert len(found.trials) == (2 if found.trials[0].dims else 1)
-    for name in found.trials[0].dims:
-        assert len({trial.dims[name] for trial in found.trials}) == 2
+    usual = [trial for trial in found.trials if not trial.hard]
+    assert len(usual) == (2 if usual[0].dims else 1)
+    for name in usual[0].dims:
+        assert len({trial.dims[name] for trial in usual}) == 2
 
 
 @pytest.mark.parametrize("sizes", ["b,1,s,s", "2,1,4,4"])
@@ -188,7 +189,7 @@ def test_a_decoder_exported_for_one_token_is_fed_one_token():
     found = verify(model, model)
     assert found.ok
     assert {trial.dims["seq"] for trial in found.trials} == {1}
-    assert {trial.dims["past"] for trial in found.trials} == {5, 3}
+    assert {trial.dims["past"] for trial in found.trials} == {5, 3, 0}
     assert any("seq=1" in note for note in found.notes)
 
 

@@ -25,7 +25,8 @@ def numbers_line(found: Verification, *, exact: bool = True) -> Text:
         found: The comparison.
         exact: Whether equality bit for bit says something: what ran is what will.
     """
-    trials = " and ".join(filter(None, (_dims(trial) for trial in found.trials)))
+    usual = (_dims(trial) for trial in found.trials if not trial.hard)
+    trials = " and ".join(filter(None, usual))
     outputs = len(found.outputs)
     of = f"{count(outputs)} output{'s' if outputs != 1 else ''}"
     at = f" at {trials}" if trials else ""
