@@ -85,7 +85,9 @@ def _needs_half(given: Given) -> PipelineError | None:
 
 def _needs_opset(given: Given) -> PipelineError | None:
     if given["widen_io"] and given["opset"] is None and given["target"] is None:
-        return PipelineError("widen-io is about a change of opset", remedy="give an opset too")
+        return PipelineError(
+            "widen-io is about what an opset or a target has", remedy="give one too"
+        )
     return None
 
 
@@ -150,8 +152,8 @@ class Intent:
     )
     widen_io: bool = option(
         False,
-        "With an opset: inputs and outputs of a type that it lacks take a wider one, such as int8"
-        " for int4.",
+        "With an opset or target: inputs and outputs of a type that it lacks take a wider one, such"
+        " as int8 for int4.",
         flag,
         refuse=_needs_opset,
     )

@@ -69,7 +69,7 @@ def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Inten
         elif not report.skipped and (wanted is None or each.name in wanted):
             found.setdefault(each.name, f"{report.text}: {each.nothing}")
     told = [text for name, text in found.items() if name not in done]
-    if asked.widen_io and not any(report.text.startswith("convert-opset") for _, report in ran):
+    if asked.widen_io and not any(map(_may_widen, (report for _, report in ran))):
         told.append("widen-io: the opset stays, so that inputs and outputs keep their types")
     if asked.simplify and not simplified:
         told.append("simplify: nothing to simplify")
@@ -101,3 +101,7 @@ def _counted(lost: Mapping[str, int], what: str) -> list[str]:
     worst = sorted(some, key=lambda name: -some[name])[:_NAMED]
     names = ", ".join(worst) + (", ..." if len(some) > _NAMED else "")
     return [f"{sum(some.values())} values of {weights} {what}: {names}"]
+
+
+def _may_widen(report: PassReport) -> bool:
+    return report.text.startswith("convert-opset") or "interface=wider" in report.text

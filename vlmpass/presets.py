@@ -160,7 +160,9 @@ def _legalize_part(intent: Intent) -> list[str]:
     """Return the passes for a target of which it is known what nodes it runs."""
     if intent.profile is None or not intent.profile.says_nodes:
         return []
-    return ["repair-types", "infer", f"legalize{{target={write_word(intent.profile.asked)}}}"]
+    wider = " interface=wider" if intent.widen_io and intent.profile.interface is not None else ""
+    name = write_word(intent.profile.asked)
+    return ["repair-types", "infer", f"legalize{{target={name}{wider}}}"]
 
 
 def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:

@@ -56,7 +56,7 @@ class _Stager:
             if self._inlined > self._inline_limit:
                 raise VerifyError(
                     f"weights above {self._inline_limit / 1e9:g} GB are too large for the"
-                    " reference evaluator"
+                    " reference evaluator and for IREE, which hold them in memory"
                 )
             return inline(tensor)
         small = tensor.nbytes <= _SMALL or tensor.dtype is ir.DataType.STRING

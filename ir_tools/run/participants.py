@@ -23,7 +23,7 @@ from vlmpass.ir_tools.run.seeds import draws, with_seeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.torch_program import Module, is_module, program_of
 from vlmpass.ir_tools.run.widen import widen
-from vlmpass.ir_tools.system.runtime import Optimization, Runtime
+from vlmpass.ir_tools.system.runtime import RUNTIME_NAMES, Optimization, Runtime
 from vlmpass.ir_tools.types import apply, solve
 from vlmpass.ir_tools.types.emulate import emulate
 
@@ -187,8 +187,8 @@ class Side:
         return twin, restore(twin).restored
 
     def _ways(self, optimization: Optimization) -> Iterator[tuple[str, Callable[[], AnyRunner]]]:
-        if self.runtime == "openvino":
-            yield "OpenVINO", self._openvino
+        if self.runtime != "onnxruntime":
+            yield RUNTIME_NAMES[self.runtime], lambda: self._elsewhere(optimization)
             return
 
         def start(source: str | os.PathLike[str] | ir.Model) -> Runner:
@@ -214,9 +214,11 @@ class Side:
         if self.emulated is None:
             yield f"the reference evaluator{self._arithmetic()}", self._evaluator
 
-    def _openvino(self) -> Runner:
+    def _elsewhere(self, optimization: Optimization) -> Runner:
         source = self.model if self.path is None else self.path
-        return Runner(source, backend="openvino", allowance=self.allowance)
+        return Runner(
+            source, backend=self.runtime, optimization=optimization, allowance=self.allowance
+        )
 
     def _loaded(self, start: Callable[[ir.Model], Runner]) -> Runner:
         """Return the evaluator's runner of a model, once ONNX Runtime has loaded it."""

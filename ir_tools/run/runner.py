@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -17,22 +18,28 @@ from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.materialize import Staged, stage
 from vlmpass.ir_tools.run.words import said as said_by
-from vlmpass.ir_tools.system.runtime import Optimization, require_runtime
+from vlmpass.ir_tools.save.references import data_files_of
+from vlmpass.ir_tools.system.runtime import (
+    RUNTIME_NAMES,
+    Optimization,
+    Runtime,
+    require_runtime,
+)
 from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
 __all__ = ["NAMES", "AnyRunner", "Backend", "Engine", "RunError", "Runner", "opening", "run_error"]
 
-Backend = Literal["onnxruntime", "openvino", "reference"]
-Engine = Literal["onnxruntime", "openvino", "reference", "pytorch"]
+Backend = Literal[Runtime, "reference"]
+Engine = Literal[Runtime, "reference", "pytorch"]
 """Whose errors there are: `Backend`, and PyTorch, which runs modules and no models."""
 
-_REFERENCE_LIMIT = 1_000_000_000
+_INLINE_LIMIT = 1_000_000_000
+"""Bytes of weights up to which what holds them in memory is given a model."""
 _LIMITS = ("NOT_IMPLEMENTED", "till opset", "Unsupported model IR version")
-NAMES = {
-    "onnxruntime": "ONNX Runtime",
-    "openvino": "OpenVINO",
+NAMES: Mapping[str, str] = {
+    **RUNTIME_NAMES,
     "reference": "the reference evaluator",
     "pytorch": "PyTorch",
 }
@@ -128,8 +135,8 @@ class Runner(AnyRunner):
 
     Args:
         source: A path, or a model whose external weights are `StoredWeight`.
-        backend: ``onnxruntime``, ``openvino``, or ``reference`` for onnx's own evaluator, which is
-            slow, exact to the letter of the standard and keeps the weights in memory.
+        backend: One of `RUNTIMES`, or ``reference`` for onnx's own evaluator, which is slow, exact
+            to the letter of the standard and keeps the weights in memory.
         optimization: ONNX Runtime's graph optimisation level.
         prepack: Whether ONNX Runtime may lay weights out anew for speed, in memory of its own.
         more: What the graph of an `ir.Model` computes besides.
@@ -161,11 +168,10 @@ class Runner(AnyRunner):
         self._child: Child | None = None
         try:
             staged = self._stage(source, more)
-            self._child = Child(self._folder.path / "stderr")
+            self._child = Child(self._folder.path / "stderr", backend)
             memory = allowance.memory
             asked = opening(staged, backend, optimization, prepack=prepack, memory=memory)
-            if backend == "openvino":
-                asked["outputs"] = _outputs(source)
+            asked["outputs"] = _outputs(source) if backend in ("openvino", "iree") else []
             self._ask("load", asked)
         except BaseException:
             self.close()
@@ -173,10 +179,12 @@ class Runner(AnyRunner):
 
     def _stage(self, source: str | os.PathLike[str] | ir.Model, more: Addition) -> Staged:
         if isinstance(source, ir.Model):
-            limit = _REFERENCE_LIMIT if self.backend == "reference" else None
+            limit = _INLINE_LIMIT if self.backend in ("reference", "iree") else None
             return stage(source, self._folder.path, inline_limit=limit, more=more)
         bounded = self._allowance.memory is not None
-        return Staged(os.fspath(source), {}, weight_bytes(load(source)) if bounded else 0)
+        path = os.fspath(source)
+        files = _beside(Path(path)) if self.backend == "ort-web-wasm" else {}
+        return Staged(path, files, weight_bytes(load(source)) if bounded else 0)
 
     def run(self, inputs: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
         """Return the outputs by name.
@@ -218,6 +226,13 @@ class Runner(AnyRunner):
         if not answer["ok"]:
             raise run_error(stage, self.backend, answer, self._allowance.memory)
         return answer
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """Return the data files of a model by its names for them: JavaScript is lent all."""
+    folder = Path(os.path.abspath(path.parent))
+    found = sorted(each for each in data_files_of(path) if each.is_file())
+    return {Path(os.path.relpath(each, folder)).as_posix(): str(each) for each in found}
 
 
 def _outputs(source: str | os.PathLike[str] | ir.Model) -> list[str]:

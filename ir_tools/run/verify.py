@@ -96,7 +96,8 @@ def verify(
             hardware does that computes in it, and the first is computed in float32. ONNX Runtime's
             CPU hides overflow, because it rounds only where it must.
         on: What runs the second model as it is: ``openvino``, with the numbers of float32 where it
-            might take fewer; what it does not run counts as different.
+            might take fewer, ``iree`` or ``ort-web-wasm``; what it does not run counts as
+            different.
         hard: Whether generated inputs include what is hard on narrow types: long sequences, rows
             that are masked throughout, large activations.
         restore: Restores rounded numbers of a model that computes in float32, and tells which. Two

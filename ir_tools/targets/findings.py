@@ -180,6 +180,7 @@ def limits_of(model: ir.Model, target: Profile, files: Files) -> Iterator[Findin
         yield _about(reason, "reads.ir-version", f"{helps} lowers it if it can")
     if target.file_size is not None:
         yield from _too_large(model, target.file_size, files, helps)
+    yield from _unbound(model, target, helps)
     if target.static:
         inputs = model.graph.inputs
         open_ = [v.name for v in inputs if v.shape is None or not v.shape.is_static()]
@@ -196,6 +197,21 @@ def _too_large(model: ir.Model, most: int, files: Files, helps: str) -> Iterator
         if nbytes > most:
             reason = f"{what} has {nbytes} bytes, and a file has {most} at most"
             yield _about(reason, "reads.file-size", f"{helps} splits it")
+
+
+def _unbound(model: ir.Model, target: Profile, helps: str) -> Iterator[Finding]:
+    """Yield one finding for each type of inputs and outputs that a target does not bind."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        if not target.binds(value):
+            dtype = value.dtype if isinstance(value.type, ir.TensorType) else None
+            kind = "such" if dtype is None else dtype.name.lower()
+            found[kind].append(str(value.name))
+    for kind, named in found.items():
+        reason = f"it binds no {kind} values to inputs and outputs: {', '.join(named)}"
+        yield _about(
+            reason, "reads.interface", f"{helps} --widen-io, which gives them a wider type"
+        )
 
 
 def _about(reason: str, fact: str, helps: str) -> Finding:

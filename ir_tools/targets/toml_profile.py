@@ -9,7 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
+import onnx_ir as ir
+
 from vlmpass.ir_tools.errors import PipelineError
+from vlmpass.ir_tools.operators.type_texts import spell
 from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts, Types, types_of
 from vlmpass.ir_tools.targets.operator_table import Operators, operator_table
 from vlmpass.ir_tools.targets.support import Support
@@ -67,6 +70,7 @@ class Profile:
         file_size: The most bytes of one model file; None where there is no limit that is known.
         static: Whether every shape must be static.
         fallback: The target that runs what this one does not take; None where nothing does.
+        interface: The types that inputs and outputs of a model may have; None where no one says.
         types: How well operands of each type are run, whatever the operator; None where only the
             operators' own lines say.
         functions: How well calls of a model's own functions are run.
@@ -90,6 +94,7 @@ class Profile:
     file_size: int | None = None
     static: bool = False
     fallback: str | None = None
+    interface: Types | None = None
     types: Types | None = None
     functions: Support = Support.UNKNOWN
     fuses: str = FUSES[0]
@@ -99,6 +104,20 @@ class Profile:
     def without_facts(self, what: str) -> Support:
         """Return what holds for what is not listed, see `unlisted`."""
         return self.unlisted.get(what, Support.UNKNOWN)
+
+    def binds_type(self, dtype: ir.DataType) -> bool:
+        """Whether inputs and outputs of a model may have an element type."""
+        return self._binds(spell(ir.TensorType(dtype)))
+
+    def binds(self, value: ir.Value) -> bool:
+        """Whether an input or output of a model may have the type that it has; yes, if unknown."""
+        return value.type is None or self._binds(spell(value.type))
+
+    def _binds(self, kind: str | None) -> bool:
+        if self.interface is None or kind is None:
+            return True
+        others = self.interface.others or Support.UNSUPPORTED
+        return self.interface.kinds.get(kind, others) is not Support.UNSUPPORTED
 
     @property
     def says_operators(self) -> bool:
@@ -132,7 +151,8 @@ class Profile:
 
 
 _OPERATORS = "operators"
-_TYPES = "types"
+_TYPES = ("types", "interface")
+"""Keys of lists of types in `reads`."""
 
 Parent = Callable[[str], "Mapping[str, Any]"]
 """Returns the settings of a target by its name."""
@@ -185,7 +205,7 @@ _KEYS: Mapping[str, _Check] = {
     "reads.preferred-opset": _is_version,
     "reads.file-size": _is_version,
     "reads.functions": _is_kind,
-    "reads.types": _is_line,
+    **{f"reads.{name}": _is_line for name in _TYPES},
     "reads.static": _is_switch,
     "fallback": _is_line,
     "fuses": _is_fusing,
@@ -227,7 +247,8 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         found.get("reads.file-size"),
         found.get("reads.static", False),
         found.get("fallback"),
-        found.get(_TYPES),
+        found.get("interface"),
+        found.get("types"),
         KINDS[found.get("reads.functions", "unknown")],
         found.get("fuses", FUSES[0]),
         found[_OPERATORS].facts,
@@ -262,8 +283,9 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
     upon: Operators = inherited.get(_OPERATORS, Operators({}, {}))
     try:
         operators = operator_table(tables, upon)
-        if "reads.types" in said:
-            said[_TYPES] = types_of(said["reads.types"], operators.sets)
+        for name in _TYPES:
+            if f"reads.{name}" in said:
+                said[name] = types_of(said[f"reads.{name}"], operators.sets)
     except ValueError as error:
         problem = f"the target in {path}: {error}"
         raise PipelineError(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmpass.ir_tools.system.runtime import web_package
 from vlmpass.ir_tools.worker.bounds import MEMORY_EXIT, is_out_of_memory
 
 __all__ = ["Child", "Died"]
@@ -31,23 +32,39 @@ class Died(Exception):
         self.memory = memory
 
 
+_WEB = Path(__file__).with_name("web_serve.mjs")
+_WEB_MODULE = Path("dist", "ort.wasm.bundle.min.mjs")
+
+
+def _command(backend: str) -> list[str]:
+    """Return what starts a process that answers for a runtime."""
+    if backend == "ort-web-wasm":
+        return ["node", str(_WEB), str(web_package() / _WEB_MODULE)]
+    # The child finds modules exactly where this process does.
+    program = (
+        f"import sys; sys.path[:] = {sys.path!r};"
+        " from vlmpass.ir_tools.worker.serve import main; main()"
+    )
+    return [sys.executable, "-c", program]
+
+
 class Child:
-    """A process that runs `serve.main`: one request a line, one answer a line.
+    """A process that runs models: one request a line, one answer a line.
 
     Args:
         log: Where its standard error goes.
+        backend: What runs them: one of `RUNTIMES`, or ``reference``.
+
+    Raises:
+        VerifyError: It is onnxruntime-web, and not installed.
     """
 
-    def __init__(self, log: Path) -> None:
-        # The child finds modules exactly where this process does.
-        program = (
-            f"import sys; sys.path[:] = {sys.path!r};"
-            " from vlmpass.ir_tools.worker.serve import main; main()"
-        )
+    def __init__(self, log: Path, backend: str = "onnxruntime") -> None:
+        command = _command(backend)
         self._log = log.open("w+b")
         self._late = False
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

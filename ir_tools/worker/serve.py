@@ -19,6 +19,7 @@ import numpy as np
 
 from vlmpass.ir_tools.system.memory import peak_rss
 from vlmpass.ir_tools.worker.bounds import bound_memory, is_out_of_memory
+from vlmpass.ir_tools.worker.iree_engine import Iree
 from vlmpass.ir_tools.worker.openvino_engine import OpenVino
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
@@ -156,15 +157,24 @@ def _open_reference(request: Mapping[str, Any]) -> Engine:
     return run
 
 
-def _open_openvino(request: Mapping[str, Any]) -> Engine:
-    if request["memory"] is not None:
-        bound_memory(request["memory"])
-    return OpenVino(request)
+_Opened = Callable[[Mapping[str, Any]], Engine]
+
+
+def _bounded(opened: _Opened) -> _Opened:
+    """Return what opens a model as it is opened, in bounded memory."""
+
+    def bounded(request: Mapping[str, Any]) -> Engine:
+        if request["memory"] is not None:
+            bound_memory(request["memory"])
+        return opened(request)
+
+    return bounded
 
 
 _ENGINES = {
     "onnxruntime": _open_onnxruntime,
-    "openvino": _open_openvino,
+    "openvino": _bounded(OpenVino),
+    "iree": _bounded(Iree),
     "reference": _open_reference,
 }
 

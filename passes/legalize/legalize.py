@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -11,6 +11,7 @@ from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.passes.legalize.cancel import cancel
+from vlmpass.passes.legalize.interface import unbound, widen_interface
 from vlmpass.passes.legalize.narrowing import narrow, narrowed_copy, with_ranges
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.passes.legalize.preparing import is_to_prepare, prepare
@@ -33,6 +34,10 @@ class Legalize(Pass):
     target: str
     """The target's name, or its .toml file; see `vlmpass targets`."""
 
+    interface: Literal["keep", "wider"] = "keep"
+    """Whether inputs and outputs of a type that the target binds no values of keep it, so that the
+    model is refused, or take a wider one."""
+
     def __post_init__(self) -> None:
         """Check that there is such a target."""
         super().__post_init__()
@@ -45,7 +50,18 @@ class Legalize(Pass):
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; nothing is edited unless every node is legal afterwards."""
         with telling(model):
+            return self._widened(model) if self.interface == "wider" else self._run(model)
+
+    def _widened(self, model: ir.Model) -> Done:
+        """Widen inputs and outputs first, if the rest can be done then."""
+        target = target_of(self.target)
+        if not any(wide for _, _, wide in unbound(model, target)):
             return self._run(model)
+        trial = clone(model)
+        widen_interface(trial, target)
+        self._run(trial)
+        widen_interface(model, target)
+        return replace(self._run(model), changed=True)
 
     def _run(self, model: ir.Model) -> Done:
         target = target_of(self.target)

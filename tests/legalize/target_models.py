@@ -4,9 +4,9 @@
         [MODEL | FOLDER ...]
 
 Without arguments it goes through the exports of tests/fixtures. A folder with an ``inputs.py``
-says itself what its models are fed, and what PyTorch computed. A result for `ort-cpu` or `openvino`
-runs there on the same inputs as its source, which runs on ONNX Runtime with half precision computed
-in float32; for other targets the result is judged by their facts alone.
+says itself what its models are fed, and what PyTorch computed. A result for a target of `RUNS` runs
+there on the same inputs as its source, which runs on ONNX Runtime with half precision computed in
+float32; for other targets the result is judged by their facts alone.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import multiprocessing
-import queue
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -31,17 +30,25 @@ from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import Refused, VlmpassError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run import Runner
+from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.inputs import generate_inputs
 from vlmpass.ir_tools.run.participants import computed_in
 from vlmpass.ir_tools.run.widen import widen
-from vlmpass.ir_tools.targets import names
+from vlmpass.ir_tools.system.runtime import Runtime
+from vlmpass.ir_tools.targets import names, profile
 from vlmpass.passes.dtype.repair_types import RepairTypes
 from vlmpass.passes.infer import Infer
 
-RUNS = ("ort-cpu", "openvino")
-"""The targets whose runtime may be installed here."""
+RUNS: dict[str, Runtime] = {
+    "ort-cpu": "onnxruntime",
+    "openvino": "openvino",
+    "ort-web-wasm": "ort-web-wasm",
+    "iree": "iree",
+}
+"""The targets whose runtime may be installed here, and what runs their results."""
 
-TARGETS = (*RUNS, "tensorrt-10.15", "tensorrt-11", "onnx-standard")
+_ASKED = (*RUNS, "tensorrt-10.15", "onnx-standard")
+TARGETS = tuple(each for each in _ASKED if each in names())
 BOUNDS = {ir.DataType.BFLOAT16: 8e-2, ir.DataType.FLOAT16: 2e-2}
 """Largest error that counts as equal, in parts of an output's largest element: by the narrowest
 type that a model computes in, else 1e-4."""
@@ -71,6 +78,7 @@ class Verdict:
         kind: ``equal``, ``wrong``, ``clean`` where nothing here runs it, ``refused``, ``fails``.
         error: Largest error, in parts of an output's largest element.
         reason: Why not.
+        widened: Whether inputs and outputs had to take a wider type, with ``--widen-io``.
     """
 
     model: str
@@ -78,11 +86,13 @@ class Verdict:
     kind: str
     error: float = 0.0
     reason: str = ""
+    widened: bool = False
 
     @property
     def cell(self) -> str:
         """What stands in the table."""
-        return f"{self.error:.0e}" if self.kind == "equal" else self.kind
+        found = f"{self.error:.0e}" if self.kind == "equal" else self.kind
+        return f"{found} w" if self.widened else found
 
 
 def described(folder: Path) -> Iterator[Source]:
@@ -134,72 +144,34 @@ def expected(source: Source) -> list[list[np.ndarray]]:
         return [list(each) for each in source.outputs]
 
 
-def _tensor(array: np.ndarray) -> object:
-    """Return an array as OpenVINO takes it, whose Python has no bfloat16."""
-    import openvino
-
-    if array.dtype.name != "bfloat16":
-        return array
-    return openvino.Tensor(array.view(np.float16), array.shape, openvino.Type.bf16)
-
-
-def _read(array: np.ndarray, brain: bool) -> np.ndarray:
-    """Return what OpenVINO gives; its bfloat16 comes as float16 of the same bits."""
-    return array.view(ml_dtypes.bfloat16).astype(np.float32) if brain else array
-
-
-def _served(path: str, feeds: Sequence[Feeds], answers: multiprocessing.Queue[object]) -> None:
-    """Run a model on OpenVINO, in a process of its own: it may take it down."""
-    import openvino
-
-    try:
-        core = openvino.Core()
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-        compiled = core.compile_model(core.read_model(path), "CPU", settings)
-        brain = [each.element_type == openvino.Type.bf16 for each in compiled.outputs]
-        found = [compiled({k: _tensor(v) for k, v in each.items()}).to_tuple() for each in feeds]
-        answers.put([[*map(_read, each, brain)] for each in found])
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        answers.put(f"{type(error).__name__}: {error}".replace("\n", " ")[-300:])
-
-
-def on_openvino(path: Path, feeds: Sequence[Feeds]) -> list[list[np.ndarray]]:
-    """Return what OpenVINO computes.
-
-    Raises:
-        VlmpassError: It does not run the model.
-    """
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[object] = context.Queue()
-    process = context.Process(target=_served, args=(str(path), feeds, answers))
-    process.start()
-    try:
-        found = answers.get(timeout=SECONDS)
-    except queue.Empty:
-        found = "it gives no answer"
-    process.kill()
-    process.join()
-    if isinstance(found, str):
-        raise VlmpassError(found)
-    return found
-
-
 def run(target: str, path: Path, feeds: Sequence[Feeds]) -> list[list[np.ndarray]]:
     """Return what a target's runtime computes."""
-    taken = {value.name for value in load(path).graph.inputs}
-    feeds = [{name: each[name] for name in each if name in taken} for each in feeds]
-    if target == "openvino":
-        return on_openvino(path, feeds)
-    with Runner(path, optimization="all") as runner:
-        return [list(runner.run(each).values()) for each in feeds]
+    kinds = {each.name: each.dtype.numpy() for each in load(path).graph.inputs if each.dtype}
+    feeds = [{n: v.astype(kinds[n]) for n, v in each.items() if n in kinds} for each in feeds]
+    allowance = Allowance(until=time.monotonic() + SECONDS)
+    with Runner(path, backend=RUNS[target], optimization="all", allowance=allowance) as runner:
+        return [list(map(_wide, runner.run(each).values())) for each in feeds]
+
+
+def _wide(value: object) -> np.ndarray:
+    array = np.array(value)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def judge(source: Source, target: str) -> Verdict:
-    """Convert one model for a target and say what became of it."""
+    """Convert one model for a target, with a wider interface where it needs one, and judge it."""
+    found = _judged(source, target)
+    if found.kind != "refused" or profile(target).interface is None:
+        return found
+    wider = _judged(source, target, widen_io=True)
+    return found if wider.kind == "refused" else replace(wider, widened=True)
+
+
+def _judged(source: Source, target: str, **options: Any) -> Verdict:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            Pipeline(target=target).convert(source.path, path, verify=False)
+            Pipeline(target=target, **options).convert(source.path, path, verify=False)
         except Refused as refused:
             reasons = [str(each) for each in refused.refusals]
             return Verdict(source.name, target, "refused", reason="; ".join(reasons))
@@ -237,10 +209,14 @@ def page(found: Sequence[Verdict]) -> str:
     lines = [
         "# Whole models for every target",
         "",
-        "Written by `python -m tests.legalize.target_models --page docs/target-models.md MODELS`:"
+        "Written by `python -m tests.legalize.target_models --page docs/target-models.md MODELS`, a"
+        " target or two at a time (`--targets NAME --kept verdicts.json`) on onnxruntime 1.32.0,"
+        " openvino 2026.4.1 and onnxruntime-web 1.30.0:"
         " each model after `convert --target`. A number is the largest error of a result that runs"
         " on its runtime, in parts of an output's largest element; `clean` is a result that nothing"
-        " here runs, every node of which the target is known to run.",
+        " here runs, every node of which the target is known to run; `w` marks results whose inputs"
+        " and outputs take a wider type, with `--widen-io`: the target binds none of theirs."
+        f" A runtime has {SECONDS} seconds for a model.",
         "",
         f"| model | {' | '.join(targets)} |",
         "|---|" + "---|" * len(targets),
@@ -258,7 +234,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("models", nargs="*", default=[str(EXPORTS)])
     parser.add_argument("--page", type=Path)
-    parser.add_argument("--targets", default=",".join(each for each in TARGETS if each in names()))
+    parser.add_argument("--targets", default=",".join(TARGETS))
+    parser.add_argument("--kept", type=Path, help="verdicts of runs for other targets, as JSON")
     asked = parser.parse_args()
     found: list[Verdict] = []
     for source in sources(asked.models):
@@ -273,6 +250,12 @@ def main() -> int:
                 told.reason[:200],
                 flush=True,
             )
+    if asked.kept is not None:
+        before = json.loads(asked.kept.read_text()) if asked.kept.exists() else []
+        known = {(each.model, each.target): each for each in found}
+        known.update({(e["model"], e["target"]): Verdict(**e) for e in before} | known)
+        found = sorted(known.values(), key=lambda each: TARGETS.index(each.target))
+        asked.kept.write_text(json.dumps([asdict(each) for each in found], indent=1))
     if asked.page is not None:
         asked.page.write_text(page(found), encoding="utf-8")
     return int(any(each.kind in ("wrong", "fails") for each in found))

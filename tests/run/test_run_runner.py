@@ -146,7 +146,7 @@ def test_strings_sequences_and_booleans():
 
 
 def test_the_evaluator_refuses_what_would_not_fit(monkeypatch):
-    monkeypatch.setattr("vlmpass.ir_tools.run.runner._REFERENCE_LIMIT", 1000)
+    monkeypatch.setattr("vlmpass.ir_tools.run.runner._INLINE_LIMIT", 1000)
     with pytest.raises(VerifyError, match="too large for the reference evaluator"):
         Runner(mlp(ir.DataType.FLOAT), backend="reference")
 

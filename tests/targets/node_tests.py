@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from tests.targets import web
+from tests.targets import iree_run, web
 from vlmpass.ir_tools.operators import Kind, traits_of
 from vlmpass.ir_tools.targets import Context, Support, Verdict, profile, why_not
 from vlmpass.passes import parse
@@ -106,8 +106,7 @@ def _context(target: str, opsets: tuple[tuple[str, int], ...], ir_version: int) 
 
 
 def _serve(pipe: Connection, runtime: str) -> None:
-    runs = {"ort-cpu": _run_onnxruntime, "openvino": _run_openvino, "ort-web-wasm": web.run}
-    run = runs[runtime]
+    run = _RUNS[runtime]
     while True:
         model, inputs = pipe.recv()
         try:
@@ -249,6 +248,14 @@ def _from_openvino(tensor: Any) -> np.ndarray[Any, Any]:
         return tensor.str_data if tensor.element_type.get_type_name() == "string" else tensor.data
     raw = np.array(tensor.data).reshape(-1).view(np.uint8)
     return _decoded(raw, dtype, tuple(tensor.shape))
+
+
+_RUNS = {
+    "ort-cpu": _run_onnxruntime,
+    "openvino": _run_openvino,
+    "ort-web-wasm": web.run,
+    "iree": iree_run.run,
+}
 
 
 class Runtime:

@@ -5,26 +5,25 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import shutil
-import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.system.runtime import require_runtime
+from vlmpass.ir_tools.worker.child import Child
+from vlmpass.ir_tools.worker.folder import WorkFolder
+from vlmpass.ir_tools.worker.transport import pack, unpack
+
 __all__ = ["UnboundError", "is_there", "run"]
 
-_RUNNER = Path(__file__).with_name("web_run.mjs")
-_TYPES = frozenset(
-    {"float32", "float64", "float16", "int8", "uint8", "int16", "uint16", "int32", "uint32",
-     "int64", "uint64", "bool"}
+_UNREAD = (
+    "unsupported type: ", "unsupported data type: ", "non-tensor typed value",
+    "JavaScript binds no", "JavaScript has no",
 )  # fmt: skip
-_UNREAD = ("unsupported type: ", "unsupported data type: ", "non-tensor typed value")
-_PROCESS: list[Any] = []
 
 
 class UnboundError(Exception):
@@ -33,62 +32,38 @@ class UnboundError(Exception):
 
 def is_there() -> bool:
     """Whether Node.js and the package are."""
-    return bool(os.environ.get("ORT_WEB")) and shutil.which("node") is not None
+    try:
+        require_runtime("ort-web-wasm")
+    except VerifyError:
+        return False
+    return True
+
+
+@cache
+def _home() -> tuple[WorkFolder, Child]:
+    home = WorkFolder()
+    return home, Child(home.path / "log", "ort-web-wasm")
 
 
 def run(model: bytes, inputs: list[Any]) -> list[Any]:
     """Return what a model makes of inputs."""
-    names = [each.name for each in onnx.ModelProto.FromString(model).graph.input]
-    feeds = {n: _told(v) for n, v in zip(names, inputs, strict=False) if v is not None}
-    request = {"model": base64.b64encode(model).decode(), "inputs": feeds}
-    process = _started()
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    for line in process.stdout:
-        if line.startswith("@@"):
-            answer = json.loads(line[2:])
-            break
-    else:
-        raise EOFError("Node.js ended")
-    if answer["how"] == "ran":
-        return [_read(each) for each in answer["outputs"]]
-    if any(text in answer["said"] for text in _UNREAD):
-        raise UnboundError(answer["said"])
-    raise RuntimeError(answer["said"])
-
-
-def _started() -> Any:
-    if not _PROCESS:
-        folder = Path(os.environ["ORT_WEB"])
-        script = folder / _RUNNER.name  # packages are looked for beside the script
-        shutil.copy(_RUNNER, script)
-        _PROCESS.append(
-            subprocess.Popen(
-                ["node", script.name],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-            )
-        )
-    return _PROCESS[0]
-
-
-def _told(value: Any) -> dict[str, Any]:
-    if not isinstance(value, np.ndarray):
+    graph = onnx.ModelProto.FromString(model).graph
+    feeds = dict(zip((each.name for each in graph.input), inputs, strict=False))
+    if not all(each is None or isinstance(each, np.ndarray) for each in feeds.values()):
         raise UnboundError("a sequence")
-    if value.dtype.kind in "OUS":
-        texts = [str(each) for each in value.reshape(-1)]
-        return {"type": "string", "dims": list(value.shape), "data": texts}
-    if str(value.dtype) not in _TYPES:
-        raise UnboundError(str(value.dtype))
-    data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
-    return {"type": str(value.dtype), "dims": list(value.shape), "data": data}
+    home, _ = _home()
+    path, fed, made = (home.path / each for each in ("one.onnx", "fed", "made"))
+    path.write_bytes(model)
+    _asked({"do": "open", "model": str(path), "files": {}, "optimization": "all"})
+    manifest = pack(feeds, fed)
+    ran = _asked({"do": "run", "inputs": str(fed), "outputs": str(made), "manifest": manifest})
+    return [np.array(each) for each in unpack(ran["manifest"], Path(made)).values()]
 
 
-def _read(told: dict[str, Any]) -> np.ndarray[Any, Any]:
-    if told["type"] == "string":
-        return np.array(told["data"], object).reshape(told["dims"])
-    return np.frombuffer(base64.b64decode(told["data"]), told["type"]).reshape(told["dims"])
+def _asked(request: dict[str, Any]) -> dict[str, Any]:
+    answer = _home()[1].ask(request)
+    if answer["ok"]:
+        return answer
+    if any(text in answer["error"] for text in _UNREAD):
+        raise UnboundError(answer["error"])
+    raise RuntimeError(answer["error"])

@@ -90,7 +90,7 @@ def verify(
         str | None,
         typer.Option(
             metavar="RUNTIME",
-            help="What runs B instead of ONNX Runtime: openvino.",
+            help="What runs B instead of ONNX Runtime: openvino, iree or ort-web-wasm.",
             show_default=False,
         ),
     ] = None,
