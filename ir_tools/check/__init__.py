@@ -37,19 +37,36 @@ def check(source: Source) -> None:
     check_types(model)
 
 
-def check_written(model: ir.Model, written: Callable[[], onnx.ModelProto], read: ReadBytes) -> None:
+def check_written(
+    model: ir.Model,
+    written: Callable[[], onnx.ModelProto],
+    read: ReadBytes,
+    look: Callable[[], None],
+) -> None:
     """Check a model and the protobuf that it was written as; it is as good as `check` of a load.
 
     Args:
         model: In memory.
         written: Returns its protobuf, with the same nodes in the same order, to be changed freely.
         read: Returns bytes of a data file that the protobuf refers to.
+        look: Raises what else is wrong with what was written; it takes its time while onnx checks.
 
     Raises:
         CheckError: The first fault.
     """
-    _check_graph(model)
-    check_types(model, lambda: without_weights(written(), read))
+
+    def meanwhile() -> None:
+        _check_graph(model)
+        look()
+
+    def twin() -> onnx.ModelProto:
+        try:
+            return without_weights(written(), read)
+        except Exception:
+            meanwhile()  # it knows better what is wrong
+            raise
+
+    check_types(model, twin, meanwhile)
 
 
 def _check_graph(model: ir.Model) -> None:

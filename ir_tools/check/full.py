@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from vlmpass.ir_tools.graph.walk import all_nodes, holds_graphs, scopes, subgrap
 from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
 from vlmpass.ir_tools.system.collector import without_collector
-from vlmpass.ir_tools.worker.bounded import NativeError, check_model, infer_shapes
+from vlmpass.ir_tools.worker.bounded import NativeError, abandon, check_model, infer_shapes
 from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 
 __all__ = ["beside_standard", "check_types"]
@@ -64,21 +65,26 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
 
 
 @without_collector
-def check_types(model: ir.Model, protobuf: Callable[[], onnx.ModelProto] | None = None) -> None:
+def check_types(
+    model: ir.Model,
+    protobuf: Callable[[], onnx.ModelProto] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
     """Run the onnx checker with strict type and shape inference.
 
     Args:
         model: Its nodes are named in errors.
         protobuf: Returns a new protobuf of it, without large weights, in which nodes are in the
             same order; by default it is serialised.
+        meanwhile: Done while onnx works in another process. What it raises comes first.
 
     Raises:
         CheckError: The first fault it finds.
     """
     twin = protobuf or partial(skeleton, model, weightless)
-    error = _first_fault(model, twin(), doubt=False)
+    error = _first_fault(model, twin(), meanwhile, doubt=False)
     if error is not None and any(_is_doubtful(node) for node in all_nodes(model)):
-        error = _first_fault(model, twin(), doubt=True)
+        error = _first_fault(model, twin(), lambda: None, doubt=True)
     if error is not None:
         raise error
 
@@ -99,21 +105,37 @@ def _is_doubtful(node: ir.Node) -> bool:
     return node.op_type == "Attention" and (len(node.inputs) > 4 or len(node.outputs) > 3)
 
 
-def _first_fault(model: ir.Model, proto: onnx.ModelProto, *, doubt: bool) -> CheckError | None:
+def _first_fault(
+    model: ir.Model, proto: onnx.ModelProto, meanwhile: Callable[[], None], *, doubt: bool
+) -> CheckError | None:
     """Return the first fault; `doubt` takes nodes that onnx may be wrong about as they are."""
     nodes = _number(model, proto, doubt=doubt)
-    with tempfile.TemporaryDirectory(prefix="vlmpass-check-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="vlmpass-check-") as folder,
+        ThreadPoolExecutor(1) as onnx_waits,
+    ):
         path = Path(folder, "model.onnx")
         Path(folder, LOCATION).touch()
         path.write_bytes(proto.SerializeToString())
+        checked = onnx_waits.submit(_check, path, proto if wants_parts(proto) else None)
+        del proto  # of which there is another soon
         try:
-            parted = wants_parts(proto)
-            check_model(path, types=not parted)
-            for _ in in_parts(proto, partial(infer_shapes, strict=True)) if parted else ():
-                pass
+            meanwhile()
+        except BaseException:
+            abandon()
+            raise
+        try:
+            checked.result()
         except NativeError as error:
             return _explained(error.said, nodes, model)
     return None
+
+
+def _check(path: Path, parted: onnx.ModelProto | None) -> None:
+    """Run the checker of onnx on a model file; with types in parts, where those are given."""
+    check_model(path, types=parted is None)
+    for _ in in_parts(parted, partial(infer_shapes, strict=True)) if parted is not None else ():
+        pass
 
 
 def _number(model: ir.Model, proto: onnx.ModelProto, *, doubt: bool) -> list[ir.Node]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.check import check_written
@@ -71,7 +71,8 @@ class Staged:
         """Check the output as it was written, fully, without making it a graph once more.
 
         Its bytes are read back, and what a load looks at in a protobuf is looked at: fields,
-        names, tensors and the files that they refer to. The type check reads the same protobuf.
+        names, tensors and the files that they refer to. The type check reads the same bytes, in
+        another process meanwhile.
         Names, versions and calls are looked at in the graph that was serialised: that it can be
         held as IR and that its nodes are these is so by construction, for it came from there.
 
@@ -80,13 +81,15 @@ class Staged:
             ModelError: It is none that could be opened.
             SaveError: It refers to data that were not written.
         """
-        check_written(self.source, self._read_back, self._bytes_of)
+        read = self._reader()
+        look = without_collector(lambda: self._look_at(read()))
+        check_written(self.source, lambda: read().proto, self._bytes_of, look)
 
     def load(self) -> ir.Model:
         """Return the output as it was written, its data where they were prepared."""
         if self.output.whole is not None:
             return load(self.model.path)
-        return load(self._parsed().proto, base_dir=self.output.path.parent)
+        return load(self._reader()().proto, base_dir=self.output.path.parent)
 
     def write_model(self, path: Path, names: Sequence[str]) -> str | None:
         """Write a model file that refers to data files by these names, and read it back."""
@@ -105,16 +108,15 @@ class Staged:
         new = self.data(self.output.expected)
         return [*kept, *(f"{self.folder.name}/{file.path.name}" for file in new)]
 
-    def _parsed(self) -> Parsed:
+    def _reader(self) -> Callable[[], Parsed]:
+        """Return what parses the output as it was written, anew each time."""
         if self.output.whole is not None:
-            return parse_file(self.model.path)
+            return partial(parse_file, self.model.path)
         content, _ = self.output.model_bytes(self._names())
-        return Parsed(parsed(content, self.output.path))
+        return lambda: Parsed(parsed(content, self.output.path))
 
-    @without_collector
-    def _read_back(self) -> onnx.ModelProto:
-        """Return the output as a protobuf, looked at as a load does."""
-        read = self._parsed()
+    def _look_at(self, read: Parsed) -> None:
+        """Look at the output as a load does."""
         refuse_lost(read.proto, owned=True)
         vet(read.proto, TensorVet())
         folder = self.output.path.parent
@@ -122,7 +124,6 @@ class Staged:
         if read.stamp is not None:
             sizes[read.inline_location] = read.stamp.size
         check_references(read.proto, self.output.path, sizes)
-        return read.proto
 
     def _bytes_of(self, location: str, offset: int, length: int) -> bytes:
         """Return a few bytes of a data file."""

@@ -24,7 +24,7 @@ from onnx import onnx_cpp2py_export
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.worker import native
 
-__all__ = ["NativeError", "check_model", "infer_shapes", "parse_text"]
+__all__ = ["NativeError", "abandon", "check_model", "infer_shapes", "parse_text"]
 
 _Task = Literal["check", "check structure", "infer", "infer strictly", "parse"]
 _NAMES: dict[_Task, str] = {
@@ -100,6 +100,11 @@ def parse_text(text: str) -> bytes:
     return _through_files("parse", text.encode())
 
 
+def abandon() -> None:
+    """End what onnx is doing for another thread, if it does something; nobody waits for it."""
+    _CHILD.kill()
+
+
 def _through_files(task: _Task, data: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="vlmpass-onnx-") as folder:
         path, result = Path(folder, "model"), Path(folder, "result")
@@ -165,6 +170,12 @@ class _Child:
             encoding="utf-8",
         )
         return self._process
+
+    def kill(self) -> None:
+        """End the process at once, in whatever thread an answer is waited for."""
+        process = self._process
+        if process is not None and self._owner == os.getpid():
+            process.kill()
 
     def stop(self) -> int:
         """End the process if it is ours and return how it ended."""
