@@ -117,7 +117,8 @@ def _first_fault(
         path = Path(folder, "model.onnx")
         Path(folder, LOCATION).touch()
         path.write_bytes(proto.SerializeToString())
-        checked = onnx_waits.submit(_check, path, proto if wants_parts(proto) else None)
+        parted = wants_parts(proto)
+        checked = onnx_waits.submit(check_model, path, types=not parted)
         del proto  # of which there is another soon
         try:
             meanwhile()
@@ -126,15 +127,17 @@ def _first_fault(
             raise
         try:
             checked.result()
+            if parted:
+                _check_in_parts(path)
         except NativeError as error:
             return _explained(error.said, nodes, model)
     return None
 
 
-def _check(path: Path, parted: onnx.ModelProto | None) -> None:
-    """Run the checker of onnx on a model file; with types in parts, where those are given."""
-    check_model(path, types=parted is None)
-    for _ in in_parts(parted, partial(infer_shapes, strict=True)) if parted is not None else ():
+def _check_in_parts(path: Path) -> None:
+    """Run the type check of onnx on a model file, part by part."""
+    proto = onnx.load_model(path, load_external_data=False)
+    for _ in in_parts(proto, partial(infer_shapes, strict=True)):
         pass
 
 

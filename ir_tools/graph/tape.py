@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import constant_node, constant_value, is_used, replace_value
-from vlmpass.ir_tools.graph.infer_node import infer_node
+from vlmpass.ir_tools.graph.infer_alike import infer_new
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.operators.schema import in_force
 
@@ -147,7 +147,7 @@ class Tape:
         for index, value in enumerate(node.outputs):
             suffix = f"_{index}" if outputs > 1 else ""
             value.name = self.names.value(f"{self.hint}/{op_type}_output{suffix}")
-        infer_node(node, self.opsets)
+        infer_new(node, self.opsets)
         self.nodes.append(node)
         return node.outputs
 
