@@ -24,7 +24,7 @@ def line(row: dict[str, object], script: str) -> str:
     """Return a row of the table."""
     nodes = "{} → {}".format(*row["nodes"])
     nbytes = " → ".join(f"{n / 1e6:,.1f} MB" for n in row["nbytes"])
-    system = f"[{row['system']}](../examples/systems/{script})"
+    system = f"{row['system']} (`{script}`)"
     return f"| {system} | `{row['before']}` | {row['error']:.1e} | {nodes} | {nbytes} |\n"
 
 
