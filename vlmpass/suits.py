@@ -13,6 +13,7 @@ from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.targets import Profile, Support
 from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, Files, assess
+from vlmpass.ir_tools.targets.installed import newer
 from vlmpass.loadable import why_not
 from vlmpass.passes import PassManager, parse
 from vlmpass.passes.legalize.narrowing import narrowed_copy
@@ -32,12 +33,14 @@ class Suits:
         reason: Why it is none for the target, in one line; None if it is one.
         remedy: What helps about that; None where there is nothing to help.
         loaded: Whether the runtime of the target loaded it here.
+        newer: That a newer runtime is installed than its profile is of; empty where none is.
     """
 
     assessment: Assessment
     reason: str | None
     remedy: str | None
     loaded: bool
+    newer: str = ""
 
     @property
     def ok(self) -> bool:
@@ -55,6 +58,7 @@ class Suits:
             "finding": self.reason,
             "remedy": self.remedy,
             "loaded": self.loaded,
+            "newer": self.newer,
             "nodes": found.nodes,
             "unknown": found.unknown,
             "consequences": found.consequences,
@@ -102,7 +106,8 @@ def suits(
     loads = [why_not(model, target, allowance) for target in targets]
     PassManager(parse("infer"), ()).run(model, in_place=True)
     found = map(partial(_with_plan, model), targets, assess(model, targets, files))
-    return tuple(map(_suits, targets, found, loads))
+    told = map(_suits, targets, found, loads)
+    return tuple(replace(each, newer=newer(of)) for each, of in zip(told, targets, strict=True))
 
 
 def _suits(target: Profile, found: Assessment, load: tuple[str, str] | None) -> Suits:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["Kernels", "installed_version"]
+__all__ = ["Kernels"]
 
 _OPEN = 2**31 - 1
 """The end of a range that has none."""
@@ -66,15 +65,3 @@ class Kernels:
             for first, last, types in self.ranges.get((domain, name), [])
             if first <= since <= (first if last == _OPEN else last)
         ]
-
-
-def installed_version() -> str:
-    """Return the version of the wheel that is installed.
-
-    Raises:
-        ImportError: There is none.
-    """
-    import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
-
-    module: Any = onnxruntime
-    return str(module.__version__)

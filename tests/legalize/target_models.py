@@ -53,7 +53,7 @@ BOUNDS = {ir.DataType.BFLOAT16: 8e-2, ir.DataType.FLOAT16: 2e-2}
 """Largest error that counts as equal, in parts of an output's largest element: by the narrowest
 type that a model computes in, else 1e-4."""
 
-SECONDS = 120
+SECONDS = 300
 """How long a runtime may take for one model."""
 
 Feeds = Mapping[str, np.ndarray]

@@ -13,7 +13,6 @@ import argparse
 import multiprocessing
 import random
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,20 +26,14 @@ import onnx
 import onnx_ir as ir
 
 from tests.targets import iree_run, web
-from vlmpass.ir_tools.operators import Kind, traits_of
 from vlmpass.ir_tools.targets import Context, Support, Verdict, profile, why_not
+from vlmpass.ir_tools.targets.node_trials import Case, difference
+from vlmpass.ir_tools.targets.node_trials import cases as all_cases
 from vlmpass.passes import parse
 from vlmpass.passes.pipeline.manager import PassManager
 
 NEWEST = 26
 _SECONDS = 60
-_NARROW = frozenset(
-    np.dtype(each)
-    for each in (
-        np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
-        ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e5m2fnuz,
-    )
-)  # fmt: skip
 _NUMBERS = {
     16: np.dtype(ml_dtypes.bfloat16),
     17: np.dtype(ml_dtypes.float8_e4m3fn),
@@ -56,37 +49,9 @@ _NUMBERS = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """One test of onnx: a model with one node, and what it makes of what."""
-
-    name: str
-    model: bytes
-    inputs: list[Any]
-    outputs: list[Any]
-
-
-@cache
 def cases() -> tuple[Case, ...]:
     """Return onnx's tests of single nodes up to the newest opset that runtimes read."""
-    from onnx.backend.test import loader
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = loader.load_model_tests(kind="node")
-    kept = []
-    for each in found:
-        opset = max((o.version for o in each.model.opset_import if not o.domain), default=1)
-        if len(each.model.graph.node) == 1 and opset <= NEWEST and not each.model.functions:
-            inputs, outputs = (list(map(_array, values)) for values in each.data_sets[0])
-            kept.append(Case(each.name, each.model.SerializeToString(), inputs, outputs))
-    return tuple(sorted(kept, key=lambda each: each.name))
-
-
-def _array(value: Any) -> Any:
-    if isinstance(value, onnx.TensorProto):
-        return onnx.numpy_helper.to_array(value)
-    return np.asarray(value) if isinstance(value, np.generic) else value
+    return all_cases(NEWEST)
 
 
 def predicted(case: Case, target: str) -> Verdict:
@@ -293,50 +258,6 @@ class Runtime:
             self._process.kill()
             self._process.join()
         self._process = None
-
-
-def difference(case: Case, found: Sequence[Any]) -> str:
-    """Return how far results are off what onnx expects; nothing where they are right."""
-    if len(found) != len(case.outputs):
-        return f"{len(found)} outputs, not {len(case.outputs)}"
-    node = onnx.ModelProto.FromString(case.model).graph.node[0]
-    traits = traits_of(node.domain, node.op_type)
-    is_random = traits is not None and traits.kind is Kind.RANDOM
-    return next(
-        (
-            problem
-            for one, other in zip(case.outputs, found, strict=True)
-            if (problem := _off(one, other, is_random))
-        ),
-        "",
-    )
-
-
-def _off(expected: Any, found: Any, is_random: bool) -> str:
-    if isinstance(expected, (list, tuple)):
-        if not isinstance(found, (list, tuple)) or len(found) != len(expected):
-            return "another sequence"
-        pairs = zip(expected, found, strict=True)
-        return next((p for a, b in pairs if (p := _off(a, b, is_random))), "")
-    if expected is None or found is None:
-        return "" if expected is found else "nothing there"
-    expected, found = np.asarray(expected), np.asarray(found)
-    if expected.shape != found.shape:
-        return f"shape {found.shape}, not {expected.shape}"
-    if is_random:
-        return ""
-    if expected.dtype.kind in "OUS":
-        return "" if (expected.astype(str) == found.astype(str)).all() else "other strings"
-    narrow = expected.dtype in _NARROW
-    one, other = expected.astype(np.complex128 if expected.dtype.kind == "c" else np.float64), None
-    other = found.astype(one.dtype)
-    rtol, atol = (4e-2, 2e-2) if narrow else (2e-3, 1e-4)
-    finite = np.abs(one[np.isfinite(one)])
-    atol *= max(1.0, float(finite.max(initial=0.0)))  # sums are off by the size of their terms
-    if np.allclose(other, one, rtol=rtol, atol=atol, equal_nan=True):
-        return ""
-    with np.errstate(all="ignore"):
-        return f"off by up to {np.nanmax(np.abs(one - other)):.3g}"
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,26 @@
 
 import random
 import re
-from importlib import metadata, util
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
-from tests.targets import node_tests, web
+from tests.targets import node_tests
 from vlmpass.cli.app import run as main
-from vlmpass.ir_tools.errors import PipelineError
-from vlmpass.ir_tools.targets import probe, profile, refresh
+from vlmpass.ir_tools.errors import PipelineError, VerifyError
+from vlmpass.ir_tools.run.allowance import Allowance
+from vlmpass.ir_tools.system.runtime import require_runtime
+from vlmpass.ir_tools.targets import Support, Verdict, probe, profile, refresh
 from vlmpass.ir_tools.targets.found import profile_file
+from vlmpass.ir_tools.targets.installed import newer
 from vlmpass.ir_tools.targets.kernels import Kernels
 from vlmpass.ir_tools.targets.operator_facts import operator_facts
 from vlmpass.ir_tools.targets.profile_text import SETS, operators_text
+from vlmpass.ir_tools.targets.refresh_tried import Tried, differences, heir_text
+from vlmpass.suits import suits
 
 PAGE = Path(__file__).parents[2] / "docs" / "targets.md"
 SOME = ("Abs", "Add", "And", "Cast", "Constant", "If", "LayerNormalization", "RoiAlign", "Selu")
@@ -83,15 +90,75 @@ def test_what_is_written_by_hand_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Add" in found.lost
 
 
+def require(target: str) -> None:
+    try:
+        require_runtime(refresh.PROBED[target])
+    except VerifyError as error:
+        pytest.skip(f"{error}; {error.remedy}")
+
+
+@pytest.mark.parametrize(
+    ("target", "sample"), [("openvino", 12), ("ort-web-wasm", 12), ("iree", 2)]
+)
+def test_a_runtime_without_a_registry_is_asked_by_tests(target: str, sample: int) -> None:
+    require(target)
+    found = refresh.probe(target, sample, 7)
+    assert 0 < found.sessions <= sample
+    assert found.wheel.split()[1][0].isdigit()
+    listed = PAGE.read_text(encoding="utf-8")
+    assert not [each for each in found.apart if each.partition(":")[0] not in listed]
+    assert refresh._read(found.text).probed == found.wheel
+
+
+def one(operator: str, runs: bool, outcome: str, name: str = "test_one") -> Tried:
+    support = Support.NATIVE if runs else Support.UNSUPPORTED
+    verdict = Verdict(support, "openvino", operator, 13, "has or has not", "")
+    return Tried(name, operator, 13, verdict, outcome, "")
+
+
+def test_what_differs_is_an_heir_that_says_so(tmp_path: Path) -> None:
+    """An operator that none of its tests ran is lost; one of two is no news of the operator."""
+    found = [
+        one("Abs", True, "refused"),
+        one("Add", True, "refused"),
+        one("Add", True, "right"),
+        one("SequenceMap", False, "right"),
+        one("Mul", True, "right"),
+    ]
+    runs, lost = differences(found)
+    assert (runs, lost) == ({"SequenceMap": [13]}, {"Abs": [13]})
+    (tmp_path / "new.toml").write_text(heir_text(profile("openvino"), "openvino 9.0", runs, lost))
+    heir = profile(str(tmp_path / "new.toml"))
+    assert heir.probed == "openvino 9.0"
+    (limit,) = heir.operators["", "Abs"].at(13).limits[-1:]
+    assert limit.support is Support.UNSUPPORTED
+    assert heir.operators["", "SequenceMap"].at(13) is not None
+    assert heir.operators["", "Mul"] == profile("openvino").operators["", "Mul"]
+    assert [each.name for each in found if not each.agrees] == ["test_one"] * 3
+
+
+def test_a_newer_runtime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = replace(profile("ort-cpu"), probed="onnxruntime 1.9.0")
+    assert "the profile is of 1.9.0: vlmpass targets probe ort-cpu" in newer(target)
+    assert newer(replace(target, probed="onnxruntime 999.0")) == ""
+    assert newer(replace(target, probed="nobody's 1.0")) == ""
+    assert newer(replace(target, probed=None)) == ""
+    monkeypatch.setattr("vlmpass.suits.newer", lambda _: "a newer one is there")
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
+    )
+    (found,) = suits(model, [profile("onnx-standard")], Allowance(), {})
+    assert found.newer == found.data["newer"] == "a newer one is there"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["ort-cpu", "openvino", "ort-web-wasm"])
-def test_predictions_are_what_the_runtime_does(target: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "count"), [("ort-cpu", 120), ("openvino", 120), ("ort-web-wasm", 120), ("iree", 8)]
+)
+def test_predictions_are_what_the_runtime_does(target: str, count: int) -> None:
     """Of a seeded sample; what does not agree is on the page."""
-    if target == "openvino" and util.find_spec("openvino") is None:
-        pytest.skip("openvino is not installed")
-    if target == "ort-web-wasm" and not web.is_there():
-        pytest.skip("Node.js and onnxruntime-web are not there: see tests/targets/web.py")
-    chosen = random.Random(2026).sample(node_tests.cases(), 120)
+    require(target)
+    chosen = random.Random(2026).sample(node_tests.cases(), count)
     listed = set(re.findall(r"test_\w+", PAGE.read_text(encoding="utf-8")))
     apart = [each for each in node_tests.told(target, chosen) if not each.agrees]
     assert not [each for each in apart if each.case.name not in listed]

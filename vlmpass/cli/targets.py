@@ -43,17 +43,28 @@ def targets(
             show_default=False,
         ),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With probe: how many of onnx's tests of single nodes are run; by default all.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Which of them.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
 ) -> int:
     """List what a model can be converted for, show one with what it takes, or probe one.
 
-    A target of your own is a TOML file: vlmpass convert --target mine.toml. Probing takes a minute.
+    A target of your own is a TOML file: vlmpass convert --target mine.toml. Probing takes a minute
+    for ort-cpu and ort-web-wasm, more for others.
     """
     from vlmpass.ir_tools.targets import profiles
     from vlmpass.options import profile_of
 
     if name == "probe" and of is not None:
-        return _probe(of, output, json)
+        return _probe(of, output, json, sample, seed)
     name = of if name == "show" and of is not None else name
     found = list(profiles().values()) if name is None else [profile_of(name)]
     if json:
@@ -66,12 +77,12 @@ def targets(
     return DONE
 
 
-def _probe(name: str, output: Path | None, json: bool) -> int:
+def _probe(name: str, output: Path | None, json: bool, sample: int | None, seed: int) -> int:
     """Ask a runtime, say what differs from its profile, and write the new one where asked."""
     from vlmpass.ir_tools.targets.refresh import probe
     from vlmpass.screens.text import grid
 
-    found = probe(name)
+    found = probe(name, sample, seed)
     if output is not None:
         output.write_text(found.text, encoding="utf-8")
     if json:
@@ -80,9 +91,11 @@ def _probe(name: str, output: Path | None, json: bool) -> int:
     table = grid("probe", name, whole=(0,))
     table.line("asked", f"{found.wheel}; the profile is of {found.before}")
     table.line("reads", f"opset {found.opset}, ir_version {found.ir_version} at most")
-    table.line("loaded", f"{found.sessions} models")
+    table.line("tried", f"{found.sessions} models, {len(found.apart)} not as the profile says")
     for what in ("added", "changed", "lost"):
         table.line(what, ", ".join(getattr(found, what)) or "none")
+    for each in found.apart:
+        table.line("apart", each)
     if output is not None:
         table.line("written", str(output))
     show(table)
@@ -108,6 +121,7 @@ def _show_all(found: Sequence[Profile]) -> None:
 
 
 def _show_one(found: Profile) -> None:
+    from vlmpass.ir_tools.targets.installed import newer
     from vlmpass.screens.text import grid
 
     loads = f"{found.runtime} loads every result before it is written"
@@ -121,5 +135,6 @@ def _show_one(found: Profile) -> None:
         table.line("operators", f"{len(found.operators)} are listed")
     table.line("source", found.source)
     if found.probed:
-        table.line("probed", f"{found.probed}; vlmpass targets probe {found.asked} asks again")
+        again = newer(found) or f"vlmpass targets probe {found.asked} asks again"
+        table.line("probed", f"{found.probed}; {again}")
     show(table)

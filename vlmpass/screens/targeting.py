@@ -28,6 +28,7 @@ def targets_screen(found: Sequence[Suits]) -> RenderableType:
             parts.append(Text(f"{each.reason}; {each.remedy}"))
         parts += _findings(each)
         parts += _partition(each)
+        parts += [Text(each.newer, style="yellow")] if each.newer else []
     if len(found) > 1 and any(each.assessment.findings for each in found):
         parts += [Text(""), _operators(found)]
     return Group(*parts)
