@@ -14,6 +14,7 @@ if (_ROOT / "ir_tools").is_dir() and (_ROOT / "pyproject.toml").is_file():
 if TYPE_CHECKING:
     from vlmpass.bisecting import bisect
     from vlmpass.exporting import export
+    from vlmpass.genai import convert_genai
     from vlmpass.ir_tools.check import check
     from vlmpass.ir_tools.errors import VlmpassError
     from vlmpass.ir_tools.inspecting.difference import diff
@@ -36,6 +37,7 @@ __all__ = [
     "bisect",
     "check",
     "compose",
+    "convert_genai",
     "diff",
     "export",
     "extract",
@@ -56,6 +58,7 @@ _HOMES = {
     "bisect": "bisecting",
     "check": "ir_tools.check",
     "compose": "parts",
+    "convert_genai": "genai",
     "diff": "ir_tools.inspecting.difference",
     "export": "exporting",
     "extract": "parts",

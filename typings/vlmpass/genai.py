@@ -1,0 +1,1 @@
+../../vlmpass/genai.py
