@@ -306,8 +306,81 @@ def _sections() -> list[Architecture]:
     return [_encoder("qwen2-vl-text", _maker(config, t.Qwen2VLTextModel), inputs, dims, **_rms(5))]
 
 
+def _later_decoders() -> list[Architecture]:
+    """Decoders that are like the ones before but for a norm, a bias or a part of a rotation."""
+    t = transformers
+    plain, two = 2 * LAYERS + 1, LAYERS + 1
+    gelus = {"attention": LAYERS, "rope": 2 * LAYERS, "activation": LAYERS}
+    shared = _common(hidden_act="gelu_pytorch_tanh")
+    return [
+        _decoder("olmo", t.OlmoConfig(**_common()), t.OlmoForCausalLM, **_rms(plain)),
+        _decoder("olmo2", t.Olmo2Config(**_common()), t.Olmo2ForCausalLM, **_rms(4 * LAYERS + 1)),
+        _decoder("granite", t.GraniteConfig(**_common()), t.GraniteForCausalLM, **_rms(plain)),
+        _decoder("cohere", t.CohereConfig(**_common()), t.CohereForCausalLM, **_rms(two)),
+        _decoder(
+            "smollm3", t.SmolLM3Config(**_common(no_rope_layers=[1, 1])), t.SmolLM3ForCausalLM,
+            **_rms(plain),
+        ),
+        _decoder(
+            "starcoder2", t.Starcoder2Config(**shared), t.Starcoder2ForCausalLM,
+            **gelus, norm=plain,
+        ),
+        _decoder("stablelm", t.StableLmConfig(**_common()), t.StableLmForCausalLM, **_rms(plain)),
+        _decoder("phi", t.PhiConfig(**_common()), t.PhiForCausalLM, **gelus, norm=two),
+        _decoder(
+            "glm4", t.Glm4Config(**_common(head_dim=16)), t.Glm4ForCausalLM,
+            **_rms(4 * LAYERS + 1),
+        ),
+        _decoder(
+            "gptj",
+            t.GPTJConfig(
+                n_embd=HIDDEN, n_layer=LAYERS, n_head=HEADS, vocab_size=VOCAB, n_positions=128,
+                rotary_dim=8,
+            ),
+            t.GPTJForCausalLM,
+            **gelus, norm=two,
+        ),
+    ]  # fmt: skip
+
+
+def _later_encoders() -> list[Architecture]:
+    """Encoders of text and of images like BERT and ViT."""
+    t = transformers
+    common: dict[str, Any] = {
+        "hidden_size": HIDDEN, "intermediate_size": 96, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+    }  # fmt: skip
+    text: dict[str, Any] = {**common, "vocab_size": VOCAB, "max_position_embeddings": 128}
+    images: dict[str, Any] = {**common, "image_size": 16, "patch_size": 4}
+    blocks = {"attention": LAYERS, "norm": 5, "activation": LAYERS}
+    distil = t.DistilBertConfig(
+        dim=HIDDEN, hidden_dim=96, n_layers=LAYERS, n_heads=HEADS, vocab_size=VOCAB
+    )
+    encoders: list[tuple[str, Any, Any]] = [
+        ("roberta", t.RobertaConfig(**text), t.RobertaModel),
+        ("electra", t.ElectraConfig(**text, embedding_size=HIDDEN), t.ElectraModel),
+        ("albert", t.AlbertConfig(**text, embedding_size=HIDDEN), t.AlbertModel),
+        ("distilbert", distil, t.DistilBertModel),
+        ("mpnet", t.MPNetConfig(**text), t.MPNetModel),
+    ]
+    towers: list[tuple[str, Any, Any]] = [
+        ("deit", t.DeiTConfig(**images), t.DeiTModel),
+        ("ijepa", t.IJepaConfig(**images), t.IJepaModel),
+        ("vit-msn", t.ViTMSNConfig(**images), t.ViTMSNModel),
+    ]
+    return [
+        *(
+            _encoder(name, _maker(config, make), _text(), TEXT_DIMS, **blocks)
+            for name, config, make in encoders
+        ),
+        *(_vision(name, config, make, **blocks) for name, config, make in towers),
+    ]
+
+
 ARCHITECTURES: list[Architecture] = [
     *_decoders(),
+    *_later_decoders(),
+    *_later_encoders(),
     *_towers(),
     *_texts(),
     *_pairs(),

@@ -156,7 +156,7 @@ STACKED = P.Concat(P.Unsqueeze(P.Neg("second"), axes=-1), P.Unsqueeze("first", a
 
 
 @rule(
-    P.Mul("x", "cos") + P.Mul(P.Reshape(STACKED, P.any), "sin"),
+    P.Mul("x", "cos") + P.Mul(P.Reshape(STACKED, P.any, allowzero=P.any), "sin"),
     opset=(23, None),
     or_emits=ORT,
     dtypes=TYPES,

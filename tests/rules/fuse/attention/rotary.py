@@ -70,7 +70,10 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
         ),
         (HEAD.replace("[b,s,4] f", "[1,s,4] f"), NUMBERS + ANGLES + HALVES + TURN, ""),
     ],
-    "rotary-of-neighbours": [(HEAD, NUMBERS + PAIRED + STRIDED + STACK, "")],
+    "rotary-of-neighbours": [
+        (HEAD, NUMBERS + PAIRED + STRIDED + STACK, ""),
+        (HEAD, NUMBERS + PAIRED + STRIDED + STACK.replace("Reshape(", "Reshape<allowzero=1>("), ""),
+    ],
     "rotary-of-parts": [(HEAD, NUMBERS + HALF + HALVES + PARTS, "")],
     "rotary-of-a-part": [
         (
