@@ -15,7 +15,7 @@ from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.graph.describe import name_node
 from vlmpass.ir_tools.parts.scoping import Scoping, scoping
 from vlmpass.ir_tools.parts.selection import taken_by
-from vlmpass.ir_tools.run.segments import is_repeated
+from vlmpass.ir_tools.run.segments import is_repeated, joins_nodes
 from vlmpass.ir_tools.types.typing import Typing
 
 __all__ = ["Places", "by_layers", "by_scopes", "by_weight"]
@@ -167,7 +167,8 @@ def by_weight(model: ir.Model, typing: Typing, budget: int) -> Places:
     """Return parts in the order of the graph, none with more weights than a budget.
 
     A node that has more is a part of its own. Within the last quarter of a part the cut is where
-    the fewest values cross, and none is made where a value of unknown type would.
+    the fewest values cross, and none is made where a value of unknown type would, or between two
+    nodes that ONNX Runtime makes one of.
 
     Args:
         model: The model.
@@ -217,7 +218,7 @@ def _stop(
 
 
 def _crossing(order: _Order, typing: Typing) -> list[int | None]:
-    """Return how many values cross the place before every node; None where one has no type."""
+    """Return how many values cross the place before every node; None where none may be cut."""
     at = {node: index for index, node in enumerate(order.nodes)}
     last: dict[ir.Value, int] = {}
     for index, node in enumerate(order.nodes):
@@ -226,7 +227,8 @@ def _crossing(order: _Order, typing: Typing) -> list[int | None]:
     for value, end in last.items():
         maker = value.producer()
         if maker is not None and maker in at and at[maker] < end:
-            counted = steps if typing.text_of(value) is not None or value.type else unknown
+            known = typing.text_of(value) is not None or value.type is not None
+            counted = steps if known and not joins_nodes(value) else unknown
             counted[at[maker] + 1] += 1
             counted[end + 1] -= 1
     found: list[int | None] = []

@@ -15,7 +15,7 @@ from vlmpass.ir_tools.graph.clone import captured, excerpt
 from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.types.typing import Typing, solve
 
-__all__ = ["SEGMENT_BYTES", "Segment", "extract", "is_repeated", "segments"]
+__all__ = ["SEGMENT_BYTES", "Segment", "extract", "is_repeated", "joins_nodes", "segments"]
 
 SEGMENT_BYTES = 256_000_000
 """Bytes of weights in one piece, unless a single node has more."""
@@ -55,6 +55,22 @@ def is_repeated(value: ir.Value) -> bool:
 
 def _is_weight(value: ir.Value) -> bool:
     return value.is_initializer() and not value.is_graph_input()
+
+
+def joins_nodes(value: ir.Value) -> bool:
+    """Whether ONNX Runtime, at its basic level, makes one node of a value's maker and its user.
+
+    That node rounds once where the two round twice, so that a cut between them is seen.
+    """
+    node, uses = value.producer(), tuple(value.uses())
+    if node is None or node.domain or len(uses) != 1 or value.is_graph_output():
+        return False
+    user = uses[0].node
+    adds = node.op_type == "MatMul" and user.op_type == "Add"
+    scales = node.op_type == "Conv" and user.op_type in ("Add", "Mul", "BatchNormalization")
+    return (adds or scales) and any(
+        each is not None and (_is_weight(each) or is_repeated(each)) for each in user.inputs
+    )
 
 
 def _bytes_inside(node: ir.Node) -> int:
@@ -121,11 +137,14 @@ class _Plan:
         return _bytes_inside(node) + sum(map(self._weight, filter(None, node.inputs)))
 
     def _blocked(self) -> list[bool]:
-        """Return, for each node, whether a value of unknown type crosses the place before it."""
+        """Return, for each node, whether a value crosses the place before it that none may cut.
+
+        Its type is unknown, or it would be computed otherwise.
+        """
         steps = [0] * (len(self._nodes) + 2)
         for value, made in self._place.items():
             last = self._last.get(value, made)
-            if last > made and self._typing.text_of(value) is None:
+            if last > made and (self._typing.text_of(value) is None or joins_nodes(value)):
                 steps[made + 1] += 1
                 steps[last + 1] -= 1
         crossing, blocked = 0, []

@@ -232,3 +232,19 @@ def test_segments_bound_the_memory_of_calibration(tmp_path):
     assert grown < 60_000_000
     assert child < 350_000_000  # a Python with ONNX Runtime, and twice the budget at most
     assert whole > child + 200_000_000  # the bound means something: all weights are 400 MB
+
+
+def test_no_cut_is_between_nodes_that_the_runtime_makes_one_of():
+    model = load(EXPORTS / "text.float32.ts14.onnx")
+    cut = segments(model, 1)
+    joined = {
+        value
+        for node in model.graph
+        if node.op_type == "MatMul"
+        for value in node.outputs
+        for use in value.uses()
+        if use.node.op_type == "Add" and any(each.is_initializer() for each in use.node.inputs)
+    }
+    assert joined
+    assert not joined & {value for each in cut for value in each.inputs}
+    assert len(cut) > 10

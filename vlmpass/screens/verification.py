@@ -121,14 +121,14 @@ def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
 
 def _worst(outputs: tuple[OutputDifference, ...]) -> list[OutputDifference]:
     """Return the outputs that are told more of: some that differ, or the least equal one."""
-    wrong = [each for each in outputs if not each.ok][:_DETAILED]
-    return wrong or sorted(outputs, key=lambda each: -each.max_rel)[:1]
+    wrong = [each for each in outputs if not each.ok] or sorted(outputs, key=lambda o: -o.max_rel)[
+        :1
+    ]
+    return [each for each in wrong if each.max_abs][:_DETAILED]
 
 
 def _details(output: OutputDifference) -> RenderableType:
-    """Return how the errors of one output are spread; nothing where there are none."""
-    if not output.max_abs:
-        return Text("")
+    """Return how the errors of one output are spread."""
     told = grid("", "", whole=(0,))
     told.line("errors of", Text(output.name))
     told.line("mean", f"{output.mean_abs:.1e} absolute, {output.mean_rel:.1e} relative")
