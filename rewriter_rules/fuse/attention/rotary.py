@@ -22,7 +22,13 @@ from vlmpass.ir_tools.rewrite import (
 )
 from vlmpass.rewriter_rules.fuse.attention.angles import Pairs, doubled
 from vlmpass.rewriter_rules.fuse.attention.runtime_forms import for_runtime, rotary_embedding
-from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, integers, last_part, made_by
+from vlmpass.rewriter_rules.fuse.attention.steps_back import (
+    axis_size,
+    integers,
+    last_part,
+    made_by,
+    reshaped,
+)
 from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.simplify.known import rank
 
@@ -153,18 +159,24 @@ def rotary_of_halves(
 
 
 STACKED = P.Concat(P.Unsqueeze(P.Neg("second"), axes=-1), P.Unsqueeze("first", axes=-1), axis=-1)
+UNSTACKED = P.Reshape(STACKED, P.any, allowzero=P.any).named("rotated")
 
 
 @rule(
-    P.Mul("x", "cos") + P.Mul(P.Reshape(STACKED, P.any, allowzero=P.any), "sin"),
+    P.Mul("x", "cos") + P.Mul(UNSTACKED, "sin"),
     opset=(23, None),
     or_emits=ORT,
     dtypes=TYPES,
 )
 def rotary_of_neighbours(
-    op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value
+    op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value, rotated: Value
 ) -> Replacement:
     """x cos + stack(-x2, x1) sin -> RotaryEmbedding(x, cos, sin, interleaved=1)."""
+    sizes, rows = reshaped(rotated), first.shape
+    if sizes is None or rows is None or len(sizes) != len(rows):
+        return refuse("{} is not known to have the axes of {}", rotated, first)
+    if not all(map(same_size, sizes[:-1], rows[:-1])):
+        return refuse("{} is not known to have the rows of {}", rotated, first)
     return _of_elements(op, x, cos, first, second, sin, Pairs.NEIGHBOURS)
 
 

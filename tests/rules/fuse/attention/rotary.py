@@ -54,6 +54,8 @@ STACK = """n = Neg(x2) nu = Unsqueeze(n, last) xu = Unsqueeze(x1, last)
     w = Concat<axis=-1>(nu, xu) xs = Shape(x) r = Reshape(w, xs)
     p = Mul(x, c) q = Mul(r, s) y = Add(p, q)"""
 
+OTHER_ROWS = "Constant<value_ints=[4,-1,3,8]>()"
+"""Of a batch of 1 this makes one of 4."""
 PARTIAL = "(float[b,4,s,8] x, float[b,s,2] c, float[b,s,2] s) => (float[b,4,s,8] y)"
 
 
@@ -109,6 +111,11 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     "rotary-of-neighbours": [
         (HEAD, NUMBERS + ANGLES + STRIDED + STACK, "are not known to be equal"),
         (HEAD, NUMBERS + PAIRED + HALVES + STACK, "are no neighbours of"),
+        (
+            "(float[b,4,3,8] x, float[1,3,4] f) => (float[p,4,3,8] y)",
+            NUMBERS + PAIRED + STRIDED + STACK.replace("Shape(x)", OTHER_ROWS),
+            "is not known to have the rows of",
+        ),
     ],
     "rotary-of-parts": [
         (HEAD, NUMBERS + HALF + STRIDED + PARTS, "are no halves of one value"),
