@@ -19,6 +19,7 @@ from vlmpass.ir_tools.run.executors import LentRunner
 from vlmpass.ir_tools.run.runner import AnyRunner, Runner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, extract, segments
 from vlmpass.ir_tools.system.executor import EXECUTOR
+from vlmpass.ir_tools.system.progress import PROGRESS
 from vlmpass.ir_tools.system.runtime import Optimization
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
@@ -121,11 +122,14 @@ class SegmentRunner(AnyRunner):
         for index, segment in enumerate(self.segments):
             last.update((str(value.name), index) for value in segment.inputs)
         held = [_Held(_listed(feed), wanted, last) for feed in feeds]
+        told = PROGRESS.get()
         for index, segment in enumerate(self.segments):
             self._run_segment(segment, held, watch)
             for each in held:
                 each.drop_dead(index)
             self._forget(held)
+            if told is not None:
+                told(index + 1, len(self.segments))
         return [self._outputs(each) for each in held]
 
     def run_each(

@@ -89,3 +89,24 @@ def test_recorded_outputs_are_a_reference():
     assert verify_recorded(made, path, inputs=feed).ok
     name = next(iter(made))
     assert not verify_recorded({name: made[name] + 1}, path, inputs=feed).ok
+
+
+def test_a_variance_that_overflows_inside_a_norm_is_named_though_all_is_finite():
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float16[batch, 64] x, float16 k, float16 two) => (float16[batch, 64] y) {
+            big = Mul(x, k) squares = Pow(big, two) mean = ReduceMean<axes = [-1]>(squares)
+            root = Sqrt(mean) y = Div(big, root)
+        }"""
+    )
+    for name, number in (("k", 300), ("two", 2)):
+        value = next(each for each in model.graph.inputs if each.name == name)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(np.array(number, np.float16), name=name)
+        model.graph.register_initializer(value)
+    found = compare_layers(model, model, emulated="float16")
+    assert found.ending == "squares"
+    assert found.layers[found.first].name == "mean"
+    last = found.layers[-1]
+    assert (last.name, last.actual.nan, last.actual.inf) == ("y", 0, 0)
+    assert not last.difference.ok

@@ -16,6 +16,7 @@ from vlmpass.ir_tools.run import participants as sides
 from vlmpass.ir_tools.run.ranges import magnitudes
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import segments
+from vlmpass.ir_tools.system.progress import PROGRESS, telling
 
 WHOLE = 1 << 40
 DECODER = "decoder.float32.ts17.onnx"
@@ -248,3 +249,13 @@ def test_no_cut_is_between_nodes_that_the_runtime_makes_one_of():
     assert joined
     assert not joined & {value for each in cut for value in each.inputs}
     assert len(cut) > 10
+
+
+def test_how_far_a_run_has_come_is_told():
+    model, told = load(EXPORTS / DECODER), []
+    pieces = SegmentRunner(model, budget=fraction(model, 3))
+    with telling(lambda *each: told.append(each)), pieces:
+        pieces.run(generate_inputs(model))
+    count = len(pieces.segments)
+    assert told == [(each, count) for each in range(1, count + 1)]
+    assert PROGRESS.get() is None

@@ -170,6 +170,9 @@ class Status:
     def bytes(self, done: int, total: int) -> None:
         """Say how many bytes are written, of how many."""
 
+    def segments(self, done: int, total: int) -> None:
+        """Say how many segments of a model have run, of how many."""
+
 
 class _Bar(Status):
     """A line at the bottom of the terminal: what is being done, a bar, bytes and rate."""
@@ -192,6 +195,12 @@ class _Bar(Status):
         )
         if done == total:
             self.stage("checking")
+
+    def segments(self, done: int, total: int) -> None:
+        amount = f"segment {done} of {total}"
+        self._progress.update(
+            self._task, description="running", completed=done, total=total, amount=amount
+        )
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from vlmpass.intent import Intent
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.save.commits import unwatched
 from vlmpass.ir_tools.system.paths import folder_for, output_file
+from vlmpass.ir_tools.system.progress import telling
 from vlmpass.options import told
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def convert(
         from vlmpass.pipeline import Pipeline
 
         # What is put in place for a pipe goes away again: nobody is told that it stands.
-        with status() as shown, unwatched() if pipe else nullcontext():
+        away = unwatched() if pipe else nullcontext()
+        with status() as shown, telling(shown.segments), away:
             instruments = [announce(shown), *_instruments(verify_each, dump, limit)]
             pipeline = Pipeline(**told(asked, Intent), instruments=instruments)
             options = {**told(writing, Writing), **told(asked, Comparing)}

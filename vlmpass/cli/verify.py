@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlmpass.cli.arguments import Inputs, Seed
-from vlmpass.cli.console import show, show_json
+from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
+from vlmpass.ir_tools.system.progress import telling
 from vlmpass.torch_source import module_named, names_module
 
 if TYPE_CHECKING:
@@ -136,11 +137,12 @@ def verify(
     modules = [each for each in (reference, judged) if names_module(str(each))]
     recorded = reference if reference.suffix == ".npz" else None
     given = [each for each in (reference, judged) if each not in (*modules, recorded)]
-    with models_given(*given) as files:
+    with models_given(*given) as files, status() as shown, telling(shown.segments):
         # What else can be told to be wrong at once: the imports that follow take seconds.
         level, ran, most = _judged(inputs, optimization, emulate, on, memory)
         asked = _Asked(inputs, _shapes(shape), seed, tolerance, emulate, most)
         _refuse_beside(asked, layers, on, recorded, modules)
+        shown.stage("comparing")
         page = None if html is None else _page(html, force, (*files, recorded, inputs))
         if recorded is not None:
             found = _recorded(recorded, files[0], asked, level, ran)
