@@ -46,6 +46,8 @@ SAID = {
     "move-transposes": "no Transpose to save",
     "name-dims{x:0=n}": "x:0 is dynamic and is named n already",
     "name-dims{y:5=n}": "REFUSED no such axis",
+    "narrow-integers{keep-io=true}": "nothing computes with int64",
+    "narrow-integers{partly=true}": "nothing computes with int64",
     "onnxscript-rewrite{rules=onnxscript.rewriter.rules.common:reshape_reshape_rule}": (
         "no rule matched"
     ),
@@ -78,6 +80,8 @@ SAID = {
     "trim-outputs": "every output is used",
     "unfuse": "nothing was said in other operators",
     "unfuse{to=primitive}": "nothing was said in other operators",
+    "unroll-loops{most=2}": "no Loop or Scan runs a constant number of times",
+    "unroll-loops{nodes=9}": "no Loop or Scan runs a constant number of times",
     "unify-dtype": "unify-dtype to float32: nothing to convert",
     "unify-dtype{to=float16 from=[float64]}": "nothing to convert",
     "unify-dtype{from=[float64]}": "nothing to convert",
