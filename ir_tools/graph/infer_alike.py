@@ -46,7 +46,7 @@ def _remember(key: Hashable, node: ir.Node) -> None:
     """Keep what was found, unless there is more to it than a tensor's type and shape."""
     found: list[tuple[ir.DataType | None, _Dims | None]] = []
     for output in node.outputs:
-        if output.const_value is not None or not isinstance(output.type, ir.TensorType | None):
+        if output.const_value is not None or not _is_of_tensor(output.type):
             return
         dims = None if output.shape is None else output.shape.dims
         found.append((output.dtype, dims))
@@ -82,7 +82,7 @@ def _said(value: ir.Value) -> Hashable:
     """Return what is known of an input; None if it is too much to compare."""
     type_, shape, tensor = value.type, value.shape, value.const_value
     producer = value.producer()
-    if not isinstance(type_, ir.TensorType | None) or value.metadata_props:
+    if not _is_of_tensor(type_) or value.metadata_props:
         return None
     if producer is not None and (producer.op_type == "Constant" or holds_graphs(producer)):
         return None
@@ -93,3 +93,7 @@ def _said(value: ir.Value) -> Hashable:
         data = tensor.tobytes()
     dims = None if shape is None else shape.dims
     return None if type_ is None else int(type_.dtype), dims, data
+
+
+def _is_of_tensor(type_: ir.TypeProtocol | None) -> bool:
+    return type_ is None or type(type_) is ir.TensorType  # isinstance asks protocols, slowly
