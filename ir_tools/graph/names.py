@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import onnx_ir as ir
 
@@ -23,12 +23,18 @@ class Names:
         self._nodes: set[str] = set()
         self._next: dict[str, int] = {}
         self._model: ir.Model | None = None
+        self._gone: Container[ir.Node] = ()
 
     @classmethod
-    def of(cls, model: ir.Model) -> Names:
-        """Return the names of a model, collected when one is first asked for."""
+    def of(cls, model: ir.Model, gone: Container[ir.Node] = ()) -> Names:
+        """Return the names of a model, collected when one is first asked for.
+
+        Args:
+            model: The model.
+            gone: Nodes that have left it and are in their graphs still: their names are free.
+        """
         names = cls()
-        names._model = model
+        names._model, names._gone = model, gone
         return names
 
     def copy(self) -> Names:
@@ -47,6 +53,8 @@ class Names:
             self._values.update(value.name for value in scope.graph.inputs if value.name)
             self._values.update(scope.initializers)
             for node in scope.graph:
+                if node in self._gone:
+                    continue
                 if node.name:
                     self._nodes.add(node.name)
                 self._values.update(value.name for value in node.outputs if value.name)

@@ -63,6 +63,7 @@ def _node_name(hint: str, op_type: str) -> str:
     return f"{hint}/{op_type}" if found < 0 else hint[: found + 1 + len(op_type)]
 
 
+Remove: TypeAlias = "Callable[[ir.Graph, Sequence[ir.Node]], None]"
 Axes: TypeAlias = "tuple[int | str | None, ...]"
 """Sizes of axes, names of sizes, None for one that is not known."""
 
@@ -266,6 +267,7 @@ def splice(
     replacements: Sequence[tuple[ir.Value, ir.Value]],
     *,
     in_function: bool,
+    remove: Remove | None = None,
 ) -> None:
     """Put a tape's nodes in the place of old ones.
 
@@ -276,6 +278,7 @@ def splice(
         replacements: Pairs of an old output and the value that stands for it from now on: an
             output of the tape, a constant of it, or any value already in the graph.
         in_function: Whether the graph is (in) a function's, so that constants become nodes.
+        remove: Takes the old nodes out, at once by default.
 
     An output that is left out has nothing standing for it. Names of replaced values go to the new
     values where those are fresh; a graph output keeps its name in any case. Metadata of the old
@@ -294,4 +297,7 @@ def splice(
     _place_constants(tape, tape.nodes[0] if tape.nodes else anchor, graph, in_function)
     for node in tape.nodes:
         _inherit(node, old_nodes)
-    graph.remove(old_nodes, safe=True)
+    if remove is None:
+        graph.remove(old_nodes, safe=True)
+    else:
+        remove(graph, old_nodes)

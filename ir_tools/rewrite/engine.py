@@ -21,6 +21,7 @@ from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
+from vlmpass.ir_tools.rewrite.removals import Removals
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleSet
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 from vlmpass.ir_tools.system.collector import without_collector
@@ -106,7 +107,8 @@ class _Engine:
         self._constants = Constants()
         self._order = Order()
         self._indices: dict[ir.Graph | ir.Function, Index] = {}
-        self._names = Names.of(model)
+        self._removals = Removals()
+        self._names = Names.of(model, self._removals)
         self._calls = left_out_at_calls(model), last_axes(model)
         self._reach: Reach | None = None
         self._scopes: dict[ir.Graph | ir.Function, Scope] = {}
@@ -124,7 +126,10 @@ class _Engine:
             }
             self._budget = self._budget or 10_000 + 20 * sum(len(s.graph) for s in found)
             for scope in found:
-                self._settle(scope)
+                try:
+                    self._settle(scope)
+                finally:
+                    self._removals.finish()
             if self.counts.total() == before:
                 return
 
@@ -141,7 +146,7 @@ class _Engine:
             node = pending.popleft()
             known = waiting.pop(node)
             graph = node.graph
-            if graph is None:
+            if graph is None or node in self._removals:
                 continue
             for concerned in self._visit(node, self._scopes[graph], known):
                 if concerned not in waiting and concerned.graph in self._scopes:
@@ -193,7 +198,8 @@ class _Engine:
         for node in tape.nodes:
             node.metadata_props[RULE_KEY] = match.rule.name
             scope.owner.opset_imports.setdefault(node.domain, 1)
-        splice(tape, way, proposal.pairs, in_function=scope.in_function)
+        in_function, remove = scope.in_function, self._removals.remove
+        splice(tape, way, proposal.pairs, in_function=in_function, remove=remove)
         for index in self._indices.values():
             index.around.graph_changed()
         self._order.replaced(way[-1], tape.nodes)
@@ -230,10 +236,12 @@ class _Engine:
                 remove_initializer(value)
             if node is None or node.graph is None or any(True for _ in subgraphs(node)):
                 continue
+            if node in self._removals:
+                continue
             if any(output.uses() or output.is_graph_output() for output in node.outputs):
                 continue
             pending.extend(value for value in node.inputs if value is not None)
-            node.graph.remove(node, safe=True)
+            self._removals.remove(node.graph, [node])
             self._lineages.pop(node, None)
 
     def _concerned(
