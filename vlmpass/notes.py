@@ -74,6 +74,11 @@ def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Inten
     if asked.simplify and not simplified:
         told.append("simplify: nothing to simplify")
     target = asked.profile
+    if target is not None and asked.quant is None and "quant-linear{to=float}" in _done_texts(ran):
+        told.append(
+            f"{target.name} does not run what unpacks the weights of some layers:"
+            " they are floats now, and take several times the space"
+        )
     if target is not None and target.runtime is None:
         told.append(f"{target.name}: what it says is kept to; nothing here loads results for it")
     return told
@@ -101,6 +106,11 @@ def _counted(lost: Mapping[str, int], what: str) -> list[str]:
     worst = sorted(some, key=lambda name: -some[name])[:_NAMED]
     names = ", ".join(worst) + (", ..." if len(some) > _NAMED else "")
     return [f"{sum(some.values())} values of {weights} {what}: {names}"]
+
+
+def _done_texts(ran: Sequence[tuple[ir.passes.PassBase, PassReport]]) -> set[str]:
+    """Return the passes that changed something, as they are written."""
+    return {report.text for _, report in ran if report.changed}
 
 
 def _may_widen(report: PassReport) -> bool:

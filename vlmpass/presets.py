@@ -86,13 +86,19 @@ def _source_opset(intent: Intent, model: ir.Model) -> int | None:
 
 
 def _with_quant(intent: Intent, model: ir.Model) -> Intent:
-    """Ask for products with few bits where a target has them and not what unpacks the weights."""
+    """Ask for another form of packed weights where a target does not run what unpacks them.
+
+    Products with few bits, where it has them; else weights as floats, which every target has.
+    """
     target = intent.profile
-    if target is None or intent.quant or ("com.microsoft", "MatMulNBits") not in target.operators:
+    if target is None or intent.quant or not target.says_operators:
         return intent
     from vlmpass.passes.legalize.planning import LegalPlanner
 
-    return replace(intent, quant="matmul-nbits") if LegalPlanner(model, target).left else intent
+    if not LegalPlanner(model, target).left:
+        return intent
+    has = ("com.microsoft", "MatMulNBits") in target.operators
+    return replace(intent, quant="matmul-nbits" if has else "float")
 
 
 def _widens_before_quant(intent: Intent) -> bool:

@@ -211,7 +211,7 @@ def page(found: Sequence[Verdict]) -> str:
         "",
         "Written by `python -m tests.legalize.target_models --page docs/target-models.md MODELS`, a"
         " target or two at a time (`--targets NAME --kept verdicts.json`) on onnxruntime 1.32.0,"
-        " openvino 2026.4.1 and onnxruntime-web 1.30.0:"
+        " openvino 2026.4.1, onnxruntime-web 1.30.0 and iree-base-compiler 3.13.0:"
         " each model after `convert --target`. A number is the largest error of a result that runs"
         " on its runtime, in parts of an output's largest element; `clean` is a result that nothing"
         " here runs, every node of which the target is known to run; `w` marks results whose inputs"

@@ -13,6 +13,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from quant_tools import numbers, pack, run
 
+from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.weights import Weight
@@ -367,3 +368,18 @@ def test_quant_a_weight_used_twice_and_elsewhere() -> None:
     results = run(model, feeds)
     np.testing.assert_allclose(results[0], feeds["x"] @ weight, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(results[1], np.abs(weight).astype(np.float32))
+
+
+@pytest.mark.parametrize("order", [False, True], ids=["in order", "act-order"])
+def test_quant_floats_where_a_target_has_no_packed_products(order: bool) -> None:
+    """TensorRT shifts no words: the weights are written out, to the bit, and that is said."""
+    model, weight, feeds = layer(order=order)
+    found = Pipeline(target="tensorrt-10.15").run(model, verify=True)
+    assert found.model is not None
+    assert not {node.op_type for node in found.model.graph} & {"BitShift", "BitwiseAnd"}
+    np.testing.assert_array_equal(held_weight(found.model), weight.astype(np.float32))
+    (result,) = run(found.model, feeds)
+    np.testing.assert_allclose(result, feeds["x"] @ weight, rtol=1e-4, atol=1e-3)
+    assert any("they are floats now" in note for note in found.notes)
+    others = Pipeline(target="ort-cpu").run(model)
+    assert not any("they are floats now" in note for note in others.notes)
