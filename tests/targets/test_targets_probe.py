@@ -97,9 +97,7 @@ def require(target: str) -> None:
         pytest.skip(f"{error}; {error.remedy}")
 
 
-@pytest.mark.parametrize(
-    ("target", "sample"), [("openvino", 12), ("ort-web-wasm", 12), ("iree", 2)]
-)
+@pytest.mark.parametrize(("target", "sample"), [("openvino", 6), ("ort-web-wasm", 12), ("iree", 1)])
 def test_a_runtime_without_a_registry_is_asked_by_tests(target: str, sample: int) -> None:
     require(target)
     found = refresh.probe(target, sample, 7)
@@ -153,7 +151,7 @@ def test_a_newer_runtime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("target", "count"), [("ort-cpu", 120), ("openvino", 120), ("ort-web-wasm", 120), ("iree", 8)]
+    ("target", "count"), [("ort-cpu", 120), ("openvino", 120), ("ort-web-wasm", 120), ("iree", 4)]
 )
 def test_predictions_are_what_the_runtime_does(target: str, count: int) -> None:
     """Of a seeded sample; what does not agree is on the page."""
