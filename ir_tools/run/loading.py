@@ -109,6 +109,7 @@ class Loader:
             "backend": "onnxruntime",
             "model": staged.path,
             "files": staged.files,
+            "largest": staged.largest,
             "optimization": "all",
             "prepack": not twin,
             "fold": fold,

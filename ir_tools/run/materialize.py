@@ -29,11 +29,13 @@ class Staged:
         path: The file.
         files: The real path of each data file by the name that the model refers to it by.
         nbytes: Bytes of the tensors that lie in data files.
+        largest: Of these, bytes of the largest.
     """
 
     path: str
     files: Mapping[str, str]
     nbytes: int
+    largest: int = 0
 
 
 class _Stager:
@@ -43,7 +45,7 @@ class _Stager:
         self._in_functions = _in_functions(model)
         self._in_subgraphs = _in_subgraphs(model)
         self.files: dict[str, str] = {}
-        self.nbytes = 0
+        self.nbytes = self.largest = 0
         self._aliases: dict[str, str] = {}
         self._folder = folder
         self._inline_limit = inline_limit
@@ -71,6 +73,7 @@ class _Stager:
 
     def _refer(self, tensor: ir.TensorProtocol, name: str, offset: int) -> ir.TensorProtocol:
         self.nbytes += tensor.nbytes
+        self.largest = max(self.largest, tensor.nbytes)
         return ir.ExternalTensor(
             name,
             offset,
@@ -142,4 +145,4 @@ def stage(
     proto = skeleton(model, stager.stand_in)
     with path.open("wb") as file:
         file.writelines(more.woven_into(proto))
-    return Staged(str(path), stager.files, stager.nbytes)
+    return Staged(str(path), stager.files, stager.nbytes, stager.largest)

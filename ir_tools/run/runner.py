@@ -259,6 +259,7 @@ def opening(
         "do": "open",
         "model": staged.path,
         "files": staged.files,
+        "largest": staged.largest,
         "backend": backend,
         "optimization": optimization,
         "prepack": prepack,

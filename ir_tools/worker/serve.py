@@ -42,6 +42,9 @@ _ONNX_TYPES = {
 _NUMBERS = {dtype: number for number, dtype in _ONNX_TYPES.items()}
 _FATAL_ONLY = 4
 _FOLD_LIMIT = "optimization.constant_folding_max_output_size_in_bytes"
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+_LENT_BELOW = 1 << 31
+"""Bytes of a tensor from which ONNX Runtime does not take it out of a file that it is lent."""
 
 
 def _map_file(path: str) -> memoryview:
@@ -76,13 +79,34 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
     }[request["optimization"]]
     if request["memory"] is not None:
         bound_memory(request["memory"])
-    # What is lent must live until the session is there.
-    lent = _lend(options, request["files"], request["model"])
-    session = onnxruntime.InferenceSession(
-        request["model"], options, providers=["CPUExecutionProvider"]
-    )
+    model: str | bytes = request["model"]
+    lent: list[memoryview] = []  # must live until the session is there
+    if request.get("largest", 0) >= _LENT_BELOW and os.sep == "/":
+        options.add_session_config_entry(_DATA_FOLDER, os.sep)
+        model = _rooted(request["files"], request["model"])
+    else:
+        lent = _lend(options, request["files"], request["model"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     del lent
     return lambda feed: _run_onnxruntime(session, feed)
+
+
+def _rooted(files: Mapping[str, str], model: str) -> bytes:
+    """Return a model that knows its data files by their paths from the root of the file system.
+
+    ONNX Runtime takes files from below one folder only, and follows no link that leads out of it.
+    """
+    import onnx
+
+    from vlmpass.ir_tools.proto.proto_tensors import model_tensors
+
+    proto = onnx.load(model, load_external_data=False)
+    for tensor in model_tensors(proto):
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                path = os.path.realpath(files.get(entry.value, Path(model).parent / entry.value))
+                entry.value = os.path.relpath(path, os.sep)
+    return bytes(proto.SerializeToString())
 
 
 def _lend(

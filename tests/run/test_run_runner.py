@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -9,6 +10,8 @@ from run_models import EXPORTS, mlp, saved, text_model, with_initializer
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.run import RunError, Runner, generate_inputs
+from vlmpass.ir_tools.run import runner as runner_module
+from vlmpass.ir_tools.run.materialize import stage
 from vlmpass.ir_tools.weights import cast
 from vlmpass.ir_tools.worker.transport import pack, unpack
 
@@ -49,8 +52,22 @@ def test_a_path_and_a_model_in_memory_give_the_same(tmp_path, backend):
     np.testing.assert_array_equal(results[0], results[2])
 
 
+@pytest.fixture(params=["lent", "huge"])
+def way(request, monkeypatch):
+    """How ONNX Runtime comes to data files; weights above 2 GB are not lent to it."""
+
+    def huge(*args, **kwargs):
+        return replace(stage(*args, **kwargs), largest=1 << 31)
+
+    if request.param == "huge":
+        monkeypatch.setattr(runner_module, "stage", huge)
+
+
+@pytest.mark.usefixtures("way")
 def test_weights_are_run_from_where_they_lie_also_when_they_must_be_evaluated(tmp_path):
     model = mlp(ir.DataType.FLOAT)
+    tmp_path = tmp_path / "a folder, 模型"
+    tmp_path.mkdir()
     ir.save(model, tmp_path / "m.onnx", external_data="m.data", size_threshold_bytes=0)
     opened = load(tmp_path / "m.onnx")
     feed = generate_inputs(model)
@@ -66,6 +83,7 @@ def test_weights_are_run_from_where_they_lie_also_when_they_must_be_evaluated(tm
     assert 0 < np.abs(expected - actual).max() < 1
 
 
+@pytest.mark.usefixtures("way")
 def test_a_model_from_a_cache_of_links_runs(tmp_path):
     model = mlp(ir.DataType.FLOAT)
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
@@ -189,6 +207,7 @@ def test_tensors_of_functions_and_calls_are_found(given):
         np.testing.assert_allclose(runner.run({"x": feed})["y"], feed @ weight, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("way")
 def test_weights_of_a_branch_are_read_whether_files_are_lent_or_not(tmp_path):
     """ONNX Runtime looks for those of a subgraph on disk only."""
     rng = np.random.default_rng(0)
