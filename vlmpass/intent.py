@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vlmpass.ir_tools.targets import Profile
 
 __all__ = [
+    "ALLOWED",
     "DTYPES",
     "FUSE",
     "HALVES",
@@ -40,6 +41,9 @@ QUANT = ("matmul-nbits", "dequantize-linear", "float")
 
 ROUNDED = {"int8": (8, 13), "int4": (4, 21)}
 """How weights can be rounded: the bits, and the opset that its standard form needs."""
+
+ALLOWED = ("approximate",)
+"""What substitutes for a target may be, beside exact."""
 
 FUSE = ("standard", "ort")
 """Whose operators normalisations and activations can become."""
@@ -88,6 +92,12 @@ def _needs_opset(given: Given) -> PipelineError | None:
         return PipelineError(
             "widen-io is about what an opset or a target has", remedy="give one too"
         )
+    return None
+
+
+def _needs_target(given: Given) -> PipelineError | None:
+    if given["allow"] is not None and given["target"] is None:
+        return PipelineError("allow is about a target", remedy="give a target too")
     return None
 
 
@@ -181,6 +191,14 @@ class Intent:
         _target,
         "NAME",
         among=target_names,
+    )
+    allow: str | None = option(
+        None,
+        "With a target: approximate lets substitutes stand that are not exact, where no exact one"
+        " is known; what they change is told.",
+        choice(ALLOWED, "kind of substitute"),
+        "WHAT",
+        refuse=_needs_target,
     )
     quant: str | None = option(
         None,

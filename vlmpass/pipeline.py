@@ -37,7 +37,7 @@ class Pipeline(Intent):
         passes: Pipeline text such as ``unify-dtype{to=float32},convert-opset{to=18}``, or passes;
             one pass alone, and onnx_ir passes, will do. Instead of them, what they are to do:
         opset, dtype, keep_io, widen_io, restamp, mend_shifts: See `ConvertOptions`.
-        calibrate, target, quant, quantize, simplify, fuse: See `ConvertOptions`.
+        calibrate, target, allow, quant, quantize, simplify, fuse: See `ConvertOptions`.
         instruments: What else happens around each pass.
 
     Raises:

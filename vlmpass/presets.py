@@ -166,9 +166,12 @@ def _legalize_part(intent: Intent) -> list[str]:
     """Return the passes for a target of which it is known what nodes it runs."""
     if intent.profile is None or not intent.profile.says_nodes:
         return []
-    wider = " interface=wider" if intent.widen_io and intent.profile.interface is not None else ""
-    name = write_word(intent.profile.asked)
-    return ["repair-types", "infer", f"legalize{{target={name}{wider}}}"]
+    options = f"target={write_word(intent.profile.asked)}"
+    if intent.widen_io and intent.profile.interface is not None:
+        options += " interface=wider"
+    if intent.allow is not None:
+        options += f" allow={intent.allow}"
+    return ["repair-types", "infer", f"legalize{{{options}}}"]
 
 
 def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:

@@ -137,11 +137,17 @@ def _with_plan(model: ir.Model, target: Profile, found: Assessment) -> Assessmen
         return found
     planner = LegalPlanner(model, target)
     left = _left(planner)
+    nearly = _left(replace(planner, approximate=True)) if left else left
     convert = f"vlmpass convert --target {target.asked}"
     helped = {id(each.node) for each in planner.illegal if planner.refusal(each).node not in left}
     helped |= {id(each.sample) for each in open_ if each.sample and kernel_of(each.sample)}
+    helped_nearly = {
+        id(each.node) for each in planner.illegal if planner.refusal(each).node not in nearly
+    }
+    remedies = dict.fromkeys(helped_nearly, f"{convert} --allow approximate")
+    remedies |= dict.fromkeys(helped, convert)
     told = tuple(
-        replace(each, remedy=convert) if each in open_ and id(each.sample) in helped else each
+        replace(each, remedy=remedies.get(id(each.sample), each.remedy)) if each in open_ else each
         for each in found.findings
     )
     return replace(found, findings=told)
@@ -152,13 +158,13 @@ def _left(planner: LegalPlanner) -> set[str]:
     if is_to_prepare(planner):
         copy = clone(planner.model)
         if prepare(copy, planner):
-            planner = LegalPlanner(copy, planner.target)
+            planner = replace(planner, model=copy)
     try:
         planner.plan()
     except Refused as error:
         narrowed = narrowed_copy(planner)
         if narrowed is not None:
-            return _left(LegalPlanner(narrowed, planner.target))
+            return _left(replace(planner, model=narrowed))
         return {each.node for each in error.refusals}
     return set()
 

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import is_used, replace_value
-from vlmpass.passes.legalize.remedies import CAST_RULE
+from vlmpass.passes.legalize.remedies import CAST_RULE, NARROW_RULE
 
 __all__ = ["cancel"]
+
+_RULES = (CAST_RULE, NARROW_RULE)
 
 
 def cancel(nodes: Iterable[ir.Node]) -> None:
@@ -24,7 +26,7 @@ def cancel(nodes: Iterable[ir.Node]) -> None:
     made: dict[tuple[ir.Value, int, ir.Graph], ir.Value] = {}
     downs: list[ir.Node] = []
     for node in list(nodes):
-        if node.op_type != "Cast" or node.metadata_props.get("vlmpass.rule") != CAST_RULE:
+        if node.op_type != "Cast" or node.metadata_props.get("vlmpass.rule") not in _RULES:
             continue
         source, to = node.inputs[0], node.attributes["to"].as_int()
         assert source is not None
@@ -46,7 +48,7 @@ def _widened_from(value: ir.Value, to: int) -> ir.Value | None:
     node = value.producer()
     if node is None or node.op_type != "Cast" or node.domain:
         return None
-    if node.metadata_props.get("vlmpass.rule") != CAST_RULE:
+    if node.metadata_props.get("vlmpass.rule") not in _RULES:
         return None
     source = node.inputs[0]
     if source is None or source.dtype is None or not source.dtype.is_floating_point():

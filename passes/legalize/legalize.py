@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -15,12 +17,18 @@ from vlmpass.passes.legalize.interface import unbound, widen_interface
 from vlmpass.passes.legalize.narrowing import narrow, narrowed_copy, with_ranges
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.passes.legalize.preparing import is_to_prepare, prepare
+from vlmpass.passes.legalize.remedies import NARROW_RULE
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.passes.pipeline.target_option import target_of
 from vlmpass.passes.unfusing.in_floats import InFloats, telling
+from vlmpass.rewriter_rules.opset.plan import ConversionPlan
+from vlmpass.rewriter_rules.substitute.approximate import APPROXIMATE
 
 __all__ = ["Legalize"]
+
+_LOG = logging.getLogger(__name__)
+_NEARLY = {NARROW_RULE, *(each.name for each in APPROXIMATE)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,10 @@ class Legalize(Pass):
     """Whether inputs and outputs of a type that the target binds no values of keep it, so that the
     model is refused, or take a wider one."""
 
+    allow: Literal["exact", "approximate"] = "exact"
+    """Whether what stands for a node may compute it nearly, where nothing exact does: float64 in
+    float32, and functions by others. What is off by that is what the comparison measures."""
+
     def __post_init__(self) -> None:
         """Check that there is such a target."""
         super().__post_init__()
@@ -50,7 +62,10 @@ class Legalize(Pass):
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; nothing is edited unless every node is legal afterwards."""
         with telling(model):
-            return self._widened(model) if self.interface == "wider" else self._run(model)
+            try:
+                return self._widened(model) if self.interface == "wider" else self._run(model)
+            except Refused as error:
+                raise self._hinting(error, model) from None
 
     def _widened(self, model: ir.Model) -> Done:
         """Widen inputs and outputs first, if the rest can be done then."""
@@ -63,12 +78,28 @@ class Legalize(Pass):
         widen_interface(model, target)
         return replace(self._run(model), changed=True)
 
+    def _hinting(self, error: Refused, model: ir.Model) -> Refused:
+        """Return a refusal that also says which nodes could be said nearly."""
+        if self.allow == "approximate":
+            return error
+        planner = LegalPlanner(model, target_of(self.target), approximate=True)
+        helped = {planner.refusal(each).node for each in planner.illegal if each.decided}
+        try:
+            planner.plan()
+        except Refused as other:
+            helped -= {each.node for each in other.refusals}
+        hint = "--allow approximate says it nearly"
+        told = [
+            replace(each, remedy=f"{each.remedy}; {hint}") if each.node in helped else each
+            for each in error.refusals
+        ]
+        return Refused(error.request, told)
+
     def _run(self, model: ir.Model) -> Done:
-        target = target_of(self.target)
         try:
             return self._legalized(model)
         except Refused as error:
-            planner = LegalPlanner(model, target)
+            planner = self._planner(model)
             trial = narrowed_copy(planner)
             if trial is None:
                 raise with_ranges(error, planner) from None
@@ -81,23 +112,26 @@ class Legalize(Pass):
 
     def _legalized(self, model: ir.Model) -> Done:
         """Do without what changes types of integers all over the model."""
-        target = target_of(self.target)
-        planner = LegalPlanner(model, target)
+        planner = self._planner(model)
         if not planner.illegal:
             return Done(False)
         prepared = False
         if is_to_prepare(planner):
             trial = clone(model)
             prepare(trial, planner)
-            LegalPlanner(trial, target).plan()
+            self._planner(trial).plan()
             prepared = prepare(model, planner)
-            planner = LegalPlanner(model, target)
+            planner = self._planner(model)
         plan = planner.plan()
         if not plan.replacements:
             return Done(prepared)
         plan.apply()
         cancel(all_nodes(model))
+        _tell_nearly(plan)
         return Done(True, plan.changes)
+
+    def _planner(self, model: ir.Model) -> LegalPlanner:
+        return LegalPlanner(model, target_of(self.target), self.allow == "approximate")
 
 
 @dataclass(frozen=True)
@@ -110,3 +144,14 @@ class _InFloats(InFloats):
         """Return those of them that the target does not run."""
         illegal = {each.node for each in LegalPlanner(model, target_of(self.target)).illegal}
         return [node for node in found if node in illegal]
+
+
+def _tell_nearly(plan: ConversionPlan) -> None:
+    """Log what is computed nearly from now on."""
+    found: Counter[tuple[str, str]] = Counter()
+    for each in plan.replacements:
+        rules = {node.metadata_props.get("vlmpass.rule") for node in each.built.tape.nodes}
+        found.update((each.node.op_type, str(rule)) for rule in rules & _NEARLY)
+    told = [f"{operator} by {rule} ({count})" for (operator, rule), count in sorted(found.items())]
+    if told:
+        _LOG.warning("legalize: computed nearly: %s", ", ".join(told))

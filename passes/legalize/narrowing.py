@@ -31,7 +31,7 @@ def narrowed_copy(planner: LegalPlanner) -> ir.Model | None:
     if not any(each.decided and _is_wide(each.node) for each in planner.illegal):
         return None
     copy = clone(planner.model)
-    there = LegalPlanner(copy, planner.target)
+    there = replace(planner, model=copy)
     return copy if narrow(copy, there) else None
 
 

@@ -16,6 +16,7 @@ from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 from vlmpass.ir_tools.targets import Context, Profile, Verdict, why_not
 from vlmpass.ir_tools.types import Typing, solve
+from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.passes.legalize.remedies import Remedies, is_decided
 from vlmpass.rewriter_rules.opset.conversion import Built
 from vlmpass.rewriter_rules.opset.element_types.widen import Widening
@@ -62,11 +63,13 @@ class LegalPlanner:
     Attributes:
         model: In topological order; it is not changed before the plan is applied.
         target: What is to run it.
+        approximate: Whether what stands for a node may compute it nearly.
         scopes: The model's graphs and functions.
     """
 
     model: ir.Model
     target: Profile
+    approximate: bool = False
     scopes: list[Scope] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,11 +144,17 @@ class LegalPlanner:
         """
         if self.reads_left_out(each.node):
             raise CannotConvert("a call of the function leaves an input of it out")
-        return self._remedies(each.scope).stand_in(self._view.node(each.node))
+        nearly = self.approximate and each.node not in self._counting
+        return self._remedies(each.scope).stand_in(self._view.node(each.node), nearly=nearly)
 
     def reads_left_out(self, node: ir.Node) -> bool:
         """Whether a node reads an input of its function that some call leaves out."""
         return any(value in self._left_out for value in node.inputs)
+
+    @cached_property
+    def _counting(self) -> Collection[ir.Node]:
+        """Nodes that compute integers in float64, which float32 does not hold."""
+        return integer_arithmetic(self.model, self._typing, {ir.DataType.DOUBLE})
 
     @cached_property
     def _left_out(self) -> set[ir.Value]:

@@ -47,10 +47,12 @@ from vlmpass.rewriter_rules.opset.view import SeenNode
 from vlmpass.rewriter_rules.substitute import SUBSTITUTE
 from vlmpass.rewriter_rules.unfuse import CONTRIB, STANDARD
 
-__all__ = ["CAST_RULE", "Remedies", "is_decided"]
+__all__ = ["CAST_RULE", "NARROW_RULE", "Remedies", "is_decided"]
 
 CAST_RULE = "cast-to-kernel"
 """What Casts are marked with that stand around a node which runs in another type."""
+NARROW_RULE = "cast-to-narrower"
+"""The same where that type does not hold every value."""
 
 _DEEPEST = 8
 """How many remedies may stand within each other."""
@@ -102,14 +104,20 @@ class Remedies(Conversion):
         self._sinking: set[str] = set()
         self._depth = 0
         self._tapes: list[Tape] = []
+        self._nearly = False
 
-    def stand_in(self, node: SeenNode) -> Built:
+    def stand_in(self, node: SeenNode, *, nearly: bool = False) -> Built:
         """Build what stands for a node of the model that the target does not run.
+
+        Args:
+            node: The node.
+            nearly: Whether what stands for it may compute it nearly.
 
         Raises:
             CannotConvert: Nothing is known that would; says what is in the way.
         """
         self._tapes.clear()
+        self._nearly = nearly
         built = self._remedied(node, why_not(node, self._context))
         try:
             self._finish(node, built)
@@ -183,22 +191,27 @@ class Remedies(Conversion):
             yield partial(self._spelled_older, node, self.target)
             if found is not None and found.bodies:
                 yield partial(self._by_body, node, found)
+        if self._nearly and node.domain == "" and found is not None and node.op_type != "Cast":
+            narrowed = _in_another_type(node, found, ir.DataType.DOUBLE, [ir.DataType.FLOAT])
+            yield from (partial(self._cast, node, each, NARROW_RULE) for each in narrowed)
 
     def _version_of(self, domain: str) -> int:
         return self._context.opsets.get(domain, 1)
 
-    def _cast(self, node: ir.Node, narrowed: Schema) -> Built:
+    def _cast(self, node: ir.Node, narrowed: Schema, rule: str = CAST_RULE) -> Built:
         """Build Cast(Op(Cast(x))), if the target has a kernel for the type in between."""
         tape = self._tape(node, self.target)
-        outputs = bridge(tape, node, narrowed)
+        outputs = bridge(tape, node, narrowed, nearly=rule == NARROW_RULE)
         core = next(each for each in tape.nodes if each.op_type == node.op_type)
         verdict = why_not(core, self._context)
         if not verdict.runs and not verdict.open:
             raise CannotConvert(f"in another type, {verdict.reason}")
-        return self._settle(node, tape, outputs, CAST_RULE)
+        return self._settle(node, tape, outputs, rule)
 
     def _by_rule(self, node: ir.Node, rule: Rule) -> Built:
-        if not rule.offered(self.target, (), False):
+        if rule.fast_math and not self._nearly:
+            raise CannotConvert(f"{rule.name} is not exact")
+        if not rule.offered(self.target, (), self._nearly):
             raise CannotConvert(f"{rule.name} needs {rule.needs[0]}")
         found = propose(rule, node, self._matching, self._names, node.name or node.op_type)
         if not isinstance(found, Proposal):
@@ -270,16 +283,30 @@ def _is_positive(size: object) -> bool:
 
 def _narrowed(node: ir.Node, found: Schema) -> Iterator[Schema]:
     """Yield an operator's schema with another type, which holds it, in the place of a node's."""
+    for kind in _kinds(node, found):
+        if _fits_empty(node, kind):
+            yield from _in_another_type(node, found, kind, wider(kind))
+
+
+def _in_another_type(
+    node: ir.Node, found: Schema, kind: ir.DataType, others: Iterable[ir.DataType]
+) -> Iterator[Schema]:
+    """Yield an operator's schema with each of some types that it admits in the place of one."""
+    parameters = _kinds(node, found).get(kind, set())
+    for other in others if parameters else ():
+        if all(tensor_text(other) in found.allowed[each] for each in parameters):
+            yield _with(found, parameters, frozenset({tensor_text(other)}))
+
+
+def _kinds(node: ir.Node, found: Schema) -> dict[ir.DataType, set[str]]:
+    """Return the type parameters that a node binds to each type."""
     places = [(value, found.input(index)) for index, value in enumerate(node.inputs)]
     places += [(value, found.output(index)) for index, value in enumerate(node.outputs)]
     bound: dict[ir.DataType, set[str]] = {}
     for value, formal in places:
         if value is not None and value.dtype is not None:
             bound.setdefault(value.dtype, set()).add(formal.parameter)
-    for kind, parameters in bound.items():
-        for wide in wider(kind) if _fits_empty(node, kind) else ():
-            if all(tensor_text(wide) in found.allowed[each] for each in parameters):
-                yield _with(found, parameters, frozenset({tensor_text(wide)}))
+    return bound
 
 
 def _with(found: Schema, parameters: Collection[str], types: frozenset[str]) -> Schema:

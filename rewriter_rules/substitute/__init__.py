@@ -1,6 +1,7 @@
 """What says the same in operators that more runtimes have."""
 
 from vlmpass.ir_tools.rewrite import Rule
+from vlmpass.rewriter_rules.substitute.approximate import APPROXIMATE
 from vlmpass.rewriter_rules.substitute.counted import COUNTED
 from vlmpass.rewriter_rules.substitute.ordered import ORDERED
 from vlmpass.rewriter_rules.substitute.respelled import RESPELLED
@@ -10,8 +11,8 @@ from vlmpass.rewriter_rules.substitute.tokens import TOKENS
 
 __all__ = ["MERGING", "SUBSTITUTE", "roots"]
 
-SUBSTITUTE = TOKENS + RESPELLED + COUNTED + ORDERED + SHIFTING + STANDARDIZED
-"""In order of preference."""
+SUBSTITUTE = TOKENS + RESPELLED + COUNTED + ORDERED + SHIFTING + STANDARDIZED + APPROXIMATE
+"""In order of preference; those that are not exact come last, and on request alone."""
 
 MERGING = TOKENS
 """Those that say several nodes at once."""

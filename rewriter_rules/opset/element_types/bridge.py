@@ -26,11 +26,13 @@ _COMPUTING = named(
 ) | {"QLinearMatMul", "Range"}
 """Operators that compute: a wider floating type gives at least the accuracy of the narrow one."""
 
+_WIDE = ir.DataType.DOUBLE
+_NARROW_TEXT = spell(ir.TensorType(ir.DataType.FLOAT))
 _FLOATING = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
 
 def _substitute(
-    node: ir.Node, dtypes: Sequence[ir.DataType], allowed: frozenset[str]
+    node: ir.Node, dtypes: Sequence[ir.DataType], allowed: frozenset[str], nearly: bool
 ) -> ir.DataType:
     """Return the type in which an operator may run instead of those that are not admitted."""
     operator = node.op_type
@@ -45,6 +47,8 @@ def _substitute(
         and all(holds_all(each, dtype) for dtype in dtypes)
         and (carrying or operator in _BY_FLOAT or _alike(each, dtypes))
     ]
+    if not found and nearly and dtypes == [_WIDE] and _NARROW_TEXT in allowed:
+        return ir.DataType.FLOAT
     if not found:
         raise CannotConvert(
             f"{operator} admits neither {said} nor a type that holds all its values", _REMEDY
@@ -83,7 +87,7 @@ def misfits(node: ir.Node, found: Schema) -> bool:
     return False
 
 
-def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
+def _choices(node: ir.Node, found: Schema, nearly: bool) -> dict[str, ir.DataType]:
     """Return the type to run in by type parameter, for those that need another one."""
     chosen: dict[str, ir.DataType] = {}
     for formal, values in types_by_parameter(node, found).values():
@@ -96,19 +100,22 @@ def _choices(node: ir.Node, found: Schema) -> dict[str, ir.DataType]:
                     f"{found.name} does not admit the type {spell(value.type)}", _REMEDY
                 )
         dtypes = list(dict.fromkeys(v.dtype for v in values if v.dtype is not None))
-        chosen[formal.parameter] = _substitute(node, dtypes, formal.types)
+        chosen[formal.parameter] = _substitute(node, dtypes, formal.types, nearly)
     return chosen
 
 
-def bridge(op: Tape, node: ir.Node, found: Schema) -> list[ir.Value | None]:
+def bridge(
+    op: Tape, node: ir.Node, found: Schema, *, nearly: bool = False
+) -> list[ir.Value | None]:
     """Cast(Op(Cast(x))), where Op does not admit x's type and a wider one holds all its values.
 
     Args:
         op: The tape.
         node: The node.
         found: The schema of its operator at the version to write.
+        nearly: Whether float32 may stand for float64, which it does not hold.
     """
-    chosen = _choices(node, found)
+    chosen = _choices(node, found, nearly)
     inputs: list[ir.Value | None] = []
     for index, value in enumerate(node.inputs):
         wider = chosen.get(found.input(index).parameter)
