@@ -16,6 +16,11 @@ from vlmpass.passes.pipeline.base import Done, OptionError, Pass
 from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.substitute import SUBSTITUTE, roots
 from vlmpass.rewriter_rules.substitute.aten import ATEN_RESIZES, aten_antialiased_resize, kernel_of
+from vlmpass.rewriter_rules.substitute.aten_operators import (
+    ATEN_OPERATORS,
+    aten_operator,
+    is_left_behind,
+)
 
 __all__ = ["Substitute"]
 
@@ -50,7 +55,7 @@ class Substitute(Pass):
 
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; every node that is to be replaced and cannot be is listed."""
-        foreign = sum(kernel_of(node) is not None for node in all_nodes(model))
+        foreign = sum(map(is_left_behind, all_nodes(model)))
         operands = dict.fromkeys(
             value
             for node in all_nodes(model)
@@ -58,7 +63,7 @@ class Substitute(Pass):
             for value in node.inputs
             if value is not None
         )
-        changed = apply_rules(model, (*ATEN_RESIZES, *self._rules))
+        changed = apply_rules(model, (*ATEN_RESIZES, *ATEN_OPERATORS, *self._rules))
         for value in operands:
             remove_unused_constant(value)
         left = [node for node in all_nodes(model) if self._is_meant(node)]
@@ -78,11 +83,12 @@ class Substitute(Pass):
 
     def _is_meant(self, node: ir.Node) -> bool:
         named = node.domain == "" and node.op_type in self.operators
-        return kernel_of(node) is not None or (named and any(_is_of(r, node) for r in self._rules))
+        return is_left_behind(node) or (named and any(_is_of(r, node) for r in self._rules))
 
     def _refusal(self, model: ir.Model, node: ir.Node) -> Refusal:
         name = node.name or node.outputs[0].name or ""
-        rules = [aten_antialiased_resize] if node.domain else self._rules
+        foreign = aten_operator if kernel_of(node) is None else aten_antialiased_resize
+        rules = [foreign] if node.domain else self._rules
         attempts = [each for rule in rules for each in explain(rule, model, near=name)]
         reason = next((each.reason for each in attempts if each.reason), "no rule is about it")
         return Refusal(attempts[0].node if attempts else name, reason)

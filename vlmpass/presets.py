@@ -205,6 +205,6 @@ def _has_substitute(node: ir.Node) -> bool:
     """Whether `substitute` has something for a node; its rules are imported for foreign ones."""
     if node.domain in ("", "ai.onnx"):
         return False
-    from vlmpass.rewriter_rules.substitute.aten import kernel_of
+    from vlmpass.rewriter_rules.substitute.aten_operators import is_left_behind
 
-    return kernel_of(node) is not None
+    return is_left_behind(node)

@@ -19,7 +19,7 @@ from vlmpass.passes import PassManager, parse
 from vlmpass.passes.legalize.narrowing import narrowed_copy
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.passes.legalize.preparing import is_to_prepare, prepare
-from vlmpass.rewriter_rules.substitute.aten import kernel_of
+from vlmpass.rewriter_rules.substitute.aten_operators import is_left_behind
 
 __all__ = ["Suits", "suits"]
 
@@ -140,7 +140,7 @@ def _with_plan(model: ir.Model, target: Profile, found: Assessment) -> Assessmen
     nearly = _left(replace(planner, approximate=True)) if left else left
     convert = f"vlmpass convert --target {target.asked}"
     helped = {id(each.node) for each in planner.illegal if planner.refusal(each).node not in left}
-    helped |= {id(each.sample) for each in open_ if each.sample and kernel_of(each.sample)}
+    helped |= {id(each.sample) for each in open_ if each.sample and is_left_behind(each.sample)}
     helped_nearly = {
         id(each.node) for each in planner.illegal if planner.refusal(each).node not in nearly
     }

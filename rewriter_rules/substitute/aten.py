@@ -22,7 +22,14 @@ from vlmpass.rewriter_rules.opset.resampling.antialias import Axis, separable
 from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter
 from vlmpass.rewriter_rules.opset.table import CannotConvert
 
-__all__ = ["ATEN_RESIZES", "aten_antialiased_resize", "kernel_of"]
+__all__ = [
+    "ATEN_RESIZES",
+    "DOMAINS",
+    "aten_antialiased_resize",
+    "kernel_of",
+    "scales_of",
+    "whole_sizes",
+]
 
 unlisted = rule
 """Makes a rule that is the pass's own: nobody asks for it by name, and no runtime compares it."""
@@ -31,13 +38,14 @@ _KERNELS: dict[str, Literal["linear", "cubic"]] = {
     "_upsample_bicubic2d_aa": "cubic",
     "_upsample_bilinear2d_aa": "linear",
 }
-_DOMAINS = ("org.pytorch.aten", "aten")
-_SPELLINGS = tuple((domain, op) for domain in _DOMAINS for op in ("ATen", *_KERNELS))
+DOMAINS = ("org.pytorch.aten", "aten")
+"""Where exporters leave what they do not know."""
+_SPELLINGS = tuple((domain, op) for domain in DOMAINS for op in ("ATen", *_KERNELS))
 
 
 def kernel_of(node: ir.Node) -> Literal["linear", "cubic"] | None:
     """Return the kernel of an antialiased PyTorch resize; None for any other node."""
-    if node.domain not in _DOMAINS:
+    if node.domain not in DOMAINS:
         return None
     given = node.attributes.get("operator") if node.op_type == "ATen" else None
     return _KERNELS.get(node.op_type if given is None else given.as_string())
@@ -53,8 +61,8 @@ def _corners(node: ir.Node, value: ir.Value | None) -> bool | None:
     return None if found is None else bool(found.reshape(-1)[0])
 
 
-def _scales(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
-    """Return the two scales as one float32 vector; None if PyTorch was given sizes only."""
+def scales_of(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
+    """Return the scales as one float32 vector; None if PyTorch was given sizes only."""
     if not given:
         return None
     fixed = [known_or_none(value) for value in given]
@@ -66,20 +74,34 @@ def _scales(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
     return floats[0] if len(floats) == 1 else op.Concat(*floats, axis=0)
 
 
+def whole_sizes(
+    op: Tape, x: ir.Value, size: ir.Value | None, scales: ir.Value | None
+) -> tuple[ir.Value | None, ir.Value | None]:
+    """Return the scales of all axes, or if there are none the sizes, of which two stay.
+
+    Args:
+        op: The tape.
+        x: The image.
+        size: Of the other axes.
+        scales: Of the other axes.
+    """
+    if scales is not None:
+        return op.Concat(op.const(np.ones(2, np.float32)), scales, axis=0), None
+    if size is None:
+        return None, None
+    kept = op.Slice(op.Shape(x), op.const([0]), op.const([2]), op.const([0]))
+    return None, op.Concat(kept, cast(op, size, ir.DataType.INT64), axis=0)
+
+
 def _resize(
     op: Tape, x: ir.Value, size: ir.Value | None, scales: ir.Value | None, kernel: str
 ) -> ir.Value:
     """Record the Resize of opset 18 that equals PyTorch's."""
-    whole = None
-    if scales is not None:
-        scales = op.Concat(op.const(np.ones(2, np.float32)), scales, axis=0)
-    elif size is not None:
-        kept = op.Slice(op.Shape(x), op.const([0]), op.const([2]), op.const([0]))
-        whole = op.Concat(kept, cast(op, size, ir.DataType.INT64), axis=0)
+    factors, whole = whole_sizes(op, x, size, scales)
     return op.Resize(
         x,
         None,
-        scales,
+        factors,
         whole,
         mode=kernel,
         antialias=1,
@@ -145,7 +167,7 @@ def aten_antialiased_resize(
     opset = op.opsets.get("", 1)
     if opset < 13:
         return refuse("opset {} is below 13; convert to 13 or later first", opset)
-    scales = _scales(op, [value for value in factors if value is not None])
+    scales = scales_of(op, [value for value in factors if value is not None])
     if size is None and scales is None:
         return refuse("{} has neither an output size nor scales", node)
     if opset >= 18 and not corners and not _is_constant(x, size, scales):
