@@ -28,6 +28,12 @@ def _number(op: Tape, x: ir.Value, number: float) -> ir.Value:
     return op.const(number, dtype(x))
 
 
+def _half_of_exp(op: Tape, size: ir.Value) -> ir.Value:
+    """Record Exp(size) / 2, which is finite for some sizes whose Exp is not."""
+    root = op.Exp(op.Mul(size, _number(op, size, 0.5)))
+    return op.Mul(op.Mul(root, _number(op, size, 0.5)), root)
+
+
 def _log_of_sum(op: Tape, x: ir.Value, root: ir.Value) -> ir.Value:
     """Record log(x + root), which is log(2 x) where the square of x may be infinite."""
     large = op.Add(op.Log(x), _number(op, x, math.log(2)))
@@ -48,19 +54,20 @@ def erf_to_exp(op: Tape, x: ir.Value) -> Replacement:
 
 @rule(P.Sinh("x"), opset=_FROM, fast_math=True, dtypes=_FLOAT)
 def sinh_to_exp(op: Tape, x: ir.Value) -> Replacement:
-    """Sinh(x) -> (Exp(x) - Exp(-x)) / 2, or its series where |x| < 1, within 1e-6 of itself."""
+    """Sinh(x) -> Sign(x) * (Exp(|x|) - Exp(-|x|)) / 2, or a series by 0, within 1e-6 of itself."""
     one, square = _number(op, x, 1.0), op.Mul(x, x)
     series = one
     for factor in _SINH:
         series = op.Add(op.Mul(op.Mul(square, _number(op, x, factor)), series), one)
-    half = op.Mul(op.Sub(op.Exp(x), op.Exp(op.Neg(x))), _number(op, x, 0.5))
-    return op.Where(op.Less(op.Abs(x), one), op.Mul(x, series), half)
+    size = op.Abs(x)
+    half = op.Sub(_half_of_exp(op, size), _half_of_exp(op, op.Neg(size)))
+    return op.Where(op.Less(size, one), op.Mul(x, series), op.Mul(op.Sign(x), half))
 
 
 @rule(P.Cosh("x"), opset=_FROM, fast_math=True, dtypes=_FLOAT)
 def cosh_to_exp(op: Tape, x: ir.Value) -> Replacement:
     """Cosh(x) -> (Exp(x) + Exp(-x)) / 2, within 1e-6 of itself."""
-    return op.Mul(op.Add(op.Exp(x), op.Exp(op.Neg(x))), _number(op, x, 0.5))
+    return op.Add(_half_of_exp(op, x), _half_of_exp(op, op.Neg(x)))
 
 
 @rule(P.Tan("x"), opset=_FROM, fast_math=True, dtypes=_FLOAT)
@@ -79,9 +86,9 @@ def asinh_to_log(op: Tape, x: ir.Value) -> Replacement:
 
 @rule(P.Acosh("x"), opset=_FROM, fast_math=True, dtypes=_FLOAT)
 def acosh_to_log(op: Tape, x: ir.Value) -> Replacement:
-    """Acosh(x) -> Log(x + Sqrt((x - 1) * (x + 1))), within 1e-6."""
+    """Acosh(x) -> Log(x + Sqrt(x - 1) * Sqrt(x + 1)), within 1e-6."""
     one = _number(op, x, 1.0)
-    return _log_of_sum(op, x, op.Sqrt(op.Mul(op.Sub(x, one), op.Add(x, one))))
+    return _log_of_sum(op, x, op.Mul(op.Sqrt(op.Sub(x, one)), op.Sqrt(op.Add(x, one))))
 
 
 @rule(P.Atanh("x"), opset=_FROM, fast_math=True, dtypes=_FLOAT)

@@ -1,7 +1,8 @@
 """Variants of TopK, ArgMax and ArgMin, said by those that every runtime has.
 
 Where the first element is NaN, ONNX Runtime's ArgMax and ArgMin take it, and else none that is; its
-TopK takes NaN for the greatest of all. The standard is silent on that.
+TopK takes NaN for the greatest of all, and where NaN and infinity both are among the smallest,
+their order may be another here. The standard is silent on that.
 """
 
 from __future__ import annotations
