@@ -17,10 +17,11 @@ import onnx_ir as ir
 from vlmpass.ir_tools.rewrite import Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.ir_tools.rewrite.pattern import Op, as_pattern
 from vlmpass.rewriter_rules.opset.build import cast
-from vlmpass.rewriter_rules.opset.queries import constant, dims, known_or_none
+from vlmpass.rewriter_rules.opset.queries import constant, dims, dtype, known_or_none
 from vlmpass.rewriter_rules.opset.resampling.antialias import Axis, separable
 from vlmpass.rewriter_rules.opset.resampling.interpolation import Filter
 from vlmpass.rewriter_rules.opset.table import CannotConvert
+from vlmpass.rewriter_rules.substitute.aten_arguments import Arguments
 
 __all__ = [
     "ATEN_RESIZES",
@@ -48,17 +49,9 @@ def kernel_of(node: ir.Node) -> Literal["linear", "cubic"] | None:
     if node.domain not in DOMAINS:
         return None
     given = node.attributes.get("operator") if node.op_type == "ATen" else None
+    if given is not None and given.is_ref():
+        return None
     return _KERNELS.get(node.op_type if given is None else given.as_string())
-
-
-def _corners(node: ir.Node, value: ir.Value | None) -> bool | None:
-    """Return align_corners, given as attribute or as constant input; None if it varies."""
-    if "align_corners" in node.attributes:
-        return bool(node.attributes["align_corners"].as_int())
-    if value is None:
-        return False
-    found = known_or_none(value)
-    return None if found is None else bool(found.reshape(-1)[0])
 
 
 def scales_of(op: Tape, given: Sequence[ir.Value]) -> ir.Value | None:
@@ -152,6 +145,24 @@ def _is_constant(x: ir.Value, size: ir.Value | None, scales: ir.Value | None) ->
     return constant(x) is not None and all(fixed)
 
 
+def _resized(
+    op: Tape, x: ir.Value, given: Arguments, kernel: Literal["linear", "cubic"]
+) -> ir.Value:
+    size, corners = given.value("output_size"), bool(given.number("align_corners", 0))
+    scales = scales_of(op, given.scales(2))
+    if "output_size" in given.node.attributes or (size is None and scales is None):
+        raise CannotConvert("it has neither an output size nor scales as inputs")
+    if dtype(x).is_integer():
+        raise CannotConvert("PyTorch rounds the weights of an integer image in its own way")
+    one = size is None or scales is None
+    if op.opsets[""] >= 18 and one and not corners and not _is_constant(x, size, scales):
+        return _resize(op, x, size, scales, kernel)
+    filter_ = Filter(kernel, -0.5, True, "half_pixel", corner_steps=corners)
+    if x.shape is None:
+        x.shape = ir.Shape([None, None, None, None])
+    return separable(op, x, _axes(op, x, size, scales, corners), filter_)
+
+
 @unlisted(Op(_SPELLINGS, (as_pattern("x"), as_pattern("rest*")), node="node"))
 def aten_antialiased_resize(
     op: Tape, x: ir.Value, rest: tuple[ir.Value | None, ...], node: ir.Node
@@ -160,23 +171,11 @@ def aten_antialiased_resize(
     kernel = kernel_of(node)
     if kernel is None:
         return refuse("{} is another operator", node)
-    size, aligned, *factors = [*rest, None, None][: max(2, len(rest))]
-    corners = _corners(node, aligned)
-    if corners is None:
-        return refuse("whether corners are aligned is known at run time only")
     opset = op.opsets.get("", 1)
     if opset < 13:
         return refuse("opset {} is below 13; convert to 13 or later first", opset)
-    scales = scales_of(op, [value for value in factors if value is not None])
-    if size is None and scales is None:
-        return refuse("{} has neither an output size nor scales", node)
-    if opset >= 18 and not corners and not _is_constant(x, size, scales):
-        return _resize(op, x, size, scales, kernel)
-    filter_ = Filter(kernel, -0.5, True, "half_pixel", corner_steps=corners)
-    if x.shape is None:
-        x.shape = ir.Shape([None, None, None, None])
     try:
-        return separable(op, x, _axes(op, x, size, scales, corners), filter_)
+        return _resized(op, x, Arguments(node, ("self", "output_size", "align_corners")), kernel)
     except CannotConvert as error:
         return refuse(str(error))
 

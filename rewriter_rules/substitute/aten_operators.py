@@ -27,6 +27,8 @@ from vlmpass.rewriter_rules.opset.build import (
 from vlmpass.rewriter_rules.opset.queries import dims, dtype, known_or_none, rank
 from vlmpass.rewriter_rules.opset.table import CannotConvert
 from vlmpass.rewriter_rules.substitute.aten import DOMAINS, kernel_of, scales_of, whole_sizes
+from vlmpass.rewriter_rules.substitute.aten_arguments import Arguments
+from vlmpass.rewriter_rules.substitute.aten_nearest import nearest
 from vlmpass.rewriter_rules.substitute.tokens import put_where
 
 __all__ = ["ATEN_OPERATORS", "aten_operator", "is_left_behind"]
@@ -35,62 +37,59 @@ _D = ir.DataType
 _FROM = 13
 
 
-class _Arguments:
-    """The arguments of a node by PyTorch's names.
-
-    Args:
-        node: The node.
-        names: Those of its parameters, in order; the last may end with a star and takes the rest.
-    """
-
-    def __init__(self, node: ir.Node, names: Sequence[str]) -> None:
-        self.node = node
-        free = [name for name in names if name not in node.attributes]
-        self._inputs = dict(zip(free, node.inputs, strict=False))
-        self.rest = list(node.inputs[len(free) :])
-
-    def value(self, name: str) -> ir.Value | None:
-        """Return an argument that is an input, None where it is left out."""
-        return self._inputs.get(name)
-
-    def needed(self, name: str) -> ir.Value:
-        """Return an argument that is an input."""
-        value = self._inputs.get(name)
-        if value is None:
-            raise CannotConvert(f"its {name} is left out")
-        return value
-
-    def number(self, name: str, default: float) -> float:
-        """Return a number that is known before."""
-        given = self.node.attributes.get(name)
-        if given is not None and not given.is_ref():
-            return float(given.value)
-        value = self._inputs.get(name)
-        known = None if value is None else known_or_none(value)
-        if value is not None and (known is None or known.size != 1):
-            raise CannotConvert(f"its {name} is known at run time only")
-        return default if known is None else float(known.reshape(-1)[0])
+_Builder = Callable[[Tape, Arguments], ir.Value]
 
 
-_Builder = Callable[[Tape, _Arguments], ir.Value]
-
-
-def _resized(mode: str, **attributes: object) -> _Builder:
+def _resized(count: int, mode: str, **attributes: object) -> _Builder:
     """Return what builds a Resize that places and weighs as PyTorch does."""
 
-    def build(op: Tape, given: _Arguments) -> ir.Value:
-        x, size = given.needed("self"), given.value("output_size")
-        corners = mode != "nearest" and bool(given.number("align_corners", 0))
-        scales = scales_of(op, [value for value in given.rest if value is not None])
-        if size is None and scales is None:
-            raise CannotConvert("it has neither an output size nor scales")
+    def build(op: Tape, given: Arguments) -> ir.Value:
+        x, size, held = _operands(given, count)
+        if dtype(x).is_integer():
+            raise CannotConvert("PyTorch rounds the weights of an integer image in its own way")
+        corners = bool(given.number("align_corners", 0))
+        if size is not None and corners:
+            held = []  # PyTorch reads none
+        elif size is not None and held:
+            _agree(x, size, held)
         how = {"coordinate_transformation_mode": "half_pixel", **attributes}
         if corners:
             how["coordinate_transformation_mode"] = "align_corners"
-        factors, whole = whole_sizes(op, x, size, scales)
+        factors, whole = whole_sizes(op, x, size, scales_of(op, held))
         return op.Resize(x, None, factors, whole, mode=mode, **how)
 
     return build
+
+
+def _nearest(count: int, exact: bool = False) -> _Builder:
+    """Return what builds the Gathers of PyTorch's nearest neighbours."""
+
+    def build(op: Tape, given: Arguments) -> ir.Value:
+        return nearest(op, *_operands(given, count), count, exact)
+
+    return build
+
+
+def _operands(given: Arguments, count: int) -> tuple[ir.Value, ir.Value | None, list[ir.Value]]:
+    """Return the image, its new size and the scales of a resize."""
+    size, held = given.value("output_size"), given.scales(count)
+    if "output_size" in given.node.attributes:
+        raise CannotConvert("its output_size is given as an attribute")
+    if size is None and not held:
+        raise CannotConvert("it has neither an output size nor scales")
+    return given.needed("self"), size, held
+
+
+def _agree(x: ir.Value, size: ir.Value, scales: Sequence[ir.Value]) -> None:
+    """Refuse a size that is not, or may not be, what a Resize makes of the scales beside it."""
+    fixed = [known_or_none(value) for value in scales]
+    factors = [array.reshape(-1) for array in fixed if array is not None]
+    wanted, before = known_or_none(size), (dims(x) or [None])[2:]
+    if wanted is None or len(factors) < len(scales) or not before or None in before:
+        raise CannotConvert("whether its size and its scales agree is known at run time only")
+    given = np.array(before, np.float32) * np.concatenate(factors).astype(np.float32)
+    if not np.array_equal(given.astype(np.int64), wanted.reshape(-1)):
+        raise CannotConvert("its size is not what its scales make, and Resize takes one of them")
 
 
 def _place(op: Tape, line: ir.Value, x: ir.Value, right: bool) -> ir.Value:
@@ -104,13 +103,13 @@ def _place(op: Tape, line: ir.Value, x: ir.Value, right: bool) -> ir.Value:
     return op.ReduceSum(op.Cast(before, to=_D.INT64), vector(op, [-1]), keepdims=0)
 
 
-def _bucketize(op: Tape, given: _Arguments) -> ir.Value:
+def _bucketize(op: Tape, given: Arguments) -> ir.Value:
     right = bool(given.number("right", 0))
     found = _place(op, given.needed("boundaries"), given.needed("self"), right)
     return cast(op, found, _D.INT32) if given.number("out_int32", 0) else found
 
 
-def _searchsorted(op: Tape, given: _Arguments) -> ir.Value:
+def _searchsorted(op: Tape, given: Arguments) -> ir.Value:
     line = given.needed("sorted_sequence")
     sides = [given.value("side"), given.value("sorter"), given.node.attributes.get("side")]
     if rank(line) != 1 or any(each is not None for each in sides):
@@ -119,7 +118,7 @@ def _searchsorted(op: Tape, given: _Arguments) -> ir.Value:
     return cast(op, found, _D.INT32) if given.number("out_int32", 0) else found
 
 
-def _masked_scatter(op: Tape, given: _Arguments) -> ir.Value:
+def _masked_scatter(op: Tape, given: Arguments) -> ir.Value:
     x, mask, source = (given.needed(name) for name in ("self", "mask", "source"))
     if rank(mask) > rank(x):
         raise CannotConvert("its mask has more axes than what it is put into")
@@ -130,10 +129,9 @@ def _masked_scatter(op: Tape, given: _Arguments) -> ir.Value:
     return put_where(op, whole, both, flat(op, source), rank(x))
 
 
-def _repeat_interleave(op: Tape, given: _Arguments) -> ir.Value:
+def _repeat_interleave(op: Tape, given: Arguments) -> ir.Value:
     x, repeats = given.value("self"), given.value("repeats")
-    alone = len([value for value in given.node.inputs if value is not None]) == 1
-    if x is not None and alone and "repeats" not in given.node.attributes:
+    if x is not None and _is_repeats(given):
         x, repeats = None, x  # how often each place is meant
         count = op.Squeeze(op.Shape(repeats), vector(op, [0]))
     else:
@@ -153,7 +151,24 @@ def _repeat_interleave(op: Tape, given: _Arguments) -> ir.Value:
     return index if x is None else op.Gather(x, index, axis=axis)
 
 
-def _attention(op: Tape, given: _Arguments) -> ir.Value:
+def _is_repeats(given: Arguments) -> bool:
+    """Whether the first input says how often, and a second one would be the sum of that."""
+    inputs = [value for value in given.node.inputs if value is not None]
+    if given.overload:
+        return given.overload == "Tensor"
+    if {"repeats", "dim"} & set(given.node.attributes):
+        return False
+    if len(inputs) != 2:
+        return len(inputs) == 1
+    ints = dtype(inputs[0]) in (_D.INT64, _D.INT32) and rank(inputs[0]) == 1
+    if ints and (rank(inputs[1]) == 0 or dims(inputs[1]) == [1]):
+        raise CannotConvert(
+            "which overload it is, of (self, repeats) and (repeats, sum), is unsaid"
+        )
+    return False
+
+
+def _attention(op: Tape, given: Arguments) -> ir.Value:
     q, k, v = (given.needed(name) for name in ("query", "key", "value"))
     if given.number("dropout_p", 0) or given.number("enable_gqa", 0):
         raise CannotConvert("it drops at random, or shares heads of keys")
@@ -172,7 +187,7 @@ def _attention(op: Tape, given: _Arguments) -> ir.Value:
     return op.MatMul(op.Where(nothing, zero, op.Softmax(seen, axis=-1)), v)
 
 
-def _scale(op: Tape, given: _Arguments, q: ir.Value) -> ir.Value:
+def _scale(op: Tape, given: Arguments, q: ir.Value) -> ir.Value:
     kind = dtype(q)
     if given.value("scale") is not None or "scale" in given.node.attributes:
         return op.const(np.array(given.number("scale", 1), kind.numpy()), kind)
@@ -183,7 +198,7 @@ def _scale(op: Tape, given: _Arguments, q: ir.Value) -> ir.Value:
     return op.Reciprocal(op.Sqrt(width))
 
 
-def _index(op: Tape, given: _Arguments) -> ir.Value:
+def _index(op: Tape, given: Arguments) -> ir.Value:
     x, indices = given.needed("self"), given.rest
     held = [value for value in indices if value is not None]
     if any(dtype(value) not in (_D.INT64, _D.INT32) for value in held):
@@ -205,14 +220,16 @@ def _joined(op: Tape, indices: Sequence[ir.Value]) -> ir.Value:
     return op.Concat(*(op.Unsqueeze(value, vector(op, [-1])) for value in whole), axis=-1)
 
 
-def _index_put(op: Tape, given: _Arguments) -> ir.Value:
-    inside = "accumulate" in given.node.attributes
-    last = given.rest[-1:] if inside else given.rest[-2:]
-    indices = given.rest[: len(given.rest) - len(last)]
-    x, values = given.needed("self"), last[0] if last else None
-    sums = bool(given.node.attributes["accumulate"].value) if inside else _flag(last[1:])
+def _index_put(op: Tape, given: Arguments) -> ir.Value:
+    x, rest = given.needed("self"), list(given.rest)
+    sums = bool(given.number("accumulate", 0))
+    if "accumulate" not in given.node.attributes and rest and _is_flag(rest[-1]):
+        sums = _flag(rest.pop())
+    *indices, values = rest or [None]
     if values is None or not indices or None in indices:
         raise CannotConvert("it has no values, or axes that are not indexed between others")
+    if dtype(values) != dtype(x):
+        raise CannotConvert("its values are of another type")
     held = [value for value in indices if value is not None]
     if len(held) == 1 and dtype(held[0]) == _D.BOOL:
         return _put_at_mask(op, x, held[0], values, sums)
@@ -227,10 +244,14 @@ def _index_put(op: Tape, given: _Arguments) -> ir.Value:
     return op.ScatterND(x, places, op.Expand(values, sizes), **how)
 
 
-def _flag(values: Sequence[ir.Value | None]) -> bool:
-    if not values or values[0] is None:
+def _is_flag(value: ir.Value | None) -> bool:
+    return value is None or (dtype(value) == _D.BOOL and rank(value) == 0)
+
+
+def _flag(value: ir.Value | None) -> bool:
+    if value is None:
         return False
-    known = known_or_none(source_of(values[0]))
+    known = known_or_none(source_of(value))
     if known is None:
         raise CannotConvert("its accumulate is known at run time only")
     return bool(known.reshape(-1)[0])
@@ -248,31 +269,29 @@ def _put_at_mask(op: Tape, x: ir.Value, mask: ir.Value, values: ir.Value, sums: 
     return put_where(op, x, mask, values, rank(mask))
 
 
-_NEAREST = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-_EXACT = {"nearest_mode": "round_prefer_ceil"}
 _AT_CORNERS = ("self", "output_size", "align_corners")
 _PLAIN = ("self", "output_size")
 _SORTED = ("sorted_sequence", "self", "out_int32", "right", "side", "sorter")
 _ATTENTION = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
 _BUILDERS: Mapping[str, tuple[Sequence[str], _Builder]] = {
-    "upsample_linear1d": (_AT_CORNERS, _resized("linear")),
-    "upsample_bilinear2d": (_AT_CORNERS, _resized("linear")),
-    "upsample_trilinear3d": (_AT_CORNERS, _resized("linear")),
-    "upsample_bicubic2d": (_AT_CORNERS, _resized("cubic", cubic_coeff_a=-0.75)),
-    "upsample_nearest1d": (_PLAIN, _resized("nearest", **_NEAREST)),
-    "upsample_nearest2d": (_PLAIN, _resized("nearest", **_NEAREST)),
-    "upsample_nearest3d": (_PLAIN, _resized("nearest", **_NEAREST)),
-    "_upsample_nearest_exact1d": (_PLAIN, _resized("nearest", **_EXACT)),
-    "_upsample_nearest_exact2d": (_PLAIN, _resized("nearest", **_EXACT)),
-    "_upsample_nearest_exact3d": (_PLAIN, _resized("nearest", **_EXACT)),
+    "upsample_linear1d": (_AT_CORNERS, _resized(1, "linear")),
+    "upsample_bilinear2d": (_AT_CORNERS, _resized(2, "linear")),
+    "upsample_trilinear3d": (_AT_CORNERS, _resized(3, "linear")),
+    "upsample_bicubic2d": (_AT_CORNERS, _resized(2, "cubic", cubic_coeff_a=-0.75)),
+    "upsample_nearest1d": (_PLAIN, _nearest(1)),
+    "upsample_nearest2d": (_PLAIN, _nearest(2)),
+    "upsample_nearest3d": (_PLAIN, _nearest(3)),
+    "_upsample_nearest_exact1d": (_PLAIN, _nearest(1, exact=True)),
+    "_upsample_nearest_exact2d": (_PLAIN, _nearest(2, exact=True)),
+    "_upsample_nearest_exact3d": (_PLAIN, _nearest(3, exact=True)),
     "bucketize": (("self", "boundaries", "out_int32", "right"), _bucketize),
     "searchsorted": (_SORTED, _searchsorted),
     "masked_scatter": (("self", "mask", "source"), _masked_scatter),
     "repeat_interleave": (("self", "repeats", "dim", "output_size"), _repeat_interleave),
     "scaled_dot_product_attention": (_ATTENTION, _attention),
     "index": (("self",), _index),
-    "index_put": (("self",), _index_put),
+    "index_put": (("self", "accumulate="), _index_put),
 }
 _NAMES = ("ATen", *_BUILDERS, *(f"{name}_" for name in _BUILDERS))
 _SPELLINGS = tuple((domain, op) for domain in DOMAINS for op in _NAMES)
@@ -283,6 +302,8 @@ def _operator_of(node: ir.Node) -> str | None:
     if node.domain not in DOMAINS:
         return None
     given = node.attributes.get("operator") if node.op_type == "ATen" else None
+    if given is not None and given.is_ref():
+        return None
     name = node.op_type if given is None else given.as_string()
     name = name.partition(".")[0].removesuffix("_") if name != "ATen" else name
     return name if name in _BUILDERS else None
@@ -310,7 +331,7 @@ def aten_operator(
         return refuse("opset {} is below 13; convert to 13 or later first", opset)
     names, build = _BUILDERS[name]
     try:
-        return build(op, _Arguments(node, names))
+        return build(op, Arguments(node, names))
     except CannotConvert as error:
         return refuse("{}", error.reason)
 

@@ -5,6 +5,7 @@ References were computed by PyTorch (make_references.py).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,21 +77,117 @@ def test_equals_pytorch(name: str) -> None:
 
 
 PLANTED = {
-    "upsample_nearest2d (7, 9)": ("_resized", "nearest", {"nearest_mode": "ceil"}),
-    "_upsample_nearest_exact2d (7, 9)": ("_resized", "nearest", {"nearest_mode": "floor"}),
-    "upsample_bicubic2d (7, 9)": ("_resized", "cubic", {"cubic_coeff_a": -0.5}),
+    "upsample_nearest2d (7, 9)": aten_operators._nearest(2, exact=True),
+    "_upsample_nearest_exact2d (7, 9)": aten_operators._nearest(2),
+    "upsample_bicubic2d (7, 9)": aten_operators._resized(2, "cubic", cubic_coeff_a=-0.5),
 }
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_defect_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, mode, attributes = PLANTED[name]
     operator = CASES[name].operator
     names, _ = aten_operators._BUILDERS[operator]
-    wrong = (names, aten_operators._resized(mode, **attributes))
-    monkeypatch.setitem(aten_operators._BUILDERS, operator, wrong)  # type: ignore[arg-type]
+    monkeypatch.setitem(aten_operators._BUILDERS, operator, (names, PLANTED[name]))  # type: ignore[arg-type]
     found = made(CASES[name], 18, CUSTOM, fixed=True)
     assert not np.allclose(found, REFERENCES[name], atol=2e-5)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_nearest_takes_what_pytorch_takes_where_a_division_does_not(
+    exact: bool, fixed: bool
+) -> None:
+    """Its step is float32(in / out), by which it multiplies; middles it rounds once."""
+    rng = np.random.default_rng(5)
+    sizes = [(28, 2), (14, 2), (2, 82), (4, 110), *rng.integers(1, 130, (12, 2)).tolist()]
+    name = "_upsample_nearest_exact1d" if exact else "upsample_nearest1d"
+    for n, m in sizes:
+        x = np.arange(n, dtype=np.float32).reshape(1, 1, n)
+        case = Case("upsample_nearest1d (7,)", name, (x, (np.array([m]),)), "")
+        line, step = np.arange(m), float(np.float32(n) / np.float32(m))
+        places = ((line + 0.5) * step - 0.5 if exact else line * step).astype(np.float32)
+        wanted = np.minimum(np.floor(places + np.float32(0.5 if exact else 0)), n - 1)
+        np.testing.assert_array_equal(made(case, 18, CUSTOM, fixed=fixed)[0, 0], wanted)
+
+
+def test_nearest_by_a_scale_beside_its_size() -> None:
+    """torch.nn.functional.interpolate(x, scale_factor=1.16, recompute_scale_factor=False)."""
+    x = np.arange(25, dtype=np.float32).reshape(1, 1, 25)
+    size, scale = (np.array([28]),), (np.array([1.16], np.float32),)
+    case = Case("upsample_nearest1d (7,)", "upsample_nearest1d", (x, size, scale), "")
+    wanted = np.floor(np.arange(28, dtype=np.float32) * np.float32(1 / 1.16))
+    np.testing.assert_array_equal(made(case, 18, CUSTOM, fixed=True)[0, 0], wanted)
+
+
+def test_nearest_is_refused_where_pytorch_is_not_one() -> None:
+    x = np.arange(25, dtype=np.float32).reshape(1, 1, 25)
+    size, scale = (np.array([25]),), (np.array([1.03], np.float32),)
+    case = Case("upsample_nearest1d (7,)", "upsample_nearest1d", (x, size, scale), "")
+    with pytest.raises(Refused, match="own kernels differ"):
+        made(case, 18, CUSTOM, fixed=True)
+    given = model(replace(case, inputs=(x, size)), 18, CUSTOM, fixed=True)
+    given.graph.inputs[0].dtype = given.graph.outputs[0].dtype = ir.DataType.DOUBLE
+    with pytest.raises(Refused, match="double image"):
+        Substitute().run(given)
+
+
+def test_repeats_with_their_sum() -> None:
+    case = Case("repeat places", "repeat_interleave", (np.array([2, 0, 3]), (np.array(5),)), "")
+    case = replace(case, kind="int64")
+    tensor = FALLBACK.replace("{more}", ', overload_name="Tensor"')
+    np.testing.assert_array_equal(made(case, 18, tensor, fixed=False), [0, 0, 2, 2, 2])
+    with pytest.raises(Refused, match="which overload it is"):
+        made(case, 18, CUSTOM, fixed=False)
+
+
+def test_values_of_index_put_are_not_its_flag() -> None:
+    places, values = (np.array([0, 1]), np.array([1, 0])), (np.array([7, 8]),)
+    inputs = (np.zeros((2, 2), np.int64), *places, values)
+    case = Case("index_put rows", "index_put", inputs, "", kind="int64")
+    given = model(case, 18, CUSTOM, fixed=True)
+    given.graph.outputs[0].shape = None
+    Infer().run(given)
+    assert Substitute().run(given)
+    session = ort.InferenceSession(ir.to_proto(given).SerializeToString())
+    feeds = dict(zip("abc", (case.inputs[0], *places), strict=True))
+    np.testing.assert_array_equal(session.run(None, feeds)[0], [[0, 7], [8, 0]])
+
+
+IMAGE = np.zeros((1, 1, 25, 25), np.float32)
+SCALE = (np.array(1.16, np.float32),)
+LEFT = (np.array([28, 28]),)
+DROPPED = {
+    "scales as attributes": ((IMAGE, LEFT), "align_corners=0, scales_h=1.5", "scales_h is given"),
+    "one scale of two": ((IMAGE, LEFT, SCALE), "align_corners=0", "some of its axes"),
+    "another size": ((IMAGE, LEFT, SCALE, SCALE), "align_corners=0", "not what its scales make"),
+    "bytes": ((IMAGE.astype(np.int32), LEFT), "align_corners=0", "integer image"),
+}
+
+
+@pytest.mark.parametrize("operator", ["upsample_bilinear2d", "_upsample_bilinear2d_aa"])
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_would_be_dropped_is_refused(name: str, operator: str) -> None:
+    inputs, attributes, reason = DROPPED[name]
+    case = Case("upsample_bilinear2d (7, 9)", operator, inputs, "", attributes)
+    given = model(case, 18, CUSTOM, fixed=True)
+    Infer().run(given)
+    if name == "another size" and operator.endswith("_aa"):
+        assert Substitute().run(given)  # matrices take a size and a scale apart
+        assert {node.op_type for node in given.graph} == {"MatMul"}
+        return
+    with pytest.raises(Refused, match=reason):
+        Substitute().run(given)
+
+
+@pytest.mark.parametrize("operator", ["upsample_bilinear2d", "_upsample_bilinear2d_aa"])
+def test_a_parameter_of_a_function_is_not_the_default(operator: str) -> None:
+    case = Case("upsample_bilinear2d (7, 9)", operator, (IMAGE, LEFT), "", "align_corners=0")
+    given = model(case, 18, CUSTOM, fixed=True)
+    (node,) = given.graph
+    reference = ir.RefAttr("align_corners", "corners", ir.AttributeType.INT)
+    node.attributes["align_corners"] = reference
+    with pytest.raises(Refused, match="inline-functions first"):
+        Substitute().run(given)
 
 
 REFUSED = {
