@@ -66,14 +66,16 @@ def frontier_of(mask: Value) -> Frontier | None:
         above = [each for each in node.inputs if each is not None and not _is_low(each)]
         return frontier_of(above[0]) if len(above) == 1 else None
     if node.op_type != "Where":
-        return _handed_on(node)
+        spread = _handed_on(node)
+        return None if spread is None else frontier_of(spread)
     seen, other = (held(each) for each in node.inputs[1:])
     found = None if node.inputs[0] is None else _condition(node.inputs[0])
     if found is None or seen is None or other is None:
         return None
     low = other if found.seen else seen
-    fits = (seen if found.seen else other) == frozenset((0.0,)) and max(low) <= FAR_BELOW
-    return Frontier(found.offset, found.rows, found.columns) if fits else None
+    fits = (seen if found.seen else other) == frozenset((0.0,))
+    sure = fits and bool(low) and max(low) <= FAR_BELOW
+    return Frontier(found.offset, found.rows, found.columns) if sure else None
 
 
 def _is_low(value: Value | None) -> bool:
@@ -88,15 +90,17 @@ def _without_guard(mask: Value) -> Value:
     equal = None if node is None else made_by(node.inputs[0], "Equal")
     if node is None or fill is None or not math.isnan(fill) or equal is None:
         return mask
+    if number(equal.inputs[1]) != -math.inf:
+        return mask
     highest, inner = made_by(equal.inputs[0], "ReduceMax"), node.inputs[2]
     same = highest is not None and inner is not None and highest.inputs[0] is inner
     axes = None if highest is None or len(highest.inputs) < 2 else integers(highest.inputs[1])
     return inner if same and inner is not None and axes == [-1] else mask
 
 
-def _handed_on(node: Node) -> Frontier | None:
-    """Return what the mask says that a node spreads over batch and heads."""
-    source, whole = node.inputs[0], node.outputs[0].shape
+def _handed_on(node: Node) -> Value | None:
+    """Return the mask that a node spreads over batch and heads."""
+    whole = node.outputs[0].shape
     if node.op_type == "Unsqueeze":
         axes = integers(node.inputs[1])
         if (
@@ -105,14 +109,14 @@ def _handed_on(node: Node) -> Frontier | None:
             or any(axis % len(whole) > len(whole) - 3 for axis in axes)
         ):
             return None
-    return frontier_of(source) if source is not None else None
+    return node.inputs[0]
 
 
 def _condition(value: Value, deep: int = DEEP) -> Frontier | None:
     """Return what a condition says of queries and keys."""
     node = value.producer()
     if constant_of(value) is not None:
-        return _of_table(value)
+        return _of_table(value, condition=True)
     if node is None or node.domain or not deep:
         return None
     if node.op_type.replace(*TURNED) in COMPARED:
@@ -128,9 +132,17 @@ def _condition(value: Value, deep: int = DEEP) -> Frontier | None:
     if node.op_type == "Equal" and number(node.inputs[1]) == 0.0:
         inner = _condition(source, deep - 1) if held(source) == frozenset((0.0, 1.0)) else None
         return None if inner is None else _opposite(inner)
-    if node.op_type in ("Cast", "Identity"):
-        return _condition(source, deep - 1)
-    return _handed_on(node) if node.op_type in SPREAD else None
+    if node.op_type == "Cast" and value.dtype != DataType.BOOL and not _is_flag(source):
+        return None  # what is less than 1 may become 0
+    if node.op_type in SPREAD and _handed_on(node) is None:
+        return None
+    handed = node.op_type in ("Cast", "Identity", *SPREAD)
+    return _condition(source, deep - 1) if handed else None
+
+
+def _is_flag(value: Value) -> bool:
+    found = held(value)
+    return found is not None and found <= {0.0, 1.0}
 
 
 def _opposite(frontier: Frontier) -> Frontier:
@@ -188,16 +200,17 @@ def _all_true(value: Value) -> bool:
     return number(source) == 1.0
 
 
-def _of_table(mask: Value) -> Frontier | None:
-    """Return what a table of conditions or numbers says, of known size."""
+def _of_table(mask: Value, *, condition: bool = False) -> Frontier | None:
+    """Return what a table says, of known size: of conditions, or of numbers that are added."""
     tensor = constant_of(mask)
     if tensor is None or tensor.size > MANY or tensor.size < 1 or len(tensor.shape) < 2:
         return None
     array = tensor.numpy()
-    seen = array if array.dtype == np.bool_ else array == 0
+    condition = condition or array.dtype == np.bool_
+    seen = array != 0 if condition else array == 0
     rows, columns = seen.shape[-2:]
     wanted = np.tri(rows, columns, columns - rows, dtype=bool)
-    low = array.dtype == np.bool_ or bool((array[~seen].astype(np.float64) <= FAR_BELOW).all())
+    low = condition or bool((array[~seen].astype(np.float64) <= FAR_BELOW).all())
     if not low or columns < rows or not bool((seen == wanted).all()):
         return None
     return Frontier(exactly(columns - rows), exactly(rows), exactly(columns))
@@ -215,6 +228,9 @@ def _unfit(frontier: Frontier, query: Value, key: Value, past: Value | None) -> 
         return refuse("not all queries and keys are known to be masked")
     if past is None and frontier.offset:
         return refuse("there are keys before those of the queries, outside of the operator")
+    before = None if past is None or past.shape is None else terms_of_size(past.shape[2])
+    if past is not None and frontier.offset != before:
+        return refuse("queries are not known to begin where {} ends", past)
     return None
 
 

@@ -14,6 +14,7 @@ KEYS = P.Concat("past_key", "key", axis="axis")
 VALUES = P.Concat("past_value", "value", axis="along")
 LENGTH = (2, -2)
 """The axis of tokens, of four."""
+WINDOWS = ("left_window_size", "right_window_size")
 
 
 def _apart(
@@ -53,6 +54,8 @@ def past_of_attention(
     apart = _apart(past_key, key, past_value, value, axis, along)
     if core.attributes.get_int("is_causal", 0):
         return refuse("{} is causal from the first key on, wherever queries begin", core)
+    if any(core.attributes.get_int(each, -1) >= 0 for each in WINDOWS):
+        return refuse("{} has a window, which counts from the first key given", core)
     inputs = [query, key, value, mask, past_key, past_value]
     return apart or op.node("Attention", inputs, core.attributes, outputs=3)
 
@@ -85,6 +88,8 @@ def past_of_multi_head_attention(
     """MultiHeadAttention(q, Concat(pk, k), Concat(pv, v)) -> MultiHeadAttention of pk and pv."""
     if op.in_function:
         return refuse(NOT_IN_FUNCTIONS, core.op_type)
+    if core.attributes.get_int("unidirectional", 0):
+        return refuse("{} is causal from the first key on, wherever queries begin", core)
     apart = _apart(past_key, key, past_value, value, axis, along)
     width = _width(key)
     if apart is not None or width is None or width != _width(value):

@@ -64,6 +64,26 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             "f = Constant<value = bool[3,3] {1,1,0,1,1,1,1,1,1}>()" + CORE,
             "is not known to mask",
         ),
+        (CACHED, NUMBERS + SEEN + "f = Identity(c)" + CORE_OF_PAST, "not known to begin where"),
+        (
+            ALONE.replace("s,8", "3,8"),
+            "t = Constant<value = float[3,3] {0,-1e9,-1e9,0,0,-1e9,0,0,0}>() f = Cast<to=9>(t)"
+            + CORE,
+            "is not known to mask",
+        ),
+        (
+            ALONE,
+            NUMBERS + SEEN + "a = Where(c, none, low) e = Constant<value_ints=[2,1,1,1]>() "
+            "g = Expand(a, e) f = Cast<to=9>(g)" + CORE,
+            "is not known to mask",
+        ),
+        (
+            ALONE,
+            NUMBERS + SEEN + "a = Where(c, none, low) inf = Log(none) nan = Sub(inf, inf) "
+            "last = Constant<value_ints=[-1]>() hi = ReduceMax(a, last) g = Equal(hi, none) "
+            "f = Where(g, nan, a)" + CORE,
+            "is not known to mask",
+        ),
     ],
 }
 

@@ -64,9 +64,16 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     "past-of-attention": [
         *_refused(CACHED, "y = Attention(q, k1, v1)"),
         (CACHED, KEYS + "y = Attention<is_causal=1>(q, k1, v1)", "is causal from the first key on"),
+        (CACHED, KEYS + "y = Attention<left_window_size=1>(q, k1, v1)", "has a window"),
+        (CACHED, KEYS + "y = Attention<right_window_size=0>(q, k1, v1)", "has a window"),
     ],
     "past-of-multi-head-attention": [
         *_refused(OWN, MULTI),
+        (
+            OWN,
+            KEYS + MULTI.replace("num_heads=4", "num_heads=4, unidirectional=1"),
+            "is causal from the first key on",
+        ),
         (
             OWN.replace("s,8] v", "s,6] v").replace("p,8] pv", "p,6] pv"),
             KEYS + MULTI,
