@@ -43,6 +43,8 @@ class Tie(Pass):
         names, changed = Names.of(model), False
         for table in list(_tables(model.graph)):
             for other in list(model.graph.initializers.values()):
+                if model.graph.initializers.get(table.name or "") is not table:
+                    break  # it was another table's second copy
                 form = None if other is table else _form(table, other)
                 if form and may_apply(self.name, other.name or ""):
                     _share(model, table, other, form, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from rewrite.support import run
+from rewrite.support import parse, run
 
 from vlmpass.passes.relayout import tied_weights
 from vlmpass.passes.relayout.tied_weights import Tie
@@ -106,3 +106,14 @@ def test_only_the_first_tile_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> Non
     tiles = tied_weights._tiles
     monkeypatch.setattr(tied_weights, "_tiles", lambda weight: [next(tiles(weight))])
     assert any(tied(seed)[1] for seed in range(30))
+
+
+def test_a_table_that_another_replaced_is_not_shared_again() -> None:
+    text = """g(int64[b,s] ids) => (float[b,s,2] y, float[b,s,3] z) <float[3,2] A = {1,2,3,4,5,6},
+        float[3,2] B = {1,2,3,4,5,6}> { y = Gather(A, ids) e = Gather(B, ids)
+        T = Transpose<perm=[1,0]>(B) z = MatMul(e, T) }"""
+    before, model = parse(text, 20), parse(text, 20)
+    assert Tie().run(model)
+    feed = {"ids": np.array([[0, 2]])}
+    for wanted, got in zip(run(before, feed), run(model, feed), strict=True):
+        assert np.array_equal(wanted, got)
