@@ -80,6 +80,8 @@ class Acceptance:
         changes: What the passes did to numbers.
         half: The half precision that the source was brought to, if it was: the result is also
             judged with every value rounded to it, which ONNX Runtime's CPU does not do.
+        unlike: Why the result takes other inputs than the source, with which it is then not
+            compared; empty where it does not.
         stages: Takes the time of what it does.
         deadline: When comparing ends, by `time.monotonic`; None for the time that is allowed.
     """
@@ -89,6 +91,7 @@ class Acceptance:
     target: Profile | None = None
     changes: NumberChanges = EXACT
     half: ir.DataType | None = None
+    unlike: str = ""
     stages: Stages = field(default_factory=Stages)
     deadline: float | None = None
 
@@ -220,6 +223,8 @@ class Acceptance:
         from vlmpass.ir_tools.run.verify import verify
         from vlmpass.rewriter_rules.restore import restore
 
+        if self.unlike:
+            raise VerifyError(self.unlike)
         return verify(
             self.source(),
             result,

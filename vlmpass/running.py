@@ -183,8 +183,16 @@ class Run:
             self._asked.profile,
             changes=self._changes,
             half=self._half,
+            unlike=self._unlike,
             stages=self.stages,
         )
+
+    @property
+    def _unlike(self) -> str:
+        """Why the result cannot be compared with the source; empty where it can."""
+        changed = [each for each, report in self._done if report.changed]
+        found = [each for each in changed if isinstance(each, Pass) and each.changes_interface]
+        return f"{found[0].name} gave the model another interface" if found else ""
 
     def _load_source(self) -> ir.Model:
         """Return the source, mended; one that has a file is not kept in memory meanwhile."""

@@ -94,6 +94,10 @@ class Pass(ir.passes.InPlacePass):
     """Whether it changes what a model computes to what was meant, so that a result is compared with
     the source after this pass."""
 
+    changes_interface: ClassVar[bool] = False
+    """Whether what it changes takes other inputs than the source, with which a result is then not
+    compared."""
+
     rounds_weights: ClassVar[bool] = False
     """Whether it rounds weights by more than a result may differ, so that a result is compared with
     the model before this pass after `round_weights`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -26,6 +27,8 @@ OPERATORS = {
 """Which input is of before, and which output it comes out of with what is new."""
 LENGTH = "past_length"
 LONGEST = 1 << 24
+MADE_UP = re.compile(r"s\d+|unk__\d+|.*_dynamic_axes_\d+")
+"""Names that exporters give to sizes of which they know nothing."""
 SLICED = 10
 """The first opset whose Slice takes bounds that are computed."""
 
@@ -42,7 +45,7 @@ class Cache(Pass):
 
     name: ClassVar[str] = "cache"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
-    mends_source: ClassVar[bool] = True
+    changes_interface: ClassVar[bool] = True
     edits_shapes: ClassVar[bool] = True
     nothing: ClassVar[str] = "the model has no cache of another form"
 
@@ -69,9 +72,11 @@ class Cache(Pass):
         if model.graph.opset_imports.get("", 1) < SLICED:
             reason = "it takes no computed bounds below opset 10"
             raise Refused(str(self), [Refusal("Slice", reason)])
-        if any(each.name == LENGTH for each in model.graph.inputs):
-            raise Refused(str(self), [Refusal(LENGTH, "an input has that name already")])
         names = Names.of(model)
+        if names.value(LENGTH) != LENGTH:
+            inside = all(each.name != LENGTH for each in model.graph.inputs)
+            reason = f"{'a value' if inside else 'an input'} has that name already"
+            raise Refused(str(self), [Refusal(LENGTH, reason)])
         length = ir.val(LENGTH, dtype=ir.DataType.INT64, shape=[1])
         model.graph.inputs.append(length)
         for cache in found:
@@ -102,7 +107,8 @@ class _Cached:
 def _caches(graph: ir.Graph) -> Iterator[_Cached]:
     """Yield inputs that something new is joined with, and given out."""
     for value in graph.inputs:
-        found = [each for use in value.uses() for each in _joined(value, *use)]
+        users = [use for use in value.uses() if use.node.graph is graph]
+        found = [each for use in users for each in _joined(value, *use)]
         if len(found) == 1:
             yield found[0]
 
@@ -114,7 +120,12 @@ def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[_Cached]:
     if given is not None and given.is_graph_output():
         yield _Cached(value, given, 2)
     joins = (node.domain, node.op_type) == ("", "Concat") and at == 0 and len(node.inputs) == 2
-    if joins and node.outputs[0].is_graph_output() and value.shape is not None:
+    if (
+        joins
+        and node.outputs[0].is_graph_output()
+        and value.shape is not None
+        and len(value.shape) > 2
+    ):
         axis = node.attributes.get_int("axis", 0) % len(value.shape)
         if axis:
             yield _Cached(value, node.outputs[0], axis)
@@ -126,8 +137,30 @@ def _refuse_unknown(request: str, found: list[_Cached]) -> None:
         for each in found
         if each.past.shape is None or each.present.shape is None
     ]
+    refusals += [
+        Refusal(each.past.name or "", "it is an output too, of tokens that count alone")
+        for each in found
+        if each.past.is_graph_output()
+    ]
+    refusals += [_of_other_length(found[0], each) for each in found if _differs(found[0], each)]
     if refusals:
         raise Refused(request, refusals)
+
+
+def _differs(one: _Cached, other: _Cached) -> bool:
+    """Return whether two caches may be of other lengths, where one number is to tell both.
+
+    Exporters name the same length differently for each input; people do not.
+    """
+    sizes = [each.size.value for each in (one, other) if isinstance(each.size, ir.SymbolicDim)]
+    ranks = {len(each.past.shape or ()) for each in (one, other)}
+    said = [size for size in sizes if size is not None and not MADE_UP.fullmatch(size)]
+    return len({*sizes}) > 1 and (len(ranks) > 1 or len({*said}) > 1)
+
+
+def _of_other_length(one: _Cached, other: _Cached) -> Refusal:
+    told = " and ".join(f"{each.past.name} of {each.size}" for each in (one, other))
+    return Refusal(other.past.name or "", f"caches are not of one length: {told}")
 
 
 def _hold(model: ir.Model, cache: _Cached, length: ir.Value, size: int, names: Names) -> None:
@@ -178,7 +211,9 @@ def _grow(model: ir.Model, name: str) -> bool:
     users = [] if length is None else [use.node for use in length.uses()]
     ends = [_buffer(each) for each in users]
     whole = [each for each in ends if each is not None]
-    if length is None or not users or len(whole) < len(users) or not may_apply(name, LENGTH):
+    if length is None or length.is_graph_output() or not users or len(whole) < len(users):
+        return False
+    if not may_apply(name, LENGTH):
         return False
     for node, present, held in whole:
         past, counts = node.inputs[0], node.outputs[0]
@@ -209,8 +244,22 @@ def _buffer(node: ir.Node) -> tuple[ir.Node, ir.Value, ir.Value] | None:
         helds = [each.node for each in joins[0].outputs[0].uses()]
         fits = len(helds) == 1 and helds[0].op_type == "Reshape"
         if fits and _measures(helds[0].inputs[1], past) and helds[0].outputs[0].is_graph_output():
-            return node, present, helds[0].outputs[0]
+            alone = _only_of([node, rest, joins[0]], helds[0])
+            return (node, present, helds[0].outputs[0]) if alone else None
     return None
+
+
+def _only_of(nodes: list[ir.Node], held: ir.Node) -> bool:
+    """Return whether nothing else sees a buffer, of which another size is then seen."""
+    cut, rest, _ = nodes
+    past, shape = cut.inputs[0], held.inputs[1]
+    assert past is not None
+    measures = None if shape is None else shape.producer()
+    known = {cut, rest} | ({measures} if measures is not None else set())
+    inner = [node.outputs[0] for node in nodes] + ([shape] if shape is not None else [])
+    private = shape is not None and {use.node for use in shape.uses()} == {held}
+    private &= len(rest.outputs[0].uses()) == 1 and {use.node for use in past.uses()} <= known
+    return private and not any(each.is_graph_output() for each in (past, *inner))
 
 
 def _is_zero(value: ir.Value | None) -> bool:

@@ -32,13 +32,16 @@ class Logits(Pass):
 
     name: ClassVar[str] = "logits"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
-    mends_source: ClassVar[bool] = True
     nothing: ClassVar[str] = "the logits are of one token, or of all as asked for"
 
     last: bool = True
     """Whether only the last token's are given; where not, nothing is done."""
     output: str = "logits"
     """The name of the output."""
+
+    def mending(self) -> Pass:
+        """Return what takes the last token of all logits, which knows nothing of the cut."""
+        return _OfFinished(self.last, self.output)
 
     def run(self, model: ir.Model) -> bool:
         """Cut the last token out, as far up as each token is by itself."""
@@ -56,13 +59,23 @@ class Logits(Pass):
             raise Refused(str(self), [Refusal(self.output, reason, INFER_FIRST)])
         if shape[TOKENS] == 1 or not may_apply(self.name, self.output):
             return False
-        _cut(model, found[0])
+        _cut(model, found[0], self._chain(found[0]))
         return True
 
+    def _chain(self, logits: ir.Value) -> list[tuple[ir.Node, int]]:
+        return _each_by_itself(logits)
 
-def _cut(model: ir.Model, logits: ir.Value) -> None:
-    """Let what comes before logits be of the last token."""
-    chain = _each_by_itself(logits)
+
+@dataclass(frozen=True)
+class _OfFinished(Logits):
+    """Give the last token of logits that were computed for all, whatever comes before them."""
+
+    def _chain(self, logits: ir.Value) -> list[tuple[ir.Node, int]]:
+        return []
+
+
+def _cut(model: ir.Model, logits: ir.Value, chain: list[tuple[ir.Node, int]]) -> None:
+    """Let the nodes of a chain before logits work on the last token."""
     top, at = chain[-1] if chain else (None, 0)
     value = logits if top is None else top.inputs[at]
     assert value is not None
@@ -129,13 +142,14 @@ def _tokens_of(node: ir.Node) -> int | None:
         varying = [at for at, each in enumerate(node.inputs) if not _same_for_all(each)]
         return varying[0] if len(varying) == 1 and _has_tokens(node.inputs[varying[0]]) else None
     rest = [each for each in node.inputs[1:] if each is not None]
-    if not node.inputs or not _has_tokens(node.inputs[0]) or any(map(_may_vary, rest)):
+    if not node.inputs or not _has_tokens(node.inputs[0]):
         return None
     if kind is Kind.NORMALIZATION:
         last = node.op_type.endswith("LayerNormalization") or node.op_type == "RMSNormalization"
-        return 0 if last and node.attributes.get_int("axis", -1) in (-1, 2) else None
+        last = last and node.attributes.get_int("axis", -1) in (-1, 2)
+        return 0 if last and all(map(_same_for_all, rest)) else None
     matrix = (node.domain, node.op_type) in (("", "MatMul"), ("com.microsoft", "MatMulNBits"))
-    return 0 if matrix else None
+    return 0 if matrix and not any(map(_may_vary, rest)) else None
 
 
 def _has_tokens(value: ir.Value | None) -> bool:

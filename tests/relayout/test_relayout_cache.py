@@ -11,7 +11,8 @@ import pytest
 from rewrite.support import RUNTIME_ERRORS, parse, run
 
 from relayout.greedy import FORMS, greedy, laid_out, same
-from vlmpass.ir_tools.errors import PipelineError, Refused
+from vlmpass import Pipeline
+from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError
 from vlmpass.passes.relayout.cache_forms import Cache
 
 EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"
@@ -97,3 +98,58 @@ def test_the_name_of_the_new_input_must_be_free() -> None:
     )
     with pytest.raises(Refused, match="an input has that name already"):
         Cache(form="static", length=5).run(parse(text))
+
+
+def test_what_was_compared_with_nothing_is_not_called_the_same() -> None:
+    """The source does not take a buffer, and after the same pass it would share its faults."""
+    model = parse(CACHE.replace("AXIS", "2"))
+    with pytest.raises(VerifyError, match="another interface"):
+        Pipeline("cache{form=static length=5}").run(model, verify=True)
+    report = Pipeline("cache{form=static length=5}").run(model, verify=None)
+    assert report.checked.numbers is None
+    assert "another interface" in report.checked.reason
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "more", "reason"),
+    [
+        (", float[b,n,4] i, float[b,s,4] w", ", float[b,u,4] e", "e = Concat<axis=1>(i, w)", "one"),
+        ("", ", float[b,2,p,4] past_k", "", "it is an output too"),
+        ("", "", "past_length = Neg(k) z = Abs(past_length)", "a value has that name already"),
+    ],
+)
+def test_what_one_length_cannot_tell_is_refused(
+    inputs: str, outputs: str, more: str, reason: str
+) -> None:
+    text = CACHE.replace("AXIS", "2").replace(" k)", f" k{inputs})", 1)
+    text = text.replace(" sizes)", f" sizes{outputs})").replace("(past_k) }", f"(past_k) {more} }}")
+    with pytest.raises(Refused, match=reason):
+        Cache(form="static", length=5).run(parse(text))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        """g(float[b,n] x, float[b,m] y) => (float[b,t] z) { z = Concat<axis=-1>(x, y) }""",
+        """g(float[b,2,p,4] x, float[b,2,s,4] k, bool c) => (float[b,2,t,4] z) {
+        z = If(c)<then_branch=one () => (float[b,2,t,4] o) {o = Concat<axis=2>(x, k)},
+        else_branch=two () => (float[b,2,t,4] o2) {o2 = Identity(k)}> }""",
+    ],
+)
+def test_what_is_no_cache_of_the_graph_stays(model: str) -> None:
+    assert not Cache(form="static", length=5).run(parse(model, 21))
+
+
+@pytest.mark.parametrize("name", ["past_k", "past_k/buffer/Slice_output"])
+def test_a_buffer_that_others_see_stays(name: str) -> None:
+    model = parse(CACHE.replace("AXIS", "2"))
+    assert Cache(form="static", length=5).run(model)
+    seen = next(
+        value for node in model.graph for value in node.inputs if value and value.name == name
+    )
+    if seen.producer() is None:
+        node = ir.node("Neg", [seen])
+        model.graph.append(node)
+        seen = node.outputs[0]
+    model.graph.outputs.append(seen)
+    assert not Cache(form="dynamic").run(model)

@@ -9,7 +9,8 @@ import onnx_ir as ir
 import pytest
 from rewrite.support import parse, run
 
-from vlmpass.ir_tools.errors import Refused
+from vlmpass import Pipeline
+from vlmpass.ir_tools.errors import Refused, VerifyError
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.relayout import last_logits
 from vlmpass.passes.relayout.last_logits import Logits
@@ -115,3 +116,32 @@ def test_an_output_that_others_use_is_cut_itself() -> None:
     assert best.shape == (2, 3, 1)
     assert [each.name for each in model.graph.outputs] == ["logits", "best"]
     assert isinstance(model, ir.Model)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    ["LayerNormalization(x, k)", "com.microsoft.SkipLayerNormalization(x, k, one)"],
+)
+def test_a_norm_with_numbers_for_each_token_is_not_cut(norm: str) -> None:
+    text = f"""g(float[b,3,4] x) => (float[b,3,4] logits) <float[4] one = {{1,1,1,1}},
+        float[3,4] k = {{0,1,2,3,4,5,6,7,8,9,10,11}}> {{ n = {norm} logits = Relu(n) }}"""
+    before, model = parse(text, 17), parse(text, 17)
+    Infer().run(model)
+    assert Logits().run(model)
+    x = np.random.default_rng(0).standard_normal((1, 3, 4)).astype(np.float32)
+    if "Skip" in norm:
+        assert [node.op_type for node in model.graph] == [
+            "SkipLayerNormalization", "Gather", "Relu",
+        ]  # fmt: skip
+    else:
+        assert np.allclose(run(model, {"x": x})[0], run(before, {"x": x})[0][:, -1:], atol=1e-6)
+
+
+def test_a_result_is_not_compared_with_what_the_pass_itself_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "g(float[b,s,4] x) => (float[b,s,4] logits) { n = Softmax<axis=1>(x) logits = Relu(n) }"
+    Pipeline("logits").run(parse(text, 17), verify=True)
+    monkeypatch.setattr(last_logits, "_tokens_of", lambda node: 0)
+    with pytest.raises(VerifyError, match="does not compute what the source"):
+        Pipeline("logits").run(parse(text, 17), verify=True)
