@@ -72,6 +72,14 @@ def _scales(given: Sequence[ir.Value], count: int) -> list[float | None]:
     return [float(each) for each in np.concatenate(known)]
 
 
+def _scaled(n: int, scale: float) -> int:
+    """Return a size times a scale, which an exporter may have rounded to float32."""
+    m = int(n * scale)
+    if m != int(np.float32(n) * np.float32(scale)):
+        raise CannotConvert("its new size depends on how its scale was rounded")
+    return m
+
+
 def nearest(
     op: Tape,
     x: ir.Value,
@@ -101,7 +109,7 @@ def nearest(
         if known is not None:
             m = int(known.reshape(-1)[index])
         elif size is None and n is not None and scale is not None:
-            m = int(n * scale)
+            m = _scaled(n, scale)
         if n is not None and m is not None:
             places = op.const(_agreed(n, m, scale, exact))
         else:

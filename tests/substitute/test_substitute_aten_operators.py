@@ -131,6 +131,18 @@ def test_nearest_is_refused_where_pytorch_is_not_one() -> None:
         Substitute().run(given)
 
 
+def test_nearest_by_a_scale_alone() -> None:
+    x, plain = np.arange(10, dtype=np.float32).reshape(1, 1, 10), "upsample_nearest1d"
+    for name in (plain, f"_{plain[:-2]}_exact1d"):
+        case = Case(f"{plain} (7,)", name, (x, None, (np.array([3], np.float32),)), "")
+        for fixed in (False, True):
+            found = made(case, 18, CUSTOM, fixed=fixed)
+            np.testing.assert_array_equal(found[0, 0], np.repeat(np.arange(10), 3))
+    rounded = replace(case, inputs=(x, None, (np.array([0.7], np.float32),)))
+    with pytest.raises(Refused, match="how its scale was rounded"):  # 7 of 0.7, 6 of its float32
+        made(rounded, 18, CUSTOM, fixed=True)
+
+
 def test_repeats_with_their_sum() -> None:
     case = Case("repeat places", "repeat_interleave", (np.array([2, 0, 3]), (np.array(5),)), "")
     case = replace(case, kind="int64")
