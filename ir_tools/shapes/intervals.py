@@ -174,7 +174,9 @@ class Intervals:
         dtype, traits = self.facts.dtype(value), traits_of("", node.op_type)
         if dtype is None or not dtype.is_floating_point():
             return part
-        moves = traits is not None and (traits.exact or traits.kind in (Kind.MOVE, Kind.FILL))
+        if traits is None or traits.kind == Kind.CAST:
+            return part.widened(dtype)  # exact of the operand's type alone
+        moves = traits.exact or traits.kind in (Kind.MOVE, Kind.FILL)
         return part if moves else part.widened(dtype)
 
     def of_dim(self, dim: Dim) -> Interval:

@@ -11,7 +11,15 @@ from vlmpass.ir_tools.graph.edit import add_constant, remove_dead, replace_value
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import all_nodes, all_values, subgraphs
 
-__all__ = ["Inliner"]
+__all__ = ["Inliner", "takes_scalars"]
+
+
+def takes_scalars(body: ir.Graph) -> bool:
+    """Whether a Loop's body takes number and condition as scalars.
+
+    ONNX Runtime hands vectors of one to a body that declares them so.
+    """
+    return all(not value.shape for value in body.inputs[:2])
 
 
 class Inliner:

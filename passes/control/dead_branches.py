@@ -20,7 +20,7 @@ from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.walk import Scope, all_nodes
 from vlmpass.ir_tools.shapes import Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.system.collector import without_collector
-from vlmpass.passes.control.branches import Inliner
+from vlmpass.passes.control.branches import Inliner, takes_scalars
 from vlmpass.passes.pipeline.base import Pass
 
 __all__ = ["DeadBranches"]
@@ -142,7 +142,7 @@ class _Work:
         initial = [value for value in node.inputs[2 : 2 + carried] if value is not None]
         if not may_add_integers(scope, self.model.ir_version):
             return
-        if len(initial) < carried or not self._allowed(node):
+        if len(initial) < carried or not takes_scalars(body) or not self._allowed(node):
             return
         arrays = (np.array(0, np.int64), np.array(True))
         fixed = [self._constant(ir.tensor(array), node, scope) for array in arrays]

@@ -12,6 +12,7 @@ from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
 from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.passes.control.branches import takes_scalars
 from vlmpass.passes.control.iterations import Iterations, write_out
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.needs import Need
@@ -24,7 +25,8 @@ class UnrollLoops(Pass):
     """Write the body of a Loop or Scan out as often as it runs, where that is constant.
 
     A Loop counts whose condition stays true, and a Scan over an axis of known size. One that runs
-    never or once is the matter of `dead-branches`.
+    never or once is the matter of `dead-branches`; one that draws from a seed stays, since each
+    copy would draw the same.
     """
 
     name: ClassVar[str] = "unroll-loops"
@@ -82,6 +84,8 @@ def _times(node: ir.Node, facts: Facts) -> int | None:
     if node.domain not in ("", "ai.onnx") or "body" not in node.attributes:
         return None
     body = node.attributes["body"].as_graph()
+    if any("seed" in each.attributes for each in body.all_nodes()):
+        return None
     if node.op_type == "Loop":
         return _trips(node, body, facts)
     if node.op_type != "Scan" or len(node.inputs) != len(body.inputs):
@@ -97,6 +101,8 @@ def _trips(node: ir.Node, body: ir.Graph, facts: Facts) -> int | None:
     most, start = ([*node.inputs, None][index] for index in range(2))
     trips = None if most is None else facts[most].numbers
     if trips is None or None in node.inputs[2:] or len(node.inputs) != len(body.inputs):
+        return None
+    if not takes_scalars(body):
         return None
     starts = start is None or facts[start].numbers == (1,)
     goes_on = body.outputs[0]

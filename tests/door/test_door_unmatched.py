@@ -34,6 +34,7 @@ SAID = {
     "inline-functions{only=[Gelu]}": "REFUSED the model has no function Gelu",
     "legalize{target=ort-cpu}": "the target runs every node already",
     "legalize{target=ort-cpu interface=wider}": "the target runs every node already",
+    "legalize{target=ort-cpu allow=approximate}": "the target runs every node already",
     "logits": "REFUSED no output has that name",
     "logits{output=scores}": "REFUSED no output has that name",
     "logits{last=false}": "the logits are of one token, or of all as asked for",

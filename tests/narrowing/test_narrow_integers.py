@@ -117,6 +117,20 @@ def test_a_bound_of_nothing_is_refused() -> None:
         NarrowIntegers(most=(("a", -1),))
 
 
+@pytest.mark.parametrize("cast", ["Cast<to=1>(c)", "CastLike(c, f)"])
+def test_a_float_rounds_what_it_is_cast_from(cast: str) -> None:
+    """2147483647 as a float is one more."""
+    text = """g (int64[n] x, float f) => (int64[n] y) {
+      low = Constant<value_int=0>() high = Constant<value_int=2147483647>()
+      two = Constant<value_int=2>()
+      c = Clip(x, low, high) r = CAST q = Cast<to=7>(r) y = Div(q, two) }"""
+    model = ir.from_onnx_text(HEAD + text.replace("CAST", cast))
+    Infer().run(model)
+    NarrowIntegers(partly=True).run(model)
+    (y,) = run(model, x=np.array([2**31 - 1], np.int64), f=np.array(0, np.float32))
+    assert y.tolist() == [2**30]
+
+
 def test_the_interface_becomes_int32_where_that_is_asked_for() -> None:
     text = "g (int64[n] a, int64[n] b) => (int64[n] y, bool[n] z) { y = Max(a, b) z = Less(a, b) }"
     model = narrowed(text, keep_io=False)

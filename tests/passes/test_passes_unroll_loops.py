@@ -14,6 +14,7 @@ from tests.passes.looped import judged
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import PipelineError, Refused
 from vlmpass.passes.control import iterations
+from vlmpass.passes.control.dead_branches import DeadBranches
 from vlmpass.passes.control.unroll_loops import UnrollLoops
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.legalize.legalize import Legalize
@@ -119,6 +120,29 @@ def test_what_grows_has_no_size_of_an_earlier_iteration() -> None:
 
 def test_a_condition_that_may_end_it_keeps_a_loop() -> None:
     assert not UnrollLoops().run(loaded(WHILE))
+
+
+SEEDED = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[2] x) => (float[2] y) {
+  t = Constant<value_int=3>()
+  y = Loop(t, , x) <body = b (int64 i, bool c, float[2] s) => (bool d, float[2] w) {
+    d = Identity(c) r = RandomUniformLike<seed=1.0>(x) w = Add(s, r) }> }"""
+VECTORS = """<ir_version: 8, opset_import: ["" : 18]>
+g (int64 x) => (int64 y) {
+  t = Constant<value_int=TIMES>()
+  y = Loop(t, , x) <body = b (int64[1] i, bool[1] c, int64 s) => (bool[1] d, int64 w) {
+    d = Identity(c) e = Shape(i) r = Size(e) w = Add(s, r) }> }"""
+
+
+def test_what_draws_from_a_seed_is_not_copied() -> None:
+    assert not UnrollLoops().run(loaded(SEEDED))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_body_that_takes_vectors_of_one_is_left(times: int) -> None:
+    model = loaded(VECTORS.replace("TIMES", str(times)))
+    assert not UnrollLoops().run(model)
+    assert not DeadBranches().run(model)
 
 
 @pytest.mark.parametrize("bound", [{"most": 2}, {"nodes": 17}])

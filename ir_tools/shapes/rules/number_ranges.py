@@ -292,13 +292,6 @@ def _nonzero(call: Ranged) -> Interval | None:
     return None if sizes is None else _places(sizes)
 
 
-@interval_rule("Unique")
-def _unique(call: Ranged) -> Sequence[Interval | None]:
-    count = _count(call, None)
-    places = Interval(0, max(count.high - 1, 0))
-    return [call.of(0), places, places, Interval(1, max(count.high, 1))]
-
-
 @interval_rule("Shape")
 def _shape(call: Ranged) -> Interval | None:
     sizes = call.sizes(0)
