@@ -59,11 +59,11 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     if intent.dtype not in (None, "float32"):
         parts.append(_dtype_part(intent, str(intent.dtype)))
     parts += _opset_parts(intent, model, foreign=foreign)
-    parts += _fuse_part(intent)
-    legalize = _legalize_part(intent)
-    parts += legalize
+    fuse, legalize = _fuse_part(intent), _legalize_part(intent)
+    parts += [*fuse, *legalize]
     if simplified and parts[first:]:
-        parts += [SIMPLIFY, *legalize]
+        # What legalising spells out may fuse to something else that the target has.
+        parts += [SIMPLIFY, *(fuse if legalize else []), *legalize]
     if rounding := _rounding_parts(intent, model):
         parts += [*rounding, *legalize]
     if intent.quant or intent.fuse or any("infer" in part for part in parts):

@@ -88,7 +88,9 @@ def _said(value: ir.Value) -> Hashable:
         return None
     data = None
     if tensor is not None:
-        if not isinstance(tensor, ir.Tensor) or tensor.nbytes > _SMALL_BYTES:
+        if not isinstance(tensor, ir.Tensor) or tensor.dtype == ir.DataType.STRING:
+            return None
+        if tensor.nbytes > _SMALL_BYTES:
             return None
         data = tensor.tobytes()
     dims = None if shape is None else shape.dims

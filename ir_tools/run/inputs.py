@@ -121,7 +121,10 @@ class InputPlan:
         past = [name for name in self.dimensions.caches if name not in (pinned or {})]
         if past:
             empty = {**dict.fromkeys(past, 0), **(pinned or {})}
-            yield Hard.EMPTY.value, self._attempts(0, seed, empty, Hard.EMPTY)
+            attempts = self._attempts(0, seed, empty, Hard.EMPTY)
+            # Of padding at the start, nothing to see would be left, which says nothing.
+            masked = bool(self._named_masks())
+            yield Hard.EMPTY.value, (each for each in attempts if not (masked and each.padded))
         if any(value.shape is not None and len(value.shape) == 2 for value in self._named_masks()):
             padded = self._attempts(0, seed, pinned, Hard.RIGHT)
             yield Hard.RIGHT.value, (each for each in padded if each.padded)

@@ -47,7 +47,7 @@ def test_bash_completes(tmp_path):
     command.chmod(0o755)
     script = (
         'eval "$(vlmpass --show-completion)"\n'
-        "COMP_WORDS=(vlmpass convert in.onnx --target ort-c) COMP_CWORD=4\n"
+        "COMP_WORDS=(vlmpass convert in.onnx --target ort-cp) COMP_CWORD=4\n"
         '_vlmpass_completion vlmpass; echo "${COMPREPLY[@]}"\n'
     )
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"

@@ -73,7 +73,7 @@ CALLS = (
     (f"convert {IN} --quant x", "no form of a quantised layer 'x'"),
     (f"convert {IN} --fuse x", "no set of operators to fuse to 'x'"),
     (f"convert {IN} --simplify --keep-io", "give a dtype too"),
-    (f"convert {IN} --simplify --widen-io", "give an opset too"),
+    (f"convert {IN} --simplify --widen-io", "what an opset or a target has; give one too"),
     (f"convert {IN} --dtype float32 --calibrate random", "calibration is for half precision"),
     (f"convert {IN} --dtype float16 --calibrate no.npz", "no file of inputs 'no.npz'"),
     (f"convert {IN} --passes infer --simplify", "passes say everything"),

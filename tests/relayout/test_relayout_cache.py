@@ -13,7 +13,7 @@ from rewrite.support import RUNTIME_ERRORS, parse, run
 from relayout.greedy import FORMS, greedy, laid_out, same
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError
-from vlmpass.passes.relayout.cache_forms import Cache
+from vlmpass.passes.relayout.cache import Cache
 
 EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"
 CACHE = """<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]> g(float[b,2,p,4] past_k,

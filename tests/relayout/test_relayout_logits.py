@@ -12,8 +12,8 @@ from rewrite.support import parse, run
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import Refused, VerifyError
 from vlmpass.passes.infer import Infer
-from vlmpass.passes.relayout import last_logits
-from vlmpass.passes.relayout.last_logits import Logits
+from vlmpass.passes.relayout import logits as last_logits
+from vlmpass.passes.relayout.logits import Logits
 
 HEAD = """<ir_version: 8, opset_import: ["": 17]> g(float[b,s,4] x, float[s,1] place, float[4] row)
     => (float[b,s,6] logits) <float[4,6] w = {W}, float[4,4] v = {V}, float[4] one = {1,1,1,1}> {"""

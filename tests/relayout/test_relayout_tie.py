@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from rewrite.support import parse, run
 
-from vlmpass.passes.relayout import tied_weights
-from vlmpass.passes.relayout.tied_weights import Tie
+from vlmpass.passes.relayout import tie as tied_weights
+from vlmpass.passes.relayout.tie import Tie
 
 VOCABULARY, WIDTH = 24, 32
 
