@@ -20,7 +20,7 @@ from vlmpass.passes.infer import Infer
 from . import files
 from .file_mutants import mutant
 from .files import trials
-from .plants import Plant, named_outputs, patch, then, untyped_inputs, without
+from .plants import Plant, patch, then, untyped_inputs, without
 
 SAMPLE = range(2000)
 FEW = range(100_000, 100_600)
@@ -73,7 +73,7 @@ PLANTED: dict[str, Plant] = {
     "unknown values forgotten": patch(deserialize, "_note_unknown"),
     "interface forgotten": patch(deserialize, "_restore_interface"),
     "inputs of functions forgotten": patch(GraphReader, "_taken", untyped_inputs),
-    "outputs at the end forgotten": patch(graph_writer, "_names", named_outputs),
+    "what onnx_ir leaves out forgotten": patch(graph_writer, "_put_unknown"),
     "doc strings forgotten": without("doc_string"),
     "metadata forgotten": without("metadata_props"),
     "denotations forgotten": without("denotation"),
