@@ -43,6 +43,14 @@ def untyped_inputs(
     return {name: ir.Value(name=name) for name in proto.input}
 
 
+def named_outputs(node: ir.Node) -> list[str]:
+    """Name what a node makes as onnx_ir does: not what has no name at the end."""
+    names = [value.name or "" for value in node.outputs]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
 def without(name: str) -> Plant:
     """Let serialising forget a field."""
     real = graph_writer._GraphWriter.model
