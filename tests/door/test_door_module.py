@@ -81,7 +81,7 @@ def test_a_module_is_either_of_the_two(door, folder):
         assert code == 0
         assert "and another" in err
         assert {data["expected_ran"], data["actual_ran"]} == {"PyTorch", "ONNX Runtime"}
-        assert len(data["trials"]) == 2
+        assert len([each for each in data["trials"] if not each["hard"]]) == 2
         assert data["seed"] == 0
         assert len(data["outputs"]) == 3
 
