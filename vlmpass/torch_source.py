@@ -37,7 +37,7 @@ def module_named(text: str) -> Module:
     """
     if importlib.util.find_spec("torch") is None:
         raise VlmpassError("PyTorch is not installed", remedy="pip install 'vlmpass[torch]'")
-    import torch
+    import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     file, _, name = text.rpartition(":")
     path = Path(file)
