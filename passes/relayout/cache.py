@@ -26,6 +26,8 @@ OPERATORS = {
 }
 """Which input is of before, and which output it comes out of with what is new."""
 LENGTH = "past_length"
+CACHE_RANK = 4
+"""A cache is [batch, heads, tokens, width], or with tokens before heads."""
 LONGEST = 1 << 24
 MADE_UP = re.compile(r"s\d+|unk__\d+|.*_dynamic_axes_\d+")
 """Names that exporters give to sizes of which they know nothing."""
@@ -124,7 +126,7 @@ def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[_Cached]:
         joins
         and node.outputs[0].is_graph_output()
         and value.shape is not None
-        and len(value.shape) > 2
+        and len(value.shape) == CACHE_RANK
     ):
         axis = node.attributes.get_int("axis", 0) % len(value.shape)
         if axis:

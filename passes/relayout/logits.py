@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import INFER_FIRST, Refusal, Refused
@@ -18,6 +20,8 @@ from vlmpass.passes.pipeline.needs import Need
 
 __all__ = ["Logits"]
 
+COMPUTED_BOUNDS = 10
+"""The first opset whose Slice has its bounds as inputs."""
 TOKENS = 1
 """The axis of tokens, of [batch, tokens, vocabulary]."""
 
@@ -59,29 +63,46 @@ class Logits(Pass):
             raise Refused(str(self), [Refusal(self.output, reason, INFER_FIRST)])
         if shape[TOKENS] == 1 or not may_apply(self.name, self.output):
             return False
-        _cut(model, found[0], self._chain(found[0]))
+        _cut(model, found[0], self._chain(found[0]), self._last)
         return True
 
     def _chain(self, logits: ir.Value) -> list[tuple[ir.Node, int]]:
         return _each_by_itself(logits)
 
+    def _last(self, tape: Tape, value: ir.Value) -> ir.Value:
+        return tape.Gather(value, tape.const([-1]), axis=TOKENS)
+
 
 @dataclass(frozen=True)
 class _OfFinished(Logits):
-    """Give the last token of logits that were computed for all, whatever comes before them."""
+    """Give the last token of logits that were computed for all, whatever comes before them.
+
+    Another operator takes it, so that a fault of either shows.
+    """
 
     def _chain(self, logits: ir.Value) -> list[tuple[ir.Node, int]]:
         return []
 
+    def _last(self, tape: Tape, value: ir.Value) -> ir.Value:
+        start, end, axis = [-1], [int(np.iinfo(np.int64).max)], [TOKENS]
+        if tape.opsets.get("", 1) < COMPUTED_BOUNDS:
+            return tape.Slice(value, starts=start, ends=end, axes=axis)
+        return tape.Slice(value, tape.const(start), tape.const(end), tape.const(axis))
 
-def _cut(model: ir.Model, logits: ir.Value, chain: list[tuple[ir.Node, int]]) -> None:
+
+def _cut(
+    model: ir.Model,
+    logits: ir.Value,
+    chain: list[tuple[ir.Node, int]],
+    last_of: Callable[[Tape, ir.Value], ir.Value],
+) -> None:
     """Let the nodes of a chain before logits work on the last token."""
     top, at = chain[-1] if chain else (None, 0)
     value = logits if top is None else top.inputs[at]
     assert value is not None
     names = Names.of(model)
     tape = Tape(names, model.graph.opset_imports, f"{value.name}/last")
-    last = tape.Gather(value, tape.const([-1]), axis=TOKENS)
+    last = last_of(tape, value)
     last.shape = _of_one(value.shape)
     producer = value.producer()
     for constant in tape.constants:

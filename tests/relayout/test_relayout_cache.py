@@ -113,7 +113,12 @@ def test_what_was_compared_with_nothing_is_not_called_the_same() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "more", "reason"),
     [
-        (", float[b,n,4] i, float[b,s,4] w", ", float[b,u,4] e", "e = Concat<axis=1>(i, w)", "one"),
+        (
+            ", float[b,2,n,4] i, float[b,2,s,4] w",
+            ", float[b,2,u,4] e",
+            "e = Concat<axis=2>(i, w)",
+            "one",
+        ),
         ("", ", float[b,2,p,4] past_k", "", "it is an output too"),
         ("", "", "past_length = Neg(k) z = Abs(past_length)", "a value has that name already"),
     ],
@@ -131,6 +136,7 @@ def test_what_one_length_cannot_tell_is_refused(
     "model",
     [
         """g(float[b,n] x, float[b,m] y) => (float[b,t] z) { z = Concat<axis=-1>(x, y) }""",
+        """g(float[b,n,4] x, float[b,s,4] y) => (float[b,t,4] z) { z = Concat<axis=1>(x, y) }""",
         """g(float[b,2,p,4] x, float[b,2,s,4] k, bool c) => (float[b,2,t,4] z) {
         z = If(c)<then_branch=one () => (float[b,2,t,4] o) {o = Concat<axis=2>(x, k)},
         else_branch=two () => (float[b,2,t,4] o2) {o2 = Identity(k)}> }""",

@@ -145,3 +145,13 @@ def test_a_result_is_not_compared_with_what_the_pass_itself_made(
     monkeypatch.setattr(last_logits, "_tokens_of", lambda node: 0)
     with pytest.raises(VerifyError, match="does not compute what the source"):
         Pipeline("logits").run(parse(text, 17), verify=True)
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+def test_the_first_token_is_not_the_last(opset: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "g(float[b,s,4] x) => (float[b,s,4] logits) { n = Relu(x) logits = Tanh(n) }"
+    Pipeline("logits").run(parse(text, opset), verify=True)
+    first = staticmethod(lambda tape, value: tape.Gather(value, tape.const([0]), axis=1))
+    monkeypatch.setattr(Logits, "_last", first)
+    with pytest.raises(VerifyError, match="does not compute what the source"):
+        Pipeline("logits").run(parse(text, opset), verify=True)
