@@ -12,7 +12,8 @@ from vlmpass.rewriter_rules.fuse.attention import CORES
 
 __all__ = ["left_alone", "summary"]
 
-FUSED = ("Attention", "MultiHeadAttention")
+GROUPED = "GroupQueryAttention"
+FUSED = ("Attention", "MultiHeadAttention", GROUPED)
 SPELLED_OUT = 2
 """Nodes of the pattern that make a product one of probabilities."""
 
@@ -40,6 +41,10 @@ def _heads(node: ir.Node, index: int) -> int | ir.SymbolicDim | None:
     return shape[1] if shape is not None and len(shape) == 4 else None
 
 
+def _count(node: ir.Node, name: str) -> int:
+    return node.attributes.get_int(name, 0)
+
+
 def summary(model: ir.Model, left: Collection[str]) -> str:
     """Return what is one operator now, counted on the graph, and what is not.
 
@@ -48,10 +53,13 @@ def summary(model: ir.Model, left: Collection[str]) -> str:
         left: From `left_alone`.
     """
     cores = [each for each in all_nodes(model) if each.op_type in FUSED]
+    own = [each for each in cores if each.op_type == GROUPED]
     grouped = sum(_heads(each, 0) != _heads(each, 1) for each in cores if not each.domain)
+    grouped += sum(_count(each, "num_heads") != _count(each, "kv_num_heads") for each in own)
     rotary = sum(each.op_type == "RotaryEmbedding" for each in all_nodes(model))
-    causal = sum(each.attributes.get_int("is_causal", 0) for each in cores)
-    cached = sum(len(each.outputs) > 1 for each in cores)
+    causal = sum(each.attributes.get_int("is_causal", 0) for each in cores) + len(own)
+    cached = sum(len(each.outputs) > 1 for each in cores if each.op_type != GROUPED)
+    cached += sum(each.inputs[3] is not None for each in own)
     kinds = {"with grouped heads": grouped, "causal": causal, "with their past": cached}
     more = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
     told = [f"{len(cores)} attention" + (f" ({more})" if more else "")] if cores else []

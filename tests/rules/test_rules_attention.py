@@ -238,7 +238,7 @@ PLANTED: list[tuple[str, object, str, object]] = [
     ("rotary-of-halves", runtime_forms, "_places", _places_by_reshape),
     ("rotary-of-neighbours", angles, "_doubles", _always),
     ("rotary-of-a-part", rotary, "_turns_heads", _always),
-    ("causal-attention", causal, "_unfit", lambda frontier, query, key, past: None),
+    ("causal-attention", causal, "unfit", lambda frontier, parts: None),
     ("causal-attention", causal, "_along", _always),
     ("causal-attention", causal, "COMPARED", {"LessOrEqual": 0, "Less": 0}),
     ("causal-attention", causal, "COMPARED", {"LessOrEqual": 1, "Less": 0}),
@@ -247,8 +247,8 @@ PLANTED: list[tuple[str, object, str, object]] = [
     ("causal-attention", causal, "FAR_BELOW", 0.0),
     ("causal-attention", causal, "places_of", _whole_places),
     ("causal-attention", causal, "exactly", lambda number: {}),
-    ("past-of-attention", past_inside, "_apart", lambda *given: None),
-    ("past-of-multi-head-attention", past_inside, "_apart", lambda *given: None),
+    ("past-of-attention", past_inside, "apart", lambda *given: None),
+    ("past-of-multi-head-attention", past_inside, "apart", lambda *given: None),
 ]
 
 

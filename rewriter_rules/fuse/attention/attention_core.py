@@ -27,6 +27,7 @@ from vlmpass.rewriter_rules.fuse.attention.attention_masks import (
     without_lowest,
     without_nothing,
 )
+from vlmpass.rewriter_rules.fuse.attention.grouped_queries import grouped_query_attention
 from vlmpass.rewriter_rules.fuse.attention.key_heads import Heads, heads_of, turned_back
 from vlmpass.rewriter_rules.fuse.attention.runtime_forms import (
     for_runtime,
@@ -157,7 +158,9 @@ def attention(
     if wide is not None and not holds_all(wide, core.query.dtype):
         return refuse("{} scores are made {} for their Softmax", core.query.dtype, wide)
     if for_runtime(op, "Attention"):
-        return _own(op, core, guarded=guarded is not None and not is_finite(core.mask))
+        guards = guarded is not None and not is_finite(core.mask)
+        made = _own(op, core, guarded=guards)
+        return made if not isinstance(made, Declined) else _grouped(op, scores, core, made)
     return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
 
 
@@ -169,6 +172,15 @@ def _own(op: Tape, core: Core, *, guarded: bool) -> Replacement:
         return refuse("MultiHeadAttention has no cap and no groups of heads; opset 23 has")
     operands = core.query, core.key, core.value
     return multi_head_attention(op, *operands, core.mask, core.scale)
+
+
+def _grouped(op: Tape, scores: Scores, core: Core, other: Declined) -> Replacement:
+    """Build ONNX Runtime's own operator for grouped heads, or say why neither is it."""
+    operands, given = (scores.query, core.key, core.value), core.attributes
+    made = grouped_query_attention(op, operands, scores.masks, given)
+    if isinstance(made, Declined):
+        return refuse("{}; GroupQueryAttention: {}", other, made)
+    return made
 
 
 CORES = RuleSet((attention,))

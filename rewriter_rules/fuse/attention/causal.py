@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx_ir import DataType, Node, Value
@@ -20,9 +20,10 @@ from vlmpass.rewriter_rules.fuse.attention.positions import (
     plus,
     terms_of_size,
 )
+from vlmpass.rewriter_rules.fuse.attention.scores import Mask
 from vlmpass.rewriter_rules.fuse.attention.steps_back import integers, made_by, number
 
-__all__ = ["CAUSAL", "Frontier", "frontier_of"]
+__all__ = ["CAUSAL", "Frontier", "Parts", "frontier_of", "frontier_of_all", "unfit"]
 
 DEEP = 8
 """A mask is put together in fewer steps."""
@@ -42,12 +43,31 @@ class Frontier:
         rows: For how many queries that is said.
         columns: Of how many keys.
         seen: Whether the condition holds for what is seen; otherwise for all else.
+        window: How many keys up to that one each query sees; None for all of them.
     """
 
     offset: Terms
     rows: Terms
     columns: Terms
     seen: bool = True
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an operator of attention is given: [batch, heads, length, size] each.
+
+    Attributes:
+        query: Queries.
+        key: New keys.
+        past: Keys of before.
+        present: Both, one behind the other.
+    """
+
+    query: Value
+    key: Value
+    past: Value | None = None
+    present: Value | None = None
 
 
 def frontier_of(mask: Value) -> Frontier | None:
@@ -75,7 +95,28 @@ def frontier_of(mask: Value) -> Frontier | None:
     low = other if found.seen else seen
     fits = (seen if found.seen else other) == frozenset((0.0,))
     sure = fits and bool(low) and max(low) <= FAR_BELOW
-    return Frontier(found.offset, found.rows, found.columns) if sure else None
+    return replace(found, seen=True) if sure else None
+
+
+def frontier_of_all(masks: Sequence[Mask]) -> Frontier | None:
+    """Return what all masks of attention together let queries see, as `frontier_of` does of one.
+
+    Args:
+        masks: What is done to scores; there must be one at least.
+    """
+    found = [_of_mask(mask) for mask in masks]
+    known = [each for each in found if each is not None]
+    if not known or len(known) < len(found) or len(known) > 2:
+        return None
+    return known[0] if len(known) == 1 else _both(*known)
+
+
+def _of_mask(mask: Mask) -> Frontier | None:
+    if mask.filled is None:
+        return frontier_of(mask.value)
+    fill = number(mask.filled)
+    found = _condition(mask.value) if fill is not None and fill <= FAR_BELOW else None
+    return found if found is None or mask.kept else _opposite(found)
 
 
 def _is_low(value: Value | None) -> bool:
@@ -126,6 +167,8 @@ def _condition(value: Value, deep: int = DEEP) -> Frontier | None:
     source = node.inputs[0] if node.inputs else None
     if source is None or source.dtype is None:
         return None
+    if node.op_type in ("And", "Or"):
+        return _combined(node, deep - 1)
     if node.op_type == "Not":
         inner = _condition(source, deep - 1)
         return None if inner is None else _opposite(inner)
@@ -146,7 +189,30 @@ def _is_flag(value: Value) -> bool:
 
 
 def _opposite(frontier: Frontier) -> Frontier:
-    return Frontier(frontier.offset, frontier.rows, frontier.columns, not frontier.seen)
+    return replace(frontier, seen=not frontier.seen)
+
+
+def _combined(node: Node, deep: int) -> Frontier | None:
+    """Return what two conditions say together: up to one key, and not up to another."""
+    found = [None if each is None else _condition(each, deep) for each in node.inputs]
+    one, other = found
+    if one is None or other is None:
+        return None
+    if node.op_type == "And":
+        return _both(one, other)
+    neither = _both(_opposite(one), _opposite(other))
+    return None if neither is None else _opposite(neither)
+
+
+def _both(one: Frontier, other: Frontier) -> Frontier | None:
+    """Return what queries see of two things that hold, if that is a window up to some key."""
+    upper, lower = (one, other) if one.seen else (other, one)
+    size = plus(upper.offset, lower.offset, -1)
+    whole = one.window is None and other.window is None
+    if not whole or not upper.seen or lower.seen or list(size) != [None] or size[None] < 1:
+        return None
+    same = (upper.rows, upper.columns) == (lower.rows, lower.columns)
+    return replace(upper, window=size[None]) if same else None
 
 
 def _compared(node: Node) -> Frontier | None:
@@ -210,14 +276,24 @@ def _of_table(mask: Value, *, condition: bool = False) -> Frontier | None:
     seen = array != 0 if condition else array == 0
     rows, columns = seen.shape[-2:]
     wanted = np.tri(rows, columns, columns - rows, dtype=bool)
+    window = int(seen.reshape(-1, columns)[-1].sum())
+    near = wanted & ~np.tri(rows, columns, columns - rows - window, dtype=bool)
     low = condition or bool((array[~seen].astype(np.float64) <= FAR_BELOW).all())
-    if not low or columns < rows or not bool((seen == wanted).all()):
+    whole = bool((seen == wanted).all())
+    if not low or columns < rows or not (whole or (window and bool((seen == near).all()))):
         return None
-    return Frontier(exactly(columns - rows), exactly(rows), exactly(columns))
+    sizes = exactly(columns - rows), exactly(rows), exactly(columns)
+    return Frontier(*sizes, window=None if whole else window)
 
 
-def _unfit(frontier: Frontier, query: Value, key: Value, past: Value | None) -> Declined | None:
-    """Return why what a mask says is not known to be what the operator does by itself."""
+def unfit(frontier: Frontier, parts: Parts) -> Declined | None:
+    """Return why what a mask says is not known to be what an operator does by itself.
+
+    Args:
+        frontier: What the mask says.
+        parts: What the operator is given.
+    """
+    frontier, query, key, past = _in_parts(frontier, parts), parts.query, parts.key, parts.past
     sizes = [each.shape for each in (query, key) if each.shape is not None]
     lengths = [terms_of_size(shape[2]) for shape in sizes if len(shape) == 4]
     if len(lengths) < 2 or lengths[0] is None or lengths[0] != lengths[1]:
@@ -234,17 +310,18 @@ def _unfit(frontier: Frontier, query: Value, key: Value, past: Value | None) -> 
     return None
 
 
-def _in_parts(frontier: Frontier, node: Node) -> Frontier:
+def _in_parts(frontier: Frontier, parts: Parts) -> Frontier:
     """Return what a mask says with the number of all keys taken apart, into before and now."""
-    shapes = [each.shape for each in (*node.inputs[1:5:3], *node.outputs[1:2]) if each is not None]
+    given = parts.key, parts.past, parts.present
+    shapes = [each.shape for each in given if each is not None]
     sizes = [terms_of_size(shape[2]) for shape in shapes if shape is not None and len(shape) == 4]
     known = [size for size in sizes if size is not None]
     if len(known) != 3 or len(known[2]) != 1 or None in known[2]:
         return frontier
     (whole,) = known[2]
-    parts = plus(known[0], known[1])
-    offset, columns = (_apart(each, whole, parts) for each in (frontier.offset, frontier.columns))
-    return Frontier(offset, frontier.rows, columns, frontier.seen)
+    both = plus(known[0], known[1])
+    offset, columns = (_apart(each, whole, both) for each in (frontier.offset, frontier.columns))
+    return replace(frontier, offset=offset, columns=columns)
 
 
 def _apart(terms: Terms, whole: object, parts: Terms) -> Terms:
@@ -273,10 +350,13 @@ def causal_attention(
     frontier, causal = frontier_of(mask), core.attributes.get_int("is_causal", 0)
     if frontier is None or causal:
         return refuse("{} is not known to mask what comes after each query alone", mask)
-    unfit = _unfit(_in_parts(frontier, core), query, key, past_key)
+    if frontier.window is not None:
+        return refuse("{} also hides what lies {} keys or more before", mask, frontier.window)
+    present = core.outputs[1] if len(core.outputs) > 1 else None
     inputs = [query, key, value, None, past_key, past_value]
     given = {**core.attributes, "is_causal": 1}
-    return unfit or op.node("Attention", inputs, given, outputs=min(3, len(core.outputs)))
+    declined = unfit(frontier, Parts(query, key, past_key, present))
+    return declined or op.node("Attention", inputs, given, outputs=min(3, len(core.outputs)))
 
 
 CAUSAL = RuleSet((causal_attention,))

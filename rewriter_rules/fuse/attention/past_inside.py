@@ -8,7 +8,7 @@ from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
 
-__all__ = ["PAST_INSIDE"]
+__all__ = ["PAST_INSIDE", "apart"]
 
 KEYS = P.Concat("past_key", "key", axis="axis")
 VALUES = P.Concat("past_value", "value", axis="along")
@@ -17,10 +17,19 @@ LENGTH = (2, -2)
 WINDOWS = ("left_window_size", "right_window_size")
 
 
-def _apart(
+def apart(
     past_key: Value, key: Value, past_value: Value, value: Value, axis: int, along: int
 ) -> Declined | None:
-    """Return why what is joined is not known to be as many keys as values, before and now."""
+    """Return why what is joined is not known to be as many keys as values, before and now.
+
+    Args:
+        past_key: Keys of before.
+        key: New keys.
+        past_value: Values of before.
+        value: New values.
+        axis: Along which keys are joined.
+        along: Along which values are.
+    """
     if axis not in LENGTH or along not in LENGTH:
         return refuse("keys or values are joined along other axes, {} and {}", axis, along)
     if key is value and past_key is past_value:
@@ -51,13 +60,13 @@ def past_of_attention(
     core: Node,
 ) -> Replacement:
     """Attention(q, Concat(pk, k), Concat(pv, v), m) -> Attention(q, k, v, m, pk, pv)."""
-    apart = _apart(past_key, key, past_value, value, axis, along)
+    reason = apart(past_key, key, past_value, value, axis, along)
     if core.attributes.get_int("is_causal", 0):
         return refuse("{} is causal from the first key on, wherever queries begin", core)
     if any(core.attributes.get_int(each, -1) >= 0 for each in WINDOWS):
         return refuse("{} has a window, which counts from the first key given", core)
     inputs = [query, key, value, mask, past_key, past_value]
-    return apart or op.node("Attention", inputs, core.attributes, outputs=3)
+    return reason or op.node("Attention", inputs, core.attributes, outputs=3)
 
 
 def _width(value: Value) -> int | None:
@@ -90,10 +99,10 @@ def past_of_multi_head_attention(
         return refuse(NOT_IN_FUNCTIONS, core.op_type)
     if core.attributes.get_int("unidirectional", 0):
         return refuse("{} is causal from the first key on, wherever queries begin", core)
-    apart = _apart(past_key, key, past_value, value, axis, along)
+    reason = apart(past_key, key, past_value, value, axis, along)
     width = _width(key)
-    if apart is not None or width is None or width != _width(value):
-        return apart or refuse("heads of {} and {} are not known to be of one size", key, value)
+    if reason is not None or width is None or width != _width(value):
+        return reason or refuse("heads of {} and {} are not known to be of one size", key, value)
     rows = op.const([0, 0, width])
     flat = [op.Reshape(op.Transpose(each, perm=[0, 2, 1, 3]), rows) for each in (key, value)]
     inputs = [query, *flat, None, None, bias, past_key, past_value]

@@ -1,0 +1,173 @@
+"""ONNX Runtime's own operator for causal attention of grouped heads, below opset 23.
+
+It is told lengths, no mask: queries see the keys up to their own place, or a window of these. Where
+a mask may hide anything else, such as padding, the operator is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx_ir import DataType, Node, Value
+
+from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
+from vlmpass.rewriter_rules.fuse.attention.causal import Parts, frontier_of_all, unfit
+from vlmpass.rewriter_rules.fuse.attention.past_inside import KEYS, VALUES, apart
+from vlmpass.rewriter_rules.fuse.attention.scores import Mask
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, made_by
+from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
+
+__all__ = ["GROUPED_QUERIES", "grouped_query_attention"]
+
+TYPES = (DataType.FLOAT, DataType.FLOAT16)
+MULTIPLE = 8
+"""Kernels take heads of a size that is a multiple of this."""
+BY_HEAD = (0, 2, 1, 3)
+"""How [batch, length, heads, size] becomes [batch, heads, length, size], and back."""
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """What the operator is given, each [batch, heads, length, size].
+
+    Attributes:
+        query: Queries.
+        key: New keys.
+        value: New values.
+        past_key: Keys of before; None where there are none.
+        past_value: Values of before.
+        present: All keys.
+    """
+
+    query: Value
+    key: Value
+    value: Value
+    past_key: Value | None
+    past_value: Value | None
+    present: Value
+
+
+def _grouped(query: Value, key: Value, value: Value) -> Grouped | Declined:
+    """Return what the operator is given, what is of before apart from what is new."""
+    joins = [made_by(each, "Concat") for each in (key, value)]
+    found = [node for node in joins if node is not None and len(node.inputs) == 2]
+    if len(found) < len(joins):
+        return Grouped(query, key, value, None, None, key)
+    given = [x for node in found for x in node.inputs if x is not None]
+    past_key, new_key, past_value, new_value = given
+    axes = [node.attributes.get_int("axis", 0) for node in found]
+    reason = apart(past_key, new_key, past_value, new_value, axes[0], axes[1])
+    return reason or Grouped(query, new_key, new_value, past_key, past_value, key)
+
+
+def _untaken(grouped: Grouped) -> Declined | None:
+    """Return why the operator's kernels may not take what it is given."""
+    shapes = [x.shape for x in (grouped.query, grouped.key, grouped.value) if x.shape is not None]
+    sizes = [shape[3] for shape in shapes]
+    if len(sizes) < 3 or any(not isinstance(size, int) or size % MULTIPLE for size in sizes):
+        return refuse("its heads are of a size that is a multiple of 8, not {}", sizes)
+    if len({*sizes}) > 1:
+        return refuse("its heads are of one size, not {}", sizes)
+    if grouped.query.dtype not in TYPES:
+        return refuse("it runs in float32 and float16, not in {}", grouped.query.dtype)
+    several = shapes[0][0] != 1 and shapes[0][2] != 1
+    if grouped.past_key is not None and several:
+        return refuse(
+            "it takes several tokens behind others for one sequence alone, and {} may hold more",
+            grouped.query,
+        )
+    return None
+
+
+def grouped_query_attention(
+    op: Tape, operands: Sequence[Value], masks: Sequence[Mask], given: Mapping[str, object]
+) -> Replacement:
+    """Build GroupQueryAttention where masks are proven to be what it does by itself.
+
+    Args:
+        op: Records it.
+        operands: Queries, keys and values, [batch, heads, length, size], past included.
+        masks: What is done to scores.
+        given: Its attributes for scale and cap.
+    """
+    if op.in_function:
+        return refuse(NOT_IN_FUNCTIONS, "GroupQueryAttention")
+    query, key, value = operands
+    frontier, grouped = frontier_of_all(masks), _grouped(query, key, value)
+    if isinstance(grouped, Declined):
+        return grouped
+    if frontier is None:
+        return refuse("what scores are masked with is not known to hide what comes later alone")
+    parts = Parts(query, grouped.key, grouped.past_key, grouped.present)
+    reason = unfit(frontier, parts) or _untaken(grouped)
+    window = {} if frontier.window is None else {"local_window_size": frontier.window}
+    return reason or _built(op, grouped, {**given, **window})
+
+
+def _built(op: Tape, grouped: Grouped, given: Mapping[str, object]) -> Value:
+    """Record the operator, lengths included, and what joins and splits heads around it.
+
+    All of its outputs are named: ONNX Runtime's kernel leaves out what is of before where the keys
+    and values that it joins are no outputs.
+    """
+    query = grouped.query
+    assert query.shape is not None
+    assert grouped.key.shape is not None
+    heads = {"num_heads": query.shape[1], "kv_num_heads": grouped.key.shape[1]}
+    rows = [_flat(op, each) for each in (query, grouped.key, grouped.value)]
+    now = [x for x in (grouped.past_key, grouped.key) if x is not None]
+    lengths = [axis_size(op, each, 2) for each in now]
+    total = lengths[0] if len(lengths) == 1 else op.Add(*lengths)
+    last = op.Cast(op.Sub(total, op.const([1])), to=DataType.INT32)
+    ends = op.Expand(last, axis_size(op, query, 0))
+    whole = op.Cast(op.Squeeze(total, axes=[0]), to=DataType.INT32)
+    inputs = [*rows, grouped.past_key, grouped.past_value, ends, whole]
+    mixed = op.node("GroupQueryAttention", inputs, {**heads, **given}, domain=ORT, outputs=3)[0]
+    sizes = [0, 0, *(size for size in (query.shape[1], query.shape[3]) if isinstance(size, int))]
+    split = op.Reshape(mixed, op.const(sizes))
+    return op.Transpose(split, perm=list(BY_HEAD))
+
+
+def _flat(op: Tape, x: Value) -> Value:
+    """Return [batch, length, heads * size] for [batch, heads, length, size], sizes known."""
+    assert x.shape is not None
+    heads, size = x.shape[1], x.shape[3]
+    assert isinstance(heads, int)
+    assert isinstance(size, int)
+    return op.Reshape(op.Transpose(x, perm=list(BY_HEAD)), op.const([0, 0, heads * size]))
+
+
+FLAT_KEY = P.Reshape(P.Transpose("key", perm=BY_HEAD), P.any).named("keys")
+FLAT_VALUE = P.Reshape(P.Transpose("value", perm=BY_HEAD), P.any).named("values")
+GROUPED = P.GroupQueryAttention(
+    "query", FLAT_KEY, FLAT_VALUE, "past_key", "past_value", ..., _domain=ORT, _node="core",
+    _outputs=3,
+)  # fmt: skip
+
+
+@rule(GROUPED, KEYS, VALUES, emits=ORT)
+def present_of_grouped_query_attention(
+    op: Tape,
+    query: Value,
+    keys: Value,
+    key: Value,
+    values: Value,
+    value: Value,
+    past_key: Value,
+    past_value: Value,
+    axis: int,
+    along: int,
+    core: Node,
+) -> Replacement:
+    """GroupQueryAttention(q, k, v, pk, pv), Concat(pk, k), Concat(pv, v) -> its three results."""
+    reason = apart(past_key, key, past_value, value, axis, along)
+    if op.in_function:
+        return refuse(NOT_IN_FUNCTIONS, core.op_type)
+    inputs = [query, keys, values, past_key, past_value, *core.inputs[5:]]
+    made = op.node(core.op_type, inputs, core.attributes, domain=ORT, outputs=3)
+    return reason or [*made, *made[1:]]
+
+
+GROUPED_QUERIES = RuleSet((present_of_grouped_query_attention,))
+"""The operator joins what is given with what came before, and gives both."""

@@ -1,0 +1,150 @@
+"""GroupQueryAttention is made of what is proven to be it, and of nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from rewrite.support import RUNTIME_ERRORS, difference, parse, run
+
+from rules.grouped_decoders import CHANGES, Drawn, drawn
+from vlmpass.ir_tools.rewrite import explain, rule_named
+from vlmpass.passes.pipeline.text import parse as pipeline
+from vlmpass.rewriter_rules.fuse.attention import causal, grouped_queries
+from vlmpass.rewriter_rules.fuse.attention.causal import Frontier, frontier_of_all
+from vlmpass.rewriter_rules.fuse.attention.scores import Mask
+
+OWN = "GroupQueryAttention"
+STEPS = 16
+STILL = {"nothing", "several sequences", "no past", "values behind"}
+"""What may be the same: without anything of before, or where as much is joined either way."""
+
+
+def _fused(model: ir.Model, text: str = "infer,simplify,fuse{emit=ort}") -> ir.Model:
+    after = ir.serde.from_proto(ir.to_proto(model))
+    for each in pipeline(text):
+        each.run(after)
+    return after
+
+
+def _is_own(model: ir.Model) -> bool:
+    return any(node.op_type == OWN for node in model.graph)
+
+
+def _tried(case: Drawn, seed: int) -> tuple[bool, str]:
+    """Return whether a model is fused, and what is wrong with what it computes then."""
+    before = parse(case.text, 17)
+    after, feed = _fused(before), case.feed(seed)
+    return _is_own(after), difference(run(before, feed), run(after, feed)) if _is_own(after) else ""
+
+
+def test_what_is_proven_is_fused_and_computes_the_same() -> None:
+    rng, fired = np.random.default_rng(5), Counter[str]()
+    for number, change in enumerate(CHANGES * 3):
+        done, wrong = _tried(drawn(rng, change), number)
+        assert not wrong, f"{change}, {number}: {wrong}"
+        fired[change] += done
+    assert fired["nothing"] == 9
+    assert {name for name, times in fired.items() if times} <= STILL
+
+
+def test_the_operator_comes_back_to_standard_ones() -> None:
+    rng = np.random.default_rng(11)
+    for number in range(4):
+        case = drawn(rng, "nothing")
+        before, feed = parse(case.text, 17), case.feed(number)
+        fused = _fused(before)
+        back = _fused(fused, "unfuse")
+        assert _is_own(fused)
+        assert all(node.domain == "" for node in back.graph)
+        assert not difference(run(before, feed), run(back, feed))
+
+
+def test_sixteen_steps_after_a_prefill() -> None:
+    """The cache of one call is what the next one is given, empty at first."""
+    rng = np.random.default_rng(4)
+    case = drawn(rng, "nothing")
+    while "float[1," not in case.text or ",s," not in case.text or ",p," not in case.text:
+        case = drawn(rng, "nothing")
+    before = parse(case.text, 17)
+    fused = _fused(before)
+    assert _is_own(fused)
+    shapes = {name: list(shape) for name, shape in case.shapes.items()}
+    past = [np.zeros((*shapes[name][:2], 0, shapes[name][3]), np.float32) for name in ("pk", "pv")]
+    for step in range(1 + STEPS):
+        length = 1 if step else 7
+        feed = {
+            name: rng.standard_normal([*shapes[name][:2], length, shapes[name][3]])
+            for name in ("q", "k", "v")
+        }
+        given = {name: array.astype(np.float32) for name, array in feed.items()}
+        given |= dict(zip(("pk", "pv"), past, strict=True))
+        wanted = run(before, given)
+        assert not difference(wanted, run(fused, given))
+        past = list(wanted[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("padding too", "is not known to hide what comes later alone"),
+        ("several sequences", "for one sequence alone"),
+        ("one further", "not all queries and keys are known to be masked"),
+        ("odd heads", "a multiple of 8"),
+        ("wider values", "of one size"),
+    ],
+)
+def test_the_reason_is_told(change: str, reason: str) -> None:
+    rng = np.random.default_rng(1)
+    case = drawn(rng, change)
+    while "pk" not in case.shapes:
+        case = drawn(rng, change)
+    model = _fused(parse(case.text, 17))
+    found = [attempt.reason for attempt in explain(rule_named("attention"), model)]
+    assert any(OWN in each and reason in each for each in found), found
+
+
+def _first_alone(masks: Sequence[Mask]) -> Frontier | None:
+    return frontier_of_all(masks[:1])
+
+
+BOTH = causal._both
+
+
+def _one_wider(one: Frontier, other: Frontier) -> Frontier | None:
+    found = BOTH(one, other)
+    return found and Frontier(
+        found.offset, found.rows, found.columns, window=(found.window or 0) + 1
+    )
+
+
+PLANTED: list[tuple[str, object, str, object]] = [
+    ("one further", grouped_queries, "unfit", lambda frontier, parts: None),
+    ("no past", grouped_queries, "unfit", lambda frontier, parts: None),
+    ("odd heads", grouped_queries, "_untaken", lambda grouped: None),
+    ("several sequences", grouped_queries, "_untaken", lambda grouped: None),
+    ("values behind", grouped_queries, "apart", lambda *given: None),
+    ("a second mask", grouped_queries, "frontier_of_all", _first_alone),
+    ("nothing", causal, "_both", _one_wider),
+    ("swapped", causal, "_opposite", lambda frontier: frontier),
+    ("shallow", causal, "FAR_BELOW", 0.0),
+    ("nothing", grouped_queries, "axis_size", lambda op, value, axis: op.const([1])),
+]
+
+
+@pytest.mark.parametrize(("change", "module", "part", "fault"), PLANTED)
+def test_planted_faults_are_seen(
+    change: str, module: object, part: str, fault: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, part, fault)
+    rng = np.random.default_rng(8)
+    for number in range(40):
+        try:
+            if _tried(drawn(rng, change), number)[1]:
+                return
+        except RUNTIME_ERRORS:
+            return
+    raise AssertionError(f"nobody sees {part} planted")
