@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
-import onnx_ir as ir
 
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
@@ -42,6 +41,7 @@ class Iree:
     """
 
     def __init__(self, request: Mapping[str, Any]) -> None:
+        import onnx_ir as ir  # here: who runs another runtime starts twice as fast without it
         from iree import runtime  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
         model = _inferred(request)
