@@ -1,6 +1,7 @@
-"""The whole matrix of onnx's node tests and opsets: nothing invalid, nothing wrong."""
+"""A part of the matrix of onnx's node tests and opsets: nothing invalid, nothing wrong."""
 
 import os
+import random
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ from .opset_matrix import (
     INTERFACE,
     REFUSED,
     TARGETS,
+    Job,
     matrix,
     run,
     share,
@@ -21,14 +23,18 @@ from .opset_matrix import (
 )
 
 
+EACH = 4
+"""Opsets that every case is taken to; the script takes it to all."""
+
+
 @pytest.mark.slow
 def test_nothing_is_invalid_or_wrong_and_nearly_everything_is_converted():
-    """One test, since the matrix is run once; what it says is in docs/opset-matrix.md."""
+    """Every case at a few opsets, drawn; what the whole says is in docs/opset-matrix.md."""
     workers = os.cpu_count() or 1
-    kept = run(matrix(TARGETS), workers=workers)
+    kept = run(drawn(), workers=workers)
     _nothing_is_wrong(kept)
     up = tally(kept)["up"]
-    assert up["right"] > 9000
+    assert up["right"] > 3000
     assert up.get("refused", 0) == 0
     _refused_for_what_is_known([v for v in kept if v.kind == "refused"])
     within = [v for v in kept if not re.search(INTERFACE, v.reason)]
@@ -38,6 +44,15 @@ def test_nothing_is_invalid_or_wrong_and_nearly_everything_is_converted():
     assert [(v.case, v.target) for v in wide if re.search(BORDER, v.reason)] == []
     _refused_for_what_is_known([v for v in wide if v.kind == "refused"])
     assert share(wide) > 0.95
+
+
+def drawn() -> list[Job]:
+    """Return every case with some of its opsets, the same at every run."""
+    draw = random.Random(7)
+    found: dict[str, list[int]] = {}
+    for name, target in matrix(TARGETS):
+        found.setdefault(name, []).append(target)
+    return [(name, target) for name in found for target in sorted(draw.sample(found[name], EACH))]
 
 
 def _nothing_is_wrong(verdicts: list[Verdict]) -> None:
