@@ -15,12 +15,16 @@ from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.cast_nodes import remove_needless
 from vlmpass.passes.pipeline.base import Done, OptionError, Pass
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.rewriter_rules.opset import Change, Planner, fit_inputs, stamp
 from vlmpass.rewriter_rules.opset.restamp import advised
+from vlmpass.rewriter_rules.opset.stamp import imported_opsets
 
 __all__ = ["AUTO_OPSET", "ConvertOpset"]
 
 _LOG = logging.getLogger(__name__)
+_NO_RANKS = 13
+"""From this opset on, no step up asks for a rank."""
 _NAMED = 4
 """Inputs or outputs of one type that are named in a line."""
 
@@ -34,6 +38,7 @@ class ConvertOpset(Pass):
 
     name: ClassVar[str] = "convert-opset"
     nothing: ClassVar[str] = "the model is at that opset already"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
 
     to: int | Literal["lowest", "auto"]
     """Opset to convert to; `lowest` is the lowest that needs no rewriting, `auto` is 21, or the
@@ -52,6 +57,12 @@ class ConvertOpset(Pass):
                 f"opset {self.to} is out of range",
                 remedy=f"choose one from {OLDEST_OPSET} to {newest_opset()}",
             )
+
+    def needed(self, model: ir.Model) -> frozenset[Need]:
+        """Some steps down, and those from before 13, depend on ranks that nobody wrote down."""
+        to, opsets = self.to, imported_opsets(model)
+        plain = isinstance(to, int) and all(_NO_RANKS <= each <= to for each in opsets)
+        return frozenset() if plain else self.needs
 
     def run(self, model: ir.Model) -> Done:
         """Convert in place; nothing is edited unless every node can be converted."""

@@ -12,7 +12,9 @@ from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.targets import Profile
+from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.pipeline.kinds import write_word
+from vlmpass.passes.pipeline.text import parse
 
 __all__ = ["SIMPLIFY", "pipeline_text"]
 
@@ -44,7 +46,7 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     parts = ["mend-shifts"] if intent.mend_shifts else []
     foreign = any(_has_substitute(node) for node in all_nodes(model))
     if foreign and min(_source_opsets(intent, model), default=0) >= _SUBSTITUTED_AT:
-        parts.append("infer,substitute")  # first, so that all else sees operators that it knows
+        parts.append("substitute")  # first, so that all else sees operators that it knows
         foreign = False
     if intent.quant is not None and not _widens_before_quant(intent):
         parts += _quant_parts(intent, model)
@@ -66,9 +68,9 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts += [SIMPLIFY, *(fuse if legalize else []), *legalize]
     if rounding := _rounding_parts(intent, model):
         parts += [*rounding, *legalize]
-    if intent.quant or intent.fuse or any("infer" in part for part in parts):
-        parts.append("infer")
     text = ",".join(parts)
+    if any(isinstance(each, Pass) and each.needed(model) for each in parse(text)):
+        text = f"{text},infer"  # what the last of them wrote has shapes too
     needy = any(each.type is None or each.shape is None for each in model.graph.outputs)
     if needy and not text.startswith("infer"):
         text = f"infer,{text}".rstrip(",")
@@ -113,7 +115,7 @@ def _quant_parts(intent: Intent, model: ir.Model) -> list[str]:
     has = _source_opset(intent, model)
     if intent.quant == "dequantize-linear" and has is not None and has < BLOCKED_OPSET:
         needed = intent.opset if isinstance(intent.opset, int) else BLOCKED_OPSET
-        parts.insert(0, f"infer,convert-opset{{to={needed}}}")
+        parts.insert(0, f"convert-opset{{to={needed}}}")
     return parts
 
 
@@ -124,7 +126,7 @@ def _rounding_parts(intent: Intent, model: ir.Model) -> list[str]:
     bits, needed = ROUNDED[intent.quantize]
     has = intent.opset if isinstance(intent.opset, int) else _source_opset(intent, model)
     up = has is not None and has < needed and intent.opset is None
-    raised = [f"infer,convert-opset{{to={needed}}}"] if up else []
+    raised = [f"convert-opset{{to={needed}}}"] if up else []
     return [*raised, f"quantize-weights{{bits={bits}}}" if bits != 8 else "quantize-weights"]
 
 
@@ -142,10 +144,6 @@ def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]
     if intent.profile is not None and opset in (None, "auto"):
         opset = _opset_read(intent, intent.profile, model)
     if opset is not None:
-        # Some steps down, and those from before 13, depend on ranks that nobody wrote down.
-        known = isinstance(opset, int)
-        if any(has < 13 or not known or int(opset) < has for has in _source_opsets(intent, model)):
-            parts.append("infer")
         wider = " interface=wider" if intent.widen_io else ""
         parts.append(f"convert-opset{{to={opset}{wider}}}")
     if foreign:
@@ -171,7 +169,7 @@ def _legalize_part(intent: Intent) -> list[str]:
         options += " interface=wider"
     if intent.allow is not None:
         options += f" allow={intent.allow}"
-    return ["repair-types", "infer", f"legalize{{{options}}}"]
+    return ["repair-types", f"legalize{{{options}}}"]
 
 
 def _opset_read(intent: Intent, target: Profile, model: ir.Model) -> int | str | None:

@@ -129,6 +129,10 @@ class Pass(ir.passes.InPlacePass):
                     f"not {shown(value)}",
                 ) from None
 
+    def needed(self, model: ir.Model) -> frozenset[Need]:
+        """Return which of its needs it has of this very model."""
+        return self.needs
+
     def mending(self) -> Pass | None:
         """Return what brings a source to what a result is compared with; None for the source."""
         return self if self.mends_source else None

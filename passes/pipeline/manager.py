@@ -131,8 +131,9 @@ class _Run:
 
     def lacks_shapes(self, each: Pass, step: Step, model: ir.Model) -> bool:
         """Whether a pass that will run needs shapes that are not there."""
-        wanted = Need.SHAPES in each.needs and step.text not in self._settled
-        return wanted and self._provisions.lacks_shapes(model)
+        if step.text in self._settled or Need.SHAPES not in each.needed(model):
+            return False
+        return self._provisions.lacks_shapes(model)
 
     def one(self, step: Step, each: ir.passes.PassBase, model: ir.Model) -> ir.Model:
         """Run a pass, except one that ran already with nothing changed since."""

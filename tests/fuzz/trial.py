@@ -104,7 +104,7 @@ def run(text: str, model: ir.Model) -> None:
     """Run passes bare: one alone on the model as it is, several each with what it needs."""
     chosen, provisions = passes(text), Provisions()
     for each in chosen:
-        if len(chosen) > 1 and Need.SHAPES in each.needs and provisions.lacks_shapes(model):
+        if len(chosen) > 1 and Need.SHAPES in each.needed(model) and provisions.lacks_shapes(model):
             Infer().run(model)
             provisions.provided(model)
         if each.run(model) and each.edits_shapes:
