@@ -22,7 +22,6 @@ from .opset_matrix import (
     widened,
 )
 
-
 EACH = 4
 """Opsets that every case is taken to; the script takes it to all."""
 
