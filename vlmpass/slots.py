@@ -19,7 +19,7 @@ from vlmpass.ir_tools.system.listed import listed
 from vlmpass.passes.dims.set_dims import SetDims
 from vlmpass.pipeline import Pipeline
 
-__all__ = ["InputShapes", "simplify", "slim"]
+__all__ = ["InputShapes", "fitting_layout", "simplify", "slim"]
 
 InputShapes = Mapping[str, Sequence[int]] | Sequence[str] | Sequence[int]
 """Sizes of inputs: by name, as ``["x:1,3,224,224"]``, or the sizes alone where there is one."""
@@ -104,7 +104,7 @@ def slim(
     if output_model is None:
         report = pipeline.run(sized, verify=checked)
     else:
-        layout = "default" if beside or _nbytes(load(sized)) > _INLINE_BYTES else "inline"
+        layout = "default" if beside else fitting_layout(load(sized))
         verify = True if checked else None
         report = pipeline.convert(sized, output_model, layout=layout, verify=verify)
     if shown:
@@ -142,8 +142,10 @@ def simplify(
     return (report.model if held else report.proto()), True
 
 
-def _nbytes(model: ir.Model) -> int:
-    return sum(slot.tensor.nbytes for slot in tensor_slots(model))
+def fitting_layout(model: ir.Model) -> str:
+    """Return the layout of one file where a protobuf holds the weights, else that of many."""
+    nbytes = sum(slot.tensor.nbytes for slot in tensor_slots(model))
+    return "default" if nbytes > _INLINE_BYTES else "inline"
 
 
 def _sized(model: Source, shapes: InputShapes | None) -> Source:

@@ -1,0 +1,1 @@
+../../vlmpass/olive_pass.py
