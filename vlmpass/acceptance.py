@@ -98,6 +98,8 @@ class Acceptance:
     def loads(self, result: ir.Model) -> Loaded:
         """Return whether ONNX Runtime loads a result; a target is held to it in any case.
 
+        Another runtime of a target's own, if that is installed, has to load it too.
+
         Raises:
             CheckError: The result is no valid model.
             VerifyError: It does not, and must.
@@ -110,7 +112,19 @@ class Acceptance:
             check(result)
         target = self.target.name if self.target and self._strict else None
         with self.stages("load on ONNX Runtime"), collecting():
-            return LoadAcceptance(self.source, target, self._allowance()).accept(result)
+            loaded = LoadAcceptance(self.source, target, self._allowance()).accept(result)
+        return replace(loaded, there=self._there(result))
+
+    def _there(self, result: ir.Model) -> str:
+        """Return what the target's own runtime makes of a result; empty if it has none."""
+        if self.target is None or self.target.loader is None:
+            return ""
+        from vlmpass.target_loading import LOAD_SECONDS, load_there
+
+        seconds = self.comparing.verify_seconds
+        until = time.monotonic() + (LOAD_SECONDS if seconds is None else seconds)
+        with self.stages(f"load for {self.target.name}"), collecting():
+            return load_there(result, self.target, self._allowance(until))
 
     def accept(self, result: Result, loaded: Loaded) -> Checked:
         """Return what was verified.

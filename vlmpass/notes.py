@@ -79,7 +79,7 @@ def unmatched(ran: Sequence[tuple[ir.passes.PassBase, PassReport]], asked: Inten
             f"{target.name} does not run what unpacks the weights of some layers:"
             " they are floats now, and take several times the space"
         )
-    if target is not None and target.runtime is None:
+    if target is not None and target.runtime is None and target.loader is None:
         told.append(f"{target.name}: what it says is kept to; nothing here loads results for it")
     return told
 

@@ -51,10 +51,12 @@ class Loaded:
     Attributes:
         ok: None if it was not tried.
         reason: Why not; empty if it does.
+        there: What the runtime of the target made of it, where that is another and was asked for.
     """
 
     ok: bool | None
     reason: str = ""
+    there: str = ""
 
 
 NOT_TRIED = Loaded(None, "not asked for")

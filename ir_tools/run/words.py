@@ -14,6 +14,9 @@ _PLACE = re.compile(r"(?:[\w./\\+-]|[A-Za-z]:(?=[/\\]))+\.(?:cc|h|cpp|hpp|cu|cuh
 _FALSE = re.compile(r"^\S.{0,200}? was false\. ?(?=\S)")
 _FOLDER = re.compile(r"[^\s'\"(]*vlmpass-run-[^\s'\"):]*")
 _GUARANTEE = re.compile(r"ONNX Runtime only \*guarantees\*.*?(?=Current official support)")
+_HEADLINE = re.compile(
+    r"(?:Exception from|Check .* failed at) \S+:\d+:|FrontEnd API failed with \w+:|Summary:"
+)
 _ADVICE = "Please fix either the inputs/outputs or the model."
 _LINES, _LONGEST = 3, 400
 
@@ -26,7 +29,8 @@ def said(text: str) -> str:
     """
     text = cut(text)  # a pattern may take the square of a word's length
     lines = [line.strip() for line in text.partition("==> Context")[0].splitlines()]
-    line = " ".join([line for line in lines if line and line != _ADVICE][:_LINES])
+    told = [each for each in lines if each != _ADVICE and not _HEADLINE.fullmatch(each)]
+    line = " ".join(list(filter(None, told))[:_LINES])
     line = _GUARANTEE.sub("", _INNER_CODE.sub("", _CODE.sub(r"\1: ", line)))
     line = _FOLDER.sub("the model", _without_places(line)).replace(_ADVICE, "")
     line = " ".join(line.split())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of, source_of
+from vlmpass.ir_tools.operators import Kind, traits_of
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.type_texts import spell
 
@@ -37,12 +38,16 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
 }
 _ALONE = ("given", "absent", "computed", "dynamic", "empty")
-_COMPARED = ("rank", "type", "size")
+_TYPED = ("type", "behind")
+_COMPARED = ("rank", "size", *_TYPED)
 _FORMS = (
     "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
-    "empty(NAME), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, type(NAME) = TYPES or "
-    "opset = VALUES"
+    "empty(NAME), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, type(NAME) = TYPES, "
+    "behind(NAME) = TYPES or opset = VALUES"
 )
+_FUSED = (Kind.CAST, Kind.ELEMENTWISE, Kind.MOVE)
+_BEHIND = 64
+"""Up to how many values are looked at, of those that one is computed from."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,8 @@ class Condition:
             if tensor is None or tensor.size > _LARGEST:
                 return None
             return self._compared(tensor.numpy().reshape(-1).tolist())
+        if self.function == "behind":
+            return any(self._compared([type_of(each)]) for each in _fused_with(value))
         if value.shape is None:
             return None
         if self.function == "dynamic":
@@ -222,6 +229,23 @@ class Condition:
         return any(compare(each, self.values[0]) for each in numbers)
 
 
+def _fused_with(value: ir.Value) -> Iterator[ir.Value]:
+    """Yield a value, and those that it is computed from element by element."""
+    left, seen = [value], {value}
+    while left:
+        one = left.pop()
+        yield one
+        node = one.producer()
+        traits = None if node is None else traits_of(node.domain, node.op_type)
+        if node is None or traits is None or traits.kind not in _FUSED:
+            continue
+        for position, each in enumerate(node.inputs):
+            known = each is None or each in seen or position in traits.sizes
+            if each is not None and not known and len(seen) < _BEHIND:
+                seen.add(each)
+                left.append(each)
+
+
 def _any(found: Iterable[bool | None]) -> bool | None:
     """Return whether one is true; None where none is and one is not known."""
     kinds = set(found)
@@ -250,7 +274,7 @@ def condition(text: str) -> Condition:
         axis = int(last)
     if not re.fullmatch(r"\w+", name) and (name != EVERY or not function):
         raise ValueError(f"{text!r} is about {name!r}, which is no name")
-    read = type_text if function == "type" else _literal
+    read = type_text if function in _TYPED else _literal
     return Condition(text.strip(), function, name, axis, sign, tuple(map(read, values)))
 
 

@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.operators.type_texts import spell
+from vlmpass.ir_tools.system.runtime import RUNTIMES as INSTALLABLE
+from vlmpass.ir_tools.system.runtime import Runtime
 from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts, Types, types_of
 from vlmpass.ir_tools.targets.operator_table import Operators, operator_table
 from vlmpass.ir_tools.targets.support import Support
@@ -26,6 +28,9 @@ __all__ = ["File", "Folder", "Profile", "read_profile", "settings"]
 
 RUNTIMES = ("onnxruntime",)
 """What can load a result and run it before it is written."""
+
+LOADERS = tuple(each for each in INSTALLABLE if each not in RUNTIMES)
+"""What can load a result besides, where it is installed."""
 
 FUSES = ("standard", "ort")
 """Whose operators fusion may make."""
@@ -65,6 +70,8 @@ class Profile:
         ir_version: The highest version of the file format that it reads.
         runtime: What loads every result of a conversion for it before the result is written;
             None where nothing here can.
+        loader: The runtime that loads such a result too where it is installed; None where `runtime`
+            does, or none is known.
         probed: The runtime that the facts were asked of, with its version; None where none was.
         preferred_opset: The opset that it runs the most operators of; None where no one says.
         file_size: The most bytes of one model file; None where there is no limit that is known.
@@ -89,6 +96,7 @@ class Profile:
     opset: int
     ir_version: int
     runtime: str | None
+    loader: Runtime | None = None
     probed: str | None = None
     preferred_opset: int | None = None
     file_size: int | None = None
@@ -170,6 +178,10 @@ def _is_runtime(value: object) -> str:
     return "" if value in (*RUNTIMES, _NONE) else f'"{RUNTIMES[0]}", "none", or no such line'
 
 
+def _is_loader(value: object) -> str:
+    return "" if value in (*LOADERS, _NONE) else " or ".join((*LOADERS, _NONE))
+
+
 def _is_version(value: object) -> str:
     good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _NEWEST
     return "" if good else "a whole number from 1 on"
@@ -199,6 +211,7 @@ _KEYS: Mapping[str, _Check] = {
     "about": _is_line,
     "source": _is_line,
     "runtime": _is_runtime,
+    "loader": _is_loader,
     "probed": _is_line,
     "reads.opset": _is_range,
     "reads.ir-version": _is_version,
@@ -241,7 +254,8 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         lowest,
         highest,
         found["reads.ir-version"],
-        None if found.get("runtime") == _NONE else found.get("runtime"),
+        _named(found.get("runtime")),
+        _named(found.get("loader")),
         found.get("probed"),
         found.get("reads.preferred-opset"),
         found.get("reads.file-size"),
@@ -254,6 +268,10 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         found[_OPERATORS].facts,
         {name: KINDS[found.get(f"unlisted.{name}", "unknown")] for name in _UNLISTED},
     )
+
+
+def _named(runtime: str | None) -> Any:
+    return None if runtime == _NONE else runtime
 
 
 def settings(path: File, parent: Parent) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, rule
-from vlmpass.rewriter_rules.opset.queries import integer, operand
+from vlmpass.rewriter_rules.opset.build import cast
+from vlmpass.rewriter_rules.opset.queries import dtype, integer, operand
 from vlmpass.rewriter_rules.opset.steps import norm
 from vlmpass.rewriter_rules.opset.table import Outputs
 from vlmpass.rewriter_rules.unfuse.unfused import spelled
@@ -39,6 +40,25 @@ def unfuse_log_softmax(op: Tape, node: ir.Node) -> Replacement:
     return spelled(_log_softmax, op, node)
 
 
+def _softmax(op: Tape, node: ir.Node) -> Outputs:
+    x = operand(node, 0)
+    kind = dtype(x)
+    wide = kind if kind == ir.DataType.DOUBLE else ir.DataType.FLOAT
+    found = op.LogSoftmax(cast(op, x, wide), axis=integer(node, "axis", -1))
+    return cast(op, op.Exp(found), kind)
+
+
+@rule(P.Softmax(P.any, _node="node"), opset=(13, None))
+def softmax_to_log_softmax(op: Tape, node: ir.Node) -> Replacement:
+    """Softmax(x) -> Exp(LogSoftmax(x)), in float32 where x has fewer bits."""
+    return spelled(_softmax, op, node)
+
+
 STANDARDIZED = RuleSet(
-    (unfuse_log_softmax, unfuse_instance_normalization, group_to_instance_normalization)
+    (
+        unfuse_log_softmax,
+        softmax_to_log_softmax,
+        unfuse_instance_normalization,
+        group_to_instance_normalization,
+    )
 )

@@ -104,3 +104,15 @@ def test_names_without_end_are_cut(letters: str) -> None:
     """A pattern that takes the square of a word's length would not come to an end here."""
     text = f"[ONNXRuntimeError] : 10 : INVALID_GRAPH : {letters} is not a registered op {letters}"
     assert len(said(text)) <= 400
+
+
+def test_openvino_says_what_it_has_no_conversion_for():
+    text = (
+        "Exception from src/inference/src/cpp/core.cpp:84:\nCheck 'false' failed at"
+        " src/frontends/common_translators/src/unconverted_ops_report.cpp:151:\nFrontEnd API failed"
+        " with OpConversionFailure:\nModel wasn't fully converted.\nSummary:\n-- No conversion rule"
+        " found for operations: com.acme.Twice\n\n"
+    )
+    assert said(text) == (
+        "Model wasn't fully converted. -- No conversion rule found for operations: com.acme.Twice"
+    )

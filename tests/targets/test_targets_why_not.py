@@ -9,6 +9,7 @@ from onnx import parser
 
 from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.targets import Context, Support, Verdict, profile, why_not
+from vlmpass.passes.infer import Infer
 
 HEAD = """about = "an appliance"
 source = "its manual"
@@ -38,6 +39,7 @@ Tanh = { 6 = "native" }
 TopK = ["X: float", "unsupported if given(Indices)", "unsupported if dynamic(X)"]
 Split = ["float", "unsupported if size(input, 0) != 4", "unknown if opset >= 22"]
 Cast = ["float", "output: float16"]
+Softmax = ["@floats", "unsupported if behind(input) = float16: halves go with it"]
 "com.acme.Fused" = "native"
 [operators.com.acme]
 Other = ["unsupported if mode = fast", "unsupported if absent(mode): it has no default"]
@@ -84,6 +86,8 @@ def verdict(folder: Path, facts: str, node: str, opset: int = 21) -> Verdict:
             r"input, 0\) != 4, which is not known",
         ),
         ("y = Split<num_outputs=1>(x)", "unsupported", r"size\(input, 0\) != 4"),
+        ("y = Softmax(h)", "unsupported", "behind.input. = float16"),
+        ("y = Softmax(x)", "native", "has a kernel"),
         ("y = com.acme.Fused(x)", "native", "has a kernel"),
         ('y = com.acme.Other<mode="fast">(x)', "unsupported", "mode = fast"),
         ("y = com.acme.Other(x)", "unsupported", "it has no default"),
@@ -103,6 +107,27 @@ def test_what_a_target_does_with_a_node(
     assert re.search(reason, found.reason), found
     assert found.runs == (support in ("native", "automatic"))
     assert "\n" not in found.reason + found.fact
+
+
+@pytest.mark.parametrize(
+    ("nodes", "runs"),
+    [
+        ("c = Cast<to=1>(h) t = Transpose(c) y = Softmax(t)", False),
+        ("c = Cast<to=1>(h) m = MatMul(c, c) y = Softmax(m)", True),
+        ("s = Shape(h) r = Expand(x, s) y = Softmax(r)", True),
+    ],
+)
+def test_what_is_computed_element_by_element_stands_behind(
+    tmp_path: Path, nodes: str, runs: bool
+) -> None:
+    (tmp_path / "mine.toml").write_text(HEAD + FACTS, encoding="utf-8")
+    text = (
+        f'<ir_version: 8, opset_import: ["" : 17]> g (float16[2,2] h, float x) => (y) {{ {nodes} }}'
+    )
+    model = ir.serde.deserialize_model(parser.parse_model(text))
+    Infer().run(model)
+    context = Context.of(model, profile(str(tmp_path / "mine.toml")))
+    assert why_not(model.graph[-1], context).runs is runs
 
 
 def test_the_since_version_counts_and_not_the_opset(tmp_path: Path) -> None:

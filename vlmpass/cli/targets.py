@@ -124,13 +124,15 @@ def _show_one(found: Profile) -> None:
     from vlmpass.ir_tools.targets.installed import newer
     from vlmpass.screens.text import grid
 
-    loads = f"{found.runtime} loads every result before it is written"
+    loads = f"{found.runtime or found.loader} loads every result before it is written"
+    loads += "" if found.runtime else ", where it is installed"
     table = grid("target", found.name, whole=(0,))
     table.line("what", found.about)
     table.line(
         "reads", f"opset {found.lowest_opset} to {found.opset}, ir_version {found.ir_version}"
     )
-    table.line("loading", loads if found.runtime else "not tried: nothing here loads for it")
+    loaded = found.runtime or found.loader
+    table.line("loading", loads if loaded else "not tried: nothing here loads for it")
     if found.operators:
         table.line("operators", f"{len(found.operators)} are listed")
     table.line("source", found.source)

@@ -179,6 +179,11 @@ def _verdict(report: Report) -> Grid:
 
 def _verified(checked: Checked) -> Text:
     """Return what of the result was tried and what was not, in one line."""
+    there = checked.loaded.there
+    return Text.assemble(_tried(checked), f"; {there}" if there else "")
+
+
+def _tried(checked: Checked) -> Text:
     loaded, numbers = checked.loaded, checked.numbers
     if numbers is None:
         what = {True: "loaded, not compared", None: "not compared"}

@@ -37,6 +37,18 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "",
         )
     ],
+    "softmax-to-log-softmax": [
+        (
+            "(float[2,3,n] x) => (float[2,3,n] y)",
+            "b = Constant<value_float=200.0>() z = Mul(x, b) y = Softmax<axis=1>(z)",
+            "b = Constant<value_float=200.0>() z = Mul(x, b) l = LogSoftmax<axis=1>(z) y = Exp(l)",
+        ),
+        (
+            "(float16[2,n] x) => (float16[2,n] y)",
+            "y = Softmax(x)",
+            "w = Cast<to=1>(x) l = LogSoftmax(w) e = Exp(l) y = Cast<to=10>(e)",
+        ),
+    ],
     "unfuse-instance-normalization": [
         (
             "(float[2,3,n] x, float[3] s, float[3] b) => (float[2,3,n] y)",
@@ -56,6 +68,7 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
     "unfuse-log-softmax": [("(float[n] x) => (float[n] y)", "y = com.microsoft.LogSoftmax(x)", "")],
+    "softmax-to-log-softmax": [("(x) => (y)", "y = Softmax(x)", "type")],
     "unfuse-instance-normalization": [
         ("(x, float[3] s, float[3] b) => (y)", "y = InstanceNormalization(x, s, b)", "type"),
         (
@@ -76,6 +89,7 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
 # what random graphs for a rule need to know beyond its pattern
 HINTS: dict[str, Hints] = {
     "unfuse-log-softmax": {"any": "T[a,b,d]", "dtypes": ("float32", "float64")},
+    "softmax-to-log-softmax": {"any": "T[a,b,d]", "dtypes": ("float32", "float16")},
     "unfuse-instance-normalization": {
         "any": "T[a,c,d,e]",
         "InstanceNormalization+": by_channel,

@@ -1,0 +1,1 @@
+../../vlmpass/target_loading.py
