@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -15,12 +14,13 @@ from vlmpass.ir_tools.graph.edit import remove_unused_constant
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
-from vlmpass.ir_tools.graph.walk import Scope, all_nodes, tensor_slots
+from vlmpass.ir_tools.graph.walk import Scope, tensor_slots
 from vlmpass.ir_tools.save import format_size
 from vlmpass.ir_tools.weights import LazyWeight, expressions
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.rewriter_rules.opset import raise_ir_version
 from vlmpass.rewriter_rules.quant.emit import NBITS_BLOCKS
+from vlmpass.rewriter_rules.quant.excluded import excludes, fault_of, unmatched
 from vlmpass.rewriter_rules.quant.few_bits import Grid, Rounded
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
 from vlmpass.rewriter_rules.quant.written import (
@@ -51,7 +51,7 @@ class QuantizeWeights(Pass):
 
     name: ClassVar[str] = "quantize-weights"
     nothing: ClassVar[str] = "no product has a float weight to round"
-    rounds_weights: ClassVar[bool] = True
+    rounds: ClassVar[str] = "the weights"
 
     bits: int = 8
     """Bits of each number: 8, 4 or 2."""
@@ -69,7 +69,7 @@ class QuantizeWeights(Pass):
     """Whether blocks are scaled for the least squares of errors, rather than by their extremes."""
 
     exclude: tuple[str, ...] = ()
-    """Regular expressions; products whose name one of them finds keep their weights."""
+    """Operators, and regular expressions that find names: such products keep their weights."""
 
     at_least: int = 1024
     """Elements that a weight must have."""
@@ -87,11 +87,8 @@ class QuantizeWeights(Pass):
             raise OptionError("block", f"MatMulNBits has no blocks of {self._block}", remedy=remedy)
         if self.at_least < 1:
             raise OptionError("at-least", "a weight to round has an element at least")
-        for expression in self.exclude:
-            try:
-                re.compile(expression)
-            except re.error as error:
-                raise OptionError("exclude", f"'{expression}': {error}") from None
+        if fault := fault_of(self.exclude):
+            raise OptionError("exclude", fault)
 
     @property
     def _block(self) -> int:
@@ -117,7 +114,7 @@ class QuantizeWeights(Pass):
             self._tell(chosen, left)
         return bool(chosen)
 
-    def round_weights(self, model: ir.Model, done: set[ir.Value]) -> None:
+    def round_likewise(self, model: ir.Model, done: set[ir.Value]) -> None:
         """Let weights be what is left of them, as floats: what a result is held against."""
         slots = {slot.value: slot for slot in tensor_slots(model) if slot.value is not None}
         for each in list(multiplied(model, self.at_least, self._is_excluded)):
@@ -146,7 +143,7 @@ class QuantizeWeights(Pass):
         return standard and self.bits == 8 if _is_conv(weight) else True
 
     def _is_excluded(self, node: ir.Node) -> bool:
-        return any(re.search(each, node.name or "") for each in self.exclude)
+        return excludes(self.exclude, node)
 
     def _refusals(self, weight: Multiplied) -> list[Refusal]:
         label = f"weight {weight.value.name}"
@@ -162,9 +159,8 @@ class QuantizeWeights(Pass):
         return [Refusal(label, what, f"put convert-opset{{to={needed}}} before it")]
 
     def _tell_unmatched(self, model: ir.Model) -> None:
-        for each in self.exclude:
-            if not any(node.name and re.search(each, node.name) for node in all_nodes(model)):
-                _LOG.warning("%s: exclude: no node is named like '%s'", self.name, each)
+        for each in unmatched(self.exclude, model):
+            _LOG.warning("%s: exclude: no node is named like '%s'", self.name, each)
 
     def _tell(self, chosen: list[Multiplied], left: Counter[str]) -> None:
         before = sum(each.matrix.nbytes for each in chosen)

@@ -188,7 +188,7 @@ class Acceptance:
             try:
                 return exact.cost(result.load(), self._allowance(self._until()))
             except VlmpassError as error:
-                return f"what rounding the weights changes was not measured: {error}"
+                return f"what the rounding changes was not measured: {error}"
 
     def _accept(self, result: ir.Model, loaded: Loaded) -> Checked:
         """Return what was verified of a valid result, or raise VerifyError."""

@@ -100,7 +100,7 @@ def _pipeline(given: Pipeline | None, opset: int | str | None, target: str | Non
 def _rounds(pipeline: Pipeline) -> bool:
     passes = pipeline.passes if isinstance(pipeline.passes, tuple) else ()
     return pipeline.quantize is not None or any(
-        isinstance(each, Pass) and each.rounds_weights for each in passes
+        isinstance(each, Pass) and each.rounds for each in passes
     )
 
 

@@ -35,10 +35,10 @@ class BeforeRounding:
     runs: int
 
     def rounded(self) -> ir.Model:
-        """Return the model with its weights rounded and still floats: what the result computes."""
+        """Return the model with all that is rounded still floats: what the result computes."""
         model, done = clone(self.model), set[ir.Value]()
         for each in self.passes:
-            each.round_weights(model, done)
+            each.round_likewise(model, done)
         return model
 
     def cost(self, result: ir.Model, allowance: Allowance) -> str:
@@ -53,8 +53,9 @@ class BeforeRounding:
         if not found.outputs:
             return "the model has no outputs that rounding could change"
         worst = max(found.outputs, key=lambda output: output.norm)
+        what = max((each.rounds for each in self.passes), key=len)
         others = ", others by less" if len(found.outputs) > 1 else ""
         return (
-            f"rounding the weights changes output '{worst.name}' by {worst.norm:.2%} of its size "
-            f"(cosine {worst.cosine:.6f}){others}, on the inputs compared"
+            f"rounding {what} changes output '{worst.name}' by {worst.norm:.2%} "
+            f"of its size (cosine {worst.cosine:.6f}){others}, on the inputs compared"
         )

@@ -123,7 +123,7 @@ class Run:
 
     def _run(self, passes: Sequence[ir.passes.PassBase]) -> None:
         """Run passes, and keep the model as it is before the first that rounds weights."""
-        rounding = [each for each in passes if isinstance(each, Pass) and each.rounds_weights]
+        rounding = [each for each in passes if isinstance(each, Pass) and each.rounds]
         first = passes.index(rounding[0]) if rounding else 0
         if first:
             self._manage(passes[:first])

@@ -98,9 +98,9 @@ class Pass(ir.passes.InPlacePass):
     """Whether what it changes takes other inputs than the source, with which a result is then not
     compared."""
 
-    rounds_weights: ClassVar[bool] = False
-    """Whether it rounds weights by more than a result may differ, so that a result is compared with
-    the model before this pass after `round_weights`."""
+    rounds: ClassVar[str] = ""
+    """What it rounds by more than a result may differ, so that a result is compared with the model
+    before this pass after `round_likewise`; empty for nothing."""
 
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What the manager provides before it runs."""
@@ -137,12 +137,12 @@ class Pass(ir.passes.InPlacePass):
         """Return what brings a source to what a result is compared with; None for the source."""
         return self if self.mends_source else None
 
-    def round_weights(self, model: ir.Model, done: set[ir.Value]) -> None:
-        """Let weights hold what this pass leaves of them, as floats.
+    def round_likewise(self, model: ir.Model, done: set[ir.Value]) -> None:
+        """Let weights, and what they multiply, be what this pass leaves of them, as floats.
 
         Args:
             model: As it is before this pass; changed in place.
-            done: What passes before this one rounded; what this one rounds is added.
+            done: The weights that passes before this one rounded; those of this one are added.
         """
 
     @abc.abstractmethod

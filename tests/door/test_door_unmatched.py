@@ -54,6 +54,8 @@ SAID = {
     ),
     "quant-linear": "the model has no linear layer with packed weights",
     "quant-linear{to=float}": "the model has no linear layer with packed weights",
+    "quantize-dynamic{weights=uint8 at-least=1000000}": "no product has a float weight to round",
+    "quantize-dynamic{exclude=[lm_head]}": "exclude: no node is named like 'lm_head'",
     "quantize-weights{at-least=1000000}": "no product has a float weight to round",
     "quantize-weights{bits=4 symmetric=false search=false at-least=1000000}": (
         "no product has a float weight to round"
