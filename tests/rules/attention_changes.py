@@ -198,6 +198,7 @@ CHANGES = {
     "rotary-of-neighbours": ROTARY,
     "rotary-of-parts": ROTARY,
     "rotary-of-a-part": [as_it_is],
+    "rotary-of-a-part-of-tokens": [as_it_is],
     "past-of-attention": [as_it_is],
     "past-of-multi-head-attention": [as_it_is],
     "causal-attention": [as_it_is],

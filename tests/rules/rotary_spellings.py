@@ -31,11 +31,26 @@ def _length(draw: Draw) -> int:
     return draw.dim("s")
 
 
+def _by_token(draw: Draw) -> bool:
+    """Whether heads come behind tokens."""
+    if draw.rule.name == "rotary-of-a-part-of-tokens":
+        return True
+    may = draw.rule.name != "rotary-of-a-part"
+    return bool(draw.chosen.setdefault("by token", may and draw.rng.random() < 0.3))
+
+
+def _shape(draw: Draw, size: int) -> tuple[int, ...]:
+    axes = draw.dim("h"), _length(draw)
+    return (draw.dim("b"), *(reversed(axes) if _by_token(draw) else axes), size)
+
+
 def turned_input(draw: Draw) -> ir.Value:
-    """What is turned, [batch, heads, length, size]."""
+    """What is turned, heads and tokens in either order; the front of a longer row now and then."""
     if "turned" not in draw.made:
-        shape = draw.dim("b"), draw.dim("h"), _length(draw), SIZE
-        draw.made["turned"] = draw.input(shape, draw.dtype)
+        more = 4 if "a-part" not in draw.rule.name and draw.rng.random() < 0.3 else 0
+        x = draw.input(_shape(draw, SIZE + more), draw.dtype)
+        bounds = [draw.constant(np.array([each])) for each in (more, SIZE + more, -1)]
+        draw.made["turned"] = node(draw, "Slice", x, *bounds) if more else x
     value = draw.made["turned"]
     assert isinstance(value, ir.Value)
     return value
@@ -93,7 +108,7 @@ def _bent(draw: Draw, angles: ir.Value) -> ir.Value:
     bent = node(draw, str(draw.choose(("Cos", "Sin"))), angles)
     if draw.rng.random() < 0.3:
         bent = node(draw, "Mul", bent, draw.constant(np.asarray(1.25, draw.dtype)))
-    return node(draw, "Unsqueeze", bent, draw.constant(np.array([1])))
+    return node(draw, "Unsqueeze", bent, draw.constant(np.array([2 if _by_token(draw) else 1])))
 
 
 def doubled_angles(draw: Draw) -> ir.Value:
@@ -125,7 +140,7 @@ def half_angles(draw: Draw) -> ir.Value:
 
 def _form(draw: Draw) -> str:
     """How a part is turned: of 4 axes, of 4 a part of the part, or of 3 with heads in a row."""
-    forms = ("whole", "whole", "part", "flat")
+    forms = ("whole", "whole", "part", "flat")[: 3 if _by_token(draw) else 4]
     return str(draw.chosen.setdefault("form", draw.choose(forms)))
 
 

@@ -33,7 +33,7 @@ from vlmpass.rewriter_rules.fuse.attention import (
     runtime_forms,
     scores,
 )
-from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, scaled
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, last_part, scaled
 
 
 def loosened(model: ir.Model, rng: np.random.Generator) -> None:
@@ -210,6 +210,16 @@ def _whole_places(value: Value | None, deep: int = 8) -> positions.Places | None
     return None if found is None else positions.Places({}, found.count)
 
 
+def _in_the_last_row(value: Value) -> tuple[Value, range]:
+    """Elements of what is cut, counted as in the part of it that they are cut from."""
+    found = last_part(value)
+    if found is None:
+        size = value.shape[-1] if value.shape else 0
+        return value, range(size if isinstance(size, int) else 0)
+    source, row = found
+    return _in_the_last_row(source)[0], row
+
+
 def _places_by_reshape(op: Tape, x: Value) -> Value:
     batch, length = axis_size(op, x, 0), axis_size(op, x, 2)
     count = op.Squeeze(op.Mul(batch, length))
@@ -234,6 +244,8 @@ PLANTED: list[tuple[str, object, str, object]] = [
     ("attention", scores, "_is_scale", _always),
     ("rotary-of-halves", rotary, "doubled", _always),
     ("rotary-of-halves", rotary, "_are_pairs", _always),
+    ("rotary-of-parts", rotary, "_elements", _in_the_last_row),
+    ("rotary-of-a-part-of-tokens", rotary, "_turns_heads", _always),
     ("rotary-of-halves", rotary, "_for_each_batch", lambda op, angles, x: angles),
     ("rotary-of-halves", runtime_forms, "_places", _places_by_reshape),
     ("rotary-of-neighbours", angles, "_doubles", _always),

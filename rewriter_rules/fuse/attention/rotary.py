@@ -34,6 +34,8 @@ from vlmpass.rewriter_rules.simplify.known import rank
 
 __all__ = ["ROTARY"]
 
+SWAPPED = (0, 2, 1, 3)
+"""Heads before tokens, or tokens before heads."""
 TYPES = {"x": [DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16]}
 
 
@@ -55,9 +57,13 @@ class Turn:
 
 
 def _elements(value: Value) -> tuple[Value, range]:
-    """Return of what rows a value has elements, and which."""
+    """Return of what rows a value has elements, and which, parts of parts included."""
     size = value.shape[-1] if value.shape else None
-    return last_part(value) or (value, range(size if isinstance(size, int) else 0))
+    whole = range(size if isinstance(size, int) else 0)
+    while (found := last_part(value)) is not None:
+        value, row = found
+        whole = row[whole.start : whole.stop : whole.step]
+    return value, whole
 
 
 def _row(op: Tape, source: Value, row: range) -> Value:
@@ -116,10 +122,25 @@ def _for_each_batch(op: Tape, angles: Value, x: Value) -> Value:
     return op.Expand(angles, op.Concat(axis_size(op, x, 0), op.const([1, 1]), axis=0))
 
 
+def _by_token(angles: Value) -> bool:
+    """Return whether angles are broadcast with [batch, length, heads, size]."""
+    shape = angles.shape
+    return shape is not None and len(shape) == 4 and shape[1] != 1 and shape[2] == 1
+
+
 def _turned(op: Tape, turn: Turn) -> Replacement:
-    """Build the operator."""
+    """Build the operator, whatever the order of heads and tokens."""
     if rank(turn.x) != 4:
         return refuse("{} is not known to have 4 axes", turn.x)
+    if not (_by_token(turn.cos) and _by_token(turn.sin)):
+        return _by_head(op, turn, turn.x)
+    x, cos, sin = (op.Transpose(each, perm=SWAPPED) for each in (turn.x, turn.cos, turn.sin))
+    made = _by_head(op, Turn(x, cos, sin, turn.pairs), turn.x)
+    return op.Transpose(made, perm=SWAPPED) if isinstance(made, Value) else made
+
+
+def _by_head(op: Tape, turn: Turn, source: Value) -> Replacement:
+    """Build the operator for [batch, heads, length, size], as many batches as a source has."""
     cos, sin = _angles(op, turn.cos, turn), _angles(op, turn.sin, turn)
     if isinstance(cos, Declined):
         return cos
@@ -131,7 +152,7 @@ def _turned(op: Tape, turn: Turn) -> Replacement:
     own = for_runtime(op, "RotaryEmbedding")
     shared = own and all(each.shape is not None and each.shape[0] == 1 for each in (cos, sin))
     if not shared:
-        cos, sin = _for_each_batch(op, cos, turn.x), _for_each_batch(op, sin, turn.x)
+        cos, sin = _for_each_batch(op, cos, source), _for_each_batch(op, sin, source)
     if own:
         return rotary_embedding(op, turn.x, cos, sin, neighbours=neighbours, shared=shared)
     return op.RotaryEmbedding(turn.x, cos, sin, interleaved=1 if neighbours else None)
@@ -214,14 +235,50 @@ def rotary_of_a_part(
     op: Tape, part: Value, cos: Value, sin: Value, rest: Value, node: Node
 ) -> Replacement:
     """[RotaryEmbedding(x1, cos, sin), x2] -> RotaryEmbedding(x, cos, sin, rotary_embedding_dim)."""
+    row = _front(op, part, rest, node)
+    return row if isinstance(row, Declined) else _again(op, row, part, node, cos, sin)
+
+
+def _front(op: Tape, part: Value, rest: Value, node: Node) -> Value | Declined:
+    """Return rows of which one part is turned by a node, and the rest behind it is not."""
     (source, one), (other, two) = _elements(part), _elements(rest)
     joined = range(one.start, two.stop)
     if other is not source or [*one, *two] != list(joined):
         return refuse("{} and {} are no parts in a row of one value", part, rest)
     if not _turns_heads(node):
         return refuse("{} does not turn whole rows of 4 axes", node)
-    attributes = {**node.attributes, "rotary_embedding_dim": len(one)}
-    return op.node("RotaryEmbedding", [_row(op, source, joined), cos, sin], attributes)[0]
+    return _row(op, source, joined)
 
 
-ROTARY = RuleSet((rotary_of_halves, rotary_of_neighbours, rotary_of_parts, rotary_of_a_part))
+def _again(op: Tape, row: Value, part: Value, node: Node, cos: Value, sin: Value) -> Value:
+    """Build the operator of a node for the front part of rows."""
+    attributes = {**node.attributes, "rotary_embedding_dim": len(_elements(part)[1])}
+    return op.node("RotaryEmbedding", [row, cos, sin], attributes)[0]
+
+
+TURNED_TOKENS = P.Transpose(
+    P.RotaryEmbedding(P.Transpose("part", perm=SWAPPED), "cos", "sin", _node="node"), perm=SWAPPED
+)
+
+
+@rule(P.Concat(TURNED_TOKENS, "rest", axis=-1), opset=(23, None))
+def rotary_of_a_part_of_tokens(
+    op: Tape, part: Value, cos: Value, sin: Value, rest: Value, node: Node
+) -> Replacement:
+    """[Transpose(RotaryEmbedding(Transpose(x1), cos, sin)), x2] -> the same of x, front part."""
+    row = _front(op, part, rest, node)
+    if isinstance(row, Declined):
+        return row
+    swapped = op.Transpose(row, perm=SWAPPED)
+    return op.Transpose(_again(op, swapped, part, node, cos, sin), perm=SWAPPED)
+
+
+ROTARY = RuleSet(
+    (
+        rotary_of_halves,
+        rotary_of_neighbours,
+        rotary_of_parts,
+        rotary_of_a_part,
+        rotary_of_a_part_of_tokens,
+    )
+)

@@ -22,6 +22,10 @@ from rules.rotary_spellings import (
 )
 
 HEAD = "(float[b,4,s,8] x, float[b,s,4] f) => (float[b,4,s,8] y)"
+BY_TOKEN = "(float[b,s,4,8] x, float[b,s,4] f) => (float[b,s,4,8] y)"
+FRONT = """w8 = Slice(x, zero, eight, all, one) x1 = Slice(w8, zero, eight, all, two)
+    x2 = Slice(w8, one, eight, all, two) """
+"""Pairs of neighbours in the front part of a head, as GPT-J has them."""
 NUMBERS = """zero = Constant<value_ints=[0]>() two = Constant<value_ints=[2]>()
     four = Constant<value_ints=[4]>() eight = Constant<value_ints=[8]>()
     six = Constant<value_ints=[6]>() one = Constant<value_ints=[1]>()
@@ -56,6 +60,11 @@ STACK = """n = Neg(x2) nu = Unsqueeze(n, last) xu = Unsqueeze(x1, last)
 
 OTHER_ROWS = "Constant<value_ints=[4,-1,3,8]>()"
 """Of a batch of 1 this makes one of 4."""
+TOKENS = "(float[b,s,4,8] x, float[b,s,2] c, float[b,s,2] s) => (float[b,s,4,8] y)"
+"""Heads behind tokens."""
+CUT = "a = Slice(x, zero, four, all, one) b = Slice(x, four, eight, all, one) "
+TURNED_TOKENS = """t = Transpose<perm=[0,2,1,3]>(a) r = RotaryEmbedding(t, c, s)
+    u = Transpose<perm=[0,2,1,3]>(r) y = Concat<axis=-1>(u, b)"""
 PARTIAL = "(float[b,4,s,8] x, float[b,s,2] c, float[b,s,2] s) => (float[b,4,s,8] y)"
 
 
@@ -74,6 +83,20 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "rotary-of-neighbours": [
         (HEAD, NUMBERS + PAIRED + STRIDED + STACK, ""),
+        (BY_TOKEN, NUMBERS + PAIRED.replace(", one)", ", two)") + STRIDED + STACK, ""),
+        (
+            BY_TOKEN.replace("[b,s,4] f", "[1,s,4] f"),
+            NUMBERS + PAIRED.replace(", one)", ", two)") + STRIDED + STACK,
+            "",
+        ),
+        (
+            BY_TOKEN.replace("s,4,8] x", "s,4,12] x"),
+            NUMBERS
+            + PAIRED.replace(", one)", ", two)")
+            + FRONT
+            + STACK.replace("x,", "w8,").replace("(x)", "(w8)"),
+            "",
+        ),
         (HEAD, NUMBERS + PAIRED + STRIDED + STACK.replace("Reshape(", "Reshape<allowzero=1>("), ""),
     ],
     "rotary-of-parts": [(HEAD, NUMBERS + HALF + HALVES + PARTS, "")],
@@ -84,6 +107,14 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             + """a = Slice(x, zero, four, all, one) b = Slice(x, four, eight, all, one)
             r = RotaryEmbedding(a, c, s) y = Concat<axis=-1>(r, b)""",
             "y = RotaryEmbedding<rotary_embedding_dim=4>(x, c, s)",
+        )
+    ],
+    "rotary-of-a-part-of-tokens": [
+        (
+            TOKENS,
+            NUMBERS + CUT + TURNED_TOKENS,
+            """t = Transpose<perm=[0,2,1,3]>(x) r = RotaryEmbedding<rotary_embedding_dim=4>(t, c, s)
+            y = Transpose<perm=[0,2,1,3]>(r)""",
         )
     ],
 }
@@ -119,6 +150,13 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "rotary-of-parts": [
         (HEAD, NUMBERS + HALF + STRIDED + PARTS, "are no halves of one value"),
+    ],
+    "rotary-of-a-part-of-tokens": [
+        (
+            TOKENS,
+            NUMBERS + CUT.replace("zero, four", "zero, two") + TURNED_TOKENS,
+            "are no parts in a row",
+        ),
     ],
     "rotary-of-a-part": [
         (
@@ -174,6 +212,15 @@ HINTS: dict[str, Hints] = {
         "second": second_half,
         "dtypes": ORT_TYPES,
         "opset": (17, 21, 23, 24),
+    },
+    "rotary-of-a-part-of-tokens": {
+        "part": part_of_row,
+        "rest": rest_of_row,
+        "cos": part_angles,
+        "sin": part_angles,
+        "node": part_attributes,
+        "dtypes": ORT_TYPES,
+        "opset": (23, 24),
     },
     "rotary-of-a-part": {
         "part": part_of_row,
