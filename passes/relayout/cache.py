@@ -18,7 +18,7 @@ from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.needs import Need
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "Cached", "caches", "register"]
 
 OPERATORS = {
     ("", "Attention"): {4: 1, 5: 2},
@@ -67,7 +67,7 @@ class Cache(Pass):
         """Change all caches of the main graph, or none."""
         if self.form == "dynamic":
             return _grow(model, self.name)
-        found = [each for each in _caches(model.graph) if not isinstance(each.size, int)]
+        found = [each for each in caches(model.graph) if not isinstance(each.size, int)]
         if not found or not may_apply(self.name, found[0].past.name or ""):
             return False
         _refuse_unknown(str(self), found)
@@ -87,7 +87,7 @@ class Cache(Pass):
 
 
 @dataclass(frozen=True)
-class _Cached:
+class Cached:
     """A cache: an input, and the output that holds it and what is new.
 
     Attributes:
@@ -106,8 +106,12 @@ class _Cached:
         return None if self.past.shape is None else self.past.shape[self.axis]
 
 
-def _caches(graph: ir.Graph) -> Iterator[_Cached]:
-    """Yield inputs that something new is joined with, and given out."""
+def caches(graph: ir.Graph) -> Iterator[Cached]:
+    """Yield inputs that something new is joined with, and given out.
+
+    Args:
+        graph: The main graph.
+    """
     for value in graph.inputs:
         users = [use for use in value.uses() if use.node.graph is graph]
         found = [each for use in users for each in _joined(value, *use)]
@@ -115,12 +119,12 @@ def _caches(graph: ir.Graph) -> Iterator[_Cached]:
             yield found[0]
 
 
-def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[_Cached]:
+def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[Cached]:
     """Yield what a node makes of a cache."""
     outputs = OPERATORS.get((node.domain, node.op_type), {})
     given = node.outputs[outputs[at]] if outputs.get(at, 9) < len(node.outputs) else None
     if given is not None and given.is_graph_output():
-        yield _Cached(value, given, 2)
+        yield Cached(value, given, 2)
     joins = (node.domain, node.op_type) == ("", "Concat") and at == 0 and len(node.inputs) == 2
     if (
         joins
@@ -130,10 +134,10 @@ def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[_Cached]:
     ):
         axis = node.attributes.get_int("axis", 0) % len(value.shape)
         if axis:
-            yield _Cached(value, node.outputs[0], axis)
+            yield Cached(value, node.outputs[0], axis)
 
 
-def _refuse_unknown(request: str, found: list[_Cached]) -> None:
+def _refuse_unknown(request: str, found: list[Cached]) -> None:
     refusals = [
         Refusal(each.past.name or "", "its shape is not known", INFER_FIRST)
         for each in found
@@ -149,7 +153,7 @@ def _refuse_unknown(request: str, found: list[_Cached]) -> None:
         raise Refused(request, refusals)
 
 
-def _differs(one: _Cached, other: _Cached) -> bool:
+def _differs(one: Cached, other: Cached) -> bool:
     """Return whether two caches may be of other lengths, where one number is to tell both.
 
     Exporters name the same length differently for each input; people do not.
@@ -160,12 +164,12 @@ def _differs(one: _Cached, other: _Cached) -> bool:
     return len({*sizes}) > 1 and (len(ranks) > 1 or len({*said}) > 1)
 
 
-def _of_other_length(one: _Cached, other: _Cached) -> Refusal:
+def _of_other_length(one: Cached, other: Cached) -> Refusal:
     told = " and ".join(f"{each.past.name} of {each.size}" for each in (one, other))
     return Refusal(other.past.name or "", f"caches are not of one length: {told}")
 
 
-def _hold(model: ir.Model, cache: _Cached, length: ir.Value, size: int, names: Names) -> None:
+def _hold(model: ir.Model, cache: Cached, length: ir.Value, size: int, names: Names) -> None:
     """Let a cache be a buffer of a length that stays."""
     past, present, axis = cache.past, cache.present, cache.axis
     assert past.shape is not None
@@ -180,7 +184,7 @@ def _hold(model: ir.Model, cache: _Cached, length: ir.Value, size: int, names: N
     tape.nodes[-1].replace_input_with(0, past)
     past.shape = ir.Shape(whole)
     graph.insert_before(graph[0], tape.nodes)
-    _register(graph, tape)
+    register(graph, tape)
     after = Tape(names, opsets, f"{present.name}/buffer")
     end = after.Gather(after.Shape(present), along)
     joined = after.Concat(present, after.Slice(past, end, last, along), axis=axis)
@@ -188,12 +192,18 @@ def _hold(model: ir.Model, cache: _Cached, length: ir.Value, size: int, names: N
     producer = present.producer()
     assert producer is not None
     graph.insert_after(producer, after.nodes)
-    _register(graph, after)
+    register(graph, after)
     _give_out(graph, present, held, names)
     held.shape = ir.Shape(whole)
 
 
-def _register(graph: ir.Graph, tape: Tape) -> None:
+def register(graph: ir.Graph, tape: Tape) -> None:
+    """Let constants of a tape be initializers.
+
+    Args:
+        graph: Takes them.
+        tape: Recorded them.
+    """
     for constant in tape.constants:
         graph.register_initializer(constant)
 

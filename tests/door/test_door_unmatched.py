@@ -52,6 +52,7 @@ SAID = {
     "onnxscript-rewrite{rules=onnxscript.rewriter.rules.common:reshape_reshape_rule}": (
         "no rule matched"
     ),
+    "prefill": "the model has no cache that grows",
     "quant-linear": "the model has no linear layer with packed weights",
     "quant-linear{to=float}": "the model has no linear layer with packed weights",
     "quantize-dynamic{weights=uint8 at-least=1000000}": "no product has a float weight to round",
