@@ -8,17 +8,20 @@ from functools import partial
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import Refused
+from vlmpass.intent import Intent
+from vlmpass.ir_tools.errors import Refused, VlmpassError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.targets import Profile, Support
 from vlmpass.ir_tools.targets.findings import NONE_KNOWN, Assessment, Files, assess
 from vlmpass.ir_tools.targets.installed import newer
 from vlmpass.loadable import why_not
+from vlmpass.notes import warnings_kept
 from vlmpass.passes import PassManager, parse
 from vlmpass.passes.legalize.narrowing import narrowed_copy
 from vlmpass.passes.legalize.planning import LegalPlanner
 from vlmpass.passes.legalize.preparing import is_to_prepare, prepare
+from vlmpass.presets import pipeline_text
 from vlmpass.rewriter_rules.substitute.aten_operators import is_left_behind
 
 __all__ = ["Suits", "suits"]
@@ -144,6 +147,9 @@ def _with_plan(model: ir.Model, target: Profile, found: Assessment) -> Assessmen
     helped_nearly = {
         id(each.node) for each in planner.illegal if planner.refusal(each).node not in nearly
     }
+    samples = {id(each.sample) for each in open_}
+    if samples - helped and _converts(model, target):
+        helped |= samples
     remedies = dict.fromkeys(helped_nearly, f"{convert} --allow approximate")
     remedies |= dict.fromkeys(helped, convert)
     told = tuple(
@@ -151,6 +157,21 @@ def _with_plan(model: ir.Model, target: Profile, found: Assessment) -> Assessmen
         for each in found.findings
     )
     return replace(found, findings=told)
+
+
+def _converts(model: ir.Model, target: Profile) -> bool:
+    """Whether all passes that a conversion for a target runs leave nothing that it does not run.
+
+    They do more than to say a node otherwise: they fold, unpack weights and change the opset.
+    """
+    trial = clone(model)
+    try:
+        text = pipeline_text(Intent(target=target.asked), trial)
+        with warnings_kept([]):
+            PassManager(parse(text), ()).run(trial, in_place=True)
+    except VlmpassError:
+        return False
+    return not LegalPlanner(trial, target).left
 
 
 def _left(planner: LegalPlanner) -> set[str]:

@@ -1,9 +1,12 @@
 """What `convert --target` writes is what `check --target` takes, for every target that comes along.
 
 A random model of each of so many operator versions is converted for each target. Where that exits
-0, `check` of the result exits 0 too, and a second conversion changes no byte. As a script:
+0, `check` of the result exits 0 too, and a second conversion changes no byte. What `check` says of
+the source before is held to what became of it: where a conversion exits 0 it knew a remedy for
+every node, and what a conversion refuses it promised none for. As a script, over such models or
+over those that are named:
 
-    python -m tests.legalize.agreement --count 100 [--seed N] [--targets A,B]
+    python -m tests.legalize.agreement --count 100 [--seed N] [--targets A,B] [MODEL ...]
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +28,7 @@ from tests.legalize.lacking import drawn
 from tests.opset.versions.models import Case, targets
 from vlmpass.cli.app import run
 from vlmpass.ir_tools.targets import names
+from vlmpass.ir_tools.targets.findings import NONE_KNOWN
 
 OWN = {
     "types": '[reads]\nopset = [7, 26]\nir-version = 13\ntypes = "float int64 unsupported others"\n'
@@ -62,7 +67,11 @@ def problem(source: Path, target: str, folder: Path) -> tuple[str, str]:
         if each != source:
             each.unlink()
     how = ["--target", target, "--no-verify"]
+    said = told("check", source, "--target", target, "--json")[1]
     code, text = told("convert", source, first, *how)
+    word = broken_promise(said, target, code, text)
+    if word:
+        return word, text
     if code:
         return ("refused", text) if code == 2 and not first.exists() else ("odd exit", text)
     code, text = told("check", first, "--target", target)
@@ -73,6 +82,27 @@ def problem(source: Path, target: str, folder: Path) -> tuple[str, str]:
         return "a second run fails", text
     same = first.read_bytes() == second.read_bytes().replace(b"second.onnx", b"first.onnx")
     return ("agrees", "") if same else ("a second run changes something", "")
+
+
+def broken_promise(said: str, target: str, code: int, text: str) -> str:
+    """Return how what `check` says of a model differs from what became of it; empty if it does not.
+
+    Args:
+        said: What `check --json` printed of the source.
+        target: What for.
+        code, text: What a conversion exited with and printed.
+    """
+    if not said.startswith("{"):  # no valid model
+        return ""
+    (found,) = json.loads(said)["targets"]
+    for each in found["findings"]:
+        if code == 0 and each["remedy"] == NONE_KNOWN and each["support"] != "unknown":
+            return f"check knows no remedy for {each['operator']}"
+        named = (node["name"].partition("'")[2].rpartition("'")[0] for node in each["nodes"])
+        refused = any(f" {name} (" in text for name in named)
+        if code and refused and each["remedy"] == f"vlmpass convert --target {target}":
+            return f"check promises a remedy for {each['operator']}"
+    return ""
 
 
 def chosen(count: int, seed: int) -> Iterator[Case]:
@@ -103,8 +133,19 @@ def disagreements(
             yield f"{case} for {Path(target).name}", word, why
 
 
+def of_files(
+    paths: Sequence[Path], folder: Path, asked: Sequence[str]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield what becomes of models at targets, as `disagreements` does."""
+    for path in paths:
+        for target in asked:
+            word, why = problem(path, target, folder)
+            yield f"{path.stem} for {Path(target).name}", word, why
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--each", type=int)
@@ -117,7 +158,10 @@ def main() -> int:
         wanted = asked.targets.split(",") if asked.targets else known
         wanted = [each for each in known if Path(each).stem in wanted or each in wanted]
         cases = chosen(asked.count, asked.seed)
-        for which, word, why in disagreements(cases, Path(folder), wanted, asked.each):
+        found = disagreements(cases, Path(folder), wanted, asked.each)
+        if asked.models:
+            found = of_files(asked.models, Path(folder), wanted)
+        for which, word, why in found:
             counts[word] = counts.get(word, 0) + 1
             if word not in ("agrees", "refused"):
                 print(f"{which}: {word}: {' '.join(why.split())[-400:]}", flush=True)

@@ -16,7 +16,8 @@ import onnx
 import pytest
 from onnx import parser
 
-from tests.legalize.agreement import chosen, disagreements, problem, profiles, told
+from tests.legalize.agreement import chosen, disagreements, of_files, problem, profiles, told
+from tests.opset.opset_models import EXPORTS
 from tests.opset.versions.models import Case
 from vlmpass.ir_tools.targets import names
 
@@ -44,6 +45,37 @@ def test_random_models(tmp_path: Path) -> None:
     assert [each for each in found if each[1] not in ("agrees", "refused")] == []
     counts = Counter(word for _, word, _ in found)
     assert counts["agrees"] > counts["refused"] > 0
+
+
+PACKED = EXPORTS / "quant_mod.float16.ts17.onnx"
+
+
+def test_check_says_of_fixtures_what_convert_does(tmp_path: Path) -> None:
+    """A seeded sample; the script takes all fixtures, or models that are named."""
+    paths, known = sorted(EXPORTS.glob("*.onnx")), names()
+    rng = np.random.default_rng(SEED)
+    for place in rng.permutation(len(paths))[:3]:
+        some = [str(rng.choice(known))]
+        for which, word, why in of_files([paths[place]], tmp_path, some):
+            assert word in ("agrees", "refused"), f"{which}: {word}: {why}"
+
+
+def test_weights_that_are_written_as_floats_are_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is all else that passes before legalize do; planted: only legalize counts."""
+    assert problem(PACKED, "openvino", tmp_path) == ("agrees", "")
+    monkeypatch.setattr("vlmpass.suits._converts", lambda *_: False)
+    assert problem(PACKED, "openvino", tmp_path)[0].startswith("check knows no remedy for")
+
+
+def test_a_remedy_that_is_refused_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: whatever is asked for converts."""
+    text = "g (string[2] x) => (string[2] y) { y = StringNormalizer(x) }"
+    source = model(tmp_path, text)
+    assert problem(source, "iree", tmp_path)[0] == "refused"
+    monkeypatch.setattr("vlmpass.suits._converts", lambda *_: True)
+    assert problem(source, "iree", tmp_path)[0] == "check promises a remedy for StringNormalizer"
 
 
 def test_what_is_not_held_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
