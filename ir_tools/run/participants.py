@@ -29,6 +29,8 @@ from vlmpass.ir_tools.types.emulate import emulate
 
 __all__ = [
     "ONE_SESSION",
+    "Norms",
+    "Restore",
     "Side",
     "cast_to",
     "computed_in",
@@ -46,6 +48,8 @@ _FLOAT = ir.DataType.FLOAT
 _PACKED = frozenset(ir.DataType[name] for name in ("INT2", "UINT2", "INT4", "UINT4", "FLOAT4E2M1"))
 Restore: TypeAlias = "Callable[[ir.Model], NumberChanges]"
 """Restores rounded numbers of a typed model that computes in float32, and tells which."""
+Norms: TypeAlias = "Callable[[ir.Model, ir.DataType], list[str]]"
+"""Spells the normalisations of a type in other operators of that type, in place; names the rest."""
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _FLOATS = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
@@ -82,9 +86,11 @@ class Side:
             model in memory.
         widened: The types that are computed in float32 instead.
         emulated: The type whose every value is rounded, computed in float32; None for none.
+        norms: Lets what is inside norms be rounded, too; None for what computes them in float32.
         allowance: What running it may take.
         runtime: What runs it.
         program: What is compared instead of it, which it has the inputs and outputs of.
+        closed: The norms that were not spelled out, once there is a twin.
         how: How it came to be run; empty before `open`.
         refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
     """
@@ -93,9 +99,11 @@ class Side:
     path: str | os.PathLike[str] | None = None
     widened: frozenset[ir.DataType] = frozenset()
     emulated: ir.DataType | None = None
+    norms: Norms | None = None
     allowance: Allowance = UNBOUNDED
     runtime: Runtime = "onnxruntime"
     program: Program | None = None
+    closed: list[str] = field(default_factory=list)
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
 
@@ -154,6 +162,8 @@ class Side:
             Refused: It is not well typed.
         """
         twin = clone(self.model)
+        if self.emulated is not None and self.norms is not None:
+            self.closed = self.norms(twin, self.emulated)
         if self.emulated is not None and not emulate(twin, self.emulated):
             name = self.emulated.name.lower()
             raise VerifyError(

@@ -26,7 +26,7 @@ from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
 from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["generated_magnitudes", "magnitudes", "overflows"]
+__all__ = ["generated_magnitudes", "magnitudes", "overflows", "too_large"]
 
 
 class _Run:
@@ -143,13 +143,23 @@ def overflows(twin: ir.Model, feeds: Sequence[Feed], dtype: ir.DataType) -> dict
     Raises:
         VerifyError: ONNX Runtime is missing, or does not load or run the model.
     """
+    return too_large(twin, magnitudes(twin, feeds), dtype)
+
+
+def too_large(twin: ir.Model, found: Mapping[str, float], dtype: ir.DataType) -> dict[str, float]:
+    """Return what a type is too narrow for of what was measured of a twin, in graph order.
+
+    Args:
+        twin: As for `overflows`.
+        found: The magnitudes by name.
+        dtype: The type that is emulated.
+    """
     end = end_of(dtype)
-    rounded = {
+    rounded = (
         str(node.inputs[0].name)
         for node in twin.graph
         if (node.domain, node.op_type) == ("", "Cast")
         and node.inputs[0] is not None
         and node.outputs[0].dtype == dtype
-    }
-    found = magnitudes(twin, feeds)
-    return {name: top for name, top in found.items() if top > end and name in rounded}
+    )
+    return {name: found[name] for name in rounded if found.get(name, 0.0) > end}

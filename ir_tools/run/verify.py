@@ -24,6 +24,7 @@ from vlmpass.ir_tools.run.culprit import retold
 from vlmpass.ir_tools.run.feeds import cast_all, is_finite, rounded
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.participants import (
+    Norms,
     Restore,
     Side,
     cast_to,
@@ -64,6 +65,7 @@ def verify(
     emulated: ir.DataType | str | None = None,
     on: Runtime = "onnxruntime",
     hard: bool = False,
+    norms: Norms | None = None,
     restore: Restore | None = None,
     allowance: Allowance | None = None,
     changes: NumberChanges = EXACT,
@@ -100,6 +102,9 @@ def verify(
             different.
         hard: Whether generated inputs include what is hard on narrow types: long sequences, rows
             that are masked throughout, large activations.
+        norms: Spells the normalisations of an emulated type in operators of that type, for hardware
+            that has no wider one inside; by default they compute in float32, as the standard lets
+            them.
         restore: Restores rounded numbers of a model that computes in float32, and tells which. Two
             models that differ are compared so as well.
         allowance: What running each model may take; by default `default_memory`, and no bound of
@@ -120,6 +125,7 @@ def verify(
     as_is = flag("as_is", as_is)
     optimization, rounded_type = level(optimization), emulated_type(emulated)
     callable_or_none("restore", restore)
+    callable_or_none("norms", norms)
     elsewhere = _is_elsewhere(on, rounded_type, actual)
     if not isinstance(changes, NumberChanges):
         raise wrong("changes", changes, "NumberChanges")
@@ -131,7 +137,7 @@ def verify(
 
     def comparison(level: Optimization, held: NumberChanges, restore: Restore | None) -> Comparison:
         sides = sides_of(expected, actual, bounds)
-        sides[1].emulated, sides[1].runtime = rounded_type, on
+        sides[1].emulated, sides[1].norms, sides[1].runtime = rounded_type, norms, on
         whole = as_is or elsewhere
         return Comparison(*sides, level, seed, tolerance, whole, restore, held, hard, shapes)
 

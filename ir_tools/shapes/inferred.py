@@ -7,6 +7,7 @@ and the facts of `vlmpass.ir_tools.shapes`, which compute with sizes that are on
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
@@ -22,7 +23,7 @@ from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.worker.bounded import NativeError, infer_shapes
 from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 
-__all__ = ["Size", "inferred_shapes", "size_of"]
+__all__ = ["Size", "inferred_shapes", "shapes_known", "size_of"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,21 @@ def inferred_shapes(
     odd = {node for node in all_nodes(model) if _misread(node, proven)}
     others = _by_onnx(model, named, trust_unknown, odd)
     return {value: _merge(sizes, others.get(value)) for value, sizes in proven.items()}
+
+
+@contextmanager
+def shapes_known(model: ir.Model) -> Iterator[None]:
+    """Let every value have the shape that follows from the inputs, for a while."""
+    before: dict[ir.Value, ir.Shape | None] = {}
+    for value, sizes in inferred_shapes(model).items():
+        if sizes is not None and (value.shape is None or not value.shape.is_static()):
+            before[value] = value.shape
+            value.shape = ir.Shape([size.known for size in sizes])
+    try:
+        yield
+    finally:
+        for value, shape in before.items():
+            value.shape = shape
 
 
 def _by_facts(model: ir.Model) -> dict[ir.Value, tuple[Size, ...] | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.edit import remove_initializer, remove_unused_constant
 from vlmpass.ir_tools.graph.walk import TensorSlot, all_nodes, scopes, tensor_slots
 from vlmpass.ir_tools.rewrite import EXACT, NumberChanges, RuleSet, apply_rules
-from vlmpass.ir_tools.shapes.inferred import inferred_shapes
+from vlmpass.ir_tools.shapes.inferred import shapes_known
 from vlmpass.ir_tools.types.cast_nodes import REASON
 from vlmpass.ir_tools.weights import cast_from
 from vlmpass.rewriter_rules.restore.rounded import NARROW
@@ -38,7 +38,7 @@ def restored(model: ir.Model, rules: RuleSet) -> NumberChanges:
     if not rounded:
         return EXACT
     roots = any(_may_be_root(slot) for slot in rounded)
-    with _shapes_known(model) if roots else nullcontext():
+    with shapes_known(model) if roots else nullcontext():
         done = apply_rules(model, rules, fast_math=True)
     if not done:
         return EXACT
@@ -65,21 +65,6 @@ def _scales(value: ir.Value | None) -> bool:
         user.op_type in ("Mul", "Div") or (user.op_type == "Cast" and _scales(user.outputs[0]))
         for user in users
     )
-
-
-@contextmanager
-def _shapes_known(model: ir.Model) -> Iterator[None]:
-    """Let every value have the shape that follows from the inputs, for a while."""
-    before: dict[ir.Value, ir.Shape | None] = {}
-    for value, sizes in inferred_shapes(model).items():
-        if sizes is not None and (value.shape is None or not value.shape.is_static()):
-            before[value] = value.shape
-            value.shape = ir.Shape([size.known for size in sizes])
-    try:
-        yield
-    finally:
-        for value, shape in before.items():
-            value.shape = shape
 
 
 def _initializers(model: ir.Model) -> Iterator[ir.Value]:

@@ -121,7 +121,7 @@ def test_a_page_takes_the_place_of_a_page_only(door, tmp_path):
 
 def test_many_values_make_a_plot_of_bounded_size(tmp_path):
     found = compare_layers(*pair(tmp_path))
-    many = type(found)(found.layers * 5000, 1, "", 0, 0.0)
+    many = type(found)(found.layers * 5000, 1, None, 0, 0.0)
     page = Page(layers_page(verify(*pair(tmp_path)), many, "a", "b"))
     assert page.count("circle") <= 1200
     assert page.count("circle", "bad") > 0

@@ -5,12 +5,14 @@ import random
 import numpy as np
 import onnx_ir as ir
 from layer_faults import EXPORTS, KINDS, faults
+from norm_pieces import OPERATORS, drawn, layer_faults_of
 
 import vlmpass
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.run import Runner, compare_layers, generate_inputs, verify, verify_recorded
-from vlmpass.ir_tools.run.layers import matched_values
+from vlmpass.ir_tools.run.matched import matched_values
 from vlmpass.rewriter_rules.restore import restore
+from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
 
 
 def test_planted_faults_are_found_and_named():
@@ -70,7 +72,7 @@ def test_where_half_precision_leaves_its_range():
     }""")
     feed = {"x": np.full((2, 4), 3.0, np.float16)}
     found = compare_layers(half, half, inputs=feed, emulated="float16")
-    assert found.ending == "c"
+    assert found.leaving.name == "c"
     assert found.layers[found.first].name == "d"  # what takes it gets infinity
 
 
@@ -105,8 +107,26 @@ def test_a_variance_that_overflows_inside_a_norm_is_named_though_all_is_finite()
         value.const_value = ir.tensor(np.array(number, np.float16), name=name)
         model.graph.register_initializer(value)
     found = compare_layers(model, model, emulated="float16")
-    assert found.ending == "squares"
+    assert found.leaving.name == "squares"
     assert found.layers[found.first].name == "mean"
     last = found.layers[-1]
     assert (last.name, last.actual.nan, last.actual.inf) == ("y", 0, 0)
     assert not last.difference.ok
+
+
+def test_what_overflows_inside_a_norm_is_found_though_all_outside_is_in_range():
+    seen = set()
+    for seed in ("0-4", "0-5", "0-10"):  # an operator with a mean, one without, one that adds
+        piece = drawn(random.Random(seed))
+        seen.add(piece.named)
+        assert piece.overflows
+        assert layer_faults_of(piece) == [], piece.named
+    assert len(seen) == 3
+    assert len(OPERATORS) >= 5
+
+
+def test_a_norm_of_a_wider_type_inside_is_computed_as_the_standard_lets_it():
+    piece = drawn(random.Random("0-5"))
+    given = {"inputs": piece.feed, "emulated": "float16"}
+    assert verify(piece.model, piece.model, **given).ok
+    assert not verify(piece.model, piece.model, norms=narrow_norms, **given).ok

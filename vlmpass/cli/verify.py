@@ -148,7 +148,7 @@ def verify(
             found = _recorded(recorded, files[0], asked, level, ran)
         else:
             sources = _sources(reference, judged, files)
-            found = _compared(sources, asked, level, ran)
+            found = _compared(sources, asked, level, ran, layers)
         # Where nothing was compared, the findings say why, of the values inside, too.
         inside = _inside(files, asked) if layers and bool(found.outputs) else None
     if page is not None:
@@ -203,10 +203,15 @@ def _sources(reference: Path, judged: Path, files: list[Path]) -> list[Path | Mo
 
 
 def _compared(
-    sources: list[Path | Module], asked: _Asked, level: Optimization | None, ran: Runtime
+    sources: list[Path | Module],
+    asked: _Asked,
+    level: Optimization | None,
+    ran: Runtime,
+    layers: bool,
 ) -> Verification:
     from vlmpass.ir_tools.run import verify as run_verify
     from vlmpass.rewriter_rules.restore import restore
+    from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
 
     # What a module prints is no result.
     with redirect_stdout(sys.stderr) if any(map(_is_module, sources)) else nullcontext():
@@ -219,6 +224,7 @@ def _compared(
             optimization=level,
             emulated=asked.emulate,
             on=ran,
+            norms=narrow_norms if layers else None,
             restore=restore,
             allowance=asked.allowance(),
         )
@@ -281,6 +287,7 @@ def _recorded(
 def _inside(files: list[Path], asked: _Asked) -> LayerComparison:
     from vlmpass.ir_tools.run import compare_layers
     from vlmpass.rewriter_rules.restore import restore
+    from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
 
     return compare_layers(
         *files,
@@ -289,6 +296,7 @@ def _inside(files: list[Path], asked: _Asked) -> LayerComparison:
         seed=asked.seed,
         tolerance=asked.tolerance,
         emulated=asked.emulate,
+        norms=narrow_norms,
         restore=restore,
         allowance=asked.allowance(),
     )

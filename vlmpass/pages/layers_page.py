@@ -11,9 +11,12 @@ from typing import TypeVar
 from vlmpass import __version__
 from vlmpass.ir_tools.errors import SaveError
 from vlmpass.ir_tools.run import LayerComparison, OutputDifference, Verification
-from vlmpass.ir_tools.run.layers import Layer, Statistics
+from vlmpass.ir_tools.run.layers import Layer
+from vlmpass.ir_tools.run.value_statistics import Statistics
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.pages.plots import Axis, Bar, Point, linear_near_zero, plot, powers
 from vlmpass.replacing import Sources, refuse_taken, replacement
+from vlmpass.screens.layers import leaving_line
 
 __all__ = ["PageFile", "layers_page"]
 
@@ -147,8 +150,10 @@ def _output_row(found: OutputDifference) -> tuple[str, ...]:
 
 def _first(inside: LayerComparison) -> Iterator[str]:
     yield "<h2>Where they come apart</h2>"
-    if inside.ending:
-        yield f"<p>'{escape(inside.ending)}' is the first beyond the range of the type.</p>"
+    if inside.leaving is not None:
+        yield f"<p>{escape(leaving_line(inside.leaving))}</p>"
+    if inside.closed:
+        yield f"<p>not looked into: {escape(listed(inside.closed))}</p>"
     if inside.unmatched:
         yield f"<p>{inside.unmatched:,} values are in one model only.</p>"
     if inside.first is None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from vlmpass.ir_tools.run.layers import Layer, LayerComparison, Statistics
+from vlmpass.ir_tools.run.layers import Layer, LayerComparison
+from vlmpass.ir_tools.run.leaving import Leaving
+from vlmpass.ir_tools.run.value_statistics import Statistics
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.screens.text import count, grid
 
-__all__ = ["layers_screen"]
+__all__ = ["layers_screen", "leaving_line"]
 
 _BEFORE, _AFTER = 4, 10
 
@@ -21,8 +26,10 @@ def layers_screen(found: LayerComparison) -> RenderableType:
     if found.unmatched:
         compared += f", {count(found.unmatched)} are in one model only"
     parts: list[RenderableType] = [Text(compared, style="dim")]
-    if found.ending:
-        parts.append(Text(f"'{found.ending}' is the first beyond the range", style="yellow"))
+    if found.leaving is not None:
+        parts.append(Text(leaving_line(found.leaving), style="yellow"))
+    if found.closed:
+        parts.append(Text(f"not looked into: {listed(found.closed)}", style="yellow"))
     if found.first is None:
         return Group(*parts, Text("none diverges", style="bold green"))
     first = found.layers[found.first]
@@ -35,6 +42,13 @@ def layers_screen(found: LayerComparison) -> RenderableType:
     told.line("expected", Text(_statistics(first.expected)))
     told.line("actual", Text(_statistics(first.actual)))
     return Group(*parts, "", told, "", _table(found, found.first))
+
+
+def leaving_line(found: Leaving) -> str:
+    """Return which value is the first that the narrow type cannot hold."""
+    where = f" inside {found.inside}" if found.inside else ""
+    size = f"reaches {found.reaches:.3g}" if math.isfinite(found.reaches) else "overflows"
+    return f"'{found.name}'{where} {size}, the first beyond the range of the type"
 
 
 def _wrong(layer: Layer) -> str:

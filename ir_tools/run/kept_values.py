@@ -1,0 +1,160 @@
+"""Values inside a model, kept in files until those of another one are compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from vlmpass.ir_tools.graph.describe import name_node
+from vlmpass.ir_tools.inspecting.modules import module_of
+from vlmpass.ir_tools.run.addition import NOTHING, Addition
+from vlmpass.ir_tools.run.compare import OutputDifference, compare_arrays
+from vlmpass.ir_tools.run.value_statistics import Statistics, statistics_of
+from vlmpass.ir_tools.worker.transport import Array, Feed
+
+__all__ = ["Judged", "Kept", "Layer"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One value that both models have.
+
+    Attributes:
+        name: In the second model.
+        expected_name: In the first.
+        node: What makes it in the second model.
+        module: The module that it is of; empty where that is unknown.
+        difference: How it compares.
+        expected: The first model's elements.
+        actual: The second's.
+        trial: Which set of inputs it compares worst for, counted from 0.
+    """
+
+    name: str
+    expected_name: str
+    node: str
+    module: str
+    difference: OutputDifference
+    expected: Statistics
+    actual: Statistics
+    trial: int = 0
+
+
+class Kept:
+    """Keeps values of the first model in files.
+
+    Args:
+        folder: Where.
+        wanted: Names of the values.
+    """
+
+    def __init__(self, folder: Path, wanted: Iterable[str]) -> None:
+        self._folder = folder
+        self._wanted = wanted
+        self._here: list[str] = []
+        self._runs: dict[str, int] = {}
+        self._files: dict[tuple[str, int], Path] = {}
+
+    def prepare(self, segment: ir.Model) -> Addition:
+        """Add those that a segment makes to its outputs."""
+        self._here = _shown(segment, self._wanted)
+        return NOTHING
+
+    def see(self, results: Feed) -> None:
+        """Write them."""
+        for name in self._here:
+            value = results[name]
+            if isinstance(value, np.ndarray) and value.dtype != object:
+                number = self._runs[name] = self._runs.get(name, -1) + 1
+                path = self._folder / f"{len(self._files)}.npy"
+                self._files[name, number] = path
+                np.save(path, _plain(value))
+
+    def take(self, name: str, number: int) -> Array | None:
+        """Return a value for a set of inputs, mapped; None if it is no tensor."""
+        path = self._files.get((name, number))
+        return None if path is None else np.load(path, mmap_mode="r")
+
+
+class Judged:
+    """Compares values of the second model with those kept.
+
+    Args:
+        model: The second one.
+        pairs: What the values are called in the first one, by their names in the second.
+        kept: Those of the first.
+        tolerance, bound: What is allowed of each, see `compare_arrays`.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        pairs: Mapping[str, str],
+        kept: Kept,
+        tolerance: float | None,
+        bound: float,
+    ) -> None:
+        self._pairs, self._kept = pairs, kept
+        self._tolerance, self._bound = tolerance, bound
+        self._nodes = {v.name: node for node in model.graph for v in node.outputs if v.name}
+        self._here: list[str] = []
+        self._runs: dict[str, int] = {}
+        self._layers: dict[str, Layer] = {}
+
+    def prepare(self, segment: ir.Model) -> Addition:
+        """Add those that a segment makes to its outputs."""
+        self._here = _shown(segment, self._pairs)
+        return NOTHING
+
+    def see(self, results: Feed) -> None:
+        """Compare them."""
+        for name in self._here:
+            number = self._runs[name] = self._runs.get(name, -1) + 1
+            expected, actual = self._kept.take(self._pairs[name], number), results[name]
+            if expected is None or not isinstance(actual, np.ndarray):
+                continue
+            layer = self._layer(name, expected, _plain(actual), number)
+            held = self._layers.get(name)
+            if held is None or _badness(layer.difference) > _badness(held.difference):
+                self._layers[name] = layer
+
+    def _layer(self, name: str, expected: Array, actual: Array, number: int) -> Layer:
+        node = self._nodes[name]
+        found = compare_arrays(
+            name, expected, actual, tolerance=self._tolerance, at_least=self._bound
+        )
+        return Layer(
+            name,
+            self._pairs[name],
+            name_node(node),
+            module_of(node) or "",
+            found,
+            statistics_of(expected),
+            statistics_of(actual),
+            number,
+        )
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return all that was compared, in graph order."""
+        return tuple(self._layers[name] for name in self._nodes if name in self._layers)
+
+
+def _badness(found: OutputDifference) -> tuple[bool, int, float]:
+    return not found.ok, sum(found.nan) + sum(found.inf), found.max_rel
+
+
+def _shown(segment: ir.Model, wanted: Iterable[str]) -> list[str]:
+    made = {value.name: value for node in segment.graph for value in node.outputs}
+    there = {value.name for value in segment.graph.outputs}
+    here = [name for name in wanted if name in made]
+    segment.graph.outputs.extend(made[name] for name in here if name not in there)
+    return here
+
+
+def _plain(value: Array) -> Array:
+    """Return a value in a type that numpy's files have; narrow ones in float32."""
+    return value.astype(np.float32) if value.dtype.kind == "V" else np.asarray(value)
