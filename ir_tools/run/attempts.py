@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.dims import SIZES
@@ -47,20 +47,22 @@ class Tried:
 
     Attributes:
         plan: How to feed the model.
-        run: Runs it; a `RunError` refuses the inputs.
+        run: Runs it on several sets, see `AnyRunner.try_each`.
         adapt: Makes what is fed of what was generated.
         seed: Of the inputs.
         pinned: Sizes by symbol that are given.
         largest: What the outputs can hold; inputs that are hard, and too large for that, say
             nothing of what happens inside.
+        at_once: Whether sets of all kinds are run together, because each run loads the weights.
     """
 
     plan: InputPlan
-    run: Callable[[Feed], Feed]
+    run: Callable[[Sequence[Feed]], Iterable[Feed | RunError]]
     adapt: Adapt
     seed: int = 0
     pinned: Mapping[str, int] | None = None
     largest: float = math.inf
+    at_once: bool = False
 
     def plausible(self) -> Iterator[Ran]:
         """Yield what is accepted at each of two sizes.
@@ -71,11 +73,11 @@ class Tried:
         """
         last: list[RunError] = []
         found = False
-        for size in range(SIZES if self.plan.dimensions.names else 1):
-            ran = self._best(self.plan.attempts(size, self.seed, self.pinned), last)
-            if ran is not None:
-                found = True
-                yield ran
+        sizes = range(SIZES if self.plan.dimensions.names else 1)
+        kinds = (("", self.plan.attempts(size, self.seed, self.pinned)) for size in sizes)
+        for ran in self._accepted(kinds, last):
+            found = True
+            yield ran
         if found:
             return
         if last and last[-1].is_stop:
@@ -109,28 +111,50 @@ class Tried:
         yield from self._finite(self.plan.hard(self.seed, self.pinned))
 
     def _finite(self, kinds: Iterable[tuple[str, Iterator[Attempt]]]) -> Iterator[Ran]:
-        for kind, attempts in kinds:
-            few = itertools.islice(attempts, _HARD_ATTEMPTS)
-            ran = self._best(few, [], kind)
-            if ran is not None and ran.trial.finite and largest_of(ran.made) <= self.largest:
+        few = ((kind, itertools.islice(each, _HARD_ATTEMPTS)) for kind, each in kinds)
+        for ran in self._accepted(few, []):
+            if ran.trial.finite and largest_of(ran.made) <= self.largest:
                 yield ran
 
-    def _best(
-        self, attempts: Iterator[Attempt], refused: list[RunError], kind: str = ""
-    ) -> Ran | None:
-        """Return the first accepted attempt, finite if the same sizes allow it."""
-        best: Ran | None = None
-        for attempt in attempts:
-            if best is not None and (best.trial.finite or best.trial.dims != attempt.dims):
-                break  # without padding, the same sizes may give finite values
-            fed = self.adapt(attempt.inputs)
-            try:
-                made = self.run(fed)
-            except RunError as error:
-                if error.stage in ("load", "crash", "time"):
-                    raise
-                refused.append(error)
-                continue
-            if best is None or is_finite(made):
-                best = Ran(Trial(attempt.dims, is_finite(made), kind), fed, made)
-        return best
+    def _accepted(
+        self, kinds: Iterable[tuple[str, Iterator[Attempt]]], refused: list[RunError]
+    ) -> Iterator[Ran]:
+        """Yield the best of each kind that is accepted."""
+        groups = [[*kinds]] if self.at_once else ([each] for each in kinds)
+        for group in groups:
+            searches = [_Search(*each) for each in group]
+            while asked := [each for each in searches if each.advance()]:
+                feeds = [self.adapt(each.attempt.inputs) for each in asked]
+                for search, fed, made in zip(asked, feeds, self.run(feeds), strict=True):
+                    if isinstance(made, RunError):
+                        refused.append(made)
+                    else:
+                        search.take(fed, made)
+            yield from (each.best for each in searches if each.best is not None)
+
+
+@dataclass
+class _Search:
+    """The first accepted attempt of a kind, finite if the same sizes allow it."""
+
+    kind: str
+    attempts: Iterator[Attempt]
+    best: Ran | None = None
+    attempt: Attempt = field(init=False)
+
+    def advance(self) -> bool:
+        """Go to the next attempt; return whether it is to be tried."""
+        attempt = next(self.attempts, None) if self._open() else None
+        if attempt is None or (self.best is not None and self.best.trial.dims != attempt.dims):
+            return False
+        self.attempt = attempt
+        return True
+
+    def _open(self) -> bool:
+        # Without padding, the same sizes may give finite values.
+        return self.best is None or not self.best.trial.finite
+
+    def take(self, fed: Feed, made: Feed) -> None:
+        """Take what was accepted."""
+        if self.best is None or is_finite(made):
+            self.best = Ran(Trial(self.attempt.dims, is_finite(made), self.kind), fed, made)

@@ -19,15 +19,21 @@ from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.run.allowance import Allowance, bounds_of
 from vlmpass.ir_tools.run.borders import match_interfaces
+from vlmpass.ir_tools.run.comparison import Comparison
 from vlmpass.ir_tools.run.feeds import cast_all
 from vlmpass.ir_tools.run.kept_values import Judged, Kept, Layer
 from vlmpass.ir_tools.run.leaving import Leaving, Watched
 from vlmpass.ir_tools.run.matched import matched_values, varying_values
-from vlmpass.ir_tools.run.participants import Norms, Restore, Side, side_of
-from vlmpass.ir_tools.run.request import Inputs, emulated_type, given_inputs
+from vlmpass.ir_tools.run.participants import Norms, Restore, Side, let_round, side_of
+from vlmpass.ir_tools.run.request import (
+    EmulatedIn,
+    Inputs,
+    emulated_side,
+    emulated_type,
+    given_inputs,
+)
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner, Watch
 from vlmpass.ir_tools.run.sizes import Shapes, refuse_both
-from vlmpass.ir_tools.run.verify import Comparison
 from vlmpass.ir_tools.system.arguments import callable_or_none
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Feed
@@ -71,6 +77,7 @@ def compare_layers(
     seed: int = 0,
     tolerance: float | None = None,
     emulated: ir.DataType | str | None = None,
+    emulated_in: EmulatedIn | None = None,
     norms: Norms | None = None,
     restore: Restore | None = None,
     allowance: Allowance | None = None,
@@ -81,14 +88,14 @@ def compare_layers(
     Args:
         expected: The reference: anything that `load` takes.
         actual: What is judged.
-        inputs, shapes, seed, tolerance, emulated, norms, restore, allowance, changes: As for
-            `verify`.
+        inputs, shapes, seed, tolerance, emulated, emulated_in, norms, restore, allowance, changes:
+            As for `verify`.
 
     Raises:
         ArgumentError: An argument is of a wrong type.
         VerifyError: They do not take the same inputs, or one of them does not run here.
     """
-    rounded = emulated_type(emulated)
+    rounded, where = emulated_type(emulated), emulated_side(emulated_in)
     callable_or_none("restore", restore)
     callable_or_none("norms", norms)
     bounds = bounds_of(allowance)
@@ -96,7 +103,7 @@ def compare_layers(
 
     def comparison(held: NumberChanges, restore: Restore | None) -> Comparison:
         sides = side_of(expected, bounds), side_of(actual, bounds)
-        sides[1].emulated, sides[1].norms = rounded, norms
+        let_round(sides, rounded, where, norms)
         return Comparison(*sides, "basic", seed, tolerance, False, restore, held, shapes=shapes)
 
     plain = comparison(changes, None)
@@ -123,13 +130,15 @@ def _compared(compared: Comparison, fed: Feed | None) -> LayerComparison:
         stack.callback(folder.remove)
         feeds = _feeds(stack, compared, fed)
         kept = Kept(folder.path, [*pairs.values()])
-        _run(stack, a, feeds, kept)
+        of_a = _run(stack, a, feeds, kept)
         seen = Judged(b.model, pairs, kept, compared.tolerance, bound)
-        leaving = _run(stack, b, feeds, seen)
+        leaving = _run(stack, b, feeds, seen) or of_a
     layers = seen.layers()
     wrong = (index for index, each in enumerate(layers) if not each.difference.ok)
     first, seconds = next(wrong, None), time.perf_counter() - start
-    return LayerComparison(layers, first, leaving, every - len(layers), seconds, tuple(b.closed))
+    return LayerComparison(
+        layers, first, leaving, every - len(layers), seconds, (*a.closed, *b.closed)
+    )
 
 
 def _feeds(stack: ExitStack, compared: Comparison, fed: Feed | None) -> list[Feed]:

@@ -18,6 +18,7 @@ from vlmpass.ir_tools.load.source import Source, load
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.program import Program, ProgramRunner
+from vlmpass.ir_tools.run.request import EmulatedIn
 from vlmpass.ir_tools.run.runner import NAMES, AnyRunner, RunError, Runner
 from vlmpass.ir_tools.run.seeds import draws, with_seeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
@@ -34,6 +35,7 @@ __all__ = [
     "Side",
     "cast_to",
     "computed_in",
+    "let_round",
     "refuse_other_draws",
     "side_of",
     "sides_of",
@@ -90,6 +92,7 @@ class Side:
         allowance: What running it may take.
         runtime: What runs it.
         program: What is compared instead of it, which it has the inputs and outputs of.
+        role: What it is called in messages.
         closed: The norms that were not spelled out, once there is a twin.
         how: How it came to be run; empty before `open`.
         refused: Why ONNX Runtime did not load it as it is; None if it was not tried or loaded.
@@ -103,6 +106,7 @@ class Side:
     allowance: Allowance = UNBOUNDED
     runtime: Runtime = "onnxruntime"
     program: Program | None = None
+    role: str = "judged"
     closed: list[str] = field(default_factory=list)
     how: str = ""
     refused: RunError | None = field(default=None, repr=False)
@@ -167,7 +171,7 @@ class Side:
         if self.emulated is not None and not emulate(twin, self.emulated):
             name = self.emulated.name.lower()
             raise VerifyError(
-                f"the judged model has no {name} in it to be rounded",
+                f"the {self.role} model has no {name} in it to be rounded",
                 remedy=f"convert it first: vlmpass convert --dtype {name}",
             )
         if self.widened:
@@ -267,6 +271,45 @@ def refuse_other_draws(a: Side, b: Side) -> None:
             f"the models draw at random, and the first is run by {a.how} and the second by {b.how},"
             " which draw other numbers"
         )
+
+
+def let_round(
+    sides: tuple[Side, Side],
+    dtype: ir.DataType | None,
+    where: EmulatedIn | None,
+    norms: Norms | None,
+) -> None:
+    """Say which of two models is to round its values.
+
+    Args:
+        sides: The reference and what is judged.
+        dtype: The type whose values are rounded; None for none.
+        where: As ``emulated_in`` of `verify`.
+        norms: See `Side`.
+
+    Raises:
+        VerifyError: It is a module, in which nothing can be rounded.
+    """
+    if dtype is None:
+        return
+    a, b = sides
+    a.role = "reference"
+    if where is None:
+        elsewhere = b.program is None and not _has(b.model, dtype) and _has(a.model, dtype)
+        where = "reference" if elsewhere else "judged"
+    for side, others in ((a, "judged"), (b, "reference")):
+        if where == others:
+            continue
+        if side.program is not None:
+            raise VerifyError("a module is run by PyTorch, and nothing in it can be rounded")
+        side.emulated, side.norms = dtype, norms
+
+
+def _has(model: ir.Model, dtype: ir.DataType) -> bool:
+    """Whether a model has values of a type."""
+    typing = solve(model)
+    made = (value for node in all_nodes(model) for value in node.outputs)
+    return any(typing.dtype(value) == dtype for value in (*model.graph.inputs, *made))
 
 
 def sides_of(a: Source | Module, b: Source | Module, allowance: Allowance) -> tuple[Side, Side]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -20,7 +21,7 @@ from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.attempts import Tried
 from vlmpass.ir_tools.run.gauge import Gauge
 from vlmpass.ir_tools.run.inputs import InputPlan
-from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner
+from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner, tried_each
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
 from vlmpass.ir_tools.types.typing import solve
@@ -88,7 +89,8 @@ def generated_magnitudes(
     """
     plan = InputPlan(model)
     with _Run(model, allowance) as running:
-        tried = Tried(plan, running.run, _listed, seed, largest=largest)
+        run = partial(tried_each, running.run)
+        tried = Tried(plan, run, _listed, seed, largest=largest)
         try:
             for ran in itertools.chain(tried.plausible(), tried.hard()):
                 if ran.trial.finite:  # of others nothing tells what is large and what is wrong

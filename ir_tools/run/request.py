@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +16,22 @@ from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, RUNTIMES, Optimizatio
 from vlmpass.ir_tools.types.emulate import EMULATED
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Inputs", "Value", "emulated_type", "given_inputs", "level", "runtime"]
+__all__ = [
+    "EMULATED_IN",
+    "EmulatedIn",
+    "Inputs",
+    "Value",
+    "emulated_side",
+    "emulated_type",
+    "given_inputs",
+    "level",
+    "runtime",
+]
 
 Value: TypeAlias = "Array | Sequence[Array] | None"
+EmulatedIn = Literal["judged", "reference", "both"]
+"""Which of two models is rounded."""
+EMULATED_IN: tuple[EmulatedIn, ...] = ("judged", "reference", "both")
 Inputs: TypeAlias = "Mapping[str, Value] | str | os.PathLike[str]"
 
 
@@ -106,4 +119,16 @@ def emulated_type(given: object) -> ir.DataType | None:
         return None
     if not isinstance(found, ir.DataType) or found not in EMULATED.values():
         raise wrong("emulated", given, "float16 or bfloat16")
+    return found
+
+
+def emulated_side(given: object) -> EmulatedIn | None:
+    """Return which of the two models is to be rounded, or None.
+
+    Raises:
+        ArgumentError: There is no such choice.
+    """
+    found = next((each for each in EMULATED_IN if isinstance(given, str) and each == given), None)
+    if found is None and given is not None:
+        raise wrong("emulated_in", given, f"one of {', '.join(EMULATED_IN)}")
     return found

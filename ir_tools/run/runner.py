@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -29,7 +29,17 @@ from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Array, Feed, pack, unpack
 
-__all__ = ["NAMES", "AnyRunner", "Backend", "Engine", "RunError", "Runner", "opening", "run_error"]
+__all__ = [
+    "NAMES",
+    "AnyRunner",
+    "Backend",
+    "Engine",
+    "RunError",
+    "Runner",
+    "opening",
+    "run_error",
+    "tried_each",
+]
 
 Backend = Literal[Runtime, "reference"]
 Engine = Literal[Runtime, "reference", "pytorch"]
@@ -92,6 +102,22 @@ class RunError(VerifyError):
 
 
 _Self = TypeVar("_Self", bound="AnyRunner")
+_Given = TypeVar("_Given", bound="Mapping[str, Array | Sequence[Array] | None]")
+
+
+def tried_each(run: Callable[[_Given], Feed], feeds: Sequence[_Given]) -> Iterator[Feed | RunError]:
+    """Yield what something gives for each set of inputs, or why it refused the set.
+
+    Raises:
+        RunError: It fails in another way.
+    """
+    for feed in feeds:
+        try:
+            yield run(feed)
+        except RunError as error:
+            if error.stage not in ("run", "memory"):
+                raise
+            yield error
 
 
 class AnyRunner(ABC):
@@ -106,6 +132,16 @@ class AnyRunner(ABC):
     ) -> Iterator[Feed]:
         """Yield the outputs for each set of inputs."""
         return map(self.run, feeds)
+
+    def try_each(
+        self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
+    ) -> Iterator[Feed | RunError]:
+        """Yield the outputs for each set of inputs, or why it was refused.
+
+        Raises:
+            RunError: It fails in another way.
+        """
+        return tried_each(self.run, feeds)
 
     @abstractmethod
     def stop(self) -> None:

@@ -13,7 +13,7 @@ from vlmpass.ir_tools.run.verdict import Verification
 from vlmpass.ir_tools.worker.transport import Feed
 
 if TYPE_CHECKING:
-    from vlmpass.ir_tools.run.verify import Comparison
+    from vlmpass.ir_tools.run.comparison import Comparison
 
 __all__ = ["by_the_standard", "unoptimized"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.run.addition import NOTHING, Addition
 from vlmpass.ir_tools.run.allowance import UNBOUNDED, Allowance
 from vlmpass.ir_tools.run.executors import LentRunner
-from vlmpass.ir_tools.run.runner import AnyRunner, Runner
+from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner, tried_each
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES, Segment, extract, segments
 from vlmpass.ir_tools.system.executor import EXECUTOR
 from vlmpass.ir_tools.system.progress import PROGRESS
@@ -48,6 +49,7 @@ class _Held:
     wanted: frozenset[str]
     last: Mapping[str, int]
     homes: dict[_AnyPiece, set[str]] = field(default_factory=dict)
+    refused: RunError | None = None
 
     def drop_dead(self, index: int) -> None:
         dead = [n for n in self.values if self.last.get(n, -1) <= index and n not in self.wanted]
@@ -62,6 +64,10 @@ def _listed(given: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
         name: value if value is None or isinstance(value, np.ndarray) else list(value)
         for name, value in given.items()
     }
+
+
+def _alone(runner: _AnyPiece, feed: Mapping[str, Array | Sequence[Array] | None]) -> Feed:
+    return next(iter(runner.run_each([feed])))
 
 
 class SegmentRunner(AnyRunner):
@@ -117,6 +123,27 @@ class SegmentRunner(AnyRunner):
         Raises:
             RunError: If ONNX Runtime refuses a segment or an input, or dies on it.
         """
+        held = self._held_after(feeds, watch)
+        for each in held:
+            if each.refused is not None:
+                raise each.refused
+        return [self._outputs(each) for each in held]
+
+    def try_each(
+        self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
+    ) -> Iterator[Feed | RunError]:
+        """Yield the outputs for each set of inputs or why it was refused; a segment loads once."""
+        for each in self._held_after(feeds, None, tolerant=True):
+            yield self._outputs(each) if each.refused is None else each.refused
+
+    def _held_after(
+        self,
+        feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]],
+        watch: Watch | None,
+        *,
+        tolerant: bool = False,
+    ) -> list[_Held]:
+        """Run every segment; where that is tolerated, sets that are refused end there."""
         wanted = frozenset(str(value.name) for value in self._model.graph.outputs)
         last: dict[str, int] = {}
         for index, segment in enumerate(self.segments):
@@ -124,13 +151,14 @@ class SegmentRunner(AnyRunner):
         held = [_Held(_listed(feed), wanted, last) for feed in feeds]
         told = PROGRESS.get()
         for index, segment in enumerate(self.segments):
-            self._run_segment(segment, held, watch)
+            going = [each for each in held if each.refused is None]
+            self._run_segment(segment, going, watch, tolerant=tolerant)
             for each in held:
                 each.drop_dead(index)
             self._forget(held)
             if told is not None:
                 told(index + 1, len(self.segments))
-        return [self._outputs(each) for each in held]
+        return held
 
     def run_each(
         self, feeds: Sequence[Mapping[str, Array | Sequence[Array] | None]]
@@ -147,17 +175,24 @@ class SegmentRunner(AnyRunner):
             runner.close()
         self._runners.clear()
 
-    def _run_segment(self, segment: Segment, held: Sequence[_Held], watch: Watch | None) -> None:
+    def _run_segment(
+        self, segment: Segment, held: Sequence[_Held], watch: Watch | None, *, tolerant: bool
+    ) -> None:
         piece = extract(self._model, segment, self._typing)
         names = [str(value.name) for value in segment.outputs]
         more = NOTHING if watch is None else watch.prepare(piece)
-        if not piece.graph.outputs and not more.outputs:
+        if not held or (not piece.graph.outputs and not more.outputs):
             return  # nothing that counts is computed here
         runner = self._runner_of(piece, more)
         self._runners.append(runner)
         takes = [str(value.name) for value in segment.inputs]
         feeds = [{n: each.values[n] for n in takes if n in each.values} for each in held]
-        for each, made in zip(held, runner.run_each(feeds), strict=True):
+        run = partial(_alone, runner)
+        found = tried_each(run, feeds) if tolerant else runner.run_each(feeds)
+        for each, made in zip(held, found, strict=True):
+            if isinstance(made, RunError):
+                each.refused, each.values = made, {}
+                continue
             if watch is not None:
                 watch.see(made)
             each.values.update((name, made[name]) for name in names)

@@ -7,6 +7,9 @@ through a Cast to that type and back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.names import Names
@@ -15,13 +18,15 @@ from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.operators.type_texts import tensor
 from vlmpass.ir_tools.types.cast_nodes import Casts
 from vlmpass.ir_tools.types.retype import retype
-from vlmpass.ir_tools.types.typing import Typing, require_well_typed
+from vlmpass.ir_tools.types.typing import Typing, require_well_typed, solve
 
 __all__ = ["EMULATED", "emulate"]
 
 EMULATED = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 """The types that can be emulated, by name."""
 
+_ADMITS_BFLOAT16 = 22
+"""The opset at which the last of the operators that compute in floats admits it."""
 _MOVES = named(Kind.MOVE) | {"Constant"}
 """Operators whose results are values that were rounded before."""
 
@@ -40,6 +45,27 @@ def emulate(model: ir.Model, dtype: ir.DataType) -> bool:
     Raises:
         Refused: The model is not well typed, so that no hardware would run it.
     """
+    with _admitting(model, dtype):
+        return _emulate(model, dtype)
+
+
+@contextmanager
+def _admitting(model: ir.Model, dtype: ir.DataType) -> Iterator[None]:
+    """Let Conv and its like take bfloat16 meanwhile, which exporters write below their opset.
+
+    What is computed is float32, which they take at any opset.
+    """
+    before = model.opset_imports.get("")
+    if dtype == ir.DataType.BFLOAT16 and before is not None and solve(model).conflicts:
+        model.opset_imports[""] = max(before, _ADMITS_BFLOAT16)
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.opset_imports[""] = before
+
+
+def _emulate(model: ir.Model, dtype: ir.DataType) -> bool:
     request = f"emulate {dtype.name.lower()}"
     typing = require_well_typed(model, request)
     rounded = [value for scope in scopes(model) for value in _rounded(scope, typing, dtype)]

@@ -76,6 +76,7 @@ GOOD = {
     "tolerance": ("0.1",),
     "optimization": ("none", "all"),
     "emulate": ("float16",),
+    "emulate_in": ("judged", "reference", "both"),
     "near": ("h", "nowhere"),
     "outputs": ("h", "y", "r,y"),
     "scope": ("a", "model.b"),

@@ -82,8 +82,8 @@ FUNCTIONS = {
     "verify": (
         vlmpass.verify,
         {"expected": MODEL, "actual": MODEL},
-        "expected actual inputs seed tolerance optimization as_is emulated on restore allowance"
-        " changes",
+        "expected actual inputs shapes seed tolerance optimization as_is emulated on hard"
+        " emulated_in norms restore allowance changes",
     ),
     "Pipeline": (
         vlmpass.Pipeline,

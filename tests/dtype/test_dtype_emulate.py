@@ -1,6 +1,8 @@
 """vlmpass verify --emulate: overflow that ONNX Runtime hides is shown, and islands cure it."""
 
 import json
+import random
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
@@ -9,9 +11,13 @@ import onnx_ir as ir
 import pytest
 from dtype_tools import EXPORTS, NORM, RESIDUAL, large_input, parse, text_of
 
+import vlmpass
 from vlmpass.cli.app import run
 from vlmpass.ir_tools.errors import Refused, VerifyError
-from vlmpass.ir_tools.run import verify
+from vlmpass.ir_tools.run import participants, verify
+from vlmpass.ir_tools.run.allowance import UNBOUNDED
+from vlmpass.ir_tools.run.feeds import cast_all
+from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.passes.dtype.mixed_precision import MixedPrecision
 from vlmpass.passes.dtype.unify_dtype import UnifyDtype
 
@@ -124,3 +130,102 @@ def test_emulate_refuses_what_it_cannot_round(command, tmp_path):
         verify(model, model, emulated=F16)
     with pytest.raises(VerifyError, match="no bfloat16"):
         verify(parse(NORM), parse(NORM), emulated=BF16)
+
+
+STEPS = {
+    "Add": np.add,
+    "Mul": np.multiply,
+    "Sub": np.subtract,
+    "Max": np.maximum,
+    "MatMul": np.matmul,
+    "Abs": np.abs,
+    "Neg": np.negative,
+    "Sqrt": np.sqrt,
+}
+
+
+def brain_chain(seed):
+    """A chain of operators in bfloat16, an input, and what numpy gives that rounds each result."""
+    draw, rng = random.Random(seed), np.random.default_rng(seed)
+    weight = rng.integers(-8, 9, (8, 8)).astype(ml_dtypes.bfloat16)
+    x = rng.integers(-16, 17, (3, 8)).astype(ml_dtypes.bfloat16)
+    values, lines = [x], []
+    for index in range(8):
+        operator = draw.choice([*STEPS])
+        at = draw.randrange(len(values))
+        last, other = values[at], draw.randrange(len(values))
+        name = "x" if at == 0 else f"v{at}"
+        wide = last.astype(np.float32)
+        if operator in ("Abs", "Neg"):
+            taken, made = name, STEPS[operator](wide)
+        elif operator == "Sqrt":
+            lines.append(f"a{index} = Abs({name})")
+            taken, made = f"a{index}", np.sqrt(np.abs(wide))
+        elif operator == "MatMul":
+            # Whole numbers, so that the order of additions is of no account.
+            lines += [f"r{index} = Floor({name})", f"c{index} = Clip(r{index}, low, high)"]
+            small = np.clip(np.floor(wide), -64, 64)
+            taken, made = f"c{index}, w", small @ weight.astype(np.float32)
+        else:
+            taken = f"{name}, {'x' if other == 0 else f'v{other}'}"
+            made = STEPS[operator](wide, values[other].astype(np.float32))
+        values.append(made.astype(ml_dtypes.bfloat16))
+        lines.append(f"v{index + 1} = {operator}({taken})")
+    # All of them are outputs.
+    outputs = ", ".join(f"bfloat16[3, 8] v{index + 1}" for index in range(8))
+    inner = "\n".join(lines)
+    model = parse(f"g (bfloat16[3, 8] x, bfloat16[8, 8] w, bfloat16 low, bfloat16 high) => "
+                  f"({outputs}) {{ {inner} }}")  # fmt: skip
+    for name, array in (("w", weight), ("low", np.array(-64)), ("high", np.array(64))):
+        value = next(each for each in model.graph.inputs if each.name == name)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(array.astype(ml_dtypes.bfloat16), name=name)
+        model.graph.register_initializer(value)
+    return model, x, values[1:]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bfloat16_reference_is_rounded_after_every_operator_in_segments_too(seed, monkeypatch):
+    model, x, expected = brain_chain(seed)
+    made = {}
+    for how, most in (("whole", 1 << 40), ("segments", 1)):
+        monkeypatch.setattr(participants, "ONE_SESSION", most)
+        monkeypatch.setattr(participants, "SegmentRunner", partial(SegmentRunner, budget=1))
+        reference, judged = participants.sides_of(model, model, UNBOUNDED)
+        participants.let_round((reference, judged), BF16, "reference", None)
+        with reference.open("none") as runner:
+            made[how] = list(runner.run(cast_all({"x": x}, reference.takes())).values())
+            assert ("in segments" in reference.how) == (how == "segments")
+        for number, (got, wanted) in enumerate(zip(made[how], expected, strict=True)):
+            np.testing.assert_array_equal(got, wanted.astype(np.float32), f"{how}, {number}")
+
+
+def test_a_bfloat16_source_is_rounded_whose_opset_has_no_such_operators():
+    source = EXPORTS / "vision.bfloat16.dyn18.onnx"  # Conv takes bfloat16 from opset 22 on
+    found = verify(source, source, emulated=BF16, emulated_in="reference")
+    assert found.ok
+    assert found.max_rel > 1e-4
+    assert "every value rounded to bfloat16" in found.expected_ran
+
+
+def test_which_of_two_models_is_rounded(tmp_path, command):
+    source = EXPORTS / "decoder.bfloat16.ts17.onnx"
+    wide = tmp_path / "wide.onnx"
+    vlmpass.Pipeline(dtype="float32").convert(source, wide, verify=False)
+    found = verify(source, wide, emulated=BF16)
+    assert found.ok
+    assert found.max_rel > 1e-4  # it was rounded
+    assert "every value rounded to bfloat16" in found.expected_ran
+    assert "rounded" not in found.actual_ran
+    both = verify(source, source, emulated=BF16, emulated_in="both")
+    assert both.ok
+    assert both.max_rel == 0
+    for where, said in (("reference", "the reference model has no bfloat16"), ("b", "no model to")):
+        code, _, err = command(
+            "verify", wide, source, "--emulate", "bfloat16", "--emulate-in", where
+        )
+        assert code == 2
+        assert said in err
+    code, _, err = command("verify", wide, source, "--emulate-in", "both")
+    assert code == 2
+    assert "give --emulate bfloat16 too" in err

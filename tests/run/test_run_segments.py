@@ -156,6 +156,39 @@ def test_segments_refuse_what_cannot_run():
         runner.run({})
 
 
+def test_segments_see_every_side_of_the_inputs_that_a_whole_model_does(monkeypatch):
+    model = load(EXPORTS / DECODER)
+    whole = verify(model, model)
+    loads = []
+    opened = Runner.__init__
+    monkeypatch.setattr(
+        Runner, "__init__", lambda self, *a, **k: (loads.append(1), opened(self, *a, **k))[1]
+    )
+    monkeypatch.setattr(sides, "ONE_SESSION", 1000)
+    pieces = verify(model, model)
+    assert pieces.trials == whole.trials
+    assert {each.hard for each in pieces.trials} == {"", "an empty cache", "padding at the end"}
+    assert len(loads) == 3  # the reference twice, what is judged once
+
+
+def test_segments_end_a_set_of_inputs_that_is_refused_and_go_on_with_the_others():
+    model = text_model(
+        "g (float[n] x, float[m] z) => (float[k] y) { a = Neg(x) b = Add(a, z) y = Neg(b) }"
+    )
+    ones = [np.ones(size, np.float32) for size in (1, 2, 3)]
+    feeds = [
+        {"x": ones[1], "z": ones[1]},
+        {"x": ones[1], "z": ones[2]},
+        {"x": ones[2], "z": ones[0]},
+    ]
+    with SegmentRunner(model, budget=1) as runner:
+        first, second, third = runner.try_each(feeds)
+        assert isinstance(second, RunError)
+        assert (first["y"].tolist(), third["y"].tolist()) == ([0, 0], [0, 0, 0])
+        with pytest.raises(RunError):
+            runner.run_all(feeds)
+
+
 def test_segments_compare_models_that_one_session_does_not_take(monkeypatch):
     monkeypatch.setattr(sides, "ONE_SESSION", 1000)
     good, other = mlp(ir.DataType.FLOAT), mlp(ir.DataType.FLOAT, scale=1.1)

@@ -20,6 +20,7 @@ from vlmpass.torch_source import module_named, names_module
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.run import Allowance, LayerComparison, Verification
+    from vlmpass.ir_tools.run.request import EmulatedIn
     from vlmpass.ir_tools.run.torch_program import Module
     from vlmpass.ir_tools.system.runtime import Optimization, Runtime
     from vlmpass.pages.layers_page import PageFile
@@ -82,8 +83,17 @@ def verify(
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="Round every value of this type in B, float16 or bfloat16, as hardware does that"
+            help="Round every value of this type, float16 or bfloat16, as hardware does that"
             " computes in it; ONNX Runtime's CPU hides overflow.",
+            show_default=False,
+        ),
+    ] = None,
+    emulate_in: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="Round in judged, reference or both; by default in B where it has the type, and"
+            " else in A, as a bfloat16 source is computed where it comes from.",
             show_default=False,
         ),
     ] = None,
@@ -130,7 +140,7 @@ def verify(
     Inputs are generated from A: ids, masks, positions, caches and pixels by name, type and use, at
     two sizes of every dynamic dimension. Each model runs on ONNX Runtime in a process of its own.
     Exit code 1 if an output differs by more than the tolerance. With --emulate, A is computed in
-    float32, and may be B itself.
+    float32, and may be B itself, unless --emulate-in rounds it.
     """
     no_pipe(html, "--html")
     layers = layers or html is not None
@@ -140,7 +150,8 @@ def verify(
     with models_given(*given) as files, status() as shown, telling(shown.segments):
         # What else can be told to be wrong at once: the imports that follow take seconds.
         level, ran, most = _judged(inputs, optimization, emulate, on, memory)
-        asked = _Asked(inputs, _shapes(shape), seed, tolerance, emulate, most)
+        where = _emulated_in(emulate_in, emulate)
+        asked = _Asked(inputs, _shapes(shape), seed, tolerance, emulate, where, most)
         _refuse_beside(asked, layers, on, recorded, modules)
         shown.stage("comparing")
         page = None if html is None else _page(html, force, (*files, recorded, inputs))
@@ -168,6 +179,7 @@ class _Asked:
     seed: int
     tolerance: float | None
     emulate: str | None
+    emulate_in: EmulatedIn | None
     most: int | None
 
     def allowance(self) -> Allowance:
@@ -223,6 +235,7 @@ def _compared(
             tolerance=asked.tolerance,
             optimization=level,
             emulated=asked.emulate,
+            emulated_in=asked.emulate_in,
             on=ran,
             norms=narrow_norms if layers else None,
             restore=restore,
@@ -296,6 +309,7 @@ def _inside(files: list[Path], asked: _Asked) -> LayerComparison:
         seed=asked.seed,
         tolerance=asked.tolerance,
         emulated=asked.emulate,
+        emulated_in=asked.emulate_in,
         norms=narrow_norms,
         restore=restore,
         allowance=asked.allowance(),
@@ -318,6 +332,24 @@ def _tell(
     show(verification_screen(found, expected, actual))
     if inside is not None:
         show(layers_screen(inside))
+
+
+def _emulated_in(given: str | None, emulate: str | None) -> EmulatedIn | None:
+    """Return which of the two models is rounded.
+
+    Raises:
+        VlmpassError: There is no such choice, or nothing is to be rounded.
+    """
+    from vlmpass.ir_tools.errors import VerifyError
+    from vlmpass.ir_tools.run.request import EMULATED_IN
+    from vlmpass.options import nearest
+
+    found = next((each for each in EMULATED_IN if each == given), None)
+    if found is None and given is not None:
+        raise nearest(given, EMULATED_IN, "model to round in")
+    if found is not None and emulate is None:
+        raise VerifyError("--emulate-in rounds nothing alone", remedy="give --emulate bfloat16 too")
+    return found
 
 
 def _judged(
