@@ -21,6 +21,7 @@ from vlmpass.rewriter_rules.substitute.aten_operators import (
     aten_operator,
     is_left_behind,
 )
+from vlmpass.rewriter_rules.substitute.misspelled import is_misspelled, respell
 
 __all__ = ["Substitute"]
 
@@ -56,6 +57,9 @@ class Substitute(Pass):
     def run(self, model: ir.Model) -> Done:
         """Rewrite in place; every node that is to be replaced and cannot be is listed."""
         foreign = sum(map(is_left_behind, all_nodes(model)))
+        misspelled = [node for node in all_nodes(model) if is_misspelled(node)]
+        for node in misspelled:
+            respell(node)
         operands = dict.fromkeys(
             value
             for node in all_nodes(model)
@@ -69,13 +73,13 @@ class Substitute(Pass):
         left = [node for node in all_nodes(model) if self._is_meant(node)]
         if left:
             raise Refused("substitute", [self._refusal(model, node) for node in left])
-        if foreign:
+        if foreign := foreign + len(misspelled):
             _LOG.warning(
                 "what PyTorch left and nothing runs is replaced (%d); the result is compared "
                 "with the source after that",
                 foreign,
             )
-        return Done.of(changed)
+        return Done.of(changed, changed=bool(misspelled))
 
     @property
     def _rules(self) -> list[Rule]:

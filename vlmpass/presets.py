@@ -62,6 +62,8 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts.append(_dtype_part(intent, str(intent.dtype)))
     parts += _opset_parts(intent, model, foreign=foreign)
     fuse, legalize = _fuse_part(intent), _legalize_part(intent)
+    if fuse and simplified:
+        parts.append("infer")  # fusing asks for sizes that follow only from what is simplified
     parts += [*fuse, *legalize]
     if simplified and parts[first:]:
         # What legalising spells out may fuse to something else that the target has.
@@ -200,9 +202,13 @@ def _source_opsets(intent: Intent, model: ir.Model) -> set[int]:
 
 
 def _has_substitute(node: ir.Node) -> bool:
-    """Whether `substitute` has something for a node; its rules are imported for foreign ones."""
+    """Whether `substitute` has something for a node; its rules are imported for such ones."""
     if node.domain in ("", "ai.onnx"):
-        return False
+        if node.op_type not in ("Cast", "Transpose"):
+            return False
+        from vlmpass.rewriter_rules.substitute.misspelled import is_misspelled
+
+        return is_misspelled(node)
     from vlmpass.rewriter_rules.substitute.aten_operators import is_left_behind
 
     return is_left_behind(node)

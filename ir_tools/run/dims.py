@@ -25,6 +25,8 @@ SIZES = 2
 LONG = SIZES
 """One size more, at which sequences and caches are long."""
 _ATTEMPTS = 48
+# Filters that follow one another take some hundred samples of sound before they give anything.
+_SAMPLES = ((1600, 16000), (2080, 17600))
 _COMMON_SQUARES = (224, 336, 384, 448, 518, 512, 640)
 # Sizes of each, the last one long; what is prime to its neighbours shows up swapped axes.
 _PLANNED = {
@@ -165,7 +167,8 @@ class Dimensions:
             knobs.append(_Knob([dict.fromkeys(total, number) for number in totals]))
         if tokens := self._named(Role.SEQUENCE):
             # Decoders exported for one token at a time take no more.
-            knobs.append(_Knob([dict.fromkeys(tokens, number) for number in (sequence, 1)]))
+            numbers = (sequence, 1, *(n for each in tokens for n in self._samples(each, size)))
+            knobs.append(_Knob([dict.fromkeys(tokens, number) for number in numbers]))
         if sides := self._image_sides(size):
             height, width = self._named(Role.HEIGHT), self._named(Role.WIDTH)
             knobs.append(
@@ -176,8 +179,21 @@ class Dimensions:
         loose = self._named(Role.OTHER) + self._named(Role.PATCHES) + self._named(Role.BATCH)[1:]
         for name in loose:
             values = [base[name], sequence, past + sequence, 1, 4 * (size % SIZES + 1), 16]
+            values += self._samples(name, size)
             knobs.append(_Knob([{name: number} for number in values]))
         return knobs
+
+    def _samples(self, name: str, size: int) -> tuple[int, ...]:
+        """Return counts for what may be samples of sound: the last axis of floats, of 2 or 3."""
+        places = next(each.places for each in self._symbols if each.name == name)
+        heard = any(
+            place.axis == place.rank - 1
+            and place.rank in (2, 3)
+            and place.value.dtype is not None
+            and place.value.dtype.is_floating_point()
+            for place in places
+        )
+        return _SAMPLES[size % SIZES] if heard else ()
 
     def _image_sides(self, size: int) -> list[tuple[int, int]]:
         """Return heights and widths: multiples of the patch first, then usual squares."""

@@ -1,0 +1,91 @@
+"""What other families of models showed, each as the smallest graph of its kind."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from vlmpass import Pipeline, VlmpassError
+from vlmpass.ir_tools.run import verify
+
+WINDOWS = """<ir_version: 8, opset_import: ["": 17]>
+g (float[batch, 8, 16] x) => (float[batch, 8, 16] y)
+<int64[1] six = {6}, int64[2] pairs = {-1, 2}, int64[1] last = {-1}, int64[1] zero = {0},
+ int64[1] least = {-9223372036854775807}, int64[3] cut = {-1, 2, 16}, int64[3] whole = {-1, 8, 16},
+ float[16] scale = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1},
+ float[16] bias = {0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}>
+{
+    none = ConstantOfShape <value = int64[1] {0}> (six)
+    paired = Reshape(none, pairs)
+    turned = Slice(paired, last, least, zero, last)
+    counts = Transpose <perm = [1, 0]> (turned)
+    pads = Reshape(counts, last)
+    padded = Pad(x, pads)
+    windows = Reshape(padded, cut)
+    seen = Relu(windows)
+    back = Reshape(seen, whole)
+    sum = Add(x, back)
+    y = LayerNormalization <axis = -1> (sum, scale, bias)
+}"""
+
+PERMUTED = """<ir_version: 8, opset_import: ["": 17]>
+g (float[batch, 3, 4, 5] x) => (float[batch, 4, 5, 3] y) {
+    up = Exp(x)
+    turned = Transpose <perm = [0, -2, -1, 1]> (up)
+    y = Neg(turned)
+}"""
+
+CAST = """<ir_version: 8, opset_import: ["": 17]>
+g (int64[batch, seq] x) => (float[batch, seq] y) <float[1] half = {0.5}> {
+    slope = Cast <to = 16> (half)
+    places = Cast <to = 15> (x)
+    scaled = Mul(slope, places)
+    y = Cast <to = 1> (scaled)
+}"""
+
+SOUND = """<ir_version: 8, opset_import: ["": 17]>
+g (float[batch, %s] sound) => (float[batch, 1, frames] y)
+<int64[1] one = {1}, float[1, 1, 8] few = {0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}>
+{
+    apart = Unsqueeze(sound, one)
+    first = Conv <strides = [5]> (apart, few)
+    second = Conv <strides = [5]> (first, few)
+    y = Conv <strides = [5]> (second, few)
+}"""
+
+
+def test_sizes_that_simplifying_lays_open_are_fused_by_in_the_first_run():
+    pipeline = Pipeline(simplify=True, fuse="ort")
+    once = pipeline.run(ir.from_onnx_text(WINDOWS)).model
+    assert verify(ir.from_onnx_text(WINDOWS), once).ok
+    assert [node.op_type for node in once.graph][-1] == "SkipLayerNormalization"
+    again = pipeline.run(once).model
+    assert [node.op_type for node in again.graph] == [node.op_type for node in once.graph]
+
+
+@pytest.mark.parametrize("intent", [{"opset": 21}, {"target": "onnx-standard"}])
+def test_axes_counted_from_the_end_are_what_pytorch_permutes(intent):
+    result = Pipeline(**intent).run(ir.from_onnx_text(PERMUTED)).model
+    meant = ir.from_onnx_text(PERMUTED.replace("-2, -1", "2, 3"))
+    assert verify(meant, result).ok
+    x = np.random.default_rng(3).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    [turned] = [node for node in result.graph if node.op_type == "Transpose"]
+    perm = turned.attributes.get_ints("perm")
+    assert np.array_equal(x.transpose(perm), x.transpose(0, -2, -1, 1))
+
+
+def test_axes_that_permute_nothing_stay_a_fault_of_the_source():
+    wrong = ir.from_onnx_text(PERMUTED.replace("-2, -1", "-1, -1"))
+    with pytest.raises(VlmpassError, match="source is not valid itself"):
+        Pipeline(opset=21).run(wrong)
+
+
+def test_pytorchs_number_of_bfloat16_is_no_complex_number():
+    result = Pipeline(dtype="float32", opset=21).run(ir.from_onnx_text(CAST)).model
+    assert verify(ir.from_onnx_text(CAST.replace("to = 15", "to = 16")), result).ok
+
+
+@pytest.mark.parametrize("name", ["samples", "sequence_length"])
+def test_sound_is_as_long_as_filters_ask_for(name):
+    model = ir.from_onnx_text(SOUND % name)
+    found = verify(model, model)
+    assert [each.dims[name] for each in found.trials] == [1600, 2080]
