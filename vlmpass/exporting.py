@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from vlmpass.ir_tools.errors import ArgumentError, ModelError, VlmpassError
-from vlmpass.ir_tools.system.arguments import shown, wrong
+from vlmpass.ir_tools.errors import ArgumentError, VlmpassError
+from vlmpass.ir_tools.system.arguments import shown, word, wrong
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.pipeline import Pipeline
+from vlmpass.torch_exporters import EXPORTERS, Asked, cause, exported
 from vlmpass.torch_judge import Judge
 from vlmpass.torch_values import Call
 
@@ -40,6 +38,7 @@ def export(
     opset: int | str | None = None,
     target: str | None = None,
     pipeline: Pipeline | None = None,
+    exporter: str = "dynamo",
     force: bool = False,
 ) -> Report:
     """Export a PyTorch module, convert what came out and write it, if it computes what that does.
@@ -58,6 +57,8 @@ def export(
         opset: That of the result, ``auto`` or ``lowest``; by default the exporter's.
         target: What is to run it, see `vlmpass targets`; without one, nodes are made few.
         pipeline: What the result is to be, in place of an opset and a target.
+        exporter: Of PyTorch: ``dynamo``, or ``torchscript``, the older one, which traces the module
+            at opset 17: what the module decides by values is compared with other ones, too.
         force: Write over a file that is no ONNX model.
 
     Returns:
@@ -75,13 +76,21 @@ def export(
     converting = _pipeline(pipeline, opset, target)
     call = Call(_module(module), args, kwargs)
     _refuse_random(call)
-    exported = _exported(call, dynamic, input_names, output_names)
+    asked = Asked(_exporter(exporter), dynamic, input_names, output_names)
     rounded = _rounds(converting)
-    if rounded:  # which would hide what the exporter did wrong
-        Judge(call, exported, rounded=False)(exported)
-    judge = Judge(call, exported, rounded=rounded)
-    report = converting.convert(exported, path, force=force, judge=judge)
+    with exported(call, asked) as (model, decided):
+        if rounded:  # which would hide what the exporter did wrong
+            Judge(call, model, rounded=False, decided=decided)(model)
+        judge = Judge(call, model, rounded=rounded, decided=decided)
+        report = converting.convert(model, path, force=force, judge=judge)
     return replace(report, notes=(*report.notes, *judge.notes))
+
+
+def _exporter(given: object) -> str:
+    found = word("exporter", given)
+    if found not in EXPORTERS:
+        raise ArgumentError(f"exporter takes {listed(EXPORTERS)}, not {shown(given)}")
+    return found
 
 
 def _pipeline(given: Pipeline | None, opset: int | str | None, target: str | None) -> Pipeline:
@@ -121,7 +130,7 @@ def _refuse_random(call: Call) -> None:
     try:
         runs = [call.outputs(call.tensors) for _ in range(2)]
     except Exception as error:
-        told = _cause(error)
+        told = cause(error)
         raise VlmpassError(f"the module does not run on its arguments: {told}") from error
     first, again = ([array.tobytes() for array in made] for made in runs)
     if first != again:
@@ -129,47 +138,3 @@ def _refuse_random(call: Call) -> None:
             "the module gives other numbers when it runs once more, and cannot be compared",
             remedy="take what draws at random out of it, or keep its state in arguments",
         )
-
-
-def _exported(
-    call: Call,
-    dynamic: object,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
-) -> ir.Model:
-    import torch
-
-    heard = logging.getLogger("torch.onnx")
-    level = heard.level
-    heard.setLevel(logging.ERROR)  # what matters of it comes as an error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                call.module,
-                call.args(),
-                kwargs=call.kwargs(),
-                dynamo=True,
-                verbose=False,
-                dynamic_shapes=cast(Any, dynamic),
-                input_names=input_names,
-                output_names=output_names,
-            )
-    except Exception as error:
-        raise VlmpassError(
-            f"PyTorch's exporter does not take the {type(call.module).__name__}: {_cause(error)}"
-        ) from error
-    finally:
-        heard.setLevel(level)
-    model = getattr(program, "model", None)
-    if not isinstance(model, ir.Model):
-        raise ModelError(f"PyTorch's exporter gives {shown(model)} in place of a model")
-    return model
-
-
-def _cause(error: BaseException) -> str:
-    """Return the first line of what is at the bottom of an error, with its kind."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from vlmpass.ir_tools.errors import ArgumentError, VerifyError
 from vlmpass.ir_tools.run.recorded import verify_recorded
 from vlmpass.ir_tools.run.torch_program import array_of
 from vlmpass.ir_tools.worker.transport import Array
-from vlmpass.torch_values import Call, resized
+from vlmpass.torch_values import Call, negated, resized
 
 if TYPE_CHECKING:
     import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -36,6 +36,7 @@ class Judge:
         exported: What was exported; its dynamic dimensions are those that vary.
         rounded: Whether weights are rounded on the way: then types and shapes must be those of the
             module, and how far off the numbers are is told.
+        decided: Where its code decides by values, of which an exporter kept one outcome.
 
     Attributes:
         notes: What was compared.
@@ -44,8 +45,11 @@ class Judge:
         ArgumentError: The model takes something else than the arguments' tensors.
     """
 
-    def __init__(self, call: Call, exported: ir.Model, *, rounded: bool) -> None:
+    def __init__(
+        self, call: Call, exported: ir.Model, *, rounded: bool, decided: Sequence[str] = ()
+    ) -> None:
         self.notes: list[str] = []
+        self._decided = decided
         self._rounded = rounded
         self._call = call
         inputs = exported.graph.inputs
@@ -71,6 +75,26 @@ class Judge:
         self._compare(result, self._call.tensors, self._sizes)
         if any(isinstance(dim, str) for dims in self._shapes for dim in dims):
             self._compare_others(result)
+        if self._decided:
+            self._compare_decided(result)
+
+    def _compare_decided(self, result: ir.Model) -> None:
+        """Compare with numbers of the other sign, with which the module may decide otherwise."""
+        places = f"{len(self._decided)} places, such as {self._decided[0]}"
+        told = f"the trace keeps one outcome of what the module decides in {places}"
+        tensors = [negated(tensor) for tensor in self._call.tensors]
+        try:
+            self._call.outputs(tensors)
+        except Exception as error:  # noqa: BLE001 - the module's own code
+            self.notes.append(f"{told}; it takes no numbers of the other sign: {error}")
+            return
+        try:
+            self._compare(result, tensors, self._sizes, " with numbers of the other sign")
+        except VerifyError as error:
+            raise VerifyError(
+                f"{told}; {error}", remedy="write it with torch.where, or export by dynamo"
+            ) from error
+        self.notes.append(told)
 
     def _compare_others(self, result: ir.Model) -> None:
         refused = ""
@@ -98,6 +122,7 @@ class Judge:
         result: ir.Model,
         tensors: tuple[torch.Tensor, ...] | list[torch.Tensor],
         sizes: Mapping[str, int],
+        how: str = "",
     ) -> None:
         made = self._call.outputs(tensors)
         inputs, outputs = result.graph.inputs, result.graph.outputs
@@ -114,7 +139,7 @@ class Judge:
         fed = dict(zip(names, map(array_of, tensors), strict=True))
         found = verify_recorded(expected, result, inputs=fed)
         at = " ".join(f"{name}={size}" for name, size in sizes.items())
-        where = f" at {at}" if at else ""
+        where = (f" at {at}" if at else "") + how
         same_kind = all(each.expected == each.actual for each in found.outputs)
         if not (found.ok or (self._rounded and same_kind and not found.findings)):
             raise VerifyError(

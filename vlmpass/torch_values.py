@@ -14,7 +14,7 @@ from vlmpass.ir_tools.worker.transport import Array
 if TYPE_CHECKING:
     import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-__all__ = ["Call"]
+__all__ = ["Call", "negated", "resized"]
 
 
 class Call:
@@ -45,11 +45,11 @@ class Call:
 
     def args(self) -> tuple[Any, ...]:
         """Return the arguments by position, the tensors new ones."""
-        return cast("tuple[Any, ...]", self._given(self.tensors)[0])
+        return cast("tuple[Any, ...]", self._given(self._fresh())[0])
 
     def kwargs(self) -> dict[str, Any]:
         """Return the arguments by name, the tensors new ones."""
-        return cast("dict[str, Any]", self._given(self.tensors)[1])
+        return cast("dict[str, Any]", self._given(self._fresh())[1])
 
     def outputs(self, tensors: Sequence[torch.Tensor]) -> list[Array]:
         """Run the module with other tensors in the places of its own; return what it gives.
@@ -59,13 +59,30 @@ class Call:
         """
         import torch
 
-        args, kwargs = self._given(tensors)
         with torch.no_grad():
-            found = self.module(*args, **kwargs)
-        return arrays_in(found)
+            return arrays_in(self._called([each.detach().clone() for each in tensors]))
+
+    def leaves(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run the module on the very tensors that are given, and return those that it gives."""
+        found = _trees().tree_leaves(self._called(tensors))
+        return [each for each in found if _is_tensor(each)]
+
+    def places(self) -> list[tuple[int | str, ...]]:
+        """Return where its tensors stand: by position or name, then what leads on from there."""
+        args, kwargs = self._given(self.tensors)
+        pairs, _ = _trees().tree_flatten_with_path((args, kwargs))
+        found = [(path, leaf) for path, leaf in pairs if _is_tensor(leaf)]
+        return [tuple(_step(key) for key in path[1:]) for path, _ in found]
+
+    def _fresh(self) -> list[torch.Tensor]:
+        return [each.detach().clone() for each in self.tensors]
+
+    def _called(self, tensors: Sequence[torch.Tensor]) -> object:
+        args, kwargs = self._given(tensors)
+        return self.module(*args, **kwargs)
 
     def _given(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, Any]:
-        fresh = iter([each.detach().clone() for each in tensors])
+        fresh = iter(tensors)
         leaves = [next(fresh) if _is_tensor(each) else copy.copy(each) for each in self._leaves]
         return cast("tuple[Any, Any]", _trees().tree_unflatten(leaves, self._form))
 
@@ -84,6 +101,21 @@ def resized(tensor: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
             places = torch.arange(size) % tensor.shape[axis]
             tensor = tensor.index_select(axis, places)
     return tensor
+
+
+def negated(tensor: torch.Tensor) -> torch.Tensor:
+    """Return numbers of the other sign; what looks like a mask, or counts, stays as it is."""
+    if not tensor.is_floating_point() or len(set(tensor.reshape(-1)[:999].tolist())) < 3:
+        return tensor
+    return -tensor
+
+
+def _step(key: Any) -> int | str:
+    """Return the index, key or name that a step into a tree goes by."""
+    for name in ("idx", "key", "name"):
+        if hasattr(key, name):
+            return cast("int | str", getattr(key, name))
+    return str(key)
 
 
 def _is_tensor(leaf: object) -> bool:

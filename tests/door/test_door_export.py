@@ -5,6 +5,7 @@ The step "export from PyTorch" of .ci/run installs what this needs.
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,13 @@ def call():
 
 
 @pytest.mark.parametrize(
-    "asked", [{"opset": 17}, {"target": "ort-cpu"}, {"pipeline": vlmpass.Pipeline(dtype="float16")}]
+    "asked",
+    [
+        {"opset": 17},
+        {"target": "ort-cpu"},
+        {"pipeline": vlmpass.Pipeline(dtype="float16")},
+        {"exporter": "torchscript", "opset": 14},
+    ],
 )
 def test_a_module_is_compared_at_two_sizes(tmp_path, call, asked):
     module, args, kwargs, dynamic = call
@@ -59,7 +66,7 @@ def test_a_module_is_compared_at_two_sizes(tmp_path, call, asked):
     assert "=8" in told[1]
     model = vlmpass.load(tmp_path / "m.onnx")
     assert [each.name for each in model.graph.outputs] == ["hidden", "sized", "next"]
-    assert model.opset_imports[""] == 17 or "opset" not in asked
+    assert model.opset_imports[""] == asked.get("opset", model.opset_imports[""])
 
 
 def test_weights_of_bfloat16_stay_what_they_are(tmp_path):
@@ -89,7 +96,36 @@ class _Fixed(torch.nn.Module):
         return x * 2
 
 
+class _DecidesWell(torch.nn.Module):
+    def forward(self, x):
+        return x + 1 if x.shape[0] > 1 else x - 1
+
+
+_TRACED = {"args": (torch.linspace(-1, 3, 6).reshape(2, 3),), "exporter": "torchscript"}
 REFUSED = {
+    "traced": (
+        lambda: _Decides().eval(),
+        _TRACED,
+        r"one outcome of what the module decides in 1 places, such as test_door_export.py:\d+; "
+        "it computes something else than the module with numbers of the other sign",
+    ),
+    "traced size": (
+        lambda: _DecidesWell().eval(),
+        {**_TRACED, "args": (torch.ones(1, 3),), "dynamic": {"x": {0: VARIES}}},
+        "computes something else than the module at x_0=2",
+    ),
+    "exporter": (lambda: _Fixed().eval(), {"exporter": "jit"}, "exporter takes dynamo, torch"),
+    "axes": (
+        lambda: _Fixed().eval(),
+        {**_TRACED, "dynamic": ({2: VARIES},)},
+        "x has 2 axes, not 3",
+    ),
+    "axes of nothing": (
+        lambda: _Fixed().eval(),
+        {**_TRACED, "dynamic": ()},
+        "dynamic says nothing that fits x",
+    ),
+    "no axes": (lambda: _Fixed().eval(), {**_TRACED, "dynamic": (3,)}, "takes dimensions by axis"),
     "training": (_Fixed, {}, "is in training mode, in which it may draw at random"),
     "random": (lambda: _Draws().eval(), {}, "gives other numbers when it runs once more"),
     "decides": (lambda: _Decides().eval(), {}, "PyTorch's exporter does not take the _Decides"),
@@ -113,6 +149,45 @@ def test_what_is_refused_leaves_what_was_there(tmp_path, case):
     with pytest.raises(vlmpass.VlmpassError, match=said):
         vlmpass.export(make(), **{"args": (torch.ones(2, 40),), "path": path, **given})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_trace_keeps_is_told(tmp_path):
+    report = vlmpass.export(_DecidesWell().eval(), path=tmp_path / "m.onnx", **_TRACED)
+    assert any(note.startswith("the trace keeps one outcome") for note in report.notes)
+
+
+class _Nested(torch.nn.Module):
+    """Takes what models of transformers take: tensors in lists, and what is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = torch.nn.Linear(4, 4)
+
+    def forward(self, x, cache, flag=True, mask=None):
+        return {"y": self.out(x) + cache[0][0] * mask, "cache": [[each * 2 for each in cache[0]]]}
+
+
+@pytest.mark.parametrize("dim", [VARIES, "batch", torch.export.Dim("batch", max=9)])
+def test_a_trace_names_what_it_takes(tmp_path, dim):
+    torch.manual_seed(3)
+    args = (torch.randn(2, 4), [[torch.randn(2, 4), torch.randn(2, 4)]], False)
+    axes = {"x": {0: dim}, "cache": [[{0: dim}, (dim, None)]]}
+    report = vlmpass.export(
+        _Nested().eval(), args, tmp_path / "m.onnx", dynamic=axes, exporter="torchscript",
+        kwargs={"mask": torch.randn(4)},
+    )  # fmt: skip
+    graph = report.model.graph
+    assert [each.name for each in graph.inputs] == ["x", "cache_0_0", "cache_0_1", "mask"]
+    assert {"out.weight", "out.bias"} <= set(graph.initializers)
+    first = graph.inputs[0].shape[0].value
+    assert first == ("x_0" if dim is VARIES else "batch")
+
+
+def test_operators_that_exporters_refuse(tmp_path):
+    import exported_operators as operators
+
+    for name, exporter, opset in random.Random(16).sample(operators.CASES, 3):
+        assert operators.off_by(name, exporter, opset, tmp_path / "m.onnx") < 1e-5
 
 
 def test_a_size_that_a_module_does_not_take_is_passed_over(tmp_path):

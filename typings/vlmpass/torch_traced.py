@@ -1,0 +1,1 @@
+../../vlmpass/torch_traced.py
