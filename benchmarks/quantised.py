@@ -95,7 +95,12 @@ SETTINGS = (
     Setting(
         "4 bits, blocks of 32, with zero points",
         PASS.format("bits=4 form=matmul-nbits symmetric=false"),
-        {"default": blockwise(symmetric=False), "HQQ": hqq},
+        {"default": blockwise(symmetric=False)},
+    ),
+    Setting(
+        "4 bits, blocks of 32, float zero points",
+        PASS.format("bits=4 form=matmul-nbits symmetric=false algorithm=hqq"),
+        {"HQQ": hqq},
     ),
 )
 

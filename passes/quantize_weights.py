@@ -65,6 +65,10 @@ class QuantizeWeights(Pass):
     symmetric: bool = True
     """Whether zero is in the middle of the numbers, so that there are no zero points."""
 
+    algorithm: Literal["nearest", "hqq"] = "nearest"
+    """How: to the nearest, with zero points that are numbers of as many bits; or with zero points
+    that are floats, sought in half-quadratic steps, as MatMulNBits takes them."""
+
     search: bool = True
     """Whether blocks are scaled for the least squares of errors, rather than by their extremes."""
 
@@ -85,6 +89,12 @@ class QuantizeWeights(Pass):
             sizes = ", ".join(map(str, NBITS_BLOCKS))
             remedy = f"choose one of {sizes}"
             raise OptionError("block", f"MatMulNBits has no blocks of {self._block}", remedy=remedy)
+        if self.algorithm == "hqq" and self.form != "matmul-nbits":
+            what = "DequantizeLinear has no zero points between numbers"
+            raise OptionError("algorithm", what, remedy="choose form=matmul-nbits")
+        if self.algorithm == "hqq" and (self.symmetric or self.bits == 8):
+            what = "hqq seeks zero points of fewer than 8 bits"
+            raise OptionError("algorithm", what, remedy="say symmetric=false and bits=4 or bits=2")
         if self.at_least < 1:
             raise OptionError("at-least", "a weight to round has an element at least")
         if fault := fault_of(self.exclude):
@@ -135,7 +145,10 @@ class QuantizeWeights(Pass):
         kind = scale_type(weight.matrix.dtype, opset) if standard else weight.matrix.dtype
         mirrored = search and self.symmetric and not standard
         name = weight.value.name or ""
-        return Grid(self.bits, weight.axis, block, self.symmetric, search, kind, mirrored, name)
+        return Grid(
+            self.bits, weight.axis, block, self.symmetric, search, kind, mirrored, name,
+            free=self.algorithm == "hqq",
+        )  # fmt: skip
 
     def _suits(self, weight: Multiplied) -> bool:
         """Whether the form has such a product; of a Conv, fewer than 8 bits lose too much."""
@@ -196,8 +209,6 @@ class _Writer:
             tape = Tape(self.names, scope.opsets, node.name or self.asked.name)
             parts = held.setdefault(id(scope.graph), Parts(tape, weight, grid))
             result = self._product(parts.on(tape), scope, node)
-            for made in tape.nodes:
-                made.metadata_props["vlmpass.reason"] = f"weight rounded to {grid.bits} bits"
             splice(tape, [node], [(node.outputs[0], result)], in_function=scope.in_function)
         remove_unused_constant(weight.value)
 

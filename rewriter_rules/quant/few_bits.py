@@ -7,6 +7,7 @@ scale and a zero point: `weight = scale * (number - zero)`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -20,10 +21,18 @@ from vlmpass.ir_tools.weights.tally import Tally
 
 __all__ = ["Grid", "Numbers", "Rounded", "Scales", "Zeros"]
 
-_SHRINKS = tuple(1 - step / 20 for step in range(1, 6))
+_SHRINKS = tuple(1 - step / 20 for step in range(1, 7))
 """What the range of a block is tried at, of its extremes: large weights may be cut off."""
-_REFINEMENTS = 2
+_REFINEMENTS = 3
+_FREE_RANGES = (1.0, 0.92, 0.84, 0.76)
+"""The same where zero points are free."""
+_HALVES = 4
+"""Half-quadratic steps from each of them, before least squares."""
+_NORM, _WEIGHT = 0.7, 10.0
+"""The norm of errors whose shrinkage those steps take, and what it weighs: those of HQQ."""
 _READ_ELEMENTS = 1 << 20
+
+_Found: TypeAlias = "tuple[Array, Array, Array]"
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Grid:
         kind: The element type of the scales.
         mirrored: Whether scales may be negative, where zero is in the middle and ranges are sought.
         weight: What the weight is called, for messages.
+        free: Whether zero points are any numbers, as MatMulNBits takes them, and not whole ones.
     """
 
     bits: int
@@ -49,6 +59,7 @@ class Grid:
     kind: ir.DataType
     mirrored: bool = False
     weight: str = field(default="", compare=False)
+    free: bool = False
 
     @property
     def middle(self) -> int:
@@ -83,24 +94,67 @@ class Grid:
             groups: Of `grouped`.
         """
         low, high = groups.min(-1), groups.max(-1)
+        if self.free:
+            return self._freely(groups, low, high)
         best = self._spanned(low, high)
         if not self.search:
             return best
-        found = (*best, self._error(groups, *best))
-        if self.mirrored:
-            found = self._better(groups, found, self._mirrored(low, high))
-        for shrink in _SHRINKS:
-            tried = self._spanned(low * np.float32(shrink), high * np.float32(shrink))
-            found = self._better(groups, found, tried)
+        found = self._better(groups, None, best)
+        for share in (np.float32(each) for each in (1.0, *_SHRINKS)):
+            found = self._better(groups, found, self._spanned(low * share, high * share))
+            if self.mirrored:
+                found = self._better(groups, found, self._mirrored(low * share, high * share))
         for _ in range(_REFINEMENTS):
             found = self._better(groups, found, self._fitted(groups, found[0], found[1]))
         return found[0], found[1]
 
-    def _better(
-        self, groups: Array, found: tuple[Array, Array, Array], tried: tuple[Array, Array]
-    ) -> tuple[Array, Array, Array]:
+    def _freely(self, groups: Array, low: Array, high: Array) -> tuple[Array, Array]:
+        """Return scales and free zero points: half-quadratic steps, then least squares of both."""
+        steps = np.float32((1 << self.bits) - 1)
+        found: _Found | None = None
+        for share in (np.float32(each) for each in _FREE_RANGES):
+            span, middle = (high - low) * share, (high + low) / 2
+            wide = np.where(span > 0, span, np.maximum(np.abs(low), np.abs(high)))
+            scales = self._scales(wide / steps)
+            tried = scales, self._kept((span / 2 - middle) / scales)
+            for step in range(_HALVES):
+                tried = self._half_quadratic(groups, *tried, _WEIGHT * 1.01**step)
+            found = self._better(groups, found, tried)
+            for _ in range(_REFINEMENTS):
+                tried = self._affine(groups, *tried)
+                found = self._better(groups, found, tried)
+        assert found is not None
+        return found[0], found[1]
+
+    def _kept(self, zeros: Array) -> Array:
+        return zeros.astype(self.kind.numpy()).astype(np.float32)
+
+    def _half_quadratic(
+        self, groups: Array, scales: Array, zeros: Array, weight: float
+    ) -> tuple[Array, Array]:
+        """Return zero points that suit errors less what is shrunk away, as of outliers."""
+        numbers = self.numbers(groups, scales, zeros)
+        error = groups - (numbers - zeros[..., None]) * scales[..., None]
+        size = np.abs(error)
+        kept = np.sign(error) * np.maximum(size - (size + 1e-8) ** (_NORM - 1) / weight, 0)
+        wanted = (numbers - (groups - kept) / scales[..., None]).mean(-1, dtype=np.float32)
+        return scales, self._kept(wanted)
+
+    def _affine(self, groups: Array, scales: Array, zeros: Array) -> tuple[Array, Array]:
+        """Return the scale and the zero point that suit the numbers of others best."""
+        numbers = self.numbers(groups, scales, zeros)
+        number, weight = numbers.mean(-1), groups.mean(-1)
+        spread = numbers - number[..., None]
+        squares = np.square(spread).sum(-1)
+        slope = (spread * groups).sum(-1) / np.where(squares > 0, squares, np.float32(1))
+        found = self._scales(np.where(slope > 0, slope, scales))
+        return found, self._kept(number - weight / found)
+
+    def _better(self, groups: Array, found: _Found | None, tried: tuple[Array, Array]) -> _Found:
         """Return scales, zero points and errors, of whichever is nearer in each block."""
         error = self._error(groups, *tried)
+        if found is None:
+            return *tried, error
         better = error < found[2]
         scales, zeros, errors = (
             np.where(better, new, old) for new, old in zip((*tried, error), found, strict=True)
@@ -133,7 +187,11 @@ class Grid:
             scales: Of each block.
             zeros: Of each block.
         """
-        scaled: Array = np.rint(groups / scales[..., None]) + zeros[..., None]
+        scaled: Array = groups / scales[..., None]
+        if self.free:
+            scaled = np.rint(scaled + zeros[..., None])
+        else:
+            scaled = np.rint(scaled) + zeros[..., None]
         return np.clip(scaled, 1.0 if self._even else 0.0, float((1 << self.bits) - 1))
 
     @property

@@ -148,14 +148,16 @@ def nbits_product(parts: Parts, node: ir.Node) -> ir.Value:
 
     matrix = parts.weight.matrix
     middle = grid.middle if grid.symmetric else None
+    kind = grid.kind if grid.free else ir.DataType.UINT8
+    whole = (0, (1 << grid.bits) - 1) if middle is None else (middle, middle)
     found = Quantized(
         whole=rows_first(Rounded(matrix.dtype, matrix.shape, matrix, grid)),
         numbers=rows_first(parts.numbers(ir.DataType.UINT8, 0)),
         bits=grid.bits,
         block=grid.block,
         scales=rows_first(parts.scales()),
-        zeros=rows_first(parts.zeros(ir.DataType.UINT8)),
-        span=(0, (1 << grid.bits) - 1) if middle is None else (middle, middle),
+        zeros=rows_first(parts.zeros(kind)),
+        span=None if grid.free else whole,
         order=None,
     )
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
