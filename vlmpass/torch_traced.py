@@ -19,7 +19,7 @@ def flat_module(call: Call) -> torch.nn.Module:
     """Return a module that takes the tensors of a call alone, and gives those of its outputs."""
     import torch
 
-    class Flat(torch.nn.Module):
+    class Flat(torch.nn.Module):  # type: ignore[misc,unused-ignore]
         def __init__(self) -> None:
             super().__init__()
             self.module = call.module

@@ -23,8 +23,10 @@ def translations() -> dict[Callable[..., object], Callable[..., object]]:
 
 
 def _translation(name: str) -> Callable[..., object]:
-    from onnxscript import values
-    from onnxscript.function_libs.torch_lib.ops import nn
+    from onnxscript import values  # type: ignore[import-not-found,unused-ignore]
+    from onnxscript.function_libs.torch_lib.ops import (  # type: ignore[import-not-found,unused-ignore]
+        nn,
+    )
 
     known: Any = getattr(nn, f"aten_{name}")
     left = values.Op(values.Opset(LEFT, 1), name, _schema(name))
