@@ -168,11 +168,13 @@ def test_a_target_of_a_runtime_that_is_not_installed_is_refused(tmp_path, capsys
     assert 'pip install "vlmpass[runtime]"' in capsys.readouterr().err
 
 
-INVALID_SOURCE = """<ir_version: 8, opset_import: ["": 17]>
+INVALID_SOURCE = """<ir_version: 8, opset_import: ["": 17, "own": 1]>
     g (float[a,b,c,8] x, float[8] s) => (float[d,e,f,g] y) <float two = {2}, float e = {1e-6}> {
         p = Pow(x, two) m = ReduceMean<axes = [-1]>(p) v = Add(m, e) r = Sqrt(v) q = Div(x, r)
-        n = Mul(q, s) y = Transpose<perm = [0, -2, -1, 1]>(n)
-    }"""
+        n = Mul(q, s) y = own.Turn<order = [0, -2, -1, 1]>(n)
+    }
+    <domain: "own", opset_import: ["": 17]>
+    Turn <order>(x) => (y) { y = Transpose<perm: ints = @order>(x) }"""
 
 
 @pytest.mark.parametrize("options", [{}, {"target": "ort-cpu"}])
