@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import VerifyError, VlmpassError
+from vlmpass.ir_tools.check import check
+from vlmpass.ir_tools.errors import CheckError, VerifyError, VlmpassError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.operators.schema import default_opset
 from vlmpass.ir_tools.run import Allowance, RunError
@@ -50,7 +51,8 @@ class LoadAcceptance:
         """Return whether the result loads.
 
         Raises:
-            VerifyError: It does not, and must: node, reason and remedy.
+            VerifyError: It does not, and must: node, reason and remedy. Nor does the source,
+                which is not valid.
         """
         if self.target is None and importlib.util.find_spec("onnxruntime") is None:
             return Loaded(None, 'ONNX Runtime is not installed; pip install "vlmpass[runtime]"')
@@ -70,6 +72,10 @@ class LoadAcceptance:
         if error.is_stop:
             return Loaded(False, str(error))
         if loader.why_not(source) is not None:
+            try:
+                check(source)  # operators that onnx does not know hide its faults in the result
+            except CheckError as fault:
+                raise VerifyError("ONNX Runtime loads neither it nor the result") from fault
             return Loaded(False, f"nor is the source: {told(result, error, loader, always=False)}")
         if _asked_for(source, result, error, loader):
             return Loaded(False, told(result, error, loader, always=False))

@@ -185,3 +185,17 @@ def test_a_source_that_is_invalid_is_what_a_refusal_names(options, tmp_path: Pat
     with pytest.raises(VerifyError, match=r"the source is not valid itself: .*Transpose.* perm"):
         Pipeline(fuse="ort", **options).convert(path, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "node", ["Softmax<axis = 5>(n)", "Concat<axis = 4>(n, n)", "Gather<axis = 7>(n, two)"]
+)
+@pytest.mark.parametrize("options", [{}, {"target": "ort-cpu"}])
+def test_a_fault_behind_what_onnx_does_not_know_is_the_source_s(options, node, tmp_path: Path):
+    """No shape goes through SimplifiedLayerNormalization, so that the result's check sees none."""
+    path = tmp_path / "source.onnx"
+    text = INVALID_SOURCE.replace("own.Turn<order = [0, -2, -1, 1]>(n)", node)
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    with pytest.raises(VerifyError, match="the source is not valid itself: "):
+        Pipeline(fuse="ort", **options).convert(path, tmp_path / "out.onnx")
+    assert not (tmp_path / "out.onnx").exists()
