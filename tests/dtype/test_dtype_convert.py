@@ -19,24 +19,24 @@ NARROW = {D.BFLOAT16, D.FLOAT16, D.COMPLEX128}
 
 @pytest.mark.parametrize("opset", [None, 21])
 @pytest.mark.parametrize(
-    ("name", "compared"),
+    "name",
     [
-        ("decoder.bfloat16.ts17", True),
-        ("decoder.bfloat16.dyn23", True),
-        ("decoder.float16.ts17", True),
-        ("vision.bfloat16.ts17", False),  # Cast(to=COMPLEX128): nothing runs the source
-        ("vision.bfloat16.dyn18", True),
-        ("text.float16.ts17", True),
-        ("quant_mod.float16.ts17", True),
+        "decoder.bfloat16.ts17",
+        "decoder.bfloat16.dyn23",
+        "decoder.float16.ts17",
+        "vision.bfloat16.ts17",  # Cast(to=COMPLEX128), PyTorch's own number of bfloat16
+        "vision.bfloat16.dyn18",
+        "text.float16.ts17",
+        "quant_mod.float16.ts17",
     ],
 )
-def test_convert_half_exports_to_float32(name, compared, opset, tmp_path):
+def test_convert_half_exports_to_float32(name, opset, tmp_path):
     path = tmp_path / "out.onnx"
     report = Pipeline(dtype="float32", opset=opset, target="ort-cpu").convert(
         EXPORTS / f"{name}.onnx", path
     )
     assert report.checked.types
-    assert (report.checked.numbers is not None) == compared
+    assert report.checked.numbers is not None
     vlmpass.check(path)  # fused to what ONNX Runtime has, which onnx's own checker may not know
     assert not dtypes_left(ir.load(path)) & NARROW
     _, feeds, wanted = export(name)

@@ -78,8 +78,10 @@ def found_limits() -> str:
 
 
 def test_what_is_written_by_hand_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    limited = re.findall(r"^(\w+) = ", found_limits(), re.MULTILINE)
-    lines = {name: {22: ["native"]} for name in limited} | {"Abs": {13: ["T: float"]}}
+    limited = re.findall(r'^"?([\w.]+)"? = ', found_limits(), re.MULTILINE)
+    assert "com.microsoft.GroupQueryAttention" in limited
+    lines = {name: {1 if "." in name else 22: ["native"]} for name in limited}
+    lines |= {"Abs": {13: ["T: float"]}}
     monkeypatch.setattr(refresh, "facts", lambda *_: lines)
     monkeypatch.setattr(refresh, "newest", lambda _: (26, 13))
     found = refresh.probe("ort-cpu")
