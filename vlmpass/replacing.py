@@ -165,11 +165,12 @@ class Replacement:
         Raises:
             SaveError: Something cannot be moved.
         """
-        first, *rest = map(_absolute, models)
-        owners = Folder(first, *rest)
-        data = [path for path in sorted(owners.replaced) if owners.owns(path)]
+        those, data = [*map(_absolute, models)], list[Path]()
+        if those:
+            owners = Folder(*those)
+            data = [path for path in sorted(owners.replaced) if owners.owns(path)]
         # The last file of the set goes first: without it the others say nothing.
-        for path in dict.fromkeys((self._last, first, *rest, *map(_absolute, others), *data)):
+        for path in dict.fromkeys((self._last, *those, *map(_absolute, others), *data)):
             if os.path.lexists(path) and not sources.has(path):
                 self._move(path)
 

@@ -4,15 +4,18 @@ import re
 import shutil
 import subprocess
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from door_tools import mlp_model
+from door_tools import listing, mlp_model
 
 import vlmpass
 from vlmpass.ir_tools.run import compare_layers, verify
+from vlmpass.pages.layer_plots import layer_plots
 from vlmpass.pages.layers_page import layers_page
 from vlmpass.pages.plots import linear_near_zero, powers
 
@@ -109,6 +112,7 @@ def test_a_page_takes_the_place_of_a_page_only(door, tmp_path):
         ((tmp_path / "in.npz", "--force", "--inputs", tmp_path / "in.npz"), "stays as it is"),
         ((tmp_path, "--force"), "is a folder"),
         ((tmp_path / "no" / "r.html",), "does not exist"),
+        ((tmp_path / f"{'x' * 300}.html",), "cannot be"),
         (("-",), "--html takes no '-'"),
     ):
         code, out, err = door("verify", one, two, "--html", *words)
@@ -117,6 +121,105 @@ def test_a_page_takes_the_place_of_a_page_only(door, tmp_path):
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert door("verify", one, two, "--html", mine, "--force")[0] == 1
     assert b"generator" in mine.read_bytes()
+
+
+def texts(path):
+    """The texts of a plot, and its marks by kind."""
+    root = ElementTree.parse(path).getroot()
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{space}svg"
+    marks = {}
+    for each in root.iter():
+        if each.tag in (f"{space}circle", f"{space}path"):
+            assert "var(" not in (each.get("class") or "")
+            title = each.find(f"{space}title")
+            named = None if title is None else title.text
+            marks.setdefault(each.get("class"), []).append((each, named))
+    return [each.text for each in root.iter(f"{space}text")], marks
+
+
+def test_plots_are_files_of_their_own(door, tmp_path):
+    one, two = pair(tmp_path)
+    folder = tmp_path / "some" / "plots"
+    code, out, err = door("verify", one, two, "--plots", folder, "--html", tmp_path / "r.html")
+    assert (code, err) == (1, "")
+    assert "made by" in out
+    assert sorted(path.name for path in folder.iterdir()) == ["error.svg", "range.svg"]
+    found = compare_layers(one, two).layers
+    said, marks = texts(folder / "error.svg")
+    assert said[0] == "error per value, b.onnx against a.onnx"
+    assert said[1].startswith("the first that diverges is 1: </title><script>")
+    assert {"relative error", "place of the value", "0", "1", "2"} <= {*said}
+    points = sorted(marks["good"] + marks["bad"], key=lambda mark: float(mark[0].get("cx")))
+    assert [name.split(": ")[1].rsplit(", ", 1)[0] for _, name in points] == [
+        each.name for each in found
+    ]
+    assert [len(marks[kind]) for kind in ("good", "bad", "first")] == [1, 2, 1]
+    heights = [float(mark.get("cy")) for mark, _ in points]
+    errors = [each.difference.max_rel for each in found]
+    assert sorted(range(3), key=lambda at: -heights[at]) == sorted(range(3), key=errors.__getitem__)
+    said, marks = texts(folder / "range.svg")
+    assert {"value", "place of the value"} <= {*said}
+    assert [len(marks[kind]) for kind in ("reference", "good", "bad")] == [3, 1, 2]
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert page.count("circle") == len(points)  # drawn by the same code
+    before = [path.read_bytes() for path in sorted(folder.iterdir())]
+    assert b"var(" not in before[0]
+    door("verify", one, two, "--plots", folder)
+    assert [path.read_bytes() for path in sorted(folder.iterdir())] == before
+
+
+def test_names_that_no_file_of_xml_holds_are_drawn(tmp_path):
+    found = compare_layers(*pair(tmp_path))
+    named = replace(found.layers[1], name="\x01\x1b\ud800 & <b>" + "x" * 300)
+    odd = replace(found, layers=(found.layers[0], named, found.layers[2]))
+    for name, text in layer_plots(odd, "a&", "\x02<b").items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        said, _ = texts(tmp_path / name)
+        assert said[0].endswith("\ufffd<b against a&")
+        assert all(len(each) <= 130 for each in said)
+
+
+def test_plots_of_nothing_are_empty_and_take_the_place_of_others(door, tmp_path):
+    one, two = pair(tmp_path)
+    assert door("verify", one, two, "--plots", tmp_path / "p")[0] == 1
+    text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] q) => (float[2] y) { y = Abs(q) }'
+    ir.save(ir.from_onnx_text(text), tmp_path / "c.onnx")
+    assert door("verify", one, tmp_path / "c.onnx", "--plots", tmp_path / "p")[0] == 1
+    for name in ("error.svg", "range.svg"):
+        said, marks = texts(tmp_path / "p" / name)
+        assert said[:2] == [f"{name[:5]} per value, c.onnx against a.onnx", "no value is in both"]
+        assert {*marks} == {"grid"}
+
+
+def test_a_folder_of_plots_that_cannot_be_is_refused_and_nothing_written(door, tmp_path):
+    one, two = pair(tmp_path)
+    mine, file = tmp_path / "mine", tmp_path / "file"
+    mine.mkdir()
+    (mine / "range.svg").write_text("<svg/>")
+    file.write_text("")
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    np.savez(sources / "error.svg.npz", x=np.ones((2, 32), np.float32))
+    given = (sources / "error.svg.npz").rename(sources / "error.svg")
+    before = listing(tmp_path)
+    for words, said in (
+        ((mine,), "range.svg exists; --force replaces it"),
+        ((file,), "is no folder"),
+        ((file / "below",), "cannot be made"),
+        ((tmp_path / ("x" * 300),), "cannot be made"),
+        ((sources, "--force", "--inputs", given), "stays as it is"),
+        (("-",), "--plots takes no '-'"),
+    ):
+        code, out, err = door("verify", one, two, "--plots", *words)
+        assert (code, out) == (2, ""), words
+        assert said in err.replace("\n  ", "; ")
+        assert err.count("error:") == 1
+        assert listing(tmp_path) == before
+    code, _, err = door("verify", one, tmp_path / "none.onnx", "--plots", tmp_path / "new")
+    assert code == 2
+    assert not (tmp_path / "new").exists()
+    assert door("verify", one, two, "--plots", mine, "--force")[0] == 1
 
 
 def test_many_values_make_a_plot_of_bounded_size(tmp_path):
@@ -163,14 +266,15 @@ def rows(png):
     return width, [raw[i : i + len(raw) // height] for i in range(0, len(raw), len(raw) // height)]
 
 
-def test_a_browser_shows_it(door, tmp_path):
+@pytest.mark.parametrize(("what", "lines"), [("r.html", 200), ("p/error.svg", 150)])
+def test_a_browser_shows_it(door, tmp_path, what, lines):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip("no browser is installed")
-    door("verify", *pair(tmp_path), "--html", tmp_path / "r.html")
+    door("verify", *pair(tmp_path), "--html", tmp_path / "r.html", "--plots", tmp_path / "p")
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     words += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1040,1300"]
-    page = (tmp_path / "r.html").as_uri()
+    page = (tmp_path / what).as_uri()
     told = {"capture_output": True, "timeout": 120, "cwd": tmp_path}
     dom = subprocess.run([*words, "--dump-dom", page], check=True, **told).stdout.decode()
     assert len(re.findall("<circle", dom)) == 3
@@ -178,4 +282,4 @@ def test_a_browser_shows_it(door, tmp_path):
     subprocess.run([*words, f"--screenshot={tmp_path / 's.png'}", page], check=True, **told)
     width, found = rows((tmp_path / "s.png").read_bytes())
     assert (width, len(found)) == (1040, 1300)
-    assert sum(any(row[1:]) for row in found) > 200  # rows that are not as the one above
+    assert sum(any(row[1:]) for row in found) > lines  # rows that are not as the one above

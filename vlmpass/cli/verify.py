@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from vlmpass.cli.arguments import Inputs, Seed
+from vlmpass.cli.asked import Asked, judge_asked, refuse_beside, shapes_asked, side_asked
 from vlmpass.cli.console import show, show_json, status
 from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
@@ -19,11 +19,11 @@ from vlmpass.ir_tools.system.progress import telling
 from vlmpass.torch_source import module_named, names_module
 
 if TYPE_CHECKING:
-    from vlmpass.ir_tools.run import Allowance, LayerComparison, Verification
-    from vlmpass.ir_tools.run.request import EmulatedIn
+    from vlmpass.ir_tools.run import LayerComparison, Verification
     from vlmpass.ir_tools.run.torch_program import Module
     from vlmpass.ir_tools.system.runtime import Optimization, Runtime
-    from vlmpass.pages.layers_page import PageFile
+
+    _Report: TypeAlias = Callable[[Verification, LayerComparison | None, str, str], None]
 
 __all__ = ["verify"]
 
@@ -130,8 +130,17 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write the plots of --layers as files, error.svg and range.svg, in a folder.",
+            parser=path_given,
+            show_default=False,
+        ),
+    ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace what is there instead of such a page.")
+        bool, typer.Option("--force", help="Replace what is there instead of such files.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> int:
@@ -143,18 +152,19 @@ def verify(
     float32, and may be B itself, unless --emulate-in rounds it.
     """
     no_pipe(html, "--html")
-    layers = layers or html is not None
+    no_pipe(plots, "--plots")
+    layers = layers or html is not None or plots is not None
     modules = [each for each in (reference, judged) if names_module(str(each))]
     recorded = reference if reference.suffix == ".npz" else None
     given = [each for each in (reference, judged) if each not in (*modules, recorded)]
     with models_given(*given) as files, status() as shown, telling(shown.segments):
         # What else can be told to be wrong at once: the imports that follow take seconds.
-        level, ran, most = _judged(inputs, optimization, emulate, on, memory)
-        where = _emulated_in(emulate_in, emulate)
-        asked = _Asked(inputs, _shapes(shape), seed, tolerance, emulate, where, most)
-        _refuse_beside(asked, layers, on, recorded, modules)
+        level, ran, most = judge_asked(inputs, optimization, emulate, on, memory)
+        where = side_asked(emulate_in, emulate)
+        asked = Asked(inputs, shapes_asked(shape), seed, tolerance, emulate, where, most)
+        refuse_beside(asked, layers, on, recorded, modules)
         shown.stage("comparing")
-        page = None if html is None else _page(html, force, (*files, recorded, inputs))
+        reports = _reports(html, plots, force, (*files, recorded, inputs))
         if recorded is not None:
             found = _recorded(recorded, files[0], asked, level, ran)
         else:
@@ -162,47 +172,10 @@ def verify(
             found = _compared(sources, asked, level, ran, layers)
         # Where nothing was compared, the findings say why, of the values inside, too.
         inside = _inside(files, asked) if layers and bool(found.outputs) else None
-    if page is not None:
-        from vlmpass.pages.layers_page import layers_page
-
-        page.write(layers_page(found, inside, reference.name, judged.name))
+    for report in reports:
+        report(found, inside, reference.name, judged.name)
     _tell(found, inside, str(reference), str(judged), json)
     return DONE if found.ok else FINDINGS
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is asked of a comparison, of outputs or of values inside."""
-
-    inputs: Path | None
-    shapes: dict[str, int | list[int]] | None
-    seed: int
-    tolerance: float | None
-    emulate: str | None
-    emulate_in: EmulatedIn | None
-    most: int | None
-
-    def allowance(self) -> Allowance:
-        from vlmpass.ir_tools.run import Allowance, default_memory
-
-        return Allowance(self.most or default_memory())
-
-
-def _shapes(given: list[str] | None) -> dict[str, int | list[int]] | None:
-    """Return sizes and shapes as they are meant: ``seq=64``, ``pixels=1x3x224x224``."""
-    from vlmpass.ir_tools.errors import VerifyError
-
-    found: dict[str, int | list[int]] = {}
-    for text in given or ():
-        name, _, told = text.rpartition("=")
-        sizes = told.split("x")
-        if not name or not all(each.isdecimal() for each in sizes):
-            raise VerifyError(
-                f"--shape '{text}' is no size", remedy="write seq=64 or pixels=1x3x224x224"
-            )
-        numbers = [int(each) for each in sizes]
-        found[name] = numbers if len(numbers) > 1 else numbers[0]
-    return found or None
 
 
 def _sources(reference: Path, judged: Path, files: list[Path]) -> list[Path | Module]:
@@ -216,7 +189,7 @@ def _sources(reference: Path, judged: Path, files: list[Path]) -> list[Path | Mo
 
 def _compared(
     sources: list[Path | Module],
-    asked: _Asked,
+    asked: Asked,
     level: Optimization | None,
     ran: Runtime,
     layers: bool,
@@ -247,42 +220,27 @@ def _is_module(source: object) -> bool:
     return not isinstance(source, Path)
 
 
-def _refuse_beside(
-    asked: _Asked, layers: bool, on: str | None, recorded: Path | None, modules: list[Path]
-) -> None:
-    """Refuse what does not go together.
+def _reports(
+    html: Path | None, plots: Path | None, force: bool, sources: Sequence[Path | None]
+) -> list[_Report]:
+    """Return what writes the page and the plots that are wanted, once it is known that it can."""
+    from vlmpass.pages.layer_plots import LAYER_PLOTS, layer_plots
+    from vlmpass.pages.layers_page import PAGE_MARK, layers_page
+    from vlmpass.pages.plots import SVG_MARK
+    from vlmpass.pages.report_files import ReportFiles
 
-    Raises:
-        VerifyError: With what is to be left out or given.
-    """
-    from vlmpass.ir_tools.errors import VerifyError
-
-    emulated = asked.emulate is not None
-    if recorded is not None and asked.inputs is None:
-        raise VerifyError(
-            "recorded outputs say nothing without the inputs they are of",
-            remedy="give them with --inputs file.npz",
-        )
-    if (recorded is not None and (layers or emulated)) or (modules and layers):
-        what = "--layers" if layers else "--emulate"
-        raise VerifyError(f"{what} needs a reference that runs", remedy="name a model for A")
-    if len(modules) > 1 or (recorded is not None and modules):
-        raise VerifyError("one of the two must be a model", remedy="name its file")
-    if on is not None and (emulated or layers):
-        what = "--layers looks into" if layers else "--emulate rounds"
-        raise VerifyError(
-            f"{what} what ONNX Runtime runs, and {on} is to run B", remedy="leave one of them out"
-        )
-
-
-def _page(html: Path, force: bool, sources: Sequence[Path | None]) -> PageFile:
-    from vlmpass.pages.layers_page import PageFile
-
-    return PageFile(html, force, *sources)
+    made: list[_Report] = []
+    if html is not None:
+        page = ReportFiles(PAGE_MARK, html.parent, (html.name,), force, *sources)
+        made.append(lambda *told: page.write({html.name: layers_page(*told)}))
+    if plots is not None:
+        drawn = ReportFiles(SVG_MARK, plots, LAYER_PLOTS, force, *sources, made=True)
+        made.append(lambda found, *told: drawn.write(layer_plots(*told)))
+    return made
 
 
 def _recorded(
-    outputs: Path, file: Path, asked: _Asked, level: Optimization | None, ran: Runtime
+    outputs: Path, file: Path, asked: Asked, level: Optimization | None, ran: Runtime
 ) -> Verification:
     from vlmpass.ir_tools.run import verify_recorded
 
@@ -297,7 +255,7 @@ def _recorded(
     )
 
 
-def _inside(files: list[Path], asked: _Asked) -> LayerComparison:
+def _inside(files: list[Path], asked: Asked) -> LayerComparison:
     from vlmpass.ir_tools.run import compare_layers
     from vlmpass.rewriter_rules.restore import restore
     from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
@@ -332,51 +290,3 @@ def _tell(
     show(verification_screen(found, expected, actual))
     if inside is not None:
         show(layers_screen(inside))
-
-
-def _emulated_in(given: str | None, emulate: str | None) -> EmulatedIn | None:
-    """Return which of the two models is rounded.
-
-    Raises:
-        VlmpassError: There is no such choice, or nothing is to be rounded.
-    """
-    from vlmpass.ir_tools.errors import VerifyError
-    from vlmpass.ir_tools.run.request import EMULATED_IN
-    from vlmpass.options import nearest
-
-    found = next((each for each in EMULATED_IN if each == given), None)
-    if found is None and given is not None:
-        raise nearest(given, EMULATED_IN, "model to round in")
-    if found is not None and emulate is None:
-        raise VerifyError("--emulate-in rounds nothing alone", remedy="give --emulate bfloat16 too")
-    return found
-
-
-def _judged(
-    inputs: Path | None,
-    optimization: str | None,
-    emulate: str | None,
-    on: str | None,
-    memory: str | None,
-) -> tuple[Optimization | None, Runtime, int | None]:
-    """Refuse what can be told to be wrong at once; return the rest as it is meant."""
-    from vlmpass.intent import HALVES
-    from vlmpass.ir_tools.save import parse_size
-    from vlmpass.ir_tools.system.paths import inputs_file
-    from vlmpass.ir_tools.system.runtime import OPTIMIZATIONS, RUNTIMES, require_runtime
-    from vlmpass.options import nearest
-
-    no_pipe(inputs, "--inputs")
-    if inputs is not None:
-        inputs_file(inputs)
-    level = next((each for each in OPTIMIZATIONS if each == optimization), None)
-    if level is None and optimization is not None:
-        raise nearest(optimization, OPTIMIZATIONS, "optimisation level")
-    if emulate is not None and emulate not in HALVES:
-        raise nearest(emulate, HALVES, "element type to emulate")
-    ran = next((each for each in RUNTIMES if each == (on or RUNTIMES[0])), None)
-    if ran is None:
-        raise nearest(str(on), RUNTIMES, "runtime")
-    require_runtime(RUNTIMES[0])
-    require_runtime(ran)
-    return level, ran, None if memory is None else parse_size(memory)

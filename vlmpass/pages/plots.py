@@ -1,16 +1,54 @@
-"""Plots of one value after another, as SVG that stands in a page."""
+"""Plots of one value after another, as SVG that stands in a page or in a file of its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Axis", "Bar", "Point", "linear_near_zero", "plot", "powers"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "SVG_MARK",
+    "Axis",
+    "Bar",
+    "Plot",
+    "Point",
+    "linear_near_zero",
+    "plot",
+    "plot_style",
+    "powers",
+]
 
-_WIDTH, _HEIGHT = 960, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 12, 34
+SVG_MARK = '<?xml version="1.0" encoding="UTF-8"?>\n<!-- vlmpass layers -->\n'
+"""How a file of a plot begins."""
+LIGHT = {
+    "ink": "#1d232b",
+    "dim": "#66707c",
+    "line": "#d9dee4",
+    "back": "#fff",
+    "good": "#1f77b4",
+    "bad": "#d62728",
+    "other": "#9aa5b1",
+}
+DARK = {
+    "ink": "#e4e8ec",
+    "dim": "#98a2ad",
+    "line": "#343c46",
+    "back": "#14181d",
+    "good": "#5aa9e6",
+    "bad": "#ff6b6b",
+    "other": "#66727f",
+}
+
+_WIDTH, _HEIGHT = 960, 312
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 14, 12, 46
+_HEAD, _LINE = 30, 18
+_MOST_LETTERS = 130
+"""Of a line above a plot, which is not broken."""
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_TICKS = 9
 _NEAR_ZERO = 1e-3
 """Below this magnitude a signed axis is linear."""
@@ -99,6 +137,64 @@ def _thinned(powers: range) -> list[int]:
     return sorted({*powers[::-step], powers[0]})
 
 
+def plot_style(colours: Mapping[str, str]) -> str:
+    """Return how plots are drawn.
+
+    Args:
+        colours: What stands for each of those of `LIGHT`.
+    """
+    return """svg text {{ font-size: 11px; fill: {dim}; }}
+svg .title {{ text-anchor: middle; }} .grid {{ stroke: {line}; }}
+.limit, .first {{ fill: none; stroke: {dim}; stroke-dasharray: 5 4; }}
+.first {{ stroke: {bad}; }} circle.good {{ fill: {good}; }} circle.bad {{ fill: {bad}; }}
+path.good {{ stroke: {good}; }} path.bad {{ stroke: {bad}; }} path.reference {{ stroke: {other}; }}
+path.good, path.bad, path.reference {{ stroke-width: 2; }}""".format(**colours)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What is drawn, and what it shows, for those who do not see it."""
+
+    name: str
+    drawn: Sequence[str]
+
+    def inline(self) -> str:
+        """Return it as a part of a page, which has `plot_style`."""
+        head = f'<svg role="img" aria-label="{escape(self.name)}" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
+        return "\n".join([head, *self.drawn, "</svg>"])
+
+    def alone(self, title: str, lines: Sequence[str] = ()) -> str:
+        """Return it as a file that needs no other, in colours that every program knows.
+
+        Args:
+            title: Stands above it.
+            lines: Stand below the title.
+        """
+        top = _HEAD + _LINE * len(lines)
+        size = f'width="{_WIDTH}" height="{_HEIGHT + top}" viewBox="0 0 {_WIDTH} {_HEIGHT + top}"'
+        style = "svg { font-family: sans-serif; } svg .head { font-size: 14px; font-weight: 600; "
+        style += f"fill: {LIGHT['ink']}; }}\n{plot_style(LIGHT)}"
+        rest = enumerate(lines, 1)
+        parts = [
+            f'{SVG_MARK}<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}>',
+            f"<title>{escape(title)}: {escape(self.name)}</title><style>{style}</style>",
+            f'<rect width="100%" height="100%" fill="{LIGHT["back"]}"/>',
+            f'<text class="head" x="14" y="20">{escape(_shortened(title))}</text>',
+            *(
+                f'<text x="14" y="{20 + _LINE * at}">{escape(_shortened(t))}</text>'
+                for at, t in rest
+            ),
+            f'<g transform="translate(0 {top})">',
+            *self.drawn,
+            "</g></svg>",
+        ]
+        return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", "\n".join(parts) + "\n")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_LETTERS else f"{text[: _MOST_LETTERS - 1]}…"
+
+
 def plot(
     axis: Axis,
     length: int,
@@ -107,7 +203,7 @@ def plot(
     name: str,
     line: Sequence[tuple[float, float]] = (),
     first: int | None = None,
-) -> str:
+) -> Plot:
     """Return a plot.
 
     Args:
@@ -126,9 +222,7 @@ def plot(
         path = "L".join(f"{_x(at, length):.1f} {axis.y(number):.1f}" for at, number in line)
         drawn.append(f'<path class="limit" d="M{path}"/>')
     drawn += [_drawn(mark, axis, length) for mark in marks]
-    label = escape(name, quote=True)
-    head = f'<svg role="img" aria-label="{label}" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
-    return "\n".join([head, *drawn, "</svg>"])
+    return Plot(name, drawn)
 
 
 def _x(at: float, length: int) -> float:
@@ -146,6 +240,8 @@ def _grid(axis: Axis, length: int) -> Iterator[str]:
     for at in range(0, length, step):
         x = _x(at, length)
         yield f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{at}</text>'
+    x = (_LEFT + _WIDTH - _RIGHT) / 2
+    yield f'<text class="title" x="{x:.0f}" y="{_HEIGHT - 8}">place of the value</text>'
     middle = (_HEIGHT - _BOTTOM + _TOP) / 2
     title = escape(axis.title)
     yield f'<text class="title" transform="translate(14 {middle:.0f}) rotate(-90)">{title}</text>'
