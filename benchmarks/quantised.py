@@ -24,11 +24,21 @@ import onnx
 import onnxruntime
 from decoder import Config, make
 from onnx import numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 from onnxruntime.quantization import matmul_nbits_quantizer as nbits
 
 import vlmpass
 
+CALIBRATED = (100, (16,) * 8)
+"""The first seed and the lengths of the inputs that ranges are measured with; ONNX Runtime's
+histograms take those of one length alone."""
 Arrays = list[np.ndarray]
 
 
@@ -80,6 +90,34 @@ def dynamic(path: Path) -> onnx.ModelProto:
     return model
 
 
+class Reader(CalibrationDataReader):
+    """The files of a folder, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = iter(sorted(folder.glob("*.npz")))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        path = next(self.files, None)
+        return None if path is None else dict(np.load(path))
+
+
+def static(method: CalibrationMethod, *, symmetric: bool) -> Callable[[Path], onnx.ModelProto]:
+    """Return what rounds inputs and weights of products as quantize-static does."""
+
+    def made(path: Path) -> onnx.ModelProto:
+        target = path.with_name("static.onnx")
+        kind = QuantType.QInt8 if symmetric else QuantType.QUInt8
+        quantize_static(
+            path, target, Reader(path.parent / "calibrate"), QuantFormat.QDQ,
+            ["MatMul", "Gemm", "Conv"], per_channel=True, activation_type=kind,
+            weight_type=QuantType.QInt8, calibrate_method=method,
+            extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": symmetric},
+        )  # fmt: skip
+        return onnx.load(target)
+
+    return made
+
+
 PASS = "quantize-weights{{at-least=1 {}}}"
 SETTINGS = (
     Setting(
@@ -102,12 +140,27 @@ SETTINGS = (
         PASS.format("bits=4 form=matmul-nbits symmetric=false algorithm=hqq"),
         {"HQQ": hqq},
     ),
+    *(
+        Setting(
+            f"8 bits with inputs, {method}, {kind}",
+            f"quantize-static{{calibrate=CALIBRATE at-least=1 method={method} target={target}}}",
+            {"quantize_static": static(calibrate, symmetric=target != "ort-cpu")},
+        )
+        for method, calibrate in (
+            ("min-max", CalibrationMethod.MinMax),
+            ("percentile", CalibrationMethod.Percentile),
+            ("entropy", CalibrationMethod.Entropy),
+        )
+        for kind, target in (("uint8", "ort-cpu"), ("int8", "tensorrt-10.15"))
+    ),
 )
 
 
-def feeds(session: onnxruntime.InferenceSession) -> Iterator[dict[str, np.ndarray]]:
-    """Yield inputs of three kinds of lengths, seeded."""
-    for seed, length in enumerate((7, 16, 33)):
+def feeds(
+    session: onnxruntime.InferenceSession, first: int = 0, lengths: tuple[int, ...] = (7, 16, 33)
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield inputs of some lengths, seeded."""
+    for seed, length in enumerate(lengths, first):
         rng = np.random.default_rng(seed)
         fed = {}
         for each in session.get_inputs():
@@ -144,9 +197,15 @@ def error(wanted: Arrays, found: Arrays) -> float:
 def measured(source: Path, folder: Path) -> Iterator[str]:
     """Yield the rows of the table."""
     wanted, fed = outputs(source)
+    calibrate = source.parent / "calibrate"
+    calibrate.mkdir(exist_ok=True)
+    session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    for number, each in enumerate(feeds(session, *CALIBRATED)):
+        np.savez(calibrate / f"{number}.npz", **each)
     for setting in SETTINGS:
         ours = folder / "ours.onnx"
-        vlmpass.Pipeline(setting.passes).convert(source, ours, layout="inline", verify=False)
+        passes = setting.passes.replace("CALIBRATE", f'"{calibrate}"')
+        vlmpass.Pipeline(passes).convert(source, ours, layout="inline", verify=False)
         mine, size = error(wanted, outputs(ours, fed)[0]), ours.stat().st_size
         for name, quantize in setting.theirs.items():
             theirs = folder / "theirs.onnx"

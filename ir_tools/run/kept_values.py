@@ -16,7 +16,7 @@ from vlmpass.ir_tools.run.compare import OutputDifference, compare_arrays
 from vlmpass.ir_tools.run.value_statistics import Statistics, statistics_of
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Judged", "Kept", "Layer"]
+__all__ = ["Judged", "Kept", "Layer", "shown"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Kept:
 
     def prepare(self, segment: ir.Model) -> Addition:
         """Add those that a segment makes to its outputs."""
-        self._here = _shown(segment, self._wanted)
+        self._here = shown(segment, self._wanted)
         return NOTHING
 
     def see(self, results: Feed) -> None:
@@ -107,7 +107,7 @@ class Judged:
 
     def prepare(self, segment: ir.Model) -> Addition:
         """Add those that a segment makes to its outputs."""
-        self._here = _shown(segment, self._pairs)
+        self._here = shown(segment, self._pairs)
         return NOTHING
 
     def see(self, results: Feed) -> None:
@@ -147,7 +147,13 @@ def _badness(found: OutputDifference) -> tuple[bool, int, float]:
     return not found.ok, sum(found.nan) + sum(found.inf), found.max_rel
 
 
-def _shown(segment: ir.Model, wanted: Iterable[str]) -> list[str]:
+def shown(segment: ir.Model, wanted: Iterable[str]) -> list[str]:
+    """Give a segment outputs for values that are wanted, and return those that it makes.
+
+    Args:
+        segment: A copy; changed in place.
+        wanted: Names of values.
+    """
     made = {value.name: value for node in segment.graph for value in node.outputs}
     there = {value.name for value in segment.graph.outputs}
     here = [name for name in wanted if name in made]

@@ -17,6 +17,7 @@ from vlmpass.ir_tools.system.runtime import RUNTIMES as INSTALLABLE
 from vlmpass.ir_tools.system.runtime import Runtime
 from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts, Types, types_of
 from vlmpass.ir_tools.targets.operator_table import Operators, operator_table
+from vlmpass.ir_tools.targets.rounding import ACTIVATIONS, Rounding, rounding_of
 from vlmpass.ir_tools.targets.support import Support
 
 if sys.version_info >= (3, 11):
@@ -86,6 +87,7 @@ class Profile:
             or ``ort`` for ONNX Runtime's own too.
         unlisted: What holds for what is not listed: ``operators`` of a domain of which some are,
             ``domains`` of which none is, ``versions`` and ``types`` of an operator that is.
+        rounds: How it takes products of rounded operands; None where no one says.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Profile:
     fuses: str = FUSES[0]
     operators: Mapping[tuple[str, str], OperatorFacts] = field(default_factory=dict, repr=False)
     unlisted: Mapping[str, Support] = field(default_factory=dict)
+    rounds: Rounding | None = None
 
     def without_facts(self, what: str) -> Support:
         """Return what holds for what is not listed, see `unlisted`."""
@@ -201,6 +204,10 @@ def _is_fusing(value: object) -> str:
     return "" if value in FUSES else " or ".join(FUSES)
 
 
+def _is_rounded(value: object) -> str:
+    return "" if value in ACTIVATIONS else " or ".join(ACTIVATIONS)
+
+
 def _is_switch(value: object) -> str:
     return "" if isinstance(value, bool) else "true or false"
 
@@ -222,6 +229,8 @@ _KEYS: Mapping[str, _Check] = {
     "reads.static": _is_switch,
     "fallback": _is_line,
     "fuses": _is_fusing,
+    **{f"rounds.{name}": _is_line for name in ("operators", "outputs", "whole")},
+    "rounds.activations": _is_rounded,
     **{f"unlisted.{name}": _is_kind for name in _UNLISTED},
 }
 _NEEDED = ("about", "source", "reads.opset", "reads.ir-version")
@@ -267,6 +276,7 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         found.get("fuses", FUSES[0]),
         found[_OPERATORS].facts,
         {name: KINDS[found.get(f"unlisted.{name}", "unknown")] for name in _UNLISTED},
+        rounding_of(found),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -13,11 +13,11 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import Refused, VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.walk import all_nodes
-from vlmpass.ir_tools.run import Allowance, default_memory, generate_inputs, read_inputs
+from vlmpass.ir_tools.run import Allowance, default_memory
+from vlmpass.ir_tools.run.calibration import calibration_feeds
 from vlmpass.ir_tools.run.ranges import generated_magnitudes, magnitudes
 from vlmpass.ir_tools.run.widen import widen
 from vlmpass.ir_tools.types import solve
-from vlmpass.ir_tools.worker.transport import Feed
 from vlmpass.passes.inline_functions import InlineFunctions
 
 __all__ = ["Measured", "measured"]
@@ -25,7 +25,6 @@ __all__ = ["Measured", "measured"]
 _LOG = logging.getLogger(__name__)
 _HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 _ORIGIN = "vlmpass.origin"
-_SEEDS = 2
 _SECONDS = 120.0
 
 
@@ -47,8 +46,8 @@ def measured(model: ir.Model, calibrate: str, largest: float) -> Measured:
 
     Args:
         model: It is not changed.
-        calibrate: ``random`` or ``auto`` inputs, or an .npz file of them. With ``auto``, what keeps
-            it from being measured is logged, and nothing is returned.
+        calibrate: ``random`` or ``auto`` inputs, or an .npz file of them or a folder of such. With
+            ``auto``, what keeps it from being measured is logged, and nothing is returned.
         largest: With ``auto``: the most that an output of the result can hold.
 
     Raises:
@@ -57,7 +56,7 @@ def measured(model: ir.Model, calibrate: str, largest: float) -> Measured:
     """
     if calibrate != "auto":
         twin = _Twin(model)
-        return twin.seen_by(magnitudes(twin.model, _feeds(model, calibrate)))
+        return twin.seen_by(magnitudes(twin.model, calibration_feeds(calibrate, model)))
     if importlib.util.find_spec("onnxruntime") is None:
         _LOG.warning("ranges were not measured: ONNX Runtime is not installed")
         return Measured()
@@ -71,12 +70,6 @@ def measured(model: ir.Model, calibrate: str, largest: float) -> Measured:
     if stopped is not None:
         _LOG.warning("ranges were measured on some inputs only: %s", stopped)
     return twin.seen_by(found)
-
-
-def _feeds(model: ir.Model, calibrate: str) -> Sequence[Feed]:
-    if calibrate != "random":
-        return (read_inputs(calibrate, model),)
-    return tuple(generate_inputs(model, seed=seed) for seed in range(_SEEDS))
 
 
 class _Twin:

@@ -59,7 +59,8 @@ class MixedPrecision(Pass):
     """Regular expressions; nodes whose name one of them finds stay in float32."""
 
     calibrate: str = "none"
-    """What to measure ranges with: `none`, `random` inputs, an .npz file of inputs, or `auto`.
+    """What to measure ranges with: `none`, `random` inputs, an .npz file of inputs, a folder of
+    such, or `auto`.
 
     The model runs in segments of bounded weights, so that it may be larger than memory. Subgraphs
     are not measured and stay in float32; a function is measured in every call. With `auto`, random

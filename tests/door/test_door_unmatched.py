@@ -57,6 +57,15 @@ SAID = {
     "quant-linear{to=float}": "the model has no linear layer with packed weights",
     "quantize-dynamic{weights=uint8 at-least=1000000}": "no product has a float weight to round",
     "quantize-dynamic{exclude=[lm_head]}": "exclude: no node is named like 'lm_head'",
+    "quantize-static{calibrate=random at-least=1000000}": (
+        "no product has a float weight to round"
+    ),
+    "quantize-static{calibrate=random exclude=[lm_head]}": (
+        "exclude: no node is named like 'lm_head'"
+    ),
+    "quantize-static{calibrate=a.npz method=percentile percentile=99.0 target=qnn}": (
+        "REFUSED nothing is known of products of rounded numbers on qnn"
+    ),
     "quantize-weights{at-least=1000000}": "no product has a float weight to round",
     "quantize-weights{bits=4 symmetric=false search=false at-least=1000000}": (
         "no product has a float weight to round"
