@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.ir_tools.rewrite import anything, apply_rules
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
+from vlmpass.passes.pipeline.target_option import target_of, worse
 from vlmpass.rewriter_rules.simplify import SIMPLIFY
 
 __all__ = ["Simplify"]
@@ -25,7 +26,17 @@ class Simplify(Pass):
     keeps_values: ClassVar[bool] = True
     fast_math: bool = False
     """Whether to use rules that change values beyond rounding too."""
+    target: str = ""
+    """A target, or its .toml file: what it does not run never stands for what it runs."""
+
+    def __post_init__(self) -> None:
+        """Check that there is such a target."""
+        super().__post_init__()
+        if self.target:
+            target_of(self.target)
 
     def run(self, model: ir.Model) -> Done:
         """Apply the rules to the main graph, its subgraphs and the functions."""
-        return Done.of(apply_rules(model, SIMPLIFY, fast_math=self.fast_math))
+        unwanted = worse(model, target_of(self.target)) if self.target else anything
+        rewrites = apply_rules(model, SIMPLIFY, fast_math=self.fast_math, unwanted=unwanted)
+        return Done.of(rewrites)

@@ -56,7 +56,7 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts += _quant_parts(intent, model)
     simplified = intent.simplify or intent.profile is not None
     if simplified:
-        parts.append(SIMPLIFY)
+        parts.append(_simplify_part(intent))
     first = len(parts)
     if intent.dtype not in (None, "float32"):
         parts.append(_dtype_part(intent, str(intent.dtype)))
@@ -67,7 +67,7 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
     parts += [*fuse, *legalize]
     if simplified and parts[first:]:
         # What legalising spells out may fuse to something else that the target has.
-        parts += [SIMPLIFY, *(fuse if legalize else []), *legalize]
+        parts += [_simplify_part(intent), *(fuse if legalize else []), *legalize]
     if rounding := _rounding_parts(intent, model):
         parts += [*rounding, *legalize]
     text = ",".join(parts)
@@ -152,6 +152,15 @@ def _opset_parts(intent: Intent, model: ir.Model, *, foreign: bool) -> list[str]
         early = opset == "lowest" or (isinstance(opset, int) and opset < _SUBSTITUTED_AT)
         parts.insert(len(parts) - 1 if early else len(parts), "substitute")
     return parts
+
+
+def _simplify_part(intent: Intent) -> str:
+    """Simplify, and for a target not to what it does not run, which would come back each time."""
+    target = intent.profile
+    if target is None or not target.says_nodes:
+        return SIMPLIFY
+    here = f"simplify{{target={write_word(target.asked)}}}"
+    return ",".join(here if each == "simplify" else each for each in SIMPLIFY.split(","))
 
 
 def _fuse_part(intent: Intent) -> list[str]:

@@ -18,6 +18,7 @@ __all__ = [
     "has_constants_of",
     "is_used",
     "may_add_integers",
+    "may_be_given_out",
     "remove_dead",
     "remove_initializer",
     "remove_unused_constant",
@@ -55,7 +56,7 @@ def replace_value(
         new.type = new.type or old.type
         if new.shape is None and new.graph in (None, old.graph):
             new.shape = old.shape
-    if gives_out and copy is not None and not _may_be_given_out(new, old):
+    if gives_out and copy is not None and not may_be_given_out(new, old):
         new, fresh = copy(new), True
         new.type, new.shape = old.type, old.shape
     if not fresh and not gives_out:
@@ -73,7 +74,7 @@ def replace_value(
     return new
 
 
-def _may_be_given_out(value: ir.Value, old: ir.Value) -> bool:
+def may_be_given_out(value: ir.Value, old: ir.Value) -> bool:
     """Whether a value may become a graph's output, in another one's place and under its name."""
     here, producer = old.producer(), value.producer()
     return (

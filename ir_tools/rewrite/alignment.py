@@ -90,7 +90,7 @@ class MatchContext:
         in_function: Whether the nodes stand in a function.
         left_out: Inputs of functions that some call leaves out.
         last_axes: What is known of values of functions whose rank is not.
-        unwanted: Says why a new node must not stand there; nothing of one that may.
+        unwanted: Says why new nodes must not stand for others there; nothing if they may.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class MatchContext:
         in_function: bool = False,
         left_out: Collection[ir.Value] = (),
         last_axes: Mapping[ir.Value, Axes] = NO_AXES,
-        unwanted: Callable[[ir.Node], str] = lambda _: "",
+        unwanted: Callable[[Sequence[ir.Node], Sequence[ir.Node]], str] = lambda *_: "",
     ) -> None:
         self.unwanted = unwanted
         self.left_out = left_out

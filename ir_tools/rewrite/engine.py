@@ -34,13 +34,15 @@ _FUEL: Final = 256
 _FEW_USERS: Final = 8
 
 
-Unwanted: TypeAlias = Callable[[Mapping[str, int]], Callable[[ir.Node], str]]
-"""What says, for the opsets of a graph or function, why a new node must not stand there."""
+Unwanted: TypeAlias = Callable[
+    [Mapping[str, int]], Callable[[Sequence[ir.Node], Sequence[ir.Node]], str]
+]
+"""What says, for the opsets of a graph or function, why new nodes must not stand for old ones."""
 
 
-def anything(_: Mapping[str, int]) -> Callable[[ir.Node], str]:
+def anything(_: Mapping[str, int]) -> Callable[[Sequence[ir.Node], Sequence[ir.Node]], str]:
     """Let any node stand at any opset."""
-    return lambda _: ""
+    return lambda *_: ""
 
 
 class NoFixpoint(VlmpassError):

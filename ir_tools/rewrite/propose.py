@@ -9,6 +9,7 @@ from typing import Final
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import RuleError
+from vlmpass.ir_tools.graph.edit import may_be_given_out
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import needed_among
@@ -66,6 +67,17 @@ def _keeps_border(old: ir.Value, new: ir.Value) -> bool:
     if node is None or node.op_type != "Identity" or not old.is_graph_output():
         return False
     return producer is None or producer.graph is not node.graph or new.is_graph_output()
+
+
+def _copies(tape: Tape, pairs: Sequence[tuple[ir.Value, ir.Value]]) -> list[ir.Node]:
+    """Return the Identities that give out what cannot be a graph's output itself."""
+    return [
+        ir.Node("", "Identity", [new], outputs=[ir.Value(type=old.type, shape=old.shape)])
+        for old, new in pairs
+        if old.is_graph_output()
+        and new.producer() not in tape.nodes
+        and not may_be_given_out(new, old)
+    ]
 
 
 def _pairs(
@@ -177,10 +189,13 @@ def _checked(
     needed = _needed_but_left_out(around.left_out, tape)
     if needed is not None:
         return Declined("its operand {} is left out by a call of the function", (needed,))
-    unwanted = next(filter(None, map(around.unwanted, tape.nodes)), "")
-    if unwanted:
-        return Declined("{}", (unwanted,))
     leave = _still_used(gone, tape, pairs)
     if not set(match.roots()) <= set(leave):
         return Declined("the result is computed from what it replaces")
+    copies = _copies(tape, pairs)
+    unwanted = around.unwanted([*tape.nodes, *copies], leave)
+    for copy in copies:
+        copy.replace_input_with(0, None)
+    if unwanted:
+        return Declined("{}", (unwanted,))
     return Proposal(match, leave, tape, pairs)

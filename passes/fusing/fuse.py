@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite import Unwanted, anything, apply_rules
-from vlmpass.ir_tools.targets import Context, Profile, why_not
+from vlmpass.ir_tools.rewrite import anything, apply_rules
 from vlmpass.passes.fusing.call_scalars import give_numbers
 from vlmpass.passes.fusing.fused_blocks import left_alone, summary
 from vlmpass.passes.pipeline.base import Done, Pass
 from vlmpass.passes.pipeline.needs import Need
-from vlmpass.passes.pipeline.target_option import target_of
+from vlmpass.passes.pipeline.target_option import not_run, target_of
 from vlmpass.rewriter_rules.fuse import FUSE
 
 __all__ = ["Fuse"]
@@ -50,25 +48,9 @@ class Fuse(Pass):
         """Apply the rules to the main graph, its subgraphs and the functions."""
         emits = ["com.microsoft"] if self.emit == "ort" else []
         changed = give_numbers(model)
-        unwanted = _unwanted(model, target_of(self.target)) if self.target else anything
+        unwanted = not_run(model, target_of(self.target)) if self.target else anything
         done = Done.of(apply_rules(model, FUSE, emits=emits, unwanted=unwanted), changed=changed)
         left = left_alone(model, emits)
         told = logging.WARNING if left and not self.target else logging.INFO
         _LOG.log(told, "%s", summary(model, left))
         return done
-
-
-def _unwanted(model: ir.Model, target: Profile) -> Unwanted:
-    """Return what says, for opsets, why a target does not run a node."""
-    context = Context.of(model, target)
-
-    def at(opsets: Mapping[str, int]) -> Callable[[ir.Node], str]:
-        here = context.at(opsets)
-
-        def reason(node: ir.Node) -> str:
-            verdict = why_not(node, here)
-            return "" if verdict.runs or verdict.open else verdict.reason
-
-        return reason
-
-    return at

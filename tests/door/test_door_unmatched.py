@@ -87,6 +87,7 @@ SAID = {
     "shape-arithmetic": None,
     "simplify": "nothing to simplify",
     "simplify{fast-math=true}": "nothing to simplify",
+    "simplify{target=onnx-standard}": "nothing to simplify",
     "split-tensor": "no weight is larger",
     "split-tensor{limit=1MB}": "no weight is larger",
     "substitute": "the model has nothing of the kind",
