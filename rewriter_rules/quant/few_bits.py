@@ -237,10 +237,11 @@ class _OfBlocks(Unary):
         return 16
 
     def prepared(self) -> Expression:
-        """Prepare the source, and read it once where columns have one scale."""
-        source = self.source.prepared()
+        """Prepare the source, and read it once where columns have one scale by their extremes."""
+        source, grid = self.source.prepared(), self.grid
         rows, columns = source.shape
-        if self.grid.axis == 1 or self.grid.block < rows or self.held is not None:
+        sought = grid.search or grid.free  # which takes every number, and such blocks are short
+        if sought or grid.axis == 1 or grid.block < rows or self.held is not None:
             return replace(self, source=source)
         low, high = np.zeros((2, 1, columns), np.float32)
         for box in cut(source.shape, _READ_ELEMENTS):
