@@ -63,6 +63,11 @@ _ORT_IN_ONNX_DOMAIN = frozenset(
     }
 )
 
+_SAID_BY = {
+    "SimplifiedLayerNormalization": "; with --opset 23, --fuse and --target write RMSNormalization"
+}
+"""What says in an operator of the standard what no opset of it has."""
+
 
 @without_collector
 def check_types(
@@ -220,7 +225,7 @@ def _told(domain: str, op_type: str, version: int, nodes: int) -> str:
     why = "deprecated in" if has(max_inclusive_version=version) else "no operator of"
     where = f"opset {version}" + (f" of {domain}" if domain else "")
     said = f"{op_type} ({nodes} node{'s' if nodes > 1 else ''}) is {why} {where}"
-    remedy = f"; --opset {first} has it" if first else ""
+    remedy = f"; --opset {first} has it" if first else _SAID_BY.get(op_type, "")
     return f"{said}: ONNX Runtime takes it, onnx's checker does not{remedy}"
 
 

@@ -131,10 +131,10 @@ def rms_normalization(
     scale: Value | None,
 ) -> Replacement:
     """x / sqrt(mean(x * x) + eps) * scale -> RMSNormalization(x, scale)."""
-    operator = "SimplifiedLayerNormalization" if ORT in op.emits else "RMSNormalization"
-    if op.in_function and op.opsets[""] < 23:
+    older = op.opsets[""] < 23  # ONNX Runtime has the standard one too, and is as fast with it
+    operator = "SimplifiedLayerNormalization" if older else "RMSNormalization"
+    if op.in_function and older:
         return refuse(NOT_IN_FUNCTIONS, operator)
-    operator = "RMSNormalization" if op.in_function else operator
     source = _source(op, x, wide, narrow, count, share)
     return _normal(op, operator, source, wide.dtype, eps, scale)
 
@@ -179,6 +179,14 @@ def bias_of_layer_normalization(
     """LayerNormalization(x, scale) + bias -> LayerNormalization(x, scale, bias)."""
     unfit = _per_element(op, bias, x)
     return unfit or op.node("LayerNormalization", [x, scale, bias], norm.attributes)[0]
+
+
+@rule(P.SimplifiedLayerNormalization("x", "scale", _node="node"), opset=(23, None))
+def simplified_to_rms_normalization(op: Tape, x: Value, scale: Value, node: Node) -> Replacement:
+    """SimplifiedLayerNormalization(x, s) -> RMSNormalization(x, s)."""
+    if x.dtype != scale.dtype or x.dtype is None:
+        return refuse("{} is {} and {} is {}", x, x.dtype, scale, scale.dtype)
+    return op.node("RMSNormalization", [x, scale], node.attributes)[0]
 
 
 RMS = P.RMSNormalization | P.SimplifiedLayerNormalization
@@ -267,7 +275,7 @@ def skip_layer_normalization(
 
 
 @rule(
-    P.SimplifiedLayerNormalization(SUM, "scale", axis=-1, epsilon="eps", stash_type=1),
+    RMS(SUM, "scale", axis=-1, epsilon="eps", stash_type=1),
     SUM,
     emits=ORT,
     dtypes={"a": [DataType.FLOAT, DataType.FLOAT16]},
@@ -275,7 +283,7 @@ def skip_layer_normalization(
 def skip_simplified_layer_normalization(
     op: Tape, a: Value, b: Value, scale: Value, eps: FloatAttr
 ) -> Replacement:
-    """SimplifiedLayerNormalization(a + b, s), a + b -> SkipSimplifiedLayerNormalization."""
+    """RMSNormalization(a + b, s), a + b -> SkipSimplifiedLayerNormalization."""
     results = op.node(
         "SkipSimplifiedLayerNormalization",
         [a, b, scale],
@@ -283,12 +291,13 @@ def skip_simplified_layer_normalization(
         domain=ORT,
         outputs=4,
     )
-    return _addable(a, b) or (results[0], results[3])
+    return _addable(a, b) or _per_element(op, scale, a) or (results[0], results[3])
 
 
 # What is centred first is no root mean square of itself: the longer spelling comes first.
 NORMS = (
-    layer_normalization
+    simplified_to_rms_normalization
+    + layer_normalization
     + rms_normalization
     + centred_rms_normalization
     + scale_of_normalization

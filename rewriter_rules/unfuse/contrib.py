@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from onnx_ir import Node, Value
 
-from vlmpass.ir_tools.rewrite import FloatAttr, P, Replacement, Tape, refuse, rule
+from vlmpass.ir_tools.rewrite import FloatAttr, P, Replacement, Tape, rule
+from vlmpass.rewriter_rules.fuse.norms import simplified_to_rms_normalization
 from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.opset.steps import norm
 from vlmpass.rewriter_rules.opset.steps.elementwise import spell_gelu
@@ -15,14 +16,6 @@ __all__ = ["CONTRIB", "gelu"]
 
 FLOAT_X = {"x": FLOATS}
 RMS = P.SimplifiedLayerNormalization(P("x"), "scale", _node="node")
-
-
-@rule(RMS, opset=(23, None))
-def simplified_to_rms_normalization(op: Tape, x: Value, scale: Value, node: Node) -> Replacement:
-    """SimplifiedLayerNormalization(x, s) -> RMSNormalization(x, s)."""
-    if x.dtype != scale.dtype or x.dtype is None:
-        return refuse("{} is {} and {} is {}", x, x.dtype, scale, scale.dtype)
-    return op.node("RMSNormalization", [x, scale], node.attributes)[0]
 
 
 @rule(RMS)

@@ -44,6 +44,13 @@ NORM_HINTS: Hints = {
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
+    "simplified-to-rms-normalization": [
+        (
+            X8,
+            "y = SimplifiedLayerNormalization<epsilon=0.001>(x, s)",
+            "y = RMSNormalization<epsilon=0.001>(x, s)",
+        )
+    ],
     "rms-normalization": [
         (
             X8,
@@ -144,12 +151,24 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             SKIP,
             "r = Add(a, b) y = SimplifiedLayerNormalization<epsilon=0.001>(r, s)",
             "y, m, i, r = com.microsoft.SkipSimplifiedLayerNormalization<epsilon=0.001>(a, b, s)",
-        )
+        ),
+        (
+            SKIP,
+            "r = Add(a, b) y = RMSNormalization<epsilon=0.001>(r, s)",
+            "y, m, i, r = com.microsoft.SkipSimplifiedLayerNormalization<epsilon=0.001>(a, b, s)",
+        ),
     ],
 }
 
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "simplified-to-rms-normalization": [
+        (
+            "(float16[2,n,8] x, float[8] s) => (float[2,n,8] y)",
+            "y = SimplifiedLayerNormalization<epsilon=0.001>(x, s)",
+            "'x' is FLOAT16 and 's' is FLOAT",
+        )
+    ],
     "rms-normalization": [
         (X8, WRONG_AXIS + MEAN_SQUARE + "z = Div(x, d) y = Mul(s, z)", "expected axes=-1"),
         (
@@ -262,15 +281,26 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
     ],
     "skip-simplified-layer-normalization": [
         (
+            "(float16[2,8] a, float16[2,8] b, float[8] s) => (float16[2,8] r, float[2,8] y)",
+            "r = Add(a, b) y = SimplifiedLayerNormalization<epsilon=0.001>(r, s)",
+            "'s' is FLOAT and 'a' is FLOAT16",
+        ),
+        (
             "(float[2,3,n,8] a, float[2,3,n,8] b, float[8] s) => (float[2,3,n,8] y)",
             "r = Add(a, b) y = SimplifiedLayerNormalization<epsilon=0.001>(r, s)",
             "not known to have one shape of 2 or 3 axes",
-        )
+        ),
     ],
 }
 
 # what random graphs for a rule need to know beyond its pattern
 HINTS: dict[str, Hints] = {
+    "simplified-to-rms-normalization": {
+        "x": "T[a,b,d]",
+        "scale": "T[d]",
+        "node": epsilon,
+        "dtypes": ORT_TYPES,
+    },
     "rms-normalization": NORM_HINTS,
     "layer-normalization": NORM_HINTS,
     "centred-rms-normalization": {**NORM_HINTS, "stash": [FLOAT], "opset": (23,)},

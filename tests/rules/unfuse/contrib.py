@@ -8,13 +8,6 @@ from rules.texts import SKIP, X8, XN
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
-    "simplified-to-rms-normalization": [
-        (
-            X8,
-            "y = SimplifiedLayerNormalization<epsilon=0.001>(x, s)",
-            "y = RMSNormalization<epsilon=0.001>(x, s)",
-        )
-    ],
     "unfuse-simplified-layer-normalization": [
         (X8, "y = SimplifiedLayerNormalization<epsilon=0.001>(x, s)", "")
     ],
@@ -54,13 +47,6 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
 
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
-    "simplified-to-rms-normalization": [
-        (
-            "(float16[2,n,8] x, float[8] s) => (float[2,n,8] y)",
-            "y = SimplifiedLayerNormalization<epsilon=0.001>(x, s)",
-            "'x' is FLOAT16 and 's' is FLOAT",
-        )
-    ],
     "unfuse-simplified-layer-normalization": [
         ("(x, float[8] s) => (y)", "y = SimplifiedLayerNormalization(x, s)", "type")
     ],
@@ -90,12 +76,6 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
 
 # what random graphs for a rule need to know beyond its pattern
 HINTS: dict[str, Hints] = {
-    "simplified-to-rms-normalization": {
-        "x": "T[a,b,d]",
-        "scale": "T[d]",
-        "node": epsilon,
-        "dtypes": ORT_TYPES,
-    },
     "unfuse-simplified-layer-normalization": {
         "x": "T[a,b,d]",
         "scale": "T[d]",
