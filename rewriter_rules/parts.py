@@ -13,6 +13,7 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of, ints_of
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import tensor as tensor_text
@@ -239,7 +240,7 @@ def _biases(tape: Tape, bias: ir.Value | None, parts: Parts) -> list[ir.Value | 
 
 def transpose(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | None:
     """Transpose(W) -> Transpose(W0), Transpose(W1), cut along the axis that the old one becomes."""
-    perm = node.attributes.get_ints("perm") or range(parts.rank - 1, -1, -1)
+    perm = ints_of(node, "perm", ()) or range(parts.rank - 1, -1, -1)
     values = tuple(
         tape.node("Transpose", [part], dict(node.attributes))[0] for part in parts.values
     )
@@ -260,8 +261,8 @@ def dequantize(tape: Tape, node: ir.Node, index: int, parts: Parts) -> Parts | N
     rank = _rank(scale)
     if index != 0 or scale is None or rank is None or (zero is not None and zero.shape is None):
         return None
-    along = node.attributes.get_int("axis", 1) % parts.rank == parts.axis
-    block = max(1, node.attributes.get_int("block_size", 0)) if along else 1
+    along = int_of(node, "axis", 1) % parts.rank == parts.axis
+    block = max(1, int_of(node, "block_size", 0)) if along else 1
     values = []
     for part, (start, stop) in zip(parts.values, pairwise(parts.cuts), strict=True):
         scales: list[ir.Value | None] = [scale, zero]
@@ -290,7 +291,7 @@ def _cut_all(
 
 
 def _gather_axis(node: ir.Node, index: int, rank: int) -> int | None:
-    return node.attributes.get_int("axis", 0) % rank if index == 0 else None
+    return int_of(node, "axis", 0) % rank if index == 0 else None
 
 
 def _matmul_axis(node: ir.Node, index: int, rank: int) -> int | None:
@@ -298,7 +299,7 @@ def _matmul_axis(node: ir.Node, index: int, rank: int) -> int | None:
 
 
 def _gemm_axis(node: ir.Node, index: int, rank: int) -> int | None:
-    return int(not node.attributes.get_int("transB", 0)) if index == 1 else None
+    return int(not int_of(node, "transB", 0)) if index == 1 else None
 
 
 @dataclass(frozen=True)

@@ -108,3 +108,15 @@ def test_opset_steps_read_like_their_formulas() -> None:
     lengths = house.adapters()
     assert sum(length > 8 for length in lengths) <= 8
     assert lengths[len(lengths) // 2] <= 6
+
+
+def test_rules_read_attributes_by_what_knows_of_calls() -> None:
+    """onnx_ir gives None for an attribute that a call gives, whatever the default is."""
+    raw = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in sorted((ROOT / "rewriter_rules").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"get_int", "get_float", "get_ints", "get_string", "get_tensor"}
+    ]
+    assert not raw

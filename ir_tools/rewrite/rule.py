@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import RuleError
 from vlmpass.ir_tools.graph.effects import Effect
+from vlmpass.ir_tools.graph.read_attributes import GivenByCall
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.rewrite.captures import NODE, REST, VALUE, Kind, kind_of
 from vlmpass.ir_tools.rewrite.decomposition import Plan, Use, plan_of
@@ -293,7 +294,10 @@ def build(
     Raises:
         RuleError: The function returned something else.
     """
-    result = rule.function(tape, **captured)
+    try:
+        result = rule.function(tape, **captured)
+    except GivenByCall as decided:
+        return refuse("calls give {} of {}", decided.name, decided.node)
     if isinstance(result, Declined):
         return result
     if isinstance(result, ir.Value):

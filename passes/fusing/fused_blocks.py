@@ -42,7 +42,8 @@ def _heads(node: ir.Node, index: int) -> int | ir.SymbolicDim | None:
 
 
 def _count(node: ir.Node, name: str) -> int:
-    return node.attributes.get_int(name, 0)
+    given = node.attributes.get(name)
+    return 0 if given is None or given.is_ref() else given.as_int()
 
 
 def summary(model: ir.Model, left: Collection[str]) -> str:
@@ -57,7 +58,7 @@ def summary(model: ir.Model, left: Collection[str]) -> str:
     grouped = sum(_heads(each, 0) != _heads(each, 1) for each in cores if not each.domain)
     grouped += sum(_count(each, "num_heads") != _count(each, "kv_num_heads") for each in own)
     rotary = sum(each.op_type == "RotaryEmbedding" for each in all_nodes(model))
-    causal = sum(each.attributes.get_int("is_causal", 0) for each in cores) + len(own)
+    causal = sum(_count(each, "is_causal") for each in cores) + len(own)
     cached = sum(len(each.outputs) > 1 for each in cores if each.op_type != GROUPED)
     cached += sum(each.inputs[3] is not None for each in own)
     kinds = {"with grouped heads": grouped, "causal": causal, "with their past": cached}

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array, can_evaluate, evaluate
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of, ints_of, refers
 from vlmpass.ir_tools.graph.walk import operands_first
 from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.boxes import full
@@ -96,13 +97,15 @@ class Constants:
 
     def _lazily(self, node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
         data = inputs[0]
+        if refers(node):
+            return None
         if node.op_type in _ELEMENTWISE:
             return self._elementwise(node, inputs)
         if node.op_type == "Identity":
             return data
         if node.op_type == "Transpose":
             default = tuple(reversed(range(len(data.shape))))
-            return expressions.transposed(data, tuple(node.attributes.get_ints("perm", default)))
+            return expressions.transposed(data, tuple(ints_of(node, "perm", default)))
         if node.op_type in ("Reshape", "Unsqueeze", "Squeeze"):
             return self._reshaped(node, inputs)
         if node.op_type in ("Gather", "GatherND"):
@@ -114,7 +117,7 @@ class Constants:
         if len(inputs) > 1:
             wanted = [int(n) for n in inputs[1].read(full(inputs[1].shape)).reshape(-1)]
         else:
-            wanted = list(node.attributes.get_ints("axes", ()))
+            wanted = list(ints_of(node, "axes", ()))
         if node.op_type == "Reshape":
             sizes = [data.shape[i] if n == 0 else n for i, n in enumerate(wanted)]
             known = math.prod(n for n in sizes if n != -1)
@@ -136,8 +139,6 @@ class Constants:
         shapes = [each.shape for each in operands]
         attributes: dict[str, int | str] = {}
         for each in node.attributes.values():
-            if each.is_ref():
-                return None
             if each.type == ir.AttributeType.INT:
                 attributes[each.name] = each.as_int()
             elif each.type == ir.AttributeType.STRING:
@@ -191,12 +192,12 @@ def _rows(node: ir.Node, inputs: Sequence[Expression]) -> Expression | None:
     wanted = index.read(full(index.shape))
     axis = 0
     if node.op_type == "GatherND":
-        batch = node.attributes.get_int("batch_dims", 0) != 0
+        batch = int_of(node, "batch_dims", 0) != 0
         if batch or wanted.ndim != 2 or wanted.shape[1] != 1:
             return None
         wanted = wanted[:, 0]
     else:
-        axis = node.attributes.get_int("axis", 0) % len(data.shape)
+        axis = int_of(node, "axis", 0) % len(data.shape)
     count = data.shape[axis]
     if wanted.ndim != 1 or not ((-count <= wanted) & (wanted < count)).all():
         return None

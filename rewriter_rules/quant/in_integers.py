@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.read_attributes import float_of, int_of
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.graph.walk import Scope
 from vlmpass.ir_tools.weights import LazyWeight, expressions
@@ -25,12 +26,11 @@ def why_not_integers(weight: Multiplied) -> str | None:
     if weight.matrix.shape[weight.axis] > MOST_SUMMED:
         return f"summed over more than {MOST_SUMMED} numbers"
     for _, node in weight.users:
-        get = node.attributes
         if node.op_type not in ("MatMul", "Gemm"):
             return f"of {node.op_type}"
-        if get.get_float("alpha", 1.0) != 1.0 or get.get_float("beta", 1.0) != 1.0:
+        if float_of(node, "alpha", 1.0) != 1.0 or float_of(node, "beta", 1.0) != 1.0:
             return "of a Gemm with factors"
-        if get.get_int("transA", 0):
+        if int_of(node, "transA", 0):
             return "of a Gemm that turns its input"
     return None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import float_of, int_of, refers
 from vlmpass.ir_tools.shapes import Facts
 from vlmpass.ir_tools.weights import expressions
 from vlmpass.ir_tools.weights.leaves import Expression
@@ -60,12 +61,12 @@ class Linear:
 
 def product_of(node: ir.Node) -> Product | None:
     """Return a node as a product with a weight; None if it is none."""
-    if node.domain or node.op_type not in ("MatMul", "Gemm"):
+    if node.domain or node.op_type not in ("MatMul", "Gemm") or refers(node):
         return None
     x, weight = node.inputs[:2]
     if x is None or weight is None:
         return None
-    return Product(node, x, weight, turned=node.attributes.get_int("transB", 0) != 0)
+    return Product(node, x, weight, turned=int_of(node, "transB", 0) != 0)
 
 
 def layer_around(
@@ -110,11 +111,10 @@ def layer_around(
 
 def _scales(gemm: ir.Node) -> bool:
     """Whether a Gemm has factors, or turns what it multiplies."""
-    get = gemm.attributes.get_float
     return (
-        get("alpha", 1.0) != 1.0
-        or get("beta", 1.0) != 1.0
-        or bool(gemm.attributes.get_int("transA", 0))
+        float_of(gemm, "alpha", 1.0) != 1.0
+        or float_of(gemm, "beta", 1.0) != 1.0
+        or bool(int_of(gemm, "transA", 0))
     )
 
 
@@ -132,7 +132,7 @@ def _does_nothing(node: ir.Node, value: ir.Value, whole: Expression) -> bool:
     if node.inputs[0] is not value:
         return False
     if node.op_type == "Cast":
-        return node.attributes.get_int("to", 0) == whole.dtype
+        return int_of(node, "to", 0) == whole.dtype
     return node.op_type == "Identity"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of, refers
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.leaves import Expression
@@ -90,7 +91,7 @@ def _weight(node: ir.Node, ir_version: int) -> ir.Value | None:
 
 def _axis(node: ir.Node) -> int:
     """Return the axis of its weight, as a matrix, that a product sums over."""
-    turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0
+    turned = node.op_type == "Gemm" and int_of(node, "transB", 0) != 0
     return 1 if turned or node.op_type == "Conv" else 0
 
 
@@ -98,6 +99,8 @@ def _reason(
     value: ir.Value, rank: int, nodes: list[ir.Node], excluded: Callable[[ir.Node], bool]
 ) -> str | None:
     """Return why a weight stays as it is, if it does."""
+    if any(map(refers, nodes)):
+        return "in a function whose calls say how they multiply"
     others = [each.node.op_type for each in value.uses() if each.node not in nodes]
     twice = len(value.uses()) - len(others) > len(nodes)
     if others or twice or value.is_graph_output():

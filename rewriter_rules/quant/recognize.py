@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vlmpass.ir_tools.evaluate import Array
+from vlmpass.ir_tools.graph.read_attributes import int_of, ints_of, refers
 from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.weights import casts, expressions
 from vlmpass.ir_tools.weights.leaves import Expression, Held
@@ -103,7 +104,7 @@ def _moved(
             return None
         if node.op_type == "Transpose":
             default = tuple(reversed(range(len(part.shape))))
-            part = expressions.transposed(part, tuple(node.attributes.get_ints("perm", default)))
+            part = expressions.transposed(part, tuple(ints_of(node, "perm", default)))
         elif part.shape != after.shape:
             part = reshaped(part, after.shape)
     return part
@@ -127,13 +128,15 @@ def _top(value: ir.Value, constants: Constants) -> int | None:
     while (node := _producer(top, *_MOVES, "Gather", "GatherND")) is not None:
         top = node.inputs[0]
     node = _producer(top, "BitwiseAnd", "Mod")
+    if node is not None and refers(node):
+        return None
     if node is None:
         stored = constants.express(value)
         if stored is None or not stored.dtype.is_integer() or len(stored.shape) != 2:
             return None
         span = _span(stored)
         return span[1] + 1 if span is not None and span[0] >= 0 else None
-    if node.attributes.get_int("fmod", 0) != 0:
+    if int_of(node, "fmod", 0) != 0:
         return None
     masks = [constants.small(each) for each in node.inputs]
     found = [int(mask.reshape(-1)[0]) for mask in masks if mask is not None and mask.size == 1]

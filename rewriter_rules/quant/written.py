@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.read_attributes import float_of, int_of
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.ir_tools.weights import LazyWeight, expressions
 from vlmpass.ir_tools.weights.leaves import Expression
@@ -123,12 +124,11 @@ def _dequantized(parts: Parts) -> ir.Value:
 
 def why_not_nbits(weight: Multiplied, node: ir.Node) -> str | None:
     """Return why MatMulNBits cannot stand for a product with a weight, if it cannot."""
-    get = node.attributes
     if node.op_type != "Gemm":
         return None
-    if get.get_float("alpha", 1.0) != 1.0 or get.get_float("beta", 1.0) != 1.0:
+    if float_of(node, "alpha", 1.0) != 1.0 or float_of(node, "beta", 1.0) != 1.0:
         return "MatMulNBits has no factors, and the Gemm has"
-    if get.get_int("transA", 0):
+    if int_of(node, "transA", 0):
         return "MatMulNBits does not turn its input, and the Gemm does"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     outputs = weight.matrix.shape[1 - weight.axis]

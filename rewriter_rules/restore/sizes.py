@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from onnx_ir import Node, TensorProtocol, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of, is_constant
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.operators import keeping_order
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, Tape, rule
 from vlmpass.rewriter_rules.restore.rounded import FLOAT_X, HELD, RESTORES, Exact, exactly, reading
@@ -57,7 +58,7 @@ def _contracted(op: Tape, product: Node) -> Iterator[int]:
     """Yield the size over which a product sums, where it is known."""
     if any(attribute.is_ref() for attribute in product.attributes.values()):
         return
-    turned = [product.attributes.get_int(name, 0) for name in ("transA", "transB")]
+    turned = [int_of(product, name, 0) for name in ("transA", "transB")]
     axes = (-2 if turned[0] else -1, -1 if turned[1] else -2)
     for operand, axis in zip(product.inputs, axes, strict=False):
         size = None if operand is None else dim(op, operand, axis)

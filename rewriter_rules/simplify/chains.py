@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of, ints_of
 from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.simplify.known import FOREVER, dim, matched, normal, rank
@@ -183,7 +184,7 @@ def squeeze_of_slice(
 def _removed(squeeze: Node) -> list[int] | None:
     """Return the axes that a Squeeze names; None if it names none that are known."""
     if "axes" in squeeze.attributes:
-        return list(squeeze.attributes.get_ints("axes", ()))
+        return list(ints_of(squeeze, "axes", ()))
     axes = squeeze.inputs[1] if len(squeeze.inputs) > 1 else None
     tensor = None if axes is None else constant_of(axes)
     return None if tensor is None else tensor.numpy().tolist()
@@ -195,7 +196,7 @@ def squeeze_of_split(op: Tape, part: Value, removed: tuple[int, ...]) -> Replace
     split = part.producer()
     if split is None or split.op_type != "Split" or split.inputs[0] is None:
         return refuse("{} is no part of a Split", part)
-    axis = split.attributes.get_int("axis", 0)
+    axis = int_of(split, "axis", 0)
     if any(dim(op, each, axis) != 1 or each.is_graph_output() for each in split.outputs):
         return refuse("not every part of {} is known to be one index", split)
     for user in [use.node for each in split.outputs for use in each.uses()]:
@@ -250,7 +251,7 @@ def concat_of_split(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
     if split is None or split.op_type != "Split" or tuple(split.outputs) != xs:
         return refuse("its operands are not all parts of one Split, in order")
     whole = split.inputs[0]
-    if whole is None or not _is_same_axis(axis, split.attributes.get_int("axis", 0), xs[0]):
+    if whole is None or not _is_same_axis(axis, int_of(split, "axis", 0), xs[0]):
         return refuse("split along another axis than {}", axis)
     return whole
 
@@ -263,7 +264,7 @@ def concat_of_concat(op: Tape, xs: tuple[Value, ...], axis: int) -> Replacement:
         inner = x.producer()
         same = inner is not None and inner.op_type == "Concat" and len(x.uses()) == 1
         if same and inner is not None and not x.is_graph_output():
-            along = inner.attributes.get_int("axis", 0)
+            along = int_of(inner, "axis", 0)
             if _is_same_axis(axis, along, x):
                 flat.extend(value for value in inner.inputs if value is not None)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Node, Value
 
+from vlmpass.ir_tools.graph.read_attributes import float_of, int_of
 from vlmpass.ir_tools.rewrite import P, Replacement, Tape, refuse, rule
 from vlmpass.rewriter_rules.simplify.known import FLOATS, dim, rank
 
@@ -28,7 +29,7 @@ def matmul_add(op: Tape, a: Value, b: Value, c: Value, product: Value) -> Replac
 @rule(P.Gemm("a", "b", _node="gemm").named("product") + P("c"))
 def gemm_add(op: Tape, a: Value, b: Value, c: Value, gemm: Node, product: Value) -> Replacement:
     """Gemm(a, b) + c -> Gemm(a, b, c)."""
-    if gemm.attributes.get_float("beta", 1.0) != 1.0:
+    if float_of(gemm, "beta", 1.0) != 1.0:
         return refuse("{} scales what it adds", gemm)
     if not _adds_to(op, c, product):
         return refuse("{} may be larger than the product", c)
@@ -47,7 +48,7 @@ def gemm_of_transpose(
 ) -> Replacement:
     """Gemm(Transpose(a), b, c) -> Gemm(a, b, c) with transA the other way, and of b."""
     which = "transA" if turned is None else "transB"
-    flipped = {**gemm.attributes, which: 1 - gemm.attributes.get_int(which, 0)}
+    flipped = {**gemm.attributes, which: 1 - int_of(gemm, which, 0)}
     return op.node("Gemm", [a, b, c], flipped)[0]
 
 

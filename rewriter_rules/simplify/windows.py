@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Node, Value
 
+from vlmpass.ir_tools.graph.read_attributes import ints_of, text_of
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.simplify.known import normal, rank
 
@@ -44,10 +45,10 @@ def pad_of_conv(
         return refuse("{} is not known to be padded with zeros alone", x)
     if min(added) < 0 or any(added[at] for at in (0, 1, size, size + 1)):
         return refuse("{} are no pads of a Conv", pads)
-    how = conv.attributes.get_string("auto_pad", "NOTSET")
+    how = text_of(conv, "auto_pad", "NOTSET")
     if how not in ("NOTSET", "VALID"):
         return refuse("{} says itself how much it pads", conv)
-    own = list(conv.attributes.get_ints("pads", ())) or [0] * 2 * (size - 2)
+    own = list(ints_of(conv, "pads", ())) or [0] * 2 * (size - 2)
     more = added[2:size] + added[size + 2 :]
     if len(own) != len(more) or (how == "VALID" and any(own)):
         return refuse("{} pads other axes than {} has", conv, x)

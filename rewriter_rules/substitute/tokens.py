@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.opset.build import blank, cast, flat, part, vector
 from vlmpass.rewriter_rules.opset.queries import dims, dtype, known_or_none, rank
@@ -84,7 +85,7 @@ def _counts(value: ir.Value | None, index: ir.Value) -> bool:
     if node is None or node.domain != "":
         return False
     if node.op_type == "Shape":
-        ends = [node.attributes.get_int(name, 9) for name in ("start", "end")]
+        ends = [int_of(node, name, 9) for name in ("start", "end")]
         return node.inputs[0] is index and ends in ([0, 1], [9, 1])
     chosen = known_or_none(node.inputs[1]) if node.op_type == "Gather" else None
     shape = None if chosen is None or node.inputs[0] is None else node.inputs[0].producer()
@@ -130,7 +131,7 @@ def rows_of_nonzero_to_sum(op: Tape, mask: ir.Value, node: ir.Node) -> Replaceme
     places = flat(op, op.Cast(cast(op, mask, _D.BOOL), to=_D.INT64))
     count = op.ReduceSum(places, vector(op, [0]), keepdims=1)
     whole = op.Concat(count, vector(op, [len(mask.shape)]), axis=0)
-    start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", 2)
+    start, end = int_of(node, "start", 0), int_of(node, "end", 2)
     return whole if (start, end) == (0, 2) else part(op, whole, start, end)
 
 

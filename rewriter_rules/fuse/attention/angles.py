@@ -8,6 +8,7 @@ import numpy as np
 from onnx_ir import Node, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of, ints_of
 from vlmpass.ir_tools.operators.traits import Kind, keeping_order, named
 from vlmpass.rewriter_rules.fuse.attention.steps_back import integers
 
@@ -81,7 +82,7 @@ def _doubles(node: Node, value: Value, pairs: Pairs) -> bool:
 
 def _twice_along_the_last(concat: Node) -> bool:
     rank = len(concat.outputs[0].shape or ())
-    along = concat.attributes.get_int("axis", 0) in (-1, rank - 1)
+    along = int_of(concat, "axis", 0) in (-1, rank - 1)
     return along and len(concat.inputs) == 2 and concat.inputs[0] is concat.inputs[1]
 
 
@@ -95,9 +96,9 @@ def _passes_on(node: Node, value: Value, pairs: Pairs, deep: int) -> bool:
         return False
     last = len(first.shape) - 1
     if node.op_type == "Transpose":
-        return node.attributes["perm"].as_ints()[-1] == last and doubled(first, pairs, deep)
+        return ints_of(node, "perm", (0,))[-1] == last and doubled(first, pairs, deep)
     if node.op_type == "Gather":
-        axis = node.attributes.get_int("axis", 0)
+        axis = int_of(node, "axis", 0)
         return axis not in (-1, last) and doubled(first, pairs, deep)
     if node.op_type == "Slice":
         axes = integers(node.inputs[3]) if len(node.inputs) > 3 else None

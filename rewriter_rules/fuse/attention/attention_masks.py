@@ -9,6 +9,7 @@ import numpy as np
 from onnx_ir import DataType, Shape, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 from vlmpass.rewriter_rules.fuse.attention.mask_numbers import MANY, held
@@ -174,7 +175,7 @@ def _as_many(key: Value, value: Value) -> bool:
     new = [
         node.inputs[1]
         for node in joins
-        if node and len(node.inputs) == 2 and node.attributes.get_int("axis", 0) in (2, -2)
+        if node and len(node.inputs) == 2 and int_of(node, "axis", 0) in (2, -2)
     ]
     sizes = [each.shape[2] for each in new if each is not None and rank(each) == 4 and each.shape]
     joined = len(sizes) == 2 and same_size(*sizes)
@@ -258,7 +259,7 @@ def spread(
 def _length(op: Tape, key: Value) -> Value:
     """Return how many keys there are, in a vector of one, and not of what a cache makes of them."""
     join = made_by(key, "Concat")
-    if join is None or join.attributes.get_int("axis", 0) not in (2, -2) or len(join.inputs) != 2:
+    if join is None or int_of(join, "axis", 0) not in (2, -2) or len(join.inputs) != 2:
         return axis_size(op, key, 2)
     before, now = (axis_size(op, each, 2) for each in join.inputs if each is not None)
     return op.Add(before, now)

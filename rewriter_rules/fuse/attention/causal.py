@@ -10,6 +10,7 @@ import numpy as np
 from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of, refers
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.attention.attention_masks import FAR_BELOW
 from vlmpass.rewriter_rules.fuse.attention.mask_numbers import MANY, held
@@ -252,13 +253,15 @@ def _triangle(node: Node) -> Frontier | None:
         return None
     if rows is None or columns is None or len(diagonal) != 1:
         return None
-    upper = bool(node.attributes.get_int("upper", 1))
+    upper = bool(int_of(node, "upper", 1))
     return Frontier(exactly(diagonal[0] - upper), rows, columns, not upper)
 
 
 def _all_true(value: Value) -> bool:
     """Return whether a condition is known to hold everywhere."""
     node = made_by(value, "Expand", "ConstantOfShape")
+    if node is not None and refers(node):
+        return False
     if node is not None and node.op_type == "ConstantOfShape":
         tensor = node.attributes["value"].as_tensor() if "value" in node.attributes else None
         return tensor is not None and bool(tensor.numpy().all())
@@ -347,7 +350,7 @@ def causal_attention(
     core: Node,
 ) -> Replacement:
     """Attention(q, k, v, mask) -> Attention(q, k, v, is_causal=1), when the mask is just that."""
-    frontier, causal = frontier_of(mask), core.attributes.get_int("is_causal", 0)
+    frontier, causal = frontier_of(mask), int_of(core, "is_causal", 0)
     if frontier is None or causal:
         return refuse("{} is not known to mask what comes after each query alone", mask)
     if frontier.window is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from onnx_ir import DataType, Node, Value
 
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.attention.causal import Parts, frontier_of_all, unfit
 from vlmpass.rewriter_rules.fuse.attention.past_inside import KEYS, VALUES, apart
@@ -56,7 +57,7 @@ def _grouped(query: Value, key: Value, value: Value) -> Grouped | Declined:
         return Grouped(query, key, value, None, None, key)
     given = [x for node in found for x in node.inputs if x is not None]
     past_key, new_key, past_value, new_value = given
-    axes = [node.attributes.get_int("axis", 0) for node in found]
+    axes = [int_of(node, "axis", 0) for node in found]
     reason = apart(past_key, new_key, past_value, new_value, axes[0], axes[1])
     return reason or Grouped(query, new_key, new_value, past_key, past_value, key)
 

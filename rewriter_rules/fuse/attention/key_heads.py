@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnx_ir import Shape, Value
 
+from vlmpass.ir_tools.graph.read_attributes import int_of, ints_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 from vlmpass.rewriter_rules.fuse.attention.steps_back import made_by
@@ -27,7 +28,7 @@ def turned_back(op: Tape, turned: Value) -> Value | Declined:
     node = made_by(turned, "Transpose")
     if node is None or node.inputs[0] is None:
         return refuse("{} is no Transpose of keys", turned)
-    perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else ()
+    perm = tuple(ints_of(node, "perm", ()))
     if sorted(perm) != [0, 1, 2, 3]:
         return refuse("{} does not turn 4 axes", node)
     back = (perm[0], perm[1], perm[3], perm[2])
@@ -88,7 +89,7 @@ def _repeated(wide: Value, shape: Shape) -> Value | None:
     if node is None or node.domain:
         return None
     if node.op_type == "Concat":
-        axis, first = node.attributes.get_int("axis", 0), node.inputs[0]
+        axis, first = int_of(node, "axis", 0), node.inputs[0]
         same = axis in (2, -3) and first is not None and set(node.inputs) == {first}
         return _one_between(first, shape) if same and first is not None else None
     first = node.inputs[0] if node.op_type in REPEATS else None

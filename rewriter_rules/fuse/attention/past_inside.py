@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_ir import Node, Value
 
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
@@ -61,9 +62,9 @@ def past_of_attention(
 ) -> Replacement:
     """Attention(q, Concat(pk, k), Concat(pv, v), m) -> Attention(q, k, v, m, pk, pv)."""
     reason = apart(past_key, key, past_value, value, axis, along)
-    if core.attributes.get_int("is_causal", 0):
+    if int_of(core, "is_causal", 0):
         return refuse("{} is causal from the first key on, wherever queries begin", core)
-    if any(core.attributes.get_int(each, -1) >= 0 for each in WINDOWS):
+    if any(int_of(core, each, -1) >= 0 for each in WINDOWS):
         return refuse("{} has a window, which counts from the first key given", core)
     inputs = [query, key, value, mask, past_key, past_value]
     return reason or op.node("Attention", inputs, core.attributes, outputs=3)
@@ -97,7 +98,7 @@ def past_of_multi_head_attention(
     """MultiHeadAttention(q, Concat(pk, k), Concat(pv, v)) -> MultiHeadAttention of pk and pv."""
     if op.in_function:
         return refuse(NOT_IN_FUNCTIONS, core.op_type)
-    if core.attributes.get_int("unidirectional", 0):
+    if int_of(core, "unidirectional", 0):
         return refuse("{} is causal from the first key on, wherever queries begin", core)
     reason = apart(past_key, key, past_value, value, axis, along)
     width = _width(key)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from onnx_ir import DataType, Node, Value
 
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import (
     Declined,
@@ -223,7 +224,7 @@ def rotary_of_parts(op: Tape, first: Value, second: Value, cos: Value, sin: Valu
 def _turns_heads(node: Node) -> bool:
     """Return whether a node turns all elements of [batch, heads, length, size]."""
     x = node.inputs[0]
-    whole = node.attributes.get_int("rotary_embedding_dim", 0) == 0
+    whole = int_of(node, "rotary_embedding_dim", 0) == 0
     return whole and x is not None and rank(x) == 4
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from onnx_ir import Node, SymbolicDim, Value
 
 from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 
 __all__ = [
@@ -74,7 +75,7 @@ def last_part(value: Value) -> tuple[Value, range] | None:
     if not isinstance(size, int):
         return None
     if node.op_type == "Split":
-        along = node.attributes.get_int("axis", 0) in (-1, last)
+        along = int_of(node, "axis", 0) in (-1, last)
         return (source, _of_split(node, value)) if along and _of_split(node, value) else None
     bounds = [integers(each) for each in node.inputs[1:]]
     if any(each is None or len(each) != 1 for each in bounds) or len(bounds) < 3:
@@ -121,7 +122,7 @@ def sizes_in(value: Value | None, deep: int = 6) -> list[Size] | None:
     if node is None or first is None:
         return None
     if node.op_type == "Shape":
-        bounds = [node.attributes.get_int(name, None) for name in ("start", "end")]
+        bounds = [int_of(node, name, None) for name in ("start", "end")]
         return None if first.shape is None else list(first.shape)[slice(*bounds)]
     if node.op_type == "Gather":
         held, at = sizes_in(first, deep - 1), integers(node.inputs[1])
