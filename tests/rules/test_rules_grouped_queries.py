@@ -107,6 +107,50 @@ def test_the_reason_is_told(change: str, reason: str) -> None:
     assert any(OWN in each and reason in each for each in found), found
 
 
+def _beside(rng: np.random.Generator) -> tuple[str, dict[str, np.ndarray]]:
+    """The operator as others write it, beside the joining of what it is given, and inputs."""
+    batch, past = int(rng.integers(1, 4)), int(rng.integers(1, 5))
+    ends = rng.choice([past, past, int(rng.integers(past + 1))], batch).astype(np.int32)
+    rotary = bool(rng.random() < 0.3)
+    whole = np.array(max(ends) + 1, np.int32)
+    given = ", ".join(map(str, ends))
+    asked = rng.random() < 0.3
+    lengths = "" if asked else f"n = Constant<value = int32[{batch}] {{{given}}}>()"
+    shapes = {"q": (batch, 1, 64), "k": (batch, 2, 1, 16), "v": (batch, 2, 1, 16)}
+    shapes |= dict.fromkeys(("pk", "pv"), (batch, 2, past, 16))
+    shapes |= {"c": (8, 8), "s": (8, 8)} if rotary else {}
+    inputs = [f"float[{','.join(map(str, shape))}] {name}" for name, shape in shapes.items()]
+    inputs += [f"int32[{batch}] n"] if asked else []
+    feed = {name: rng.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
+    feed |= {"n": ends} if asked else {}
+    text = f"""g({", ".join(inputs)}) => (float[b,s,w] y, float[b,h,t,d] k1, float[b,h,t,d] v1) {{
+    {lengths} t = Constant<value = int32 {{{whole}}}>() rows = Constant<value_ints=[0, 0, 32]>()
+    kt = Transpose<perm=[0,2,1,3]>(k) kr = Reshape(kt, rows) vt = Transpose<perm=[0,2,1,3]>(v)
+    vr = Reshape(vt, rows) k1 = Concat<axis=2>(pk, k) v1 = Concat<axis=2>(pv, v)
+    y, k2, v2 = com.microsoft.GroupQueryAttention<num_heads=4, kv_num_heads=2{
+        ", do_rotary=1" if rotary else ""
+    }>(q, kr, vr, pk, pv, n, t{", c, s" if rotary else ""}) }}"""
+    return text, feed
+
+
+def test_what_others_tell_the_operator_is_looked_at() -> None:
+    """Where keys are turned, or not all of them count, what comes out is not what is joined."""
+    rng, joined = np.random.default_rng(3), 0
+    for _ in range(16):
+        text, feed = _beside(rng)
+        before = parse(text, 17)
+        after = _fused(before, "infer,fuse{emit=ort}")
+        assert not difference(run(before, feed), run(after, feed)), text
+        joined += not any(node.op_type == "Concat" for node in after.graph)
+    assert joined
+
+
+def test_what_others_tell_is_planted_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped_queries, "_counts_less", lambda core, key: None)
+    with pytest.raises(AssertionError):
+        test_what_others_tell_the_operator_is_looked_at()
+
+
 def _first_alone(masks: Sequence[Mask]) -> Frontier | None:
     return frontier_of_all(masks[:1])
 

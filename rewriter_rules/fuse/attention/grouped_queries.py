@@ -15,8 +15,15 @@ from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.attention.causal import Parts, frontier_of_all, unfit
 from vlmpass.rewriter_rules.fuse.attention.past_inside import KEYS, VALUES, apart
+from vlmpass.rewriter_rules.fuse.attention.positions import (
+    Terms,
+    exactly,
+    plus,
+    terms_of,
+    terms_of_size,
+)
 from vlmpass.rewriter_rules.fuse.attention.scores import Mask
-from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, made_by
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, integers, made_by
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
 
 __all__ = ["GROUPED_QUERIES", "grouped_query_attention"]
@@ -24,6 +31,8 @@ __all__ = ["GROUPED_QUERIES", "grouped_query_attention"]
 TYPES = (DataType.FLOAT, DataType.FLOAT16)
 MULTIPLE = 8
 """Kernels take heads of a size that is a multiple of this."""
+OUTPUTS = 3
+"""What comes out, keys and values, without which kernels leave out what is of before."""
 BY_HEAD = (0, 2, 1, 3)
 """How [batch, length, heads, size] becomes [batch, heads, length, size], and back."""
 
@@ -124,7 +133,9 @@ def _built(op: Tape, grouped: Grouped, given: Mapping[str, object]) -> Value:
     ends = op.Expand(last, axis_size(op, query, 0))
     whole = op.Cast(op.Squeeze(total, axes=[0]), to=DataType.INT32)
     inputs = [*rows, grouped.past_key, grouped.past_value, ends, whole]
-    mixed = op.node("GroupQueryAttention", inputs, {**heads, **given}, domain=ORT, outputs=3)[0]
+    mixed = op.node("GroupQueryAttention", inputs, {**heads, **given}, domain=ORT, outputs=OUTPUTS)[
+        0
+    ]
     sizes = [0, 0, *(size for size in (query.shape[1], query.shape[3]) if isinstance(size, int))]
     split = op.Reshape(mixed, op.const(sizes))
     return op.Transpose(split, perm=list(BY_HEAD))
@@ -139,11 +150,32 @@ def _flat(op: Tape, x: Value) -> Value:
     return op.Reshape(op.Transpose(x, perm=list(BY_HEAD)), op.const([0, 0, heads * size]))
 
 
+def _counts_less(core: Node, key: Value) -> Declined | None:
+    """Return why what comes out may be other keys and values than those that are joined."""
+    past, (ends, whole, *more) = core.inputs[3], core.inputs[5:]
+    if len(core.outputs) < OUTPUTS or any(each is not None for each in more):
+        return refuse("{} gives no keys and values, or turns them, or is told more", core)
+    sizes = [terms_of_size(x.shape[2]) for x in (past, key) if x is not None and x.shape]
+    known = [size for size in sizes if size is not None]
+    count = plus(known[0], known[1]) if len(known) > 1 else None
+    if count is None or (_counted(ends), _counted(whole)) != (plus(count, exactly(-1)), count):
+        return refuse("{} is not known to be told that all keys count", core)
+    return None
+
+
+def _counted(value: Value | None) -> Terms | None:
+    """Return the one number of keys that is said, for all sequences."""
+    spread, numbers = made_by(value, "Expand"), integers(value)
+    if numbers is not None:
+        return exactly(numbers[0]) if len({*numbers}) == 1 else None
+    return terms_of(value if spread is None else spread.inputs[0])
+
+
 FLAT_KEY = P.Reshape(P.Transpose("key", perm=BY_HEAD), P.any).named("keys")
 FLAT_VALUE = P.Reshape(P.Transpose("value", perm=BY_HEAD), P.any).named("values")
 GROUPED = P.GroupQueryAttention(
     "query", FLAT_KEY, FLAT_VALUE, "past_key", "past_value", ..., _domain=ORT, _node="core",
-    _outputs=3,
+    _outputs=OUTPUTS,
 )  # fmt: skip
 
 
@@ -162,11 +194,11 @@ def present_of_grouped_query_attention(
     core: Node,
 ) -> Replacement:
     """GroupQueryAttention(q, k, v, pk, pv), Concat(pk, k), Concat(pv, v) -> its three results."""
-    reason = apart(past_key, key, past_value, value, axis, along)
+    reason = apart(past_key, key, past_value, value, axis, along) or _counts_less(core, key)
     if op.in_function:
         return refuse(NOT_IN_FUNCTIONS, core.op_type)
     inputs = [query, keys, values, past_key, past_value, *core.inputs[5:]]
-    made = op.node(core.op_type, inputs, core.attributes, domain=ORT, outputs=3)
+    made = op.node(core.op_type, inputs, core.attributes, domain=ORT, outputs=OUTPUTS)
     return reason or [*made, *made[1:]]
 
 

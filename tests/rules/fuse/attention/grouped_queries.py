@@ -35,6 +35,19 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
             KEYS + ROWS + "y, k2, v2 = " + GIVEN,
             "are not known to be equally many",
         ),
+        (
+            CACHED,
+            KEYS + ROWS.replace("{3}", "{2}") + "y, k2, v2 = " + GIVEN,
+            "is not known to be told that all keys count",
+        ),
+        (
+            CACHED.replace("pv)", "pv, float[8,4] c)"),
+            KEYS
+            + ROWS
+            + "y, k2, v2 = "
+            + GIVEN.replace("heads=2", "heads=2, do_rotary=1").replace("t)", "t, c, c)"),
+            "or turns them",
+        ),
     ],
 }
 
