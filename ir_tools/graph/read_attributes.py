@@ -23,13 +23,14 @@ class GivenByCall(VlmpassError):
 
     A rule that asks for it is refused there.
 
-    Attributes:
+    Args:
         node: The node.
         name: The attribute.
     """
 
     def __init__(self, node: ir.Node, name: str) -> None:
-        self.node, self.name = node, name
+        self.node = node
+        self.name = name
         problem = f"{node.op_type} {node.name or ''}: calls of its function give its {name}"
         super().__init__(problem, remedy="run inline-functions first")
 
@@ -62,18 +63,45 @@ def int_of(node: ir.Node, name: str, default: T) -> int | T:
 
 
 def float_of(node: ir.Node, name: str, default: T) -> float | T:
-    """Return a float attribute, as `int_of` does an integer."""
+    """Return a float attribute.
+
+    Args:
+        node: The node.
+        name: The attribute.
+        default: What an absent one means.
+
+    Raises:
+        GivenByCall: It is not the node's own.
+    """
     found = _own(node, name)
     return default if found is None else found.as_float()
 
 
 def text_of(node: ir.Node, name: str, default: T) -> str | T:
-    """Return a string attribute, as `int_of` does an integer."""
+    """Return a string attribute.
+
+    Args:
+        node: The node.
+        name: The attribute.
+        default: What an absent one means.
+
+    Raises:
+        GivenByCall: It is not the node's own.
+    """
     found = _own(node, name)
     return default if found is None else found.as_string()
 
 
 def ints_of(node: ir.Node, name: str, default: T) -> Sequence[int] | T:
-    """Return an attribute of integers, as `int_of` does an integer."""
+    """Return an attribute of integers.
+
+    Args:
+        node: The node.
+        name: The attribute.
+        default: What an absent one means.
+
+    Raises:
+        GivenByCall: It is not the node's own.
+    """
     found = _own(node, name)
     return default if found is None else found.as_ints()

@@ -18,6 +18,8 @@ from vlmpass.passes.relayout.cache import Cached, caches, register
 
 __all__ = ["Prefill"]
 
+SIZED = 10
+"""The first opset with ConstantOfShape, and with Slice of computed bounds for the comparison."""
 _Size: TypeAlias = "int | tuple[ir.Value, int]"
 """A size, or the input and the axis that tell it."""
 
@@ -49,6 +51,11 @@ class Prefill(Pass):
         sizes = [_sizes(each, others) for each in found]
         refusals = [each for each in sizes if isinstance(each, Refusal)]
         refusals += [_given_out(each) for each in found if each.past.is_graph_output()]
+        if (opset := graph.opset_imports.get("", 1)) < SIZED:
+            what = f"what makes caches of a size that is computed is there from opset {SIZED} on"
+            refusals.append(
+                Refusal(f"opset {opset}", what, f"put convert-opset{{to={SIZED}}} before")
+            )
         if refusals:
             raise Refused(str(self), refusals)
         names = Names.of(model)
@@ -74,8 +81,10 @@ class Prefill(Pass):
 
     def _made(self, tape: Tape, sizes: Sequence[_Size], axis: int, dtype: ir.DataType) -> ir.Value:
         del axis
-        zero = ir.tensor([0.0], dtype=dtype)
-        return tape.ConstantOfShape(_vector(tape, sizes), value=zero)
+        late = dtype == ir.DataType.BFLOAT16  # it is there from opset 20 on
+        kind = ir.DataType.FLOAT if late else dtype
+        made = tape.ConstantOfShape(_vector(tape, sizes), value=ir.tensor([0.0], dtype=kind))
+        return tape.Cast(made, to=dtype) if late else made
 
 
 @dataclass(frozen=True)

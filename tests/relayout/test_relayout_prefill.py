@@ -13,6 +13,7 @@ import pytest
 from rewrite.support import parse, run
 
 from vlmpass import Pipeline
+from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import Refused, VerifyError
 from vlmpass.passes.relayout.prefill import Prefill
 
@@ -105,6 +106,29 @@ def test_what_cannot_be_empty_is_refused(model: str, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         Prefill().run(before)
     assert [each.name for each in before.graph.inputs] == ["past_k", "k"]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_caches_of_all_types_at_all_opsets_are_empty_or_refused(seed: int) -> None:
+    """Both ways of making them, of which one is what the other is compared with, are valid."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(["float", "bfloat16", "float16", "int8", "double", "uint8"])
+    opset = int(rng.integers(13 if kind == "bfloat16" else 7, 25))
+    order = rng.permutation(4)
+    axes = np.array(["b", "2", "p", "4"])[order]
+    past, new, both = (",".join(axes).replace("p", each) for each in "pst")
+    text = f"""<ir_version: 10, opset_import: ["": {opset}]> g({kind}[{past}] pk, {kind}[{new}] k)
+        => ({kind}[{both}] present) {{ present = Concat<axis={list(axes).index("p")}>(pk, k) }}"""
+    for each in (Prefill(), Prefill().mending()):
+        model = parse(text, opset)
+        if axes[0] == "p":
+            assert not each.run(model)
+        elif opset < 10:
+            with pytest.raises(Refused, match="from opset 10 on"):
+                each.run(model)
+        else:
+            assert each.run(model)
+            check(model)
 
 
 def test_buffers_of_a_length_that_stays_are_left() -> None:
