@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -18,7 +20,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, all_nodes
 from vlmpass.ir_tools.run.calibration import calibration_feeds
-from vlmpass.ir_tools.run.spans import spans
+from vlmpass.ir_tools.run.spans import Span, spans
 from vlmpass.ir_tools.targets.rounding import Rounding
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.target_option import target_of
@@ -28,12 +30,24 @@ from vlmpass.rewriter_rules.quant.levels import Levels
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
 from vlmpass.rewriter_rules.quant.rounded_floats import float_product
 
-__all__ = ["QuantizeStatic"]
+__all__ = ["QuantizeStatic", "measuring_once"]
 
 _LOG = logging.getLogger(__name__)
 _OPSET = 13
 """The opset from which DequantizeLinear has an axis."""
+_MEASURED: ContextVar[dict[str, dict[str, Span]] | None] = ContextVar("measured", default=None)
+"""Ranges by pass and value, where they are measured once for several copies of a model."""
 _Product = tuple[Scope, ir.Node, Multiplied]
+
+
+@contextmanager
+def measuring_once() -> Iterator[None]:
+    """Within it, copies of one model have the ranges that were measured of the first."""
+    token = _MEASURED.set({})
+    try:
+        yield
+    finally:
+        _MEASURED.reset(token)
 
 
 @dataclass(frozen=True)
@@ -153,8 +167,12 @@ class QuantizeStatic(Pass):
         """Measure what products take, and return what it is rounded to."""
         takes = {node: str(x.name) for _, node, _ in products if (x := node.inputs[0]) is not None}
         names = list(dict.fromkeys(takes.values()))
-        feeds = calibration_feeds(self.calibrate, model)
-        found = spans(model, names, feeds, self.method, self.percentile)
+        kept = _MEASURED.get()
+        held = {} if kept is None else kept
+        found = held.setdefault(str(self), {})
+        if missing := [name for name in names if name not in found]:
+            feeds = calibration_feeds(self.calibrate, model)
+            found.update(spans(model, missing, feeds, self.method, self.percentile))
         if nothing := [name for name in names if name not in found]:
             what = "has no elements on the inputs that ranges are measured with"
             empty = [Refusal(f"value {each}", what, "give other inputs") for each in nothing]

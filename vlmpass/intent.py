@@ -11,6 +11,7 @@ from vlmpass.ir_tools.errors import PipelineError
 from vlmpass.ir_tools.system.arguments import flag, number, word
 from vlmpass.ir_tools.system.paths import inputs_file
 from vlmpass.options import Given, choice, option, options_of, profile_of, settle, target_names
+from vlmpass.sensitivity import read_budget
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,6 +28,9 @@ __all__ = [
     "Intent",
     "Passes",
 ]
+
+_BESIDE = ("passes", "target", "sensitivity")
+"""What may be given with passes."""
 
 Passes: TypeAlias = "str | ir.passes.PassBase | Sequence[ir.passes.PassBase]"
 
@@ -101,8 +105,16 @@ def _needs_target(given: Given) -> PipelineError | None:
     return None
 
 
+def _needs_rounding(given: Given) -> PipelineError | None:
+    if given["sensitivity"] is not None and given["quantize"] is None and given["passes"] is None:
+        return PipelineError(
+            "sensitivity is about rounding", remedy="give quantize too, or a pass that rounds"
+        )
+    return None
+
+
 def _stands_alone(given: Given) -> PipelineError | None:
-    others = (each for each in options_of(Intent) if each.name not in ("passes", "target"))
+    others = (each for each in options_of(Intent) if each.name not in _BESIDE)
     if given["passes"] is None or all(given[each.name] == each.default for each in others):
         return None
     return PipelineError(
@@ -122,6 +134,13 @@ def _calibration(name: str, value: object) -> str | None:
     found = word(name, value)
     if found not in (None, "random"):
         inputs_file(str(found))
+    return found
+
+
+def _budget(name: str, value: object) -> str | None:
+    found = word(name, value)
+    if found is not None:
+        read_budget(found)
     return found
 
 
@@ -213,6 +232,14 @@ class Intent:
         choice(tuple(ROUNDED), "type of rounded weights"),
         "TYPE",
         among=lambda: ROUNDED,
+    )
+    sensitivity: str | None = option(
+        None,
+        "With quantize, or passes that round: budget=0.5% lets the most sensitive products stay"
+        " float, inputs=PATH has what it is measured with, plot=FOLDER gets a plot.",
+        _budget,
+        "HOW",
+        refuse=_needs_rounding,
     )
     simplify: bool = option(False, "Leave as few nodes as possible.", flag)
     fuse: str | None = option(

@@ -38,6 +38,7 @@ class Pipeline(Intent):
             one pass alone, and onnx_ir passes, will do. Instead of them, what they are to do:
         opset, dtype, keep_io, widen_io, restamp, mend_shifts: See `ConvertOptions`.
         calibrate, target, allow, quant, quantize, simplify, fuse: See `ConvertOptions`.
+        sensitivity: See `ConvertOptions`.
         instruments: What else happens around each pass.
 
     Raises:

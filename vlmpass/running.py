@@ -16,7 +16,7 @@ from vlmpass.convert_options import Comparing, Writing
 from vlmpass.fitting import files_of, fit, hold, most_bytes, shaped
 from vlmpass.intent import Intent
 from vlmpass.ir_tools.check.full import beside_standard
-from vlmpass.ir_tools.errors import CheckError, Refused, VerifyError
+from vlmpass.ir_tools.errors import CheckError, PipelineError, Refused, VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.graph.walk import tensor_slots
@@ -36,6 +36,7 @@ from vlmpass.passes.pipeline.base import Pass
 from vlmpass.presets import SIMPLIFY, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.rounded_weights import BeforeRounding
+from vlmpass.sensitivity import notes_of, read_budget, write_plot
 from vlmpass.stages import Stages
 
 __all__ = ["Run", "read_passes"]
@@ -92,9 +93,17 @@ class Run:
         self._exact: BeforeRounding | None = None
 
     def transform(self) -> None:
-        """Run the passes."""
+        """Run the passes.
+
+        Raises:
+            PipelineError: A budget is given for rounding, and none of the passes rounds.
+        """
         given = self._asked.passes
-        self._run(read_passes(pipeline_text(self._asked, self.work) if given is None else given))
+        passes = read_passes(pipeline_text(self._asked, self.work) if given is None else given)
+        if self._asked.sensitivity and not any(isinstance(p, Pass) and p.rounds for p in passes):
+            what = "sensitivity is about rounding, and none of the passes rounds"
+            raise PipelineError(what, remedy="add quantize-static, quantize-dynamic or the like")
+        self._run(passes)
         if self._asked.profile is not None:
             fit(self.work, self._asked.profile)
         self.hold()
@@ -128,11 +137,27 @@ class Run:
         if first:
             self._manage(passes[:first])
         if rounding:
+            self._hold_back(rounding)
             before, done = clone(self.work), any(ran.changed for ran in self._ran)
             exact = BeforeRounding(before, rounding, done, self._changes, len(self._ran))
         self._manage(passes[first:])
         if any(report.changed for each, report in self._done if each in rounding):
             self._exact = exact
+
+    def _hold_back(self, rounding: Sequence[Pass]) -> None:
+        """Let the most sensitive products stay float, where a budget is asked for."""
+        if self._asked.sensitivity is None:
+            return
+        from vlmpass.passes.sensitivity import stay_within
+
+        asked = read_budget(self._asked.sensitivity)
+        with self.stages("measure sensitivity"):
+            found = stay_within(self.work, rounding, asked.most, asked.inputs)
+        if found is None:
+            return
+        self._notes += notes_of(found)
+        if asked.plot:
+            write_plot(found, asked.plot, self._path)
 
     def _manage(self, passes: Sequence[ir.passes.PassBase]) -> None:
         ours = [each for each in passes if isinstance(each, Pass)]

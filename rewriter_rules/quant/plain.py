@@ -14,7 +14,10 @@ from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.leaves import Expression
 
-__all__ = ["Left", "Multiplied", "multiplied"]
+__all__ = ["SENSITIVE", "Left", "Multiplied", "multiplied"]
+
+SENSITIVE = "vlmpass.sensitive"
+"""The key of metadata that a product has which stays float because rounding it costs too much."""
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -109,4 +112,6 @@ def _reason(
         return "multiplied along different axes"
     if nodes[0].op_type != "Conv" and rank != 2:
         return f"of rank {rank}"
+    if any(SENSITIVE in node.metadata_props for node in nodes):
+        return "sensitive"
     return "excluded" if any(map(excluded, nodes)) else None

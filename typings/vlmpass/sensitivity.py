@@ -1,0 +1,1 @@
+../../vlmpass/sensitivity.py
