@@ -31,10 +31,10 @@ DECODER = Config(layers=2, hidden=896, heads=14, kv_heads=2, intermediate=2432, 
 VISION = Config(layers=2, hidden=768, heads=12, kv_heads=12, intermediate=3072, vocab=0)
 FORMS = {
     "unfused": SIMPLIFY,
-    "standard 23": f"{SIMPLIFY},convert-opset{{to=23}},fuse,{SIMPLIFY}",
-    "ort 17": f"{SIMPLIFY},fuse{{emit=ort}},{SIMPLIFY}",
-    "ort 23": f"{SIMPLIFY},convert-opset{{to=23}},fuse{{emit=ort}},{SIMPLIFY}",
-    "ort 25": f"{SIMPLIFY},convert-opset{{to=25}},fuse{{emit=ort}},{SIMPLIFY}",
+    "standard 23": f"{SIMPLIFY},convert-opset{{to=23}},fuse{{target=ort-cpu}},{SIMPLIFY}",
+    "ort 17": f"{SIMPLIFY},fuse{{emit=ort target=ort-cpu}},{SIMPLIFY}",
+    "ort 23": f"{SIMPLIFY},convert-opset{{to=23}},fuse{{emit=ort target=ort-cpu}},{SIMPLIFY}",
+    "ort 25": f"{SIMPLIFY},convert-opset{{to=25}},fuse{{emit=ort target=ort-cpu}},{SIMPLIFY}",
 }
 
 

@@ -1,4 +1,4 @@
-"""The tables `operators`, `limits` and `sets` of a profile, upon those that it inherits."""
+"""The tables `operators`, `limits`, `slower` and `sets` of a profile, upon those it inherits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from vlmpass.ir_tools.targets.operator_facts import OperatorFacts, operator_fact
 
 __all__ = ["Operators", "operator_table"]
 
+_UNSAID = "nothing is said of the operator itself"
+
 
 class Operators(NamedTuple):
     """What is said of operators.
@@ -17,17 +19,19 @@ class Operators(NamedTuple):
     Attributes:
         facts: By domain and name.
         sets: Lists of types that lines refer to, by name.
+        slower: Operators that take longer than the nodes that they stand for, and what is known.
     """
 
     facts: Mapping[tuple[str, str], OperatorFacts]
     sets: Mapping[str, str]
+    slower: Mapping[tuple[str, str], str]
 
 
 def operator_table(tables: Mapping[str, Any], upon: Operators) -> Operators:
     """Return what the tables of a file say; an operator in it is said anew, in every version.
 
     Args:
-        tables: Those called `operators`, `limits` and `sets`, where the file has them.
+        tables: Those called `operators`, `limits`, `slower` and `sets`, where the file has them.
         upon: What it inherits.
 
     Raises:
@@ -50,11 +54,23 @@ def operator_table(tables: Mapping[str, Any], upon: Operators) -> Operators:
         meant = list(facts) if key == EVERY else [(domain, name)]
         try:
             if not facts.keys() >= set(meant):
-                raise ValueError("nothing is said of the operator itself")
+                raise ValueError(_UNSAID)
             facts |= {each: with_limits(facts[each], said, sets) for each in meant}
         except ValueError as error:
             raise ValueError(f"limits.{key}: {error}") from None
-    return Operators(facts, sets)
+    return Operators(facts, sets, {**upon.slower, **dict(_slower(tables.get("slower", {}), facts))})
+
+
+def _slower(
+    table: object, facts: Mapping[tuple[str, str], OperatorFacts]
+) -> Iterator[tuple[tuple[str, str], str]]:
+    for key, said in _entries(table, "slower"):
+        domain, _, name = key.rpartition(".")
+        if (domain, name) not in facts:
+            raise ValueError(f"slower.{key}: {_UNSAID}")
+        if not isinstance(said, str) or not said.strip() or "\n" in said:
+            raise ValueError(f"slower.{key} is {said!r}; give one line of text")
+        yield (domain, name), said
 
 
 def _entries(table: object, name: str) -> Iterator[tuple[str, object]]:

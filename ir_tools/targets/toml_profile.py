@@ -85,6 +85,8 @@ class Profile:
         operators: What is said of each operator, by domain and name.
         fuses: Whose operators fusion may make for it where it is known to run them: ``standard``,
             or ``ort`` for ONNX Runtime's own too.
+        slower: Operators that take it longer than the nodes that fusion makes them of, and what is
+            known of that, by domain and name: fusion makes none of them.
         unlisted: What holds for what is not listed: ``operators`` of a domain of which some are,
             ``domains`` of which none is, ``versions`` and ``types`` of an operator that is.
         rounds: How it takes products of rounded operands; None where no one says.
@@ -109,6 +111,7 @@ class Profile:
     functions: Support = Support.UNKNOWN
     fuses: str = FUSES[0]
     operators: Mapping[tuple[str, str], OperatorFacts] = field(default_factory=dict, repr=False)
+    slower: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
     unlisted: Mapping[str, Support] = field(default_factory=dict)
     rounds: Rounding | None = None
 
@@ -275,6 +278,7 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         KINDS[found.get("reads.functions", "unknown")],
         found.get("fuses", FUSES[0]),
         found[_OPERATORS].facts,
+        found[_OPERATORS].slower,
         {name: KINDS[found.get(f"unlisted.{name}", "unknown")] for name in _UNLISTED},
         rounding_of(found),
     )
@@ -308,7 +312,7 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
     inherited = dict(parent(said["inherits"])) if "inherits" in said else {}
     if tables:
         inherited.pop("probed", None)  # the heir's own facts were asked of nothing
-    upon: Operators = inherited.get(_OPERATORS, Operators({}, {}))
+    upon: Operators = inherited.get(_OPERATORS, Operators({}, {}, {}))
     try:
         operators = operator_table(tables, upon)
         for name in _TYPES:
@@ -323,10 +327,10 @@ def settings(path: File, parent: Parent) -> dict[str, Any]:
 
 
 def _parsed(path: File) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what is said by dotted key, and the tables `operators`, `limits` and `sets`."""
+    """Return what is said by dotted key, and the tables that `operator_table` reads."""
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
-        kept = ("operators", "limits", "sets")
+        kept = ("operators", "limits", "slower", "sets")
         tables: dict[str, Any] = {key: said.pop(key) for key in kept if key in said}
         return dict(_flat(said)), tables
     except OSError as error:

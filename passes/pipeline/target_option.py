@@ -30,12 +30,21 @@ def target_of(name: str) -> Profile:
 
 
 def not_run(model: ir.Model, target: Profile) -> Unwanted:
-    """Return what keeps rules from nodes that a target does not run."""
+    """Return what keeps rules from nodes that a target does not run, or slower than others."""
 
-    def reason(made: Sequence[ir.Node], _: Sequence[ir.Node], why: _Reason) -> str:
-        return next(filter(None, map(why, made)), "")
+    def reason(made: Sequence[ir.Node], gone: Sequence[ir.Node], why: _Reason) -> str:
+        found = next(filter(None, map(why, made)), "")
+        return found or _slower(made, gone, target)
 
     return _unwanted(model, target, reason)
+
+
+def _slower(made: Sequence[ir.Node], gone: Sequence[ir.Node], target: Profile) -> str:
+    """Return why one of several new nodes is slower than what it stands for, if it is."""
+    before = {(node.domain, node.op_type) for node in gone}
+    new = {(node.domain, node.op_type): None for node in made}
+    known = [target.slower[each] for each in new if each in target.slower and each not in before]
+    return f"{target.name} runs it slower than what it stands for: {known[0]}" if known else ""
 
 
 def worse(model: ir.Model, target: Profile) -> Unwanted:

@@ -135,7 +135,7 @@ def test_a_conversion_for_a_target_is_the_whole_pipeline() -> None:
         result = Pipeline(target=target).run(path).model
         assert result is not None
         counts[target] = operators(result)
-    assert counts["ort-cpu"].count("SkipSimplifiedLayerNormalization") == 4
+    assert counts["ort-cpu"].count("SimplifiedLayerNormalization") == 5
     assert counts["ort-cpu"].count("RotaryEmbedding") == 4
     assert "RotaryEmbedding" not in counts["tensorrt-10.15"]
     assert len(counts["ort-cpu"]) < len(counts["tensorrt-10.15"]) < 200  # of 419

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from vlmpass import Pipeline
 from vlmpass.ir_tools.load import load
 from vlmpass.passes.pipeline.text import parse
 from vlmpass.presets import SIMPLIFY
@@ -52,3 +54,16 @@ def test_only_what_a_target_runs_is_made(tmp_path: Path, caplog: pytest.LogCaptu
         told, level = _told(f"fuse{{emit=ort target={target}}}", caplog)
         assert told.startswith(f"fused: {rotary} rotary" if rotary else "fused: no attention")
         assert level == logging.INFO
+
+
+def test_what_a_target_runs_slower_is_not_made() -> None:
+    """Skip connections of norms, and Swish, stay apart for ONNX Runtime's CPU, and only for it."""
+    for target, skips in (("", 4), (" target=ort-cpu", 0), (" target=ort-cuda", 4)):
+        model = Pipeline(f"{SIMPLIFY},fuse{{emit=ort{target}}}").run(load(DECODER)).model
+        made = Counter(node.op_type for node in model.graph)
+        assert made["SkipSimplifiedLayerNormalization"] == skips, target
+        assert made["SimplifiedLayerNormalization"] == 5 - skips, target
+    for target, swishes in (("", 2), (" target=ort-cpu", 0)):
+        text = f"{SIMPLIFY},convert-opset{{to=24}},fuse{{{target.strip()}}}"
+        made = Counter(node.op_type for node in Pipeline(text).run(load(DECODER)).model.graph)
+        assert made["Swish"] == swishes

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from rules.attention_spellings import DEPTH, node
 from rules.instances import Draw, Hints
 
-__all__ = ["CAUSAL", "PAST", "PAST_OWN"]
+__all__ = ["CAUSAL", "PAST", "PAST_OWN", "SIZE"]
 
 COMPARISONS = ("LessOrEqual", "Less", "GreaterOrEqual", "Greater")
 
@@ -226,6 +226,24 @@ _JOINED: Hints = {
 
 CAUSAL: Hints = {
     **_OPERANDS, "query": query, "mask": mask, "core": scaled, "outputs": 3,
+    "dtypes": KINDS, "opset": (23, 24),
+}  # fmt: skip
+
+
+def _end(draw: Draw) -> int:
+    """Where the sizes asked for end; attention takes the joined in, or something else does."""
+    joined = draw.made["joined"]
+    assert isinstance(joined, ir.Value)
+    taken = node(draw, *(("Attention", query(draw), joined, joined) if draw.rng.random() < 0.9
+                         else ("Relu", joined)))  # fmt: skip
+    draw.graph.outputs.append(taken)
+    start = draw.chosen["start"]
+    assert isinstance(start, int)
+    return start + int(draw.rng.random() < 0.9)
+
+
+SIZE: Hints = {
+    "before": past, "now": key, "axis": [2, -2], "start": [2, 2, -2, -2, 1, -1], "end": _end,
     "dtypes": KINDS, "opset": (23, 24),
 }  # fmt: skip
 PAST: Hints = {

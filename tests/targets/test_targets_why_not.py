@@ -160,6 +160,14 @@ def test_limits_are_added(tmp_path: Path) -> None:
     assert verdict(tmp_path, facts, "y = Add(x, x)").runs
 
 
+def test_what_is_slower_is_inherited(tmp_path: Path) -> None:
+    said = 'Add = "native"\nMul = "native"\n[slower]\nAdd = "by far"'
+    (tmp_path / "base.toml").write_text(HEAD + said, encoding="utf-8")
+    heir = tmp_path / "heir.toml"
+    heir.write_text("inherits = 'base.toml'\n[slower]\nMul = 'a bit'", encoding="utf-8")
+    assert profile(str(heir)).slower == {("", "Add"): "by far", ("", "Mul"): "a bit"}
+
+
 def test_an_heir_says_operators_anew(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text(HEAD + FACTS, encoding="utf-8")
     heir = tmp_path / "heir.toml"
@@ -185,6 +193,9 @@ def test_an_heir_says_operators_anew(tmp_path: Path) -> None:
         ("Add = 'unsupported if size(A, b) = 3'", "operators.Add: "),
         ("Add = 'unsupported if type(A) = real'", "real is no type"),
         ("Add = 'native'\n[limits]\nMul = 'native'", r"limits\.Mul: nothing is said of the op"),
+        ("Add = 'native'\n[slower]\nMul = 'so'", r"slower\.Mul: nothing is said of the operator"),
+        ("Add = 'native'\n[slower]\nAdd = 3", r"slower\.Add is 3; give one line of text"),
+        ("Add = 'native'\n[slower]\nAdd = ' '", r"slower\.Add is ' '; give one line of text"),
         ("Add = 'unsupported if * = 3'", "is no condition"),
         ("Add = { 6x = 'native' }", "'6x' is no since-version; write 13, 7-12 or 13\\+"),
     ],

@@ -7,6 +7,7 @@ from onnx_ir import Node, Value
 from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
+from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
 
 __all__ = ["PAST_INSIDE", "apart"]
@@ -110,5 +111,25 @@ def past_of_multi_head_attention(
     return op.node("MultiHeadAttention", inputs, core.attributes, domain=ORT, outputs=3)
 
 
-PAST_INSIDE = RuleSet((past_of_attention, past_of_multi_head_attention))
+JOINED = P.Concat("before", "now", axis="axis").shared.named("joined")
+
+
+@rule(P.Shape(JOINED, start="start", end="end"), opset=(23, None))
+def size_of_joined(
+    op: Tape, joined: Value, before: Value, now: Value, axis: int, start: int, end: int
+) -> Replacement:
+    """Shape(Concat(pk, k)), of tokens alone -> Shape(pk) + Shape(k), if attention takes these in.
+
+    A mask that is cut to the size of what the operator itself joins would wait for it.
+    """
+    four = joined.shape is not None and len(joined.shape) == 4
+    if not four or start not in LENGTH or end != start + 1:
+        return refuse("not the size of tokens alone is asked for, of four axes")
+    users = [use for use in joined.uses() if use.node.op_type == "Attention"]
+    if axis not in LENGTH or not any(use.idx in (1, 2) for use in users):
+        return refuse("{} is not joined for attention to take it in", joined)
+    return op.Add(*(axis_size(op, each, 2) for each in (before, now)))
+
+
+PAST_INSIDE = RuleSet((past_of_attention, past_of_multi_head_attention, size_of_joined))
 """The operator joins what is given with what came before, and gives both."""

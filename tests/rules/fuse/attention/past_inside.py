@@ -11,6 +11,9 @@ KEYS = "k1 = Concat<axis=2>(pk, k) v1 = Concat<axis=-2>(pv, v) "
 OWN = """(float[b,s,32] q, float[b,4,s,8] k, float[b,4,s,8] v, float[b,4,p,8] pk,
     float[b,4,p,8] pv) => (float[b,s,32] y, float[b,4,t,8] k1, float[b,4,t,8] v1)"""
 MULTI = "y = com.microsoft.MultiHeadAttention<num_heads=4>(q, k1, v1)"
+SIZED = CACHED.replace("v1)", "v1, int64[1] n)")
+CORE = "y = Attention<scale=0.25>(q, k1, v1) "
+CUT = "n = Shape<start=-2, end=-1>(v1)"
 
 # rule: inputs and outputs, nodes before, nodes after; empty where numbers say enough
 FIRES: dict[str, list[tuple[str, str, str]]] = {
@@ -28,6 +31,7 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "y, k1, v1 = Attention<softcap=2.0>(q, k, v, m, pk, pv)",
         ),
     ],
+    "size-of-joined": [(SIZED, KEYS + CORE + CUT, "")],
     "past-of-multi-head-attention": [
         (
             OWN,
@@ -61,6 +65,12 @@ def _refused(model: str, core: str, keys: str = KEYS) -> list[tuple[str, str, st
 
 # rule: inputs and outputs, nodes, part of the reason
 REFUSES: dict[str, list[tuple[str, str, str]]] = {
+    "size-of-joined": [
+        (SIZED, KEYS + CORE + CUT.replace("-2", "-3"), "not the size of tokens alone"),
+        (SIZED, KEYS + CORE + CUT.replace("-1", "3"), "not the size of tokens alone"),
+        (SIZED, KEYS + CORE.replace("k1", "k").replace("v1", "v") + CUT, "is not joined for"),
+        (SIZED, KEYS.replace("-2", "1").replace("2", "1") + CORE + CUT, "is not joined for"),
+    ],
     "past-of-attention": [
         *_refused(CACHED, "y = Attention(q, k1, v1)"),
         (CACHED, KEYS + "y = Attention<is_causal=1>(q, k1, v1)", "is causal from the first key on"),
@@ -86,4 +96,5 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
 HINTS: dict[str, Hints] = {
     "past-of-attention": attention_caches.PAST,
     "past-of-multi-head-attention": attention_caches.PAST_OWN,
+    "size-of-joined": attention_caches.SIZE,
 }
