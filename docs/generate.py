@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vlmpass.ir_tools.operators.schema import operators
 from vlmpass.ir_tools.rewrite import all_rules
+from vlmpass.passes.pipeline.needs import Need
 from vlmpass.passes.pipeline.options import options_of, summary_of
 from vlmpass.passes.pipeline.registry import PASSES
 from vlmpass.rewriter_rules.opset import StepSummary, tell
@@ -31,7 +32,7 @@ def passes_page() -> Iterator[str]:
     for name, cls in sorted(PASSES.items()):
         yield f"## {name}\n"
         yield f"{summary_of(cls)}\n"
-        for need in cls.needs:
+        for need in sorted(cls.needs, key=list(Need).index):
             yield f"Needs {need.value}: {need.says}.\n"
         options = options_of(cls)
         if not options:

@@ -62,8 +62,6 @@ def pipeline_text(intent: Intent, model: ir.Model) -> str:
         parts.append(_dtype_part(intent, str(intent.dtype)))
     parts += _opset_parts(intent, model, foreign=foreign)
     fuse, legalize = _fuse_part(intent), _legalize_part(intent)
-    if fuse and simplified:
-        parts.append("infer")  # fusing asks for sizes that follow only from what is simplified
     parts += [*fuse, *legalize]
     if simplified and parts[first:]:
         # What legalising spells out may fuse to something else that the target has.

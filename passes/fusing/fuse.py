@@ -30,7 +30,7 @@ class Fuse(Pass):
     """
 
     name: ClassVar[str] = "fuse"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.SHAPES, Need.NEW_SHAPES})
     nothing: ClassVar[str] = "nothing in the model is spelled out that one operator says"
     emit: Literal["standard", "ort"] = "standard"
     """Which operators to emit: those of the standard that the opset has, or ONNX Runtime's own

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.passes.instruments.instrument import Instrument, Step
 from vlmpass.passes.instruments.measure import Measure
 from vlmpass.passes.pipeline.base import Pass, Result, text_of
-from vlmpass.passes.pipeline.needs import Need, Provisions
+from vlmpass.passes.pipeline.needs import Provisions
 from vlmpass.passes.pipeline.registry import PASSES
 from vlmpass.passes.pipeline.report import RunReport
 
@@ -131,9 +131,9 @@ class _Run:
 
     def lacks_shapes(self, each: Pass, step: Step, model: ir.Model) -> bool:
         """Whether a pass that will run needs shapes that are not there."""
-        if step.text in self._settled or Need.SHAPES not in each.needed(model):
+        if step.text in self._settled:
             return False
-        return self._provisions.lacks_shapes(model)
+        return self._provisions.lacks(each.needed(model), model)
 
     def one(self, step: Step, each: ir.passes.PassBase, model: ir.Model) -> ir.Model:
         """Run a pass, except one that ran already with nothing changed since."""
@@ -162,6 +162,7 @@ class _Run:
 
     def _note_change(self, each: ir.passes.PassBase, before: ir.Model) -> None:
         self._settled.clear()
+        self._provisions.changed()
         if not isinstance(each, Pass) or each.edits_shapes:
             self._provisions.dropped()
         if not isinstance(each, Pass) or not each.keeps_values:

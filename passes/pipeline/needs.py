@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 
@@ -17,11 +17,17 @@ class Need(enum.Enum):
 
     SHAPES = "shapes"
     """Every value has the type and shape that follow from the inputs."""
+    NEW_SHAPES = "new shapes"
+    """They were inferred of the nodes as they are: of fewer nodes, more may follow."""
 
     @property
     def says(self) -> str:
         """How it is provided, in words."""
-        return "infer runs first where they are not all there"
+        lacking = {
+            Need.SHAPES: "they are not all there",
+            Need.NEW_SHAPES: "the model has changed since they were inferred",
+        }
+        return f"infer runs first where {lacking[self]}"
 
 
 class Provisions:
@@ -29,15 +35,24 @@ class Provisions:
 
     def __init__(self) -> None:
         self._open: set[ir.Value] | None = None
+        self._changed = False
 
-    def lacks_shapes(self, model: ir.Model) -> bool:
+    def lacks(self, needs: Collection[Need], model: ir.Model) -> bool:
         """Whether nobody has inferred shapes, or there are new values that have none."""
         known = self._open
+        if Need.NEW_SHAPES in needs and self._changed:
+            return True
+        if Need.SHAPES not in needs:
+            return False
         return known is None or any(value not in known for value in _shapeless(model))
 
     def provided(self, model: ir.Model) -> None:
         """Note that all shapes that follow have just been written."""
-        self._open = set(_shapeless(model))
+        self._open, self._changed = set(_shapeless(model)), False
+
+    def changed(self) -> None:
+        """Note that the model is another one than that of which shapes were inferred."""
+        self._changed = True
 
     def dropped(self) -> None:
         """Note that shapes may be wrong, or gone."""

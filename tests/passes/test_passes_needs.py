@@ -43,7 +43,7 @@ def norm() -> ir.Model:
 
 @pytest.mark.parametrize("path", EXPORTS, ids=[path.stem for path in EXPORTS])
 def test_a_pipeline_written_by_hand_fuses_what_the_preset_fuses(path: Path) -> None:
-    texts = ("simplify,convert-opset{to=23},fuse", f"{SIMPLIFY},convert-opset{{to=23}},infer,fuse")
+    texts = ("simplify,convert-opset{to=23},fuse", f"{SIMPLIFY},convert-opset{{to=23}},fuse")
     by_hand, preset = (Pipeline(text).run(load(path)).model.graph for text in texts)
     fused = [
         {kind: n for kind, n in Counter(node.op_type for node in graph).items() if "Norm" in kind}
@@ -64,6 +64,14 @@ def test_shapes_are_provided_once_for_all_that_need_them() -> None:
 def test_shapes_that_a_pass_edits_are_provided_again() -> None:
     wanted = [("infer", "simplify"), ("simplify", ""), ("set-dims{n=3}", ""), ("infer", "fuse")]
     assert ran(norm(), "simplify,set-dims{n=3},fuse")[:4] == wanted
+
+
+def test_of_what_was_changed_more_may_follow() -> None:
+    wanted = [("infer", "simplify"), ("simplify", ""), ("infer", "fuse"), ("fuse", "")]
+    text = "<float one = {1}> { s = Mul(x, one) r = Relu(s)"
+    changed = load(parser.parse_model(NORM.partition("<float two")[0] + text + " y = Mul(r, r) }"))
+    assert ran(changed, "simplify,fuse") == wanted
+    assert ran(norm(), "simplify,fuse") == [("infer", "simplify"), ("simplify", ""), ("fuse", "")]
 
 
 def test_new_values_without_a_shape_are_provided_for() -> None:
