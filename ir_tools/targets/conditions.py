@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of, source_of
+from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.operators import Kind, traits_of
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.type_texts import spell
@@ -37,13 +38,13 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_ALONE = ("given", "absent", "computed", "dynamic", "empty")
+_ALONE = ("given", "absent", "computed", "dynamic", "empty", "differ")
 _TYPED = ("type", "behind")
 _COMPARED = ("rank", "size", *_TYPED)
 _FORMS = (
     "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
-    "empty(NAME), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, type(NAME) = TYPES, "
-    "behind(NAME) = TYPES or opset = VALUES"
+    "empty(NAME), differ(rank), differ(shape), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, "
+    "type(NAME) = TYPES, behind(NAME) = TYPES or opset = VALUES"
 )
 _FUSED = (Kind.CAST, Kind.ELEMENTWISE, Kind.MOVE)
 _BEHIND = 64
@@ -161,6 +162,8 @@ class Condition:
             return self._compared([view.opset])
         if self.function == "type":
             return self._types(view)
+        if self.function == "differ":
+            return _any(_differ(each, self.name == "rank") for each in _branch_results(view.node))
         if self.name == EVERY:
             return _any(self._operand(e, view) for e in view.node.inputs if e is not None)
         is_operand, value = view.operand(self.name)
@@ -246,6 +249,24 @@ def _fused_with(value: ir.Value) -> Iterator[ir.Value]:
                 left.append(each)
 
 
+def _branch_results(node: ir.Node) -> Iterator[tuple[ir.Value, ...]]:
+    """Yield what the branches of a node give for each of its outputs."""
+    return zip(*(graph.outputs for graph in subgraphs(node)), strict=False)
+
+
+def _differ(values: Sequence[ir.Value], in_rank: bool) -> bool | None:
+    """Whether shapes differ in rank, or in a size that is fixed; None where a rank is not known."""
+    if any(isinstance(each.type, (ir.SequenceType, ir.OptionalType)) for each in values):
+        return False
+    shapes = [each.shape for each in values]
+    if any(each is None for each in shapes):
+        return None
+    if len({len(each) for each in shapes if each is not None}) > 1:
+        return True
+    sizes = zip(*(list(each) for each in shapes if each is not None), strict=True)
+    return not in_rank and any(len({s for s in each if isinstance(s, int)}) > 1 for each in sizes)
+
+
 def _any(found: Iterable[bool | None]) -> bool | None:
     """Return whether one is true; None where none is and one is not known."""
     kinds = set(found)
@@ -267,6 +288,8 @@ def condition(text: str) -> Condition:
     function, name = match["function"] or "", (match["name"] or match["inside"]).strip()
     sign, values = match["sign"] or "", (match["values"] or "").replace(",", " ").split()
     if function not in ("", *_ALONE, *_COMPARED) or bool(sign) == (function in _ALONE):
+        raise ValueError(f"{text!r} is no condition; write {_FORMS}")
+    if function == "differ" and name not in ("rank", "shape"):
         raise ValueError(f"{text!r} is no condition; write {_FORMS}")
     axis = 0
     if function == "size":

@@ -12,7 +12,7 @@ from vlmpass.ir_tools.graph.describe import name_node
 from vlmpass.ir_tools.graph.walk import Scope, scopes, tensor_slots
 from vlmpass.ir_tools.targets.judge import Context, signature
 from vlmpass.ir_tools.targets.partition import Partition, partition
-from vlmpass.ir_tools.targets.remedies import SET_DIMS, remedy
+from vlmpass.ir_tools.targets.remedies import SET_DIMS, deciding, remedy
 from vlmpass.ir_tools.targets.support import Support, Verdict
 from vlmpass.ir_tools.targets.toml_profile import Profile
 
@@ -144,7 +144,7 @@ def _finding(cause: Sequence[tuple[ir.Node, Verdict, str, Context]]) -> Finding:
         verdict.reason,
         verdict.fact,
         nodes,
-        SET_DIMS if verdict.open else remedy(node, context) or NONE_KNOWN,
+        SET_DIMS if verdict.open else remedy(node, context) or deciding(node) or NONE_KNOWN,
         node,
     )
 

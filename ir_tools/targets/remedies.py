@@ -10,7 +10,7 @@ from vlmpass.ir_tools.operators.schema import history, since
 from vlmpass.ir_tools.operators.type_texts import tensor
 from vlmpass.ir_tools.targets.judge import Context, signature
 
-__all__ = ["SET_DIMS", "remedy"]
+__all__ = ["SET_DIMS", "deciding", "remedy"]
 
 SET_DIMS = "vlmpass convert --passes 'set-dims{...}'"
 """What helps where sizes are open that must not be."""
@@ -37,6 +37,32 @@ def remedy(node: ir.Node, context: Context) -> str:
             if context.at({**context.opsets, "": opset}).verdict(node, types).runs:
                 return " ".join(filter(None, (f"--opset {opset}", option)))
     return ""
+
+
+def deciding(node: ir.Node) -> str:
+    """Return the command that decides an If whose condition hangs on open axes alone; else nothing.
+
+    Args:
+        node: Any node.
+    """
+    axes: dict[str, None] = {}
+    pending = [node.inputs[0]] if (node.domain, node.op_type) == ("", "If") else []
+    seen = set(pending)
+    while pending:
+        value = pending.pop()
+        maker = None if value is None else value.producer()
+        if maker is None and (value is None or value.const_value is None):
+            return ""  # what is fed decides
+        if maker is not None and maker.op_type in ("Shape", "Size"):
+            shape = maker.inputs[0].shape if maker.inputs[0] is not None else None
+            sizes = [None] if shape is None else [s for s in shape if not isinstance(s, int)]
+            if any(size is None or size.value is None for size in sizes):
+                return ""
+            axes.update((str(size.value), None) for size in sizes if size is not None)
+        elif maker is not None:
+            pending += [each for each in maker.inputs if each not in seen]
+            seen.update(maker.inputs)
+    return SET_DIMS.replace("...", " ".join(f"{axis}=..." for axis in axes)) if axes else ""
 
 
 def _opsets(node: ir.Node, context: Context) -> Iterator[int]:

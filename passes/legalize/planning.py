@@ -15,6 +15,7 @@ from vlmpass.ir_tools.rewrite.alignment import MatchContext
 from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 from vlmpass.ir_tools.targets import Context, Profile, Verdict, why_not
+from vlmpass.ir_tools.targets.remedies import deciding
 from vlmpass.ir_tools.types import Typing, solve
 from vlmpass.ir_tools.types.integral import integer_arithmetic
 from vlmpass.passes.legalize.remedies import Remedies, is_decided
@@ -128,8 +129,9 @@ class LegalPlanner:
             except CannotConvert as error:
                 if not each.decided:
                     continue
-                told = self.refusal(each, error.remedy)
-                refusals.append(Refusal(told.node, error.reason, error.remedy))
+                helps = deciding(each.node)
+                told = self.refusal(each, f"{helps} decides it" if helps else error.remedy)
+                refusals.append(Refusal(told.node, error.reason, told.remedy))
             else:
                 replacements.append(Replacement(each.scope, each.node, built))
         if refusals:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.rewrite import apply_rules
+from vlmpass.ir_tools.rewrite import RuleSet, apply_rules
 from vlmpass.passes.control.dead_branches import DeadBranches
 from vlmpass.passes.control.unroll_loops import UnrollLoops
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.inline_functions import InlineFunctions
 from vlmpass.passes.legalize.planning import LegalPlanner
-from vlmpass.rewriter_rules.substitute import MERGING
+from vlmpass.rewriter_rules.substitute import TOGETHER
 
 __all__ = ["is_to_prepare", "prepare"]
 
 
 def is_to_prepare(planner: LegalPlanner) -> bool:
     """Whether there is something to prepare for nodes that are not run."""
-    return _inlines(planner) or _merges(planner) or _decides(planner)
+    return _inlines(planner) or bool(_merging(planner)) or _decides(planner)
 
 
 def prepare(model: ir.Model, planner: LegalPlanner) -> bool:
@@ -28,7 +28,7 @@ def prepare(model: ir.Model, planner: LegalPlanner) -> bool:
         planner: It knows which nodes are not run.
     """
     inlined = _inlines(planner) and InlineFunctions().run(model)
-    merged = bool(_merges(planner) and apply_rules(model, MERGING))
+    merged = sum(bool(apply_rules(model, rules)) for rules in _merging(planner)) > 0
     decided = _decides(planner) and _without_control(model)
     return inlined or merged or decided
 
@@ -51,11 +51,14 @@ def _inlines(planner: LegalPlanner) -> bool:
     return called or any(map(planner.reads_left_out, decided))
 
 
-def _merges(planner: LegalPlanner) -> bool:
-    """Whether a node that is not run may go with those around it."""
-    inner = {name for rule in MERGING for each in rule.plan.ops for _, name in each.ops}
-    decided = (each.node for each in planner.illegal if each.decided)
-    return any(node.op_type in inner and not node.domain for node in decided)
+def _merging(planner: LegalPlanner) -> list[RuleSet]:
+    """Return the rules by which a node that is not run may go with those around it."""
+    decided = {each.node.op_identifier()[1] for each in planner.illegal if each.decided}
+    return [rules for rules in TOGETHER if decided & _inner(rules)]
+
+
+def _inner(rules: RuleSet) -> set[str]:
+    return {name for rule in rules for each in rule.plan.ops for _, name in each.ops}
 
 
 def _decides(planner: LegalPlanner) -> bool:

@@ -28,6 +28,10 @@ SPELLED = """g (float[2,8] x, float[8] s) => (float[2,8] y)
   <float two = {2}, float e = {1e-6}> {
   p = Pow(x, two) m = ReduceMean<axes=[-1]>(p) a = Add(m, e) r = Sqrt(a) i = Reciprocal(r)
   n = Mul(x, i) y = Mul(n, s) }"""
+BRANCHES = """g (float[N,4] x) => (float[M] y) <int64 z = {0}, int64 one = {1}, int64[1] a = {0}> {
+  s = Shape(x) i = Gather(s, z) c = Equal(i, one)
+  y = If(c) <then_branch=t () => (float[4] p) { p = Squeeze(x, a) },
+             else_branch=e () => (float[N,4] q) { q = Identity(x) }> }"""
 GELU = 'g (float[2,8] x) => (float[2,8] y) { y = Gelu<approximate="tanh">(x) }'
 MERGE = """g (float[b,n,4] e, bool[b,n] m, float[p,4] f) => (float[b,n,4] y) {
   z = NonZero(m) t = Transpose<perm=[1, 0]>(z) y = ScatterND(e, t, f) }"""
@@ -186,6 +190,35 @@ def test_six_dimensions_are_named_with_the_parts_that_fall_back(tmp_path: Path) 
     reasons = {each["reason"] for each in found["findings"]}
     assert all(each.endswith("five dimensions at most") for each in reasons)
     assert found["partition"]["fallen_nodes"] == 2
+
+
+@pytest.mark.parametrize("first", ["1", "N"])
+def test_windows_are_turned_at_five_dimensions(tmp_path: Path, first: str) -> None:
+    """A19: a model that puts its windows together again runs, with an open axis too."""
+    text = WINDOWS.replace("y = Trans", "t = Trans").replace("[1,8,8,4]", f"[{first},8,8,4]")
+    text = text.replace("float[1,2,2,4,4,4]", "float[M,4,4,4]").replace("{1,2", "{-1,2")
+    text = text[: text.rindex("}")] + "e = Constant<value_ints=[-1,4,4,4]>() y = Reshape(t, e) }"
+    source = written(tmp_path, text)
+    result = converted(source, "coreml")
+    assert max(len(node.attribute[0].ints) for node in result.graph.node if node.attribute) <= 5
+    x = np.random.default_rng(0).standard_normal((1, 8, 8, 4)).astype(np.float32)
+    assert (computed(result, x=x) == computed(onnx.load(source), x=x)).all()
+
+
+def test_branches_of_different_ranks(tmp_path: Path) -> None:
+    """A17: the axis that decides is named, and once it is fixed no If is left."""
+    source = written(tmp_path, BRANCHES)
+    code, found = findings(source, "tensorrt-10.15")
+    assert code == 1
+    assert [each["operator"] for each in found["findings"]] == ["If"]
+    helps = "vlmpass convert --passes 'set-dims{N=...}'"
+    assert found["findings"][0]["remedy"] == helps
+    code, text = told("convert", source, tmp_path / "out.onnx", "--target", "tensorrt-10.15")
+    assert code == 2
+    assert f"{helps} decides it" in " ".join(text.split())
+    fixed = tmp_path / "fixed.onnx"
+    assert told("convert", source, fixed, "--passes", "set-dims{N=1}", "--no-verify")[0] == 0
+    assert operators(converted(fixed, "tensorrt-10.15")) == {"Squeeze"}
 
 
 def test_nodes_of_int64_without_a_kernel_are_listed(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ Resize = [
 ]
 Relu = { 6-13 = "T: float", "14+" = "T: float unsupported double unknown others" }
 Tanh = { 6 = "native" }
+If = ["wrong if differ(shape): one shape", "unsupported if differ(rank): one rank"]
 TopK = ["X: float", "unsupported if given(Indices)", "unsupported if dynamic(X)"]
 Split = ["float", "unsupported if size(input, 0) != 4", "unknown if opset >= 22"]
 Cast = ["float", "output: float16"]
@@ -44,6 +45,8 @@ Softmax = ["@floats", "unsupported if behind(input) = float16: halves go with it
 [operators.com.acme]
 Other = ["unsupported if mode = fast", "unsupported if absent(mode): it has no default"]
 """
+BRANCHES = """y = If(c) <then_branch = t () => (float{} p) {{ p = Relu(x) }},
+  else_branch = e () => (float{} q) {{ q = Relu(x) }}>"""
 
 
 def verdict(folder: Path, facts: str, node: str, opset: int = 21) -> Verdict:
@@ -51,7 +54,7 @@ def verdict(folder: Path, facts: str, node: str, opset: int = 21) -> Verdict:
     text = f"""<ir_version: 10, opset_import: ["" : {opset}, "com.acme" : 1, "own" : 1, "x": 1]>
     g (float[1,3,4,4] x, float[1,1,3,4,4] x5, float[n] xn, float16[2] h, double[2] d, int8[2] i,
        int4[2] q, bfloat16[2] b, int64[4] s, int64[1] k) => (float[2] z)
-       <int64[4] small = {{1,3,8,8}}, int64[4] large = {{1,3,800,800}}> {{
+       <bool c = {{1}}, int64[4] small = {{1,3,8,8}}, int64[4] large = {{1,3,800,800}}> {{
        {node} z = Identity(x) }}
     <domain: "own", opset_import: ["" : 21]> Twice (a) => (c) {{ c = Add(a, a) }}"""
     model = ir.serde.deserialize_model(parser.parse_model(text))
@@ -86,6 +89,10 @@ def verdict(folder: Path, facts: str, node: str, opset: int = 21) -> Verdict:
             r"input, 0\) != 4, which is not known",
         ),
         ("y = Split<num_outputs=1>(x)", "unsupported", r"size\(input, 0\) != 4"),
+        (BRANCHES.format("[2]", "[3]"), "wrong", r"differ\(shape\): one shape"),
+        (BRANCHES.format("[2]", "[n]"), "native", "has a kernel"),
+        (BRANCHES.format("[2]", "[2,1]"), "unsupported", r"differ\(rank\): one rank"),
+        (BRANCHES.format("[2]", "[]"), "unknown", "which is not known here"),
         ("y = Softmax(h)", "unsupported", "behind.input. = float16"),
         ("y = Softmax(x)", "native", "has a kernel"),
         ("y = com.acme.Fused(x)", "native", "has a kernel"),
