@@ -90,6 +90,7 @@ def test_four_bit_values_that_vary_are_refused():
     [(17, "LayerNormalization", 16), (23, "RMSNormalization", 17)],
 )
 def test_statistics_are_computed_in_float(kind, opset, operator, target):
+    """A14, and A07: an operator that an older parser lacks, with its wide statistics."""
     model = convert(
         f"""<ir_version: 11, opset_import: ["" : {opset}]>
         g ({kind}[2,256] x, {kind}[256] s) => ({kind}[2,256] y) {{ y = {operator}(x, s) }}""",

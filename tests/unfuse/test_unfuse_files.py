@@ -72,6 +72,7 @@ def same_steps(
 def test_a_decoder_computes_the_same_for_a_prompt_and_16_tokens(
     bits: int, opset: int, room: int, batch: int, tmp_path: Path
 ) -> None:
+    """A09: nothing of ONNX Runtime's own is left, and prompt and decoding stay what they are."""
     model = decoder(3, bits=bits, opset=opset)
     source, target = converted(model, tmp_path)
     same_steps(on_onnxruntime(source), on_onnxruntime(target), model, batch, room, 1e-4)

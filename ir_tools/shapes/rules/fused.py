@@ -14,10 +14,19 @@ __all__: list[str] = []
 _ORT = "com.microsoft"
 
 
+_PAST = {"GroupQueryAttention": (3, 4), "MultiHeadAttention": (6, 7)}
+"""Where caches go in; they come out behind the result, in the same order."""
+
+
 def _first(call: Call, shape: tuple[Dim, ...] | None) -> Sequence[Known]:
-    """Say the shape of the first output alone; caches may be longer than what is in them."""
-    rest = [UNKNOWN] * (len(call.node.outputs) - 1)
-    return [UNKNOWN if shape is None else Known(shape), *rest]
+    """Say the shape of the first output, and of caches all but their length, which grows."""
+    found = [UNKNOWN] * len(call.node.outputs)
+    found[0] = UNKNOWN if shape is None else Known(shape)
+    for output, index in enumerate(_PAST.get(call.node.op_type, ()), 1):
+        past = call.shape(index)
+        if output < len(found) and past is not None and len(past) == 4:
+            found[output] = Known((*past[:2], call.fresh(4, output)[2], past[3]))
+    return found
 
 
 @shape_rule("SkipLayerNormalization SkipSimplifiedLayerNormalization", _ORT)
