@@ -24,11 +24,12 @@ from vlmpass.ir_tools.run.spans import Span, spans
 from vlmpass.ir_tools.targets.rounding import Rounding
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.target_option import target_of
+from vlmpass.rewriter_rules.quant.biases import Bias, bias_of
 from vlmpass.rewriter_rules.quant.excluded import excludes, fault_of, unmatched
 from vlmpass.rewriter_rules.quant.in_qdq import RoundedProducts
 from vlmpass.rewriter_rules.quant.levels import Levels
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
-from vlmpass.rewriter_rules.quant.rounded_floats import float_product
+from vlmpass.rewriter_rules.quant.rounded_floats import FloatProduct
 
 __all__ = ["QuantizeStatic", "measuring_once"]
 
@@ -37,6 +38,7 @@ _OPSET = 13
 """The opset from which DequantizeLinear has an axis."""
 _MEASURED: ContextVar[dict[str, dict[str, Span]] | None] = ContextVar("measured", default=None)
 """Ranges by pass and value, where they are measured once for several copies of a model."""
+_Levels = dict[ir.Node, Levels]
 _Product = tuple[Scope, ir.Node, Multiplied]
 
 
@@ -119,13 +121,17 @@ class QuantizeStatic(Pass):
             return False
         self._refuse(chosen)
         names, products = Names.of(model), _in_order(model, chosen)
-        written = RoundedProducts(self._levels(model, products))
+        biases = self._biases(products)
+        written = RoundedProducts(*self._levels(model, products), biases)
         for scope, node, weight in products:
             tape = Tape(names, scope.opsets, node.name or self.name)
             made = written.product(tape, weight, node)
             splice(tape, [node], [(node.outputs[0], made)], in_function=scope.in_function)
-        for weight in chosen:
-            remove_unused_constant(weight.value)
+            if node in biases and biases[node].add is not None:
+                tape = Tape(names, scope.opsets, node.name or self.name)
+                _add(tape, biases[node], written.bias(tape, weight, node))
+        for value in (*(each.value for each in chosen), *(each.value for each in biases.values())):
+            remove_unused_constant(value)
         left = Counter(each.reason for each in found if isinstance(each, Left))
         rest = "".join(f"; {n} stay, {reason}" for reason, n in sorted(left.items()))
         where = "between QuantizeLinear and DequantizeLinear"
@@ -137,11 +143,17 @@ class QuantizeStatic(Pass):
         """Let products be those of rounded inputs and weights, in floats."""
         weights = [each for each in self._found(model) if isinstance(each, Multiplied)]
         names, products = Names.of(model), _in_order(model, weights)
-        levels = self._levels(model, products) if products else {}
+        levels, outputs = self._levels(model, products) if products else ({}, {})
+        biases = self._biases(products)
         for scope, node, weight in products:
+            bias = biases.get(node)
+            likewise = FloatProduct(weight, node, levels[node], outputs.get(node), bias)
             tape = Tape(names, scope.opsets, f"{node.name}/rounded")
-            made = float_product(tape, weight, node, levels[node])
+            made = likewise.product(tape)
             splice(tape, [node], [(node.outputs[0], made)], in_function=scope.in_function)
+            if bias is not None and bias.add is not None:
+                tape = Tape(names, scope.opsets, f"{node.name}/rounded")
+                _add(tape, bias, likewise.added(tape))
         done.update(each.value for each in weights)
 
     def _found(self, model: ir.Model) -> Iterator[Multiplied | Left]:
@@ -163,10 +175,18 @@ class QuantizeStatic(Pass):
                 return "of constants alone"
         return None
 
-    def _levels(self, model: ir.Model, products: list[_Product]) -> dict[ir.Node, Levels]:
-        """Measure what products take, and return what it is rounded to."""
-        takes = {node: str(x.name) for _, node, _ in products if (x := node.inputs[0]) is not None}
-        names = list(dict.fromkeys(takes.values()))
+    def _biases(self, products: list[_Product]) -> dict[ir.Node, Bias]:
+        """Return those of products that the target wants rounded."""
+        wanted = [each for each in products if each[1].op_type in self._wanted.biases]
+        found = ((node, bias_of(weight, node)) for _, node, weight in wanted)
+        return {node: bias for node, bias in found if bias is not None}
+
+    def _levels(self, model: ir.Model, products: list[_Product]) -> tuple[_Levels, _Levels]:
+        """Measure what products take and give, and return what either is rounded to."""
+        nodes = [node for _, node, _ in products]
+        takes = {node: str(x.name) for node in nodes if (x := node.inputs[0]) is not None}
+        gives = {n: str(n.outputs[0].name) for n in nodes if n.op_type in self._wanted.outputs}
+        names = list(dict.fromkeys((*takes.values(), *gives.values())))
         kept = _MEASURED.get()
         held = {} if kept is None else kept
         found = held.setdefault(str(self), {})
@@ -177,10 +197,12 @@ class QuantizeStatic(Pass):
             what = "has no elements on the inputs that ranges are measured with"
             empty = [Refusal(f"value {each}", what, "give other inputs") for each in nothing]
             raise Refused(str(self), empty)
-        kind = self._wanted.activations
-        return {
-            node: Levels.of(found[name].low, found[name].high, kind) for node, name in takes.items()
+        made = {
+            name: Levels.of(found[name].low, found[name].high, self._wanted.activations)
+            for name in names
         }
+        inputs, outputs = ({n: made[name] for n, name in each.items()} for each in (takes, gives))
+        return inputs, outputs
 
     def _refuse(self, weights: list[Multiplied]) -> None:
         has = min(scope.opsets.get("", 1) for each in weights for scope, _ in each.users)
@@ -188,6 +210,18 @@ class QuantizeStatic(Pass):
             what = f"DequantizeLinear has a scale for each output from opset {_OPSET} on"
             advice = f"put convert-opset{{to={_OPSET}}} before it"
             raise Refused(str(self), [Refusal(f"opset {has}", what, advice)])
+
+
+def _add(tape: Tape, bias: Bias, rounded: ir.Value) -> None:
+    """Let the Add of a product's bias add what that was rounded to."""
+    add = bias.add
+    if add is None or add.inputs[bias.index] is rounded:
+        return
+    inputs = list(add.inputs)
+    inputs[bias.index] = rounded
+    made = tape.node("Add", inputs)[0]
+    old = add.outputs[0], made
+    splice(tape, [add], [old], in_function=False)
 
 
 def _in_order(model: ir.Model, weights: list[Multiplied]) -> list[_Product]:

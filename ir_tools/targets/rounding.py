@@ -8,8 +8,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-__all__ = ["ACTIVATIONS", "Rounding", "rounding_of"]
+__all__ = ["ACTIVATIONS", "ROUNDED", "Rounding", "rounding_of"]
 
+ROUNDED = ("operators", "biases", "outputs")
+"""Keys of lists of products."""
 ACTIVATIONS: Mapping[str, ir.DataType] = {"int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8}
 """What activations are rounded to; int8 has zero in its middle."""
 
@@ -21,14 +23,14 @@ class Rounding:
     Attributes:
         operators: The products whose operands are rounded.
         activations: The type of activations.
-        outputs: Products whose outputs and biases are rounded too.
-        whole: Products whose weights have one scale, and not one for each output.
+        biases: Products whose biases are rounded to 32 bits.
+        outputs: Products whose outputs are rounded, too.
     """
 
     operators: tuple[str, ...]
     activations: ir.DataType
+    biases: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
-    whole: tuple[str, ...] = ()
 
 
 def rounding_of(found: Mapping[str, Any]) -> Rounding | None:
@@ -39,8 +41,6 @@ def rounding_of(found: Mapping[str, Any]) -> Rounding | None:
     """
     if "rounds.operators" not in found:
         return None
-    operators, outputs, whole = (
-        tuple(found.get(f"rounds.{name}", "").split()) for name in ("operators", "outputs", "whole")
-    )
+    operators, biases, outputs = (tuple(found.get(f"rounds.{n}", "").split()) for n in ROUNDED)
     kind = ACTIVATIONS[found.get("rounds.activations", "uint8")]
-    return Rounding(operators, kind, outputs, whole)
+    return Rounding(operators, kind, biases, outputs)

@@ -17,7 +17,7 @@ from vlmpass.ir_tools.system.runtime import RUNTIMES as INSTALLABLE
 from vlmpass.ir_tools.system.runtime import Runtime
 from vlmpass.ir_tools.targets.operator_facts import KINDS, OperatorFacts, Types, types_of
 from vlmpass.ir_tools.targets.operator_table import Operators, operator_table
-from vlmpass.ir_tools.targets.rounding import ACTIVATIONS, Rounding, rounding_of
+from vlmpass.ir_tools.targets.rounding import ACTIVATIONS, ROUNDED, Rounding, rounding_of
 from vlmpass.ir_tools.targets.support import Support
 
 if sys.version_info >= (3, 11):
@@ -232,7 +232,7 @@ _KEYS: Mapping[str, _Check] = {
     "reads.static": _is_switch,
     "fallback": _is_line,
     "fuses": _is_fusing,
-    **{f"rounds.{name}": _is_line for name in ("operators", "outputs", "whole")},
+    **{f"rounds.{name}": _is_line for name in ROUNDED},
     "rounds.activations": _is_rounded,
     **{f"unlisted.{name}": _is_kind for name in _UNLISTED},
 }

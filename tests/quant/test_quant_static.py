@@ -161,32 +161,80 @@ def both(words: str, model: onnx.ModelProto, x: np.ndarray) -> tuple[np.ndarray,
     return tuple(ran(ir.to_proto(each), {name: x}) for each in (result, likewise))
 
 
-@pytest.mark.parametrize("spoilt", ["", "zero", "scale", "weight"])
+PLACES = """g (float[1,3,8,8] x) => (float[1,4,40] y) {
+    [patches] c = Conv<kernel_shape=[4,4], strides=[4,4]>(x, k, kb)  r = Reshape(c, shape)
+    t = Transpose<perm=[0,2,1]>(r)  [up] m = MatMul(t, u)  [plus] a = Add(ub, m)  b = Relu(a)
+    [flat] f = Reshape(b, rows)  [down] g = Gemm<transB=1>(f, v, vb)
+    [last] y = Reshape(g, back) }"""
+
+
+def places() -> onnx.ModelProto:
+    """A convolution, a product with its bias in an Add, and a Gemm."""
+    model, dice = onnx.parser.parse_model(HEAD + PLACES), np.random.default_rng(2)
+    shapes = {"k": (24, 3, 4, 4), "kb": (24,), "u": (24, 32), "ub": (32,), "v": (40, 32),
+              "vb": (40,)}  # fmt: skip
+    model.graph.initializer.extend(weight(dice, name, *shape) for name, shape in shapes.items())
+    for name, numbers in {"shape": (1, 24, 4), "rows": (4, 32), "back": (1, 4, 40)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(np.array(numbers), name))
+    return model
+
+
+MEASURED = {"x": Span(-1, 1.5), "c": Span(-5, 6), "t": Span(-5, 6), "f": Span(0, 7)}
+SPOILT = {
+    "zero": ("_rounded", lambda real: lambda tape, x, found: real(
+        tape, x, replace(found, zero=found.zero + 9))),
+    "scale": ("_rounded", lambda real: lambda tape, x, found: real(
+        tape, x, replace(found, scale=0.1))),
+    "weight": ("_weight", lambda real: lambda self, tape, weight: tape.Mul(
+        real(self, tape, weight), tape.const(np.float32(1.01)))),
+    "bias": ("bias", lambda real: lambda self, tape, *given: tape.Neg(real(self, tape, *given))),
+}  # fmt: skip
+"""Ways to write a wrong result."""
+
+
+@pytest.mark.parametrize("spoilt", ["", *SPOILT])
 def test_a_wrong_part_is_found(monkeypatch, spoilt):
     """Of what a result is made of, and what it is held against is not."""
-    real, first = in_qdq._rounded, in_qdq.dequantized
-    if spoilt == "zero":
-        monkeypatch.setattr(
-            in_qdq, "_rounded",
-            lambda tape, x, found: real(tape, x, replace(found, zero=found.zero + 9)),
-        )  # fmt: skip
-    if spoilt == "scale":
-        monkeypatch.setattr(
-            in_qdq, "_rounded",
-            lambda tape, x, found: real(tape, x, replace(found, scale=np.float32(0.1))),
-        )  # fmt: skip
-    if spoilt == "weight":
-        monkeypatch.setattr(
-            in_qdq, "dequantized",
-            lambda parts: parts.tape.Mul(first(parts), parts.tape.const(np.float32(1.01))),
-        )  # fmt: skip
-    model = chain(3, 13, "float")
-    size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    x = np.random.default_rng(0).standard_normal((5, size)).astype(np.float32)
-    measured = {f"v{at}": Span(-1.5, 2.5) for at in range(3)} | {"n2": Span(-2.5, 1.5)}
-    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: measured)
-    found, wanted = both("quantize-static{calibrate=random at-least=1}", model, x)
+    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: MEASURED)
+    if spoilt:
+        name, wrong = SPOILT[spoilt]
+        home = in_qdq if name == "_rounded" else in_qdq.RoundedProducts
+        monkeypatch.setattr(home, name, wrong(getattr(home, name)))
+    (made,) = parse("quantize-static{calibrate=random at-least=1}")
+    result, likewise = (ir.serde.from_proto(places()) for _ in range(2))
+    made.run(result)
+    made.round_likewise(likewise, set())
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    found, wanted = (ran(ir.to_proto(each), {"x": x}) for each in (result, likewise))
     assert np.array_equal(found, wanted) == (not spoilt)
+
+
+def test_onnxruntime_fuses_all_of_it_to_integers(monkeypatch, tmp_path):
+    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: MEASURED)
+    model = places()
+    report = Pipeline("quantize-static{calibrate=random at-least=1}").run(model)
+    held = {value.name for value in report.model.graph.initializers.values()}
+    assert not held & {"k", "kb", "u", "ub", "v", "vb"}
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    session = onnxruntime.InferenceSession(report.proto().SerializeToString(), options)
+    made = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    assert made.count("QLinearConv") == 1
+    assert made.count("QGemm") == 2
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    wanted, found = ran(report.proto(), {"x": x}), session.run(None, {"x": x})[0]
+    assert np.linalg.norm(found - wanted) < 0.01 * np.linalg.norm(wanted)
+
+
+def test_a_bias_that_32_bits_do_not_hold_stays(monkeypatch):
+    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: MEASURED)
+    model = places()
+    for tensor in model.graph.initializer:
+        if tensor.name == "v":
+            tensor.CopyFrom(numpy_helper.from_array(np.full((40, 32), 1e-9, np.float32), "v"))
+    report = Pipeline("quantize-static{calibrate=random at-least=1}").run(model)
+    assert "vb" in report.model.graph.initializers
+    assert "ub" not in report.model.graph.initializers
 
 
 def test_what_stays_and_why(tmp_path):
