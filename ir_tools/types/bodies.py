@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators import Kind, named
 from vlmpass.ir_tools.operators.formal import Formal, Schema
@@ -122,7 +123,7 @@ def _entering(
 def _of_loop(node: ir.Node, known: Schema, graph: ir.Graph, batched: int) -> Iterator[Tie]:
     loop = node.op_type == "Loop"
     first_in, first_out, inner_in = (2, 1, 2) if loop else (batched, 0, 0)
-    scanned = 0 if loop else node.attributes.get_int("num_scan_inputs", 0)
+    scanned = 0 if loop else int_of(node, "num_scan_inputs", 0)
     carried = len(node.inputs) - first_in - scanned
     for body in subgraphs(node):
         for index, after in enumerate(body.outputs[first_out:]):

@@ -9,6 +9,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.limit import may_apply
+from vlmpass.ir_tools.graph.read_attributes import refers
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.shapes import Facts, facts_of, visit_scope
 from vlmpass.ir_tools.system.collector import without_collector
@@ -81,7 +82,7 @@ def _size(node: ir.Node) -> int:
 
 def _times(node: ir.Node, facts: Facts) -> int | None:
     """Return how often the body of a Loop or Scan runs; None where that is not constant."""
-    if node.domain not in ("", "ai.onnx") or "body" not in node.attributes:
+    if node.domain not in ("", "ai.onnx") or "body" not in node.attributes or refers(node):
         return None
     body = node.attributes["body"].as_graph()
     if any("seed" in each.attributes for each in body.all_nodes()):

@@ -164,3 +164,16 @@ def test_a_target_without_loops_gets_them_written_out_or_named() -> None:
     assert (run(model, x=x, k=np.array(1))[0] == 6 * x).all()
     with pytest.raises(Refused, match="Loop"):
         Legalize("ort-webgpu").run(loaded(WHILE))
+
+
+@pytest.mark.parametrize(
+    "name", ["scan_input_directions", "scan_output_directions", "scan_input_axes"]
+)
+def test_what_calls_say_of_a_scan_is_not_taken_for_the_default(name: str) -> None:
+    model = loaded(f"""<ir_version: 8, opset_import: ["": 18, "l": 1]>
+    g (float[3] s, float[3,3] x) => (float[3] y, float[3,3] z) {{ y, z = l.f<d=[1]>(s, x) }}
+    <domain: "l", opset_import: ["": 18]> f <d> (s, x) => (y, z) {{
+      y, z = Scan<body = b (float[3] h, float[3] e) => (float[3] t, float[3] u) {{
+        k = Tanh(h) t = Add(k, e) u = Mul(h, e) }},
+        {name}: ints = @d, num_scan_inputs = 1>(s, x) }}""")
+    assert not UnrollLoops().run(model)
