@@ -162,7 +162,7 @@ class _Trace:
         use = self._use
         if use.stride is not None or position != 0 or node.op_type not in ("Conv", "ConvInteger"):
             return
-        weight = self._static_shape(node.inputs[1])
+        weight = self._static_shape(node.inputs[1]) if len(node.inputs) > 1 else None
         strides = node.attributes.get_ints("strides", [])
         if weight is None or len(weight) < 4:
             return

@@ -60,7 +60,7 @@ def summary(model: ir.Model, left: Collection[str]) -> str:
     rotary = sum(each.op_type == "RotaryEmbedding" for each in all_nodes(model))
     causal = sum(_count(each, "is_causal") for each in cores) + len(own)
     cached = sum(len(each.outputs) > 1 for each in cores if each.op_type != GROUPED)
-    cached += sum(each.inputs[3] is not None for each in own)
+    cached += sum([*each.inputs, *[None] * 4][3] is not None for each in own)
     kinds = {"with grouped heads": grouped, "causal": causal, "with their past": cached}
     more = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
     told = [f"{len(cores)} attention" + (f" ({more})" if more else "")] if cores else []

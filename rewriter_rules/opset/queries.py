@@ -108,9 +108,14 @@ def optional_input(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:
-    """Return an input that cannot be absent."""
-    value = node.inputs[index]
-    assert value is not None, (node.op_type, index)
+    """Return an input that cannot be absent.
+
+    Raises:
+        CannotConvert: It is, in a node that is none of its operator.
+    """
+    value = optional_input(node, index)
+    if value is None:
+        raise CannotConvert(f"its input {index} is missing")
     return value
 
 

@@ -13,7 +13,7 @@ __all__ = ["fit_inputs", "imported_opsets", "needed_ir_version", "raise_ir_versi
 
 def needed_ir_version(model: ir.Model) -> int:
     """Return the lowest ir_version, from 4 on, that has every feature and type of a model."""
-    return max(4, *(version for version, _ in features(model)))
+    return max((4, *(version for version, _ in features(model))))
 
 
 def raise_ir_version(model: ir.Model) -> None:
@@ -23,7 +23,7 @@ def raise_ir_version(model: ir.Model) -> None:
     the one reads the other.
     """
     types = (version for version, what in features(model) if what.startswith("type"))
-    model.ir_version = max(model.ir_version, *types)
+    model.ir_version = max((model.ir_version, *types))
 
 
 def imported_opsets(model: ir.Model) -> set[int]:

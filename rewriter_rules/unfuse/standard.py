@@ -47,13 +47,13 @@ def unfuse_hard_swish(op: Tape, node: Node) -> Replacement:
     return spelled(elementwise.hard_swish, op, node)
 
 
-@rule(P.Attention(P.any, ..., _node="node", _outputs=4))
+@rule(P.Attention(P.any, ..., _node="node", _outputs=4), opset=(18, None))
 def unfuse_attention(op: Tape, node: Node) -> Replacement:
     """Attention(q, k, v, m) -> MatMul(Softmax(MatMul(q, k^T) * scale + m), v)."""
     return spelled(attention.attention, op, node)
 
 
-@rule(P.RotaryEmbedding(P.any, ..., _node="node"))
+@rule(P.RotaryEmbedding(P.any, ..., _node="node"), opset=(18, None))
 def unfuse_standard_rotary_embedding(op: Tape, node: Node) -> Replacement:
     """RotaryEmbedding(x, cos, sin) -> Concat(a * cos - b * sin, a * sin + b * cos)."""
     return spelled(attention.rotary_embedding, op, node)

@@ -8,6 +8,7 @@ from functools import wraps
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.rewrite import P, Replacement, Rule, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.opset.queries import operand, optional_input
@@ -54,6 +55,9 @@ def unfused(
     def define(build: Adapter) -> Rule:
         @wraps(build)
         def function(op: Tape, node: ir.Node) -> Replacement:
+            lacking = _lacking(node)
+            if lacking:
+                return refuse("its input {} is missing", lacking)
             return spelled(build, op, node)
 
         function.__annotations__ = {"op": Tape, "node": ir.Node, "return": Replacement}
@@ -63,6 +67,14 @@ def unfused(
         return replace(made, file=code.co_filename, line=code.co_firstlineno)
 
     return define
+
+
+def _lacking(node: ir.Node) -> str:
+    """Return the first input that an operator must have and a node has not; nothing checks it."""
+    known = in_force(node.domain, node.op_type, 1)
+    formals = () if known is None else known.inputs
+    needed = ((at, each) for at, each in enumerate(formals) if not each.optional | each.variadic)
+    return next((each.name for at, each in needed if optional_input(node, at) is None), "")
 
 
 def layer_norm(

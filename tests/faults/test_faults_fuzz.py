@@ -15,6 +15,8 @@ from onnx import numpy_helper
 
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import ModelError, PassFailed, Refused, VlmpassError
+from vlmpass.ir_tools.run.input_usage import trace_use
+from vlmpass.rewriter_rules.opset import needed_ir_version, raise_ir_version
 
 Feeds = dict[str, np.ndarray]
 
@@ -326,3 +328,19 @@ def test_a_number_that_its_type_has_no_bits_for_is_refused(dtype: str) -> None:
     model.graph.initializer.append(tensor)
     with pytest.raises(ModelError, match=f"holds 64, which {dtype} has no bits for"):
         Pipeline(simplify=True).run(model)
+
+
+def test_a_model_without_any_type_keeps_its_ir_version() -> None:
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 17}), ir_version=8)
+    raise_ir_version(model)
+    assert model.ir_version == 8
+    assert needed_ir_version(model) == 4
+
+
+def test_a_conv_without_weights_says_nothing_of_its_input() -> None:
+    """In a function, that of a call which leaves them out."""
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["": 21, "l": 1]>
+    g (float[1,4,6,6] x, float[4,4,3,1] w) => (float[1,4,3,6] y) { y = l.f(x, "") }
+    <domain: "l", opset_import: ["": 21]> f (x, w) => (y) {
+      y = Conv<auto_pad = "SAME_UPPER", strides = [2, 1]>(x, w) }""")
+    assert trace_use(model, model.graph.inputs[0]).stride is None

@@ -152,7 +152,7 @@ def _flat(op: Tape, x: Value) -> Value:
 
 def _counts_less(core: Node, key: Value) -> Declined | None:
     """Return why what comes out may be other keys and values than those that are joined."""
-    past, (ends, whole, *more) = core.inputs[3], core.inputs[5:]
+    past, (ends, whole, *more) = core.inputs[3], [*core.inputs[5:], None, None]
     if len(core.outputs) < OUTPUTS or any(each is not None for each in more):
         return refuse("{} gives no keys and values, or turns them, or is told more", core)
     sizes = [terms_of_size(x.shape[2]) for x in (past, key) if x is not None and x.shape]
