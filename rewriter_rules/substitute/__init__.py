@@ -6,13 +6,24 @@ from vlmpass.rewriter_rules.substitute.counted import COUNTED
 from vlmpass.rewriter_rules.substitute.ordered import ORDERED
 from vlmpass.rewriter_rules.substitute.ranks import RANKS
 from vlmpass.rewriter_rules.substitute.respelled import RESPELLED
+from vlmpass.rewriter_rules.substitute.selected import SELECTED
 from vlmpass.rewriter_rules.substitute.shifting import SHIFTING
 from vlmpass.rewriter_rules.substitute.standardized import STANDARDIZED
 from vlmpass.rewriter_rules.substitute.tokens import TOKENS
 
 __all__ = ["SUBSTITUTE", "TOGETHER", "roots"]
 
-SUBSTITUTE = TOKENS + RANKS + RESPELLED + COUNTED + ORDERED + SHIFTING + STANDARDIZED + APPROXIMATE
+SUBSTITUTE = (
+    TOKENS
+    + RANKS
+    + RESPELLED
+    + COUNTED
+    + SELECTED
+    + ORDERED
+    + SHIFTING
+    + STANDARDIZED
+    + APPROXIMATE
+)
 """In order of preference; those that are not exact come last, and on request alone."""
 
 TOGETHER = (TOKENS, RANKS)
