@@ -23,7 +23,9 @@ from vlmpass.rewriter_rules.quant.emit import NBITS_BLOCKS
 from vlmpass.rewriter_rules.quant.excluded import excludes, fault_of, unmatched
 from vlmpass.rewriter_rules.quant.few_bits import Grid, Rounded
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
+from vlmpass.rewriter_rules.quant.tied import TiedTable, tied_tables
 from vlmpass.rewriter_rules.quant.written import (
+    PER_OUTPUT_OPSET,
     Parts,
     dequantized,
     nbits_product,
@@ -72,6 +74,10 @@ class QuantizeWeights(Pass):
     search: bool = True
     """Whether blocks are scaled for the least squares of errors, rather than by their extremes."""
 
+    tied: bool = False
+    """Whether a table of embeddings that is the output's matrix, too, is rounded; it stays one, and
+    of what is looked up no more is made floats than that."""
+
     exclude: tuple[str, ...] = ()
     """Operators, and regular expressions that find names: such products keep their weights."""
 
@@ -95,6 +101,9 @@ class QuantizeWeights(Pass):
         if self.algorithm == "hqq" and (self.symmetric or self.bits == 8):
             what = "hqq seeks zero points of fewer than 8 bits"
             raise OptionError("algorithm", what, remedy="say symmetric=false and bits=4 or bits=2")
+        if self.tied and (self.bits != 8 or self.form != "dequantize-linear" or self._block):
+            what = "a tied table has 8 bits and a scale for each row"
+            raise OptionError("tied", what, remedy="leave out form and block, and say bits=8")
         if self.at_least < 1:
             raise OptionError("at-least", "a weight to round has an element at least")
         if fault := fault_of(self.exclude):
@@ -114,25 +123,43 @@ class QuantizeWeights(Pass):
         refusals = [each for weight in weights for each in self._refusals(weight)]
         if refusals:
             raise Refused(str(self), refusals)
+        tables = self._tables(model)
         chosen = [each for each in weights if may_apply(self.name, each.value.name or "")]
         writer = _Writer(self, model)
         for weight in chosen:
             writer.write(weight)
+        for table in tables:
+            writer.write_table(table)
         left = Counter(each.reason for each in found if isinstance(each, Left))
-        if chosen:
+        if chosen or tables:
             raise_ir_version(model)
-            self._tell(chosen, left)
-        return bool(chosen)
+            self._tell([*chosen, *tables], left)
+        return bool(chosen or tables)
 
     def round_likewise(self, model: ir.Model, done: set[ir.Value]) -> None:
         """Let weights be what is left of them, as floats: what a result is held against."""
         slots = {slot.value: slot for slot in tensor_slots(model) if slot.value is not None}
+        for table in self._tables(model):
+            slots[table.value].replace(table.rounded())
+            done.add(table.value)
         for each in list(multiplied(model, self.at_least, self._is_excluded)):
             if isinstance(each, Left) or each.value in done or not self._suits(each):
                 continue
             rounded = Rounded(each.matrix.dtype, each.matrix.shape, each.matrix, self.grid(each))
             slots[each.value].replace(LazyWeight(expressions.reshaped(rounded, each.shape)))
             done.add(each.value)
+
+    def _tables(self, model: ir.Model) -> list[TiedTable]:
+        """Return the tied tables that are rounded."""
+        found = list(tied_tables(model, self.at_least, self._is_excluded)) if self.tied else []
+        chosen = [each for each in found if may_apply(self.name, each.value.name or "")]
+        if chosen and chosen[0].opset < PER_OUTPUT_OPSET:
+            what = f"DequantizeLinear has a scale for each row from opset {PER_OUTPUT_OPSET} on"
+            advice = f"put convert-opset{{to={PER_OUTPUT_OPSET}}} before it"
+            raise Refused(
+                str(self), [Refusal(f"table {each.value.name}", what, advice) for each in chosen]
+            )
+        return chosen
 
     def grid(self, weight: Multiplied) -> Grid:
         """Return how a weight is rounded."""
@@ -175,7 +202,7 @@ class QuantizeWeights(Pass):
         for each in unmatched(self.exclude, model):
             _LOG.warning("%s: exclude: no node is named like '%s'", self.name, each)
 
-    def _tell(self, chosen: list[Multiplied], left: Counter[str]) -> None:
+    def _tell(self, chosen: list[Multiplied | TiedTable], left: Counter[str]) -> None:
         before = sum(each.matrix.nbytes for each in chosen)
         elements = sum(each.matrix.size for each in chosen)
         after = format_size(elements * self.bits // 8)
@@ -211,6 +238,24 @@ class _Writer:
             result = self._product(parts.on(tape), scope, node)
             splice(tape, [node], [(node.outputs[0], result)], in_function=scope.in_function)
         remove_unused_constant(weight.value)
+
+    def write_table(self, table: TiedTable) -> None:
+        """Let lookups and products share a table that is rounded."""
+        users = [*table.lookups, *table.heads]
+        first = min(users, key=list(self.model.graph).index)
+        stored: tuple[ir.Value, ir.Value] | None = None
+        opsets = self.model.graph.opset_imports
+        for node in (first, *(each for each in users if each is not first)):
+            tape = Tape(self.names, opsets, node.name or self.asked.name)
+            stored = stored or table.stored(tape)
+            if node in table.lookups:
+                made = table.looked_up(tape, node.inputs[1], *stored)
+            else:
+                whole = table.whole(tape, *stored)
+                inputs = [whole if each is table.value else each for each in node.inputs]
+                made = tape.node(node.op_type, inputs, node.attributes)[0]
+            splice(tape, [node], [(node.outputs[0], made)], in_function=False)
+        remove_unused_constant(table.value)
 
     def _product(self, parts: Parts, scope: Scope, node: ir.Node) -> ir.Value:
         if self.asked.form == "matmul-nbits":

@@ -123,7 +123,7 @@ class _Trial:
         twin, done = clone(model), set[ir.Value]()
         users: dict[ir.Value, list[int]] = {}
         for at, node in enumerate(all_nodes(twin)):
-            for value in dict.fromkeys(node.inputs[1:2]):
+            for value in dict.fromkeys(node.inputs):
                 if value is not None:
                     users.setdefault(value, []).append(at)
         for each in passes:

@@ -14,12 +14,12 @@ from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.leaves import Expression
 
-__all__ = ["SENSITIVE", "Left", "Multiplied", "multiplied"]
+__all__ = ["FLOATS", "SENSITIVE", "Left", "Multiplied", "multiplied"]
 
 SENSITIVE = "vlmpass.sensitive"
 """The key of metadata that a product has which stays float because rounding it costs too much."""
 
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 
 
@@ -89,7 +89,7 @@ def _weight(node: ir.Node, ir_version: int) -> ir.Value | None:
         return None
     value = node.inputs[1]
     tensor = constant_of(value, ir_version)
-    return value if tensor is not None and tensor.dtype in _FLOATS else None
+    return value if tensor is not None and tensor.dtype in FLOATS else None
 
 
 def _axis(node: ir.Node) -> int:

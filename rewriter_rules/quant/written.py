@@ -23,9 +23,17 @@ from vlmpass.rewriter_rules.quant.linear import Linear, Product
 from vlmpass.rewriter_rules.quant.plain import Multiplied
 from vlmpass.rewriter_rules.quant.recognize import Quantized
 
-__all__ = ["Parts", "dequantized", "nbits_product", "needed_opset", "scale_type", "why_not_nbits"]
+__all__ = [
+    "PER_OUTPUT_OPSET",
+    "Parts",
+    "dequantized",
+    "nbits_product",
+    "needed_opset",
+    "scale_type",
+    "why_not_nbits",
+]
 
-_PER_OUTPUT_OPSET = 13
+PER_OUTPUT_OPSET = 13
 """The opset from which DequantizeLinear has an axis."""
 _HALF_SCALES_OPSET = 19
 """The opset from which its scales may be of half precision."""
@@ -87,7 +95,7 @@ def scale_type(dtype: ir.DataType, opset: int) -> ir.DataType:
 def needed_opset(grid: Grid, shape: tuple[int, ...]) -> int:
     """Return the opset from which DequantizeLinear holds a weight that is rounded so."""
     whole = grid.block >= shape[grid.axis]
-    return max(_PER_OUTPUT_OPSET if whole else BLOCKED_OPSET, since_opset(grid.bits, whole))
+    return max(PER_OUTPUT_OPSET if whole else BLOCKED_OPSET, since_opset(grid.bits, whole))
 
 
 def dequantized(parts: Parts) -> ir.Value:

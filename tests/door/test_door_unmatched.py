@@ -66,6 +66,7 @@ SAID = {
     "quantize-static{calibrate=a.npz method=percentile percentile=99.0 target=qnn}": (
         "REFUSED nothing is known of products of rounded numbers on qnn"
     ),
+    "quantize-weights{tied=true at-least=1000000}": "no product has a float weight to round",
     "quantize-weights{at-least=1000000}": "no product has a float weight to round",
     "quantize-weights{bits=4 symmetric=false search=false at-least=1000000}": (
         "no product has a float weight to round"
