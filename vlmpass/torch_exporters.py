@@ -18,7 +18,7 @@ from vlmpass.ir_tools.graph.walk import all_nodes
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.system.arguments import shown
 from vlmpass.pipeline import Pipeline
-from vlmpass.torch_traced import axes_of, flat_module, input_names
+from vlmpass.torch_traced import axes_of, flat_module, forget_traced, input_names
 from vlmpass.torch_translations import LEFT, translations
 from vlmpass.torch_values import Call
 
@@ -65,6 +65,8 @@ def exported(call: Call, asked: Asked) -> Iterator[tuple[ir.Model, tuple[str, ..
         path = Path(folder) / "traced.onnx"
         decided = _trace(call, asked, path)
         model = load(path)
+        if asked.dynamic is not None:
+            forget_traced(model)
         for value in list(model.graph.initializers.values()):  # as the module names them
             value.name = str(value.name).removeprefix("module.")
         yield Pipeline("substitute").run(model).model, decided

@@ -145,11 +145,23 @@ class Judge:
             raise VerifyError(
                 f"it computes something else than the module{where}: {worst_of(found)}"
             )
+        for output, array in zip(outputs, made, strict=True):
+            if _differs(output.shape, array.shape):
+                declared = f"it declares output {output.name} as {output.shape}"
+                raise VerifyError(f"{declared}, and the module gives {list(array.shape)}{where}")
         most = max((each.max_abs for each in found.outputs), default=0.0)
         told = f"computes what the module does{where}: off by {most:.1e} at most"
         if self._rounded:
             told = f"with rounded weights{where}: off by {most:.1e} at most from the module"
         self.notes.append(told)
+
+
+def _differs(declared: ir.Shape | None, found: Sequence[int]) -> bool:
+    """Return whether a size that is declared as a number is another one."""
+    if declared is None or len(declared) != len(found):
+        return declared is not None
+    sizes = zip(declared, found, strict=True)
+    return any(isinstance(one, int) and one != other for one, other in sizes)
 
 
 def _dims(value: ir.Value) -> tuple[int | str, ...]:

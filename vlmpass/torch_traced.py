@@ -6,13 +6,16 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
+
 from vlmpass.ir_tools.errors import ArgumentError
+from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.torch_values import Call
 
 if TYPE_CHECKING:
     import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-__all__ = ["axes_of", "flat_module", "input_names"]
+__all__ = ["axes_of", "flat_module", "forget_traced", "input_names"]
 
 
 def flat_module(call: Call) -> torch.nn.Module:
@@ -61,6 +64,23 @@ def axes_of(call: Call, names: Sequence[str], dynamic: object) -> list[dict[int,
             raise ArgumentError(f"dynamic: {place} has {tensor.dim()} axes, not {max(axes) + 1}")
         found.append({axis: dim for axis, dim in axes.items() if dim})
     return found
+
+
+def forget_traced(model: ir.Model) -> None:
+    """Let what comes of operators that ONNX has not be of any size: the trace tells that of one.
+
+    Args:
+        model: What was traced with sizes that vary, changed in place.
+    """
+    reached: set[ir.Value | None] = set()
+    for node in model.graph:
+        inner = [value for graph in subgraphs(node) for each in graph for value in each.inputs]
+        if not node.domain and reached.isdisjoint([*node.inputs, *inner]):
+            continue
+        reached.update(node.outputs)
+        for value in node.outputs:
+            if value.shape is not None:
+                value.shape = ir.Shape([None] * len(value.shape))
 
 
 def _parameters(call: Call) -> list[str]:

@@ -183,6 +183,43 @@ def test_a_trace_names_what_it_takes(tmp_path, dim):
     assert first == ("x_0" if dim is VARIES else "batch")
 
 
+class _Scaled(torch.nn.Module):
+    """A resize that the older exporter has no operator for, and what is made of its result."""
+
+    def __init__(self, mode, scales):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.asked = {"mode": mode, "scale_factor": scales, "antialias": True}
+
+    def forward(self, x):
+        found = self.conv(torch.nn.functional.interpolate(x, **self.asked))
+        return found, found.flatten(2).transpose(1, 2), x * 2
+
+
+def _scaled(path, seed):
+    dice = random.Random(seed)
+    mode = dice.choice(["bilinear", "bicubic"])
+    scales = tuple(dice.choice([0.5, 0.77, 1.5, 2.0]) for _ in range(2))
+    axes = ({2: torch.export.Dim("h", min=4), 3: torch.export.Dim("w", min=4)},)
+    x = torch.randn(2, 3, dice.randint(5, 9), dice.randint(5, 9))
+    return vlmpass.export(
+        _Scaled(mode, scales).eval(), (x,), path, dynamic=axes, exporter="torchscript"
+    )
+
+
+def test_a_trace_declares_no_sizes_of_its_one_call(tmp_path):
+    declared = [each.shape for each in _scaled(tmp_path / "m.onnx", 4).model.graph.outputs]
+    fixed = [[at for at, dim in enumerate(shape) if isinstance(dim, int)] for shape in declared]
+    assert fixed == [[0, 1], [0, 2], [0, 1]]
+
+
+def test_sizes_of_one_call_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(vlmpass.torch_exporters, "forget_traced", lambda model: None)
+    with pytest.raises(vlmpass.VlmpassError, match=r"it declares output .*module gives"):
+        _scaled(tmp_path / "m.onnx", 5)
+    assert not (tmp_path / "m.onnx").exists()
+
+
 def test_operators_that_exporters_refuse(tmp_path):
     import exported_operators as operators
 
