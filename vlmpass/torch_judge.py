@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vlmpass.acceptance import worst_of
 from vlmpass.ir_tools.errors import ArgumentError, VerifyError
 from vlmpass.ir_tools.run.recorded import verify_recorded
-from vlmpass.ir_tools.run.torch_program import array_of
+from vlmpass.ir_tools.run.torch_hooks import array_of
 from vlmpass.ir_tools.worker.transport import Array
 from vlmpass.torch_values import Call, negated, resized
 

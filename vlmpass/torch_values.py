@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from vlmpass.ir_tools.errors import ArgumentError
-from vlmpass.ir_tools.run.torch_program import arrays_in
+from vlmpass.ir_tools.run.torch_hooks import arrays_in
 from vlmpass.ir_tools.system.arguments import wrong
 from vlmpass.ir_tools.worker.transport import Array
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,9 @@ class Layer:
     """One value that both models have.
 
     Attributes:
-        name: In the second model.
+        name: In the second model; of a module, its path.
         expected_name: In the first.
-        node: What makes it in the second model.
+        node: What makes it in the second model, or in the one model where the other is a module.
         module: The module that it is of; empty where that is unknown.
         difference: How it compares.
         expected: The first model's elements.
@@ -45,19 +45,19 @@ class Layer:
 
 
 class Kept:
-    """Keeps values of the first model in files.
+    """Keeps values of one model, or tensors of a program, in files.
 
     Args:
         folder: Where.
-        wanted: Names of the values.
+        wanted: Names of a model's values.
     """
 
-    def __init__(self, folder: Path, wanted: Iterable[str]) -> None:
+    def __init__(self, folder: Path, wanted: Iterable[str] = ()) -> None:
         self._folder = folder
         self._wanted = wanted
         self._here: list[str] = []
         self._runs: dict[str, int] = {}
-        self._files: dict[tuple[str, int], Path] = {}
+        self._files: dict[tuple[Hashable, int], Path] = {}
 
     def prepare(self, segment: ir.Model) -> Addition:
         """Add those that a segment makes to its outputs."""
@@ -70,36 +70,46 @@ class Kept:
             value = results[name]
             if isinstance(value, np.ndarray) and value.dtype != object:
                 number = self._runs[name] = self._runs.get(name, -1) + 1
-                path = self._folder / f"{len(self._files)}.npy"
-                self._files[name, number] = path
-                np.save(path, _plain(value))
+                self.keep(name, number, value)
 
-    def take(self, name: str, number: int) -> Array | None:
+    def keep(self, name: Hashable, number: int, value: Array) -> None:
+        """Write a value for a set of inputs."""
+        path = self._folder / f"{len(self._files)}.npy"
+        self._files[name, number] = path
+        np.save(path, _plain(value))
+
+    def take(self, name: Hashable, number: int) -> Array | None:
         """Return a value for a set of inputs, mapped; None if it is no tensor."""
         path = self._files.get((name, number))
         return None if path is None else np.load(path, mmap_mode="r")
 
 
 class Judged:
-    """Compares values of the second model with those kept.
+    """Compares values of a model with those kept.
 
     Args:
-        model: The second one.
-        pairs: What the values are called in the first one, by their names in the second.
-        kept: Those of the first.
+        model: The model.
+        pairs: What was kept under which name, by what it is called in the model.
+        kept: Those of the other.
         tolerance, bound: What is allowed of each, see `compare_arrays`.
+        modules: The paths of the modules that values are of, where the graph does not tell.
+        reference: Whether the model is the first of the two, and what was kept is judged.
     """
 
     def __init__(
         self,
         model: ir.Model,
-        pairs: Mapping[str, str],
+        pairs: Mapping[str, Hashable],
         kept: Kept,
         tolerance: float | None,
         bound: float,
+        *,
+        modules: Mapping[str, str] | None = None,
+        reference: bool = False,
     ) -> None:
         self._pairs, self._kept = pairs, kept
         self._tolerance, self._bound = tolerance, bound
+        self._modules, self._reference = modules or {}, reference
         self._nodes = {v.name: node for node in model.graph for v in node.outputs if v.name}
         self._here: list[str] = []
         self._runs: dict[str, int] = {}
@@ -114,24 +124,28 @@ class Judged:
         """Compare them."""
         for name in self._here:
             number = self._runs[name] = self._runs.get(name, -1) + 1
-            expected, actual = self._kept.take(self._pairs[name], number), results[name]
-            if expected is None or not isinstance(actual, np.ndarray):
+            held, seen = self._kept.take(self._pairs[name], number), results[name]
+            if held is None or not isinstance(seen, np.ndarray):
                 continue
-            layer = self._layer(name, expected, _plain(actual), number)
-            held = self._layers.get(name)
-            if held is None or _badness(layer.difference) > _badness(held.difference):
+            layer = self._layer(name, held, _plain(seen), number)
+            worst = self._layers.get(name)
+            if worst is None or _badness(layer.difference) > _badness(worst.difference):
                 self._layers[name] = layer
 
-    def _layer(self, name: str, expected: Array, actual: Array, number: int) -> Layer:
+    def _layer(self, name: str, held: Array, seen: Array, number: int) -> Layer:
         node = self._nodes[name]
+        names, arrays = (str(self._pairs[name]), name), (held, seen)
+        if self._reference:
+            names, arrays = names[::-1], arrays[::-1]
+        expected, actual = arrays
         found = compare_arrays(
-            name, expected, actual, tolerance=self._tolerance, at_least=self._bound
+            names[1], expected, actual, tolerance=self._tolerance, at_least=self._bound
         )
         return Layer(
-            name,
-            self._pairs[name],
+            names[1],
+            names[0],
             name_node(node),
-            module_of(node) or "",
+            self._modules.get(name) or module_of(node) or "",
             found,
             statistics_of(expected),
             statistics_of(actual),
@@ -140,7 +154,11 @@ class Judged:
 
     def layers(self) -> tuple[Layer, ...]:
         """Return all that was compared, in graph order."""
-        return tuple(self._layers[name] for name in self._nodes if name in self._layers)
+        return tuple(self.by_value().values())
+
+    def by_value(self) -> dict[str, Layer]:
+        """Return all that was compared, by the model's names, in graph order."""
+        return {str(name): self._layers[name] for name in self._nodes if name in self._layers}
 
 
 def _badness(found: OutputDifference) -> tuple[bool, int, float]:

@@ -1,30 +1,27 @@
 """Where two models come apart: the values inside both, matched and compared in order.
 
 What one model computes lies in files until the other one has been run, segment by segment: memory
-holds one value of each.
+holds one value of each. So does what the modules inside a PyTorch module take and give.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import EXACT, Effect, NumberChanges
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.run.allowance import Allowance, bounds_of
-from vlmpass.ir_tools.run.borders import match_interfaces
 from vlmpass.ir_tools.run.comparison import Comparison
-from vlmpass.ir_tools.run.feeds import cast_all
-from vlmpass.ir_tools.run.kept_values import Judged, Kept, Layer
-from vlmpass.ir_tools.run.leaving import Leaving, Watched
-from vlmpass.ir_tools.run.matched import matched_values, varying_values
-from vlmpass.ir_tools.run.participants import Norms, Restore, Side, let_round, side_of
+from vlmpass.ir_tools.run.kept_values import Layer
+from vlmpass.ir_tools.run.layer_runs import of_models
+from vlmpass.ir_tools.run.leaving import Leaving
+from vlmpass.ir_tools.run.matched import varying_values
+from vlmpass.ir_tools.run.module_layers import of_module
+from vlmpass.ir_tools.run.participants import Norms, Restore, let_round, sides_of
 from vlmpass.ir_tools.run.request import (
     EmulatedIn,
     Inputs,
@@ -32,8 +29,8 @@ from vlmpass.ir_tools.run.request import (
     emulated_type,
     given_inputs,
 )
-from vlmpass.ir_tools.run.segment_runner import SegmentRunner, Watch
 from vlmpass.ir_tools.run.sizes import Shapes, refuse_both
+from vlmpass.ir_tools.run.torch_program import Module
 from vlmpass.ir_tools.system.arguments import callable_or_none
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Feed
@@ -53,6 +50,8 @@ class LayerComparison:
         unmatched: How many values of the second model the first has not.
         seconds: Wall time.
         closed: Normalisations that could not be looked into.
+        apart: Values that differ from what a module gives, but not what is computed of them: they
+            are something else, as where a conversion moved work from one module to the next.
     """
 
     layers: tuple[Layer, ...]
@@ -61,6 +60,7 @@ class LayerComparison:
     unmatched: int
     seconds: float
     closed: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -69,8 +69,8 @@ class LayerComparison:
 
 
 def compare_layers(
-    expected: Source,
-    actual: Source,
+    expected: Source | Module,
+    actual: Source | Module,
     *,
     inputs: Inputs | None = None,
     shapes: Shapes | None = None,
@@ -85,9 +85,11 @@ def compare_layers(
 ) -> LayerComparison:
     """Run two models on the same inputs and compare every value that both have.
 
+    Of a PyTorch module these are what the modules inside it take and give.
+
     Args:
-        expected: The reference: anything that `load` takes.
-        actual: What is judged.
+        expected: The reference: anything that `load` takes, or a PyTorch module.
+        actual: What is judged; a module, too, where the reference is none.
         inputs, shapes, seed, tolerance, emulated, emulated_in, norms, restore, allowance, changes:
             As for `verify`.
 
@@ -102,14 +104,16 @@ def compare_layers(
     refuse_both(inputs, shapes)
 
     def comparison(held: NumberChanges, restore: Restore | None) -> Comparison:
-        sides = side_of(expected, bounds), side_of(actual, bounds)
+        sides = sides_of(expected, actual, bounds)
         let_round(sides, rounded, where, norms)
         return Comparison(*sides, "basic", seed, tolerance, False, restore, held, shapes=shapes)
 
     plain = comparison(changes, None)
     fed = None if inputs is None else given_inputs(inputs, plain.a.model)
     found = _compared(plain, fed)
-    told = "" if found.ok or restore is None else plain.a.restorable(restore)
+    if found.ok or restore is None or plain.a.program is not None:
+        return found
+    told = plain.a.restorable(restore)
     if not told:
         return found
     held = changes | NumberChanges((Effect.RESTORES,), told)
@@ -121,44 +125,20 @@ def _compared(compared: Comparison, fed: Feed | None) -> LayerComparison:
     start = time.perf_counter()
     a, b = compared.a, compared.b
     bound = compared.choose_arithmetic()
-    pairs = matched_values(a.model, b.model)
-    every = len(varying_values(b.model))
-    if not pairs:
-        return LayerComparison((), None, None, every, time.perf_counter() - start)
+    every = len(varying_values((b if b.program is None else a).model))
     with ExitStack() as stack:
         folder = WorkFolder()
         stack.callback(folder.remove)
-        feeds = _feeds(stack, compared, fed)
-        kept = Kept(folder.path, [*pairs.values()])
-        of_a = _run(stack, a, feeds, kept)
-        seen = Judged(b.model, pairs, kept, compared.tolerance, bound)
-        leaving = _run(stack, b, feeds, seen) or of_a
-    layers = seen.layers()
+        look = of_models if a.program is None and b.program is None else of_module
+        inside = look(stack, compared, fed, bound, folder.path)
+    layers = inside.layers
     wrong = (index for index, each in enumerate(layers) if not each.difference.ok)
-    first, seconds = next(wrong, None), time.perf_counter() - start
     return LayerComparison(
-        layers, first, leaving, every - len(layers), seconds, (*a.closed, *b.closed)
+        layers,
+        next(wrong, None),
+        inside.leaving,
+        every - len(layers) - len(inside.apart),
+        time.perf_counter() - start,
+        (*a.closed, *b.closed),
+        inside.apart,
     )
-
-
-def _feeds(stack: ExitStack, compared: Comparison, fed: Feed | None) -> list[Feed]:
-    findings: list[str] = []
-    pinned = match_interfaces(compared.a.model, compared.b.model, findings)
-    inputs = [each for each in findings if each.startswith("input")]
-    if inputs:
-        raise VerifyError("; ".join(inputs), remedy="compare models that take the same")
-    runner = stack.enter_context(compared.a.open("basic"))
-    feeds = [each.fed for each in compared.expected(runner, fed, pinned)]
-    runner.stop()
-    return feeds
-
-
-def _run(stack: ExitStack, side: Side, feeds: Sequence[Feed], watch: Watch) -> Leaving | None:
-    """Run a model; return what leaves the range of the type that is emulated in it."""
-    model = clone(side.twin if side.changed else side.model)
-    watched = None if side.emulated is None else Watched(watch, model, side.emulated)
-    runner = SegmentRunner(model, allowance=side.allowance)
-    stack.callback(runner.close)
-    runner.run_all([cast_all(each, side.takes()) for each in feeds], watched or watch)
-    runner.close()
-    return None if watched is None else watched.first(side.model)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -11,7 +12,34 @@ from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run.runner import AnyRunner, Engine, RunError
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Program", "ProgramRunner"]
+__all__ = ["Part", "Program", "ProgramRunner", "See"]
+
+
+class Part(NamedTuple):
+    """A tensor that a module of a program takes or gives.
+
+    Attributes:
+        path: The module's, empty for the program itself.
+        taken: Whether it is an argument.
+        call: Which call of the module it is of, counted from 0.
+        place: Which of the call's tensors it is, counted from 0.
+    """
+
+    path: str
+    taken: bool
+    call: int
+    place: int
+
+    def __str__(self) -> str:
+        """Return its name for people: ``layers.0.mlp``, ``input of head``, ``act[1], call 2``."""
+        what = self.path or "the module"
+        what = f"input of {what}" if self.taken else what
+        what += f"[{self.place}]" if self.place else ""
+        return what + (f", call {self.call + 1}" if self.call else "")
+
+
+See = Callable[[Part, Array], None]
+"""Is shown what modules take and give, in the order in which they do."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +50,14 @@ class Program:
         run: Returns the outputs, in a model's order, for inputs by name. Whatever it raises says
             that it does not take them.
         engine: What it runs on, whose errors there are.
+        watched: Runs it like `run`, and shows what its modules take and give.
+        modules: Every module by its path, and by other paths that lead to it.
     """
 
     run: Callable[[Mapping[str, object]], Sequence[Array]]
     engine: Engine
+    watched: Callable[[Mapping[str, object], See], None]
+    modules: Mapping[str, str] = field(default_factory=dict)
 
 
 class ProgramRunner(AnyRunner):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import ml_dtypes
 import numpy as np
 
 from vlmpass.ir_tools.errors import VerifyError
-from vlmpass.ir_tools.run.program import Program
+from vlmpass.ir_tools.run.program import Program, See
+from vlmpass.ir_tools.run.torch_hooks import arrays_in, watching
 from vlmpass.ir_tools.worker.transport import Array
 
 if TYPE_CHECKING:
     import torch  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-__all__ = ["Module", "array_of", "arrays_in", "is_module", "program_of"]
+__all__ = ["Module", "is_module", "program_of"]
 
 Module: TypeAlias = "torch.nn.Module"
 
@@ -58,7 +59,16 @@ def program_of(module: torch.nn.Module, names: Sequence[str]) -> Program:
         settled = True
         return made
 
-    return Program(run, "pytorch")
+    paths: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for path, each in module.named_modules(remove_duplicate=False):
+        paths[path] = first.setdefault(id(each), path)
+
+    def watched(inputs: Mapping[str, object], see: See) -> None:
+        with watching(module, see):
+            called(inputs)
+
+    return Program(run, "pytorch", watched, paths)
 
 
 def _same(one: Sequence[Array], two: Sequence[Array]) -> bool:
@@ -103,22 +113,3 @@ def _tensors(given: object) -> object:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def array_of(tensor: torch.Tensor) -> Array:
-    """Return the elements of a tensor."""
-    import torch
-
-    plain = tensor.detach().cpu().contiguous()
-    if plain.dtype == torch.bfloat16:
-        return cast(Array, plain.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
-    return np.asarray(plain.numpy())
-
-
-def arrays_in(found: object) -> list[Array]:
-    """Return the tensors in nested lists, dictionaries and dataclasses, as `torch.export` does."""
-    import torch
-    from torch.utils import _pytree  # type: ignore[import-not-found,unused-ignore]
-
-    leaves = cast(Any, _pytree).tree_leaves(found)
-    return [array_of(each) for each in leaves if torch.is_tensor(each)]

@@ -1,6 +1,7 @@
 """verify --layers and verify against recorded outputs, on the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -9,6 +10,8 @@ from door_tools import child, mlp_model
 
 import vlmpass
 from vlmpass.ir_tools.run import Runner, generate_inputs
+
+EXPORTS = Path(__file__).parent.parent / "fixtures" / "exports"
 
 
 def pair(folder):
@@ -54,6 +57,34 @@ def test_recorded_outputs_are_a_reference(door, tmp_path):
     code, _, err = door(*words, "--inputs", tmp_path / "in.npz", "--layers")
     assert code == 2
     assert "name a model" in err
+
+
+def test_pytorchs_own_number_of_bfloat16_is_read_as_that(door, tmp_path):
+    path = EXPORTS / "vision.bfloat16.ts17.onnx"
+    code, out, err = door("verify", path, path, "--layers", "--emulate", "bfloat16", "--json")
+    assert code == 0
+    assert "PyTorch's numbers" in err
+    held = {each["name"] for each in json.loads(out)["layers"]["layers"]}
+    assert {"/layers.0/Cast_3_output_0", "/layers.0/Mul_output_0"} <= held
+    # A fault behind such a Cast is named as any other.
+    model = vlmpass.load(path)
+    node = next(node for node in model.graph if node.op_type == "Softmax")
+    node.attributes["axis"] = ir.AttrInt64("axis", 1)
+    vlmpass.save(model, tmp_path / "wrong.onnx")
+    code, out, _ = door("verify", path, tmp_path / "wrong.onnx", "--layers", "--json")
+    found = json.loads(out)["layers"]
+    assert code == 1
+    assert found["layers"][found["first"]]["name"] == node.outputs[0].name
+    # One that reads otherwise is none of PyTorch's.
+    assert door("verify", path, EXPORTS / "vision.float32.ts17.onnx", "--layers")[2] == err_of(path)
+
+
+def err_of(path):
+    """The note of a model that is read as PyTorch means it."""
+    return (
+        f"vlmpass: note: {path.name} has PyTorch's numbers for types and axes in 2 nodes, which no"
+        " runtime takes; they are read as PyTorch means them, as convert does\n"
+    )
 
 
 @pytest.mark.parametrize(

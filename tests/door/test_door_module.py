@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import vlmpass
 from vlmpass.ir_tools.errors import VerifyError
+from vlmpass.ir_tools.run import compare_layers
 
 torch = pytest.importorskip("torch", reason="the step 'export from PyTorch' runs these")
 
@@ -41,6 +43,12 @@ def make():
 
 def half():
     return Block(torch.bfloat16).eval()
+
+
+def moved():
+    made = Block()
+    made.out.bias.data += 0.01
+    return made.eval()
 
 
 def wrong():
@@ -91,6 +99,57 @@ def test_what_computes_something_else_is_found(door, folder):
     assert code == 1
     assert "not equal: 1 of 3 outputs" in out
     assert "dB above the error" in out
+
+
+def test_the_module_that_comes_apart_is_named(door, folder):
+    module, model = f"{folder}/block.py:moved", folder / "make.onnx"
+    for order in ((module, model), (model, module)):
+        code, out, err = door("verify", *order, "--layers", "--json")
+        assert (code, err.count("and another") > 1) == (1, True)
+        found = json.loads(out)["layers"]
+        first = found["layers"][found["first"]]
+        assert first["module"] == "out"
+        assert "out" in (first["name"], first["expected_name"])
+        assert first["difference"]["reason"] == "error above the tolerance"
+        assert [each["module"] for each in found["layers"]][:2] == ["embed", "out"]
+        assert found["apart"] == []
+    code, out, _ = door("verify", module, model, "--layers", "--html", folder / "r.html")
+    assert code == 1
+    assert "module    out" in out
+    code, out, _ = door("verify", f"{folder}/block.py:make", model, "--layers")
+    assert code == 0
+    assert "none diverges" in out
+
+
+def test_faults_are_named_by_their_modules(tmp_path):
+    import module_faults
+
+    told = module_faults.run(1, 7, tmp_path, ["torchscript"], each=3)
+    assert [where for where, _ in told] == [found for _, found in told]
+    assert len({where for where, _ in told}) > 2
+
+
+def test_a_border_that_moved_is_no_fault(tmp_path):
+    """A factor goes into the weights of what is before it: the value is another, no output is."""
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    torch.nn.init.uniform_(module[0].weight)
+    vlmpass.export(module.eval(), (torch.randn(2, 4),), tmp_path / "m.onnx")
+    model = vlmpass.load(tmp_path / "m.onnx")
+    tanh = next(node for node in model.graph if node.op_type == "Tanh")
+    # The same numbers, halved at the border of one module and doubled in the next.
+    half = ir.Value(name="half", const_value=ir.tensor(np.float32(0.5)))
+    two = ir.Value(name="two", const_value=ir.tensor(np.float32(2)))
+    before, after = ir.node("Mul", [tanh.inputs[0], half]), ir.node("Mul", [tanh.inputs[0], two])
+    for node, value, scope in ((before, half, "0"), (after, two, "1")):
+        model.graph.register_initializer(value)
+        node.metadata_props["pkg.torch.onnx.name_scopes"] = f"['', '{scope}', 'mul']"
+        node.outputs[0].name = f"by_{value.name}"
+    after.replace_input_with(0, before.outputs[0])
+    tanh.replace_input_with(0, after.outputs[0])
+    model.graph.insert_before(tanh, [before, after])
+    found = compare_layers(module, model)
+    assert found.ok
+    assert found.apart == ("0",)
 
 
 def test_a_size_that_only_one_of_them_takes_is_found(door, folder):
@@ -158,7 +217,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, case):
         (("block.py:number", "make.onnx"), "is a int, and no torch.nn.Module"),
         (("none.py:make", "make.onnx"), "there is no file"),
         (("block.py:make", "block.py:make"), "one of the two must be a model"),
-        (("block.py:make", "make.onnx", "--layers"), "--layers needs a reference that runs"),
+        (("block.py:make", "make.onnx", "--layers", "--on", "openvino"), "leave one of them out"),
         (("make.onnx", "block.py:make", "--emulate", "float16"), "nothing in it can be rounded"),
     ],
 )

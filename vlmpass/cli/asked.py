@@ -79,7 +79,7 @@ def refuse_beside(
             "recorded outputs say nothing without the inputs they are of",
             remedy="give them with --inputs file.npz",
         )
-    if (recorded is not None and (layers or emulated)) or (modules and layers):
+    if recorded is not None and (layers or emulated):
         what = "--layers" if layers else "--emulate"
         raise VerifyError(f"{what} needs a reference that runs", remedy="name a model for A")
     if len(modules) > 1 or (recorded is not None and modules):

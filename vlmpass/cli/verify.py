@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -13,16 +13,20 @@ import typer
 from vlmpass.cli.arguments import Inputs, Seed
 from vlmpass.cli.asked import Asked, judge_asked, refuse_beside, shapes_asked, side_asked
 from vlmpass.cli.console import show, show_json, status
+from vlmpass.cli.meant import as_meant
 from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
 from vlmpass.ir_tools.system.progress import telling
 from vlmpass.torch_source import module_named, names_module
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from vlmpass.ir_tools.run import LayerComparison, Verification
     from vlmpass.ir_tools.run.torch_program import Module
     from vlmpass.ir_tools.system.runtime import Optimization, Runtime
 
+    _Source: TypeAlias = Path | ir.Model | Module
     _Report: TypeAlias = Callable[[Verification, LayerComparison | None, str, str], None]
 
 __all__ = ["verify"]
@@ -167,28 +171,29 @@ def verify(
         reports = _reports(html, plots, force, (*files, recorded, inputs))
         if recorded is not None:
             found = _recorded(recorded, files[0], asked, level, ran)
+            sources: list[_Source] = []
         else:
             sources = _sources(reference, judged, files)
             found = _compared(sources, asked, level, ran, layers)
         # Where nothing was compared, the findings say why, of the values inside, too.
-        inside = _inside(files, asked) if layers and bool(found.outputs) else None
+        inside = _inside(sources, asked) if layers and bool(found.outputs) else None
     for report in reports:
         report(found, inside, reference.name, judged.name)
     _tell(found, inside, str(reference), str(judged), json)
     return DONE if found.ok else FINDINGS
 
 
-def _sources(reference: Path, judged: Path, files: list[Path]) -> list[Path | Module]:
-    """Return the models' files, and modules that Python files give, in the order of both."""
+def _sources(reference: Path, judged: Path, files: list[Path]) -> list[_Source]:
+    """Return the models, and modules that Python files give, in the order of both."""
     rest = iter(files)
     return [
-        module_named(str(each)) if names_module(str(each)) else next(rest)
+        module_named(str(each)) if names_module(str(each)) else as_meant(next(rest))
         for each in (reference, judged)
     ]
 
 
 def _compared(
-    sources: list[Path | Module],
+    sources: list[_Source],
     asked: Asked,
     level: Optimization | None,
     ran: Runtime,
@@ -198,8 +203,7 @@ def _compared(
     from vlmpass.rewriter_rules.restore import restore
     from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
 
-    # What a module prints is no result.
-    with redirect_stdout(sys.stderr) if any(map(_is_module, sources)) else nullcontext():
+    with _quiet(sources):
         return run_verify(
             *sources,
             inputs=asked.inputs,
@@ -216,8 +220,11 @@ def _compared(
         )
 
 
-def _is_module(source: object) -> bool:
-    return not isinstance(source, Path)
+def _quiet(sources: Sequence[object]) -> AbstractContextManager[object]:
+    """Keep what a module prints out of the result."""
+    from vlmpass.ir_tools.run.torch_program import is_module
+
+    return redirect_stdout(sys.stderr) if any(map(is_module, sources)) else nullcontext()
 
 
 def _reports(
@@ -255,23 +262,24 @@ def _recorded(
     )
 
 
-def _inside(files: list[Path], asked: Asked) -> LayerComparison:
+def _inside(sources: list[_Source], asked: Asked) -> LayerComparison:
     from vlmpass.ir_tools.run import compare_layers
     from vlmpass.rewriter_rules.restore import restore
     from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
 
-    return compare_layers(
-        *files,
-        inputs=asked.inputs,
-        shapes=asked.shapes,
-        seed=asked.seed,
-        tolerance=asked.tolerance,
-        emulated=asked.emulate,
-        emulated_in=asked.emulate_in,
-        norms=narrow_norms,
-        restore=restore,
-        allowance=asked.allowance(),
-    )
+    with _quiet(sources):
+        return compare_layers(
+            *sources,
+            inputs=asked.inputs,
+            shapes=asked.shapes,
+            seed=asked.seed,
+            tolerance=asked.tolerance,
+            emulated=asked.emulate,
+            emulated_in=asked.emulate_in,
+            norms=narrow_norms,
+            restore=restore,
+            allowance=asked.allowance(),
+        )
 
 
 def _tell(

@@ -12,7 +12,7 @@ from vlmpass.ir_tools.run.value_statistics import Statistics
 from vlmpass.ir_tools.system.listed import listed
 from vlmpass.pages.layer_plots import error_plot, range_plot, range_text
 from vlmpass.pages.plots import DARK, LIGHT, plot_style
-from vlmpass.screens.layers import leaving_line
+from vlmpass.screens.layers import apart_line, leaving_line
 
 __all__ = ["PAGE_MARK", "layers_page"]
 
@@ -101,6 +101,8 @@ def _first(inside: LayerComparison) -> Iterator[str]:
         yield f"<p>{escape(leaving_line(inside.leaving))}</p>"
     if inside.closed:
         yield f"<p>not looked into: {escape(listed(inside.closed))}</p>"
+    if inside.apart:
+        yield f"<p>{escape(apart_line(inside.apart))}</p>"
     if inside.unmatched:
         yield f"<p>{inside.unmatched:,} values are in one model only.</p>"
     if inside.first is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,7 +14,7 @@ from vlmpass.ir_tools.run.value_statistics import Statistics
 from vlmpass.ir_tools.system.listed import listed
 from vlmpass.screens.text import count, grid
 
-__all__ = ["layers_screen", "leaving_line"]
+__all__ = ["apart_line", "layers_screen", "leaving_line"]
 
 _BEFORE, _AFTER = 4, 10
 
@@ -30,6 +31,8 @@ def layers_screen(found: LayerComparison) -> RenderableType:
         parts.append(Text(leaving_line(found.leaving), style="yellow"))
     if found.closed:
         parts.append(Text(f"not looked into: {listed(found.closed)}", style="yellow"))
+    if found.apart:
+        parts.append(Text(apart_line(found.apart), style="yellow"))
     if found.first is None:
         return Group(*parts, Text("none diverges", style="bold green"))
     first = found.layers[found.first]
@@ -49,6 +52,11 @@ def leaving_line(found: Leaving) -> str:
     where = f" inside {found.inside}" if found.inside else ""
     size = f"reaches {found.reaches:.3g}" if math.isfinite(found.reaches) else "overflows"
     return f"'{found.name}'{where} {size}, the first beyond the range of the type"
+
+
+def apart_line(names: Sequence[str]) -> str:
+    """Return which values are not what a module gives, though what is computed of them agrees."""
+    return f"other than in the module, but not what is computed of it: {listed(names)}"
 
 
 def _wrong(layer: Layer) -> str:
