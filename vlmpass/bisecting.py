@@ -19,7 +19,7 @@ from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.load.source import Source
 from vlmpass.ir_tools.parts.changed_nodes import changed
 from vlmpass.ir_tools.parts.lift import Lifter
-from vlmpass.ir_tools.parts.outside_check import OutsideCheck
+from vlmpass.ir_tools.parts.outside_check import outside_check
 from vlmpass.ir_tools.parts.reduction import smallest
 from vlmpass.ir_tools.parts.selection import closed, taken_by
 from vlmpass.ir_tools.proto.onnx_text import model_text
@@ -92,6 +92,7 @@ def bisect(
     inputs: Inputs | None = None,
     seed: int = 0,
     check: str | None = None,
+    check_time: float | None = None,
     force: bool = False,
     name: str | None = None,
 ) -> BisectReport:
@@ -107,6 +108,8 @@ def bisect(
         seed: Of generated inputs.
         check: Instead of numbers, a command with ``{}`` where the model goes: what it fails on is
             wrong.
+        check_time: Seconds that the command may take, by default 600; one that takes longer is
+            ended, and fails.
         force: Replace what is called so in the folder; it goes even if nothing is found.
         name: What to call the source in the command that is told, if not by its path.
 
@@ -126,6 +129,7 @@ def bisect(
         inputs,
         number("seed", seed, None) or 0,
         word("check", check),
+        seconds("check_time", check_time),
     )
     if not isinstance(passes, str):
         raise wrong("passes", passes, "pipeline text")
@@ -144,13 +148,16 @@ class _Judge:
     inputs: Inputs | None
     seed: int
     check: str | None
+    check_time: float | None = None
 
     def __post_init__(self) -> None:
         if self.check is not None and self.tolerance is not None:
             raise PipelineError(
                 "a check decides without a tolerance", remedy="leave --tolerance or --check out"
             )
-        self._outside = None if self.check is None else OutsideCheck(self.check)
+        if self.check is None and self.check_time is not None:
+            raise PipelineError("no check is to be timed", remedy="give --check too")
+        self._outside = None if self.check is None else outside_check(self.check, self.check_time)
 
     def why(
         self,
@@ -160,7 +167,7 @@ class _Judge:
         inputs: Inputs | None,
     ) -> str:
         if self._outside is not None:
-            return "the check fails" if self._outside.fails(result) else ""
+            return f"the check {self._outside.told}" if self._outside.fails(result) else ""
         found = verify(
             source,
             result,

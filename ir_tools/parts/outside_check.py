@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from vlmpass.ir_tools.save import save
 from vlmpass.ir_tools.save.commits import unwatched
 from vlmpass.ir_tools.worker.folder import WorkFolder
 
-__all__ = ["OutsideCheck"]
+__all__ = ["OutsideCheck", "outside_check"]
 
 _HOLE = "{}"
 _NOT_RUN = (126, 127)
@@ -28,8 +32,11 @@ class OutsideCheck:
     Args:
         command: As a shell would split it; ``{}`` is where the model's path goes.
         says: What the output must have in it, too, for a model to fail.
-        seconds: How long the command may take. One that takes longer fails, unless something must
-            be said.
+        seconds: How long the command may take. One that takes longer is ended, with all that it
+            started, and fails, unless something must be said.
+
+    Attributes:
+        told: How it failed last, as in ``the check ends with code 1``.
 
     Raises:
         PipelineError: It has no ``{}``, or there is no such program.
@@ -40,7 +47,8 @@ class OutsideCheck:
     seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        self._code: int | None = None
+        self.told = ""
+        self._first: str | None = None
         try:
             self._words = shlex.split(self.command)
         except ValueError as error:
@@ -71,26 +79,74 @@ class OutsideCheck:
     def _run(self, path: Path) -> bool:
         words = [word.replace(_HOLE, str(path)) for word in self._words]
         try:
-            done = subprocess.run(
-                words,
-                capture_output=True,
-                timeout=self.seconds,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
+            code, text = _ended(words, self.seconds)
         except subprocess.TimeoutExpired:
-            return not self.says and self._as_before(-1)
+            return not self.says and self._as_before(f"takes more than {self.seconds:g} s")
         except OSError as error:
             raise VerifyError(f"--check cannot be run: {error.strerror}") from error
-        if done.returncode in _NOT_RUN:
-            told = done.stderr.decode(errors="replace").strip().splitlines()
-            raise VerifyError(f"--check cannot be run: {told[-1] if told else done.returncode}")
-        if done.returncode == 0:
+        lines = text.strip().splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        if code in _NOT_RUN:
+            raise VerifyError(f"--check cannot be run{last or f': it ends with code {code}'}")
+        if code == 0:
             return False
-        text = (done.stdout + done.stderr).decode(errors="replace")
-        return self.says in text and self._as_before(done.returncode)
+        return self.says in text and self._as_before(_how(code), last)
 
-    def _as_before(self, code: int) -> bool:
-        """Whether an exit code is that of the first failure: another one is another fault."""
-        self._code = code if self._code is None else self._code
-        return code == self._code
+    def _as_before(self, how: str, more: str = "") -> bool:
+        """Whether a failure is of the kind of the first one: another kind is another fault."""
+        self._first = how if self._first is None else self._first
+        self.told = how + more
+        return how == self._first
+
+
+def outside_check(command: str, seconds: float | None, says: str = "") -> OutsideCheck:
+    """Return a check that takes the seconds that are given, if any are.
+
+    Raises:
+        PipelineError: As `OutsideCheck`, or it has no time.
+    """
+    if seconds == 0:
+        raise PipelineError("--check-time leaves the command no time", remedy="give seconds")
+    return OutsideCheck(command, says) if seconds is None else OutsideCheck(command, says, seconds)
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"ends with code {code}"
+    try:
+        return f"is ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"is ended by signal {-code}"
+
+
+def _ended(words: list[str], seconds: float) -> tuple[int, str]:
+    """Run a command to its end; return its exit code, negative for a signal, and what it said.
+
+    Raises:
+        TimeoutExpired: It takes longer; nothing of it runs any more.
+        OSError: It cannot be started.
+    """
+    running = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # what it starts is ended with it
+    )
+    try:
+        said, _ = running.communicate(timeout=seconds)
+    except BaseException:
+        _end(running)
+        raise
+    return running.returncode, said.decode(errors="replace")
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):
+        if sys.platform == "win32":
+            running.kill()
+        else:
+            os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    if running.stdout is not None:
+        running.stdout.close()

@@ -118,14 +118,54 @@ def test_a_check_decides_and_the_screen_tells_all(door, tmp_path, monkeypatch):
     assert data["rule"] in out
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "is ended by SIGSEGV"),
+        ("time.sleep(300)", "takes more than 5 s"),
+    ],
+)
+def test_a_check_that_dies_or_hangs_fails(tmp_path, end, told):
+    script = tmp_path / "check.py"
+    script.write_text(
+        f"import os, signal, sys, time\nif b'Double' in open(sys.argv[1], 'rb').read(): {end}\n"
+    )
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) {
+            a = Identity(x) b = Neg(a) y = Neg(b) }"""
+    )
+
+    found = vlmpass.bisect(
+        model,
+        f"foreign{{class={__name__}:Renames}}",
+        check=f"{shlex.quote(sys.executable)} {shlex.quote(str(script))} {{}}",
+        check_time=5,
+    )
+    assert found.found
+    assert found.why == f"the check {told}"
+
+
+class Renames(ir.passes.InPlacePass):
+    """Gives a node another name."""
+
+    def call(self, model):
+        """Rename it."""
+        next(node for node in model.graph if node.op_type == "Neg").name = "Double"
+        return ir.passes.PassResult(model, modified=True)
+
+
 def test_what_cannot_be_bisected_is_refused():
     source = EXPORTS / "text.float32.ts14.onnx"
     with pytest.raises(PipelineError, match="where the model goes"):
         vlmpass.bisect(source, PIPELINE, check="true")
     with pytest.raises(PipelineError, match="no program"):
         vlmpass.bisect(source, PIPELINE, check="no-such-program {}")
-    with pytest.raises(VerifyError, match="fails itself"):
+    with pytest.raises(VerifyError, match="fails itself: the check ends with code 1"):
         vlmpass.bisect(source, PIPELINE, check="test ! -e {}")
+    with pytest.raises(PipelineError, match="no check is to be timed"):
+        vlmpass.bisect(source, PIPELINE, check_time=3)
+    with pytest.raises(PipelineError, match="no time"):
+        vlmpass.bisect(source, PIPELINE, check="test -e {}", check_time=0)
     with pytest.raises(PipelineError, match="no pass named 'simplfy'"):
         vlmpass.bisect(source, "simplfy")
 

@@ -121,12 +121,12 @@ FUNCTIONS = {
     "bisect": (
         vlmpass.bisect,
         {"source": MODEL, "passes": "infer"},
-        "source passes folder tolerance inputs seed check force name",
+        "source passes folder tolerance inputs seed check check_time force name",
     ),
     "reduce": (
         vlmpass.reduce,
         {"source": MODEL, "path": OUT, "check": lambda model: True},
-        "source path says force",
+        "source path says check_time force",
     ),
     "diff": (vlmpass.diff, {"a": MODEL, "b": MODEL}, "a b"),
     "slim": (

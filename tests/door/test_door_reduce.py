@@ -96,6 +96,7 @@ def test_values_that_matter_stay(tmp_path):
 
     report = vlmpass.reduce(model, tmp_path / "small.onnx", check=fails)
     assert report.replaced == ()
+    assert report.told == ""
     assert report.nodes["end"] == 1
 
 
@@ -121,6 +122,7 @@ def test_a_command_decides(door, tmp_path):
     code, out, err = door("reduce", source, out_path, "--check", command, "--says", "no kernel")
     assert (code, err) == (0, "")
     assert "Softmax" in out
+    assert "the check ends with code 1: no kernel for Softmax" in out
     assert [node.op_type for node in vlmpass.load(out_path).graph] == ["Softmax"]
     code, out, err = door("reduce", source, out_path, "--check", command, "--says", "nonsense")
     assert (code, out) == (2, "")

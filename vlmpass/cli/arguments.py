@@ -9,7 +9,7 @@ import typer
 
 from vlmpass.cli.piped import path_given
 
-__all__ = ["Inputs", "Output", "ReportJson", "Seed", "Source"]
+__all__ = ["CheckTime", "Inputs", "Output", "ReportJson", "Seed", "Source"]
 
 Source: TypeAlias = Annotated[
     Path,
@@ -37,3 +37,13 @@ Inputs: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(metavar="N", min=0, help="Of the generated inputs.")]
 ReportJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+CheckTime: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0.0,
+        help="How long the command may take, by default 600; one that takes longer is ended, and"
+        " fails.",
+        show_default=False,
+    ),
+]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vlmpass.cli.arguments import Inputs, Seed, Source
+from vlmpass.cli.arguments import CheckTime, Inputs, Seed, Source
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import PIPED, model_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
@@ -52,6 +52,7 @@ def bisect(
             show_default=False,
         ),
     ] = None,
+    check_time: CheckTime = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace the reproducer and the inputs that are in DIR."),
@@ -79,6 +80,7 @@ def bisect(
             inputs=inputs,
             seed=seed,
             check=check,
+            check_time=check_time,
             force=force,
             name=str(PIPED) if source == PIPED else None,
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vlmpass.cli.arguments import Output, ReportJson, Source
+from vlmpass.cli.arguments import CheckTime, Output, ReportJson, Source
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import model_given, no_pipe
 from vlmpass.cli.verb import DONE, verb
@@ -35,6 +35,7 @@ def reduce(
             show_default=False,
         ),
     ] = "",
+    check_time: CheckTime = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an output that is not a model.")
     ] = False,
@@ -51,7 +52,7 @@ def reduce(
         from vlmpass.report import to_data
         from vlmpass.screens.findings import reduce_screen
 
-        found = run_reduce(file, output, check=check, says=says, force=force)
+        found = run_reduce(file, output, check=check, says=says, check_time=check_time, force=force)
     if json:
         show_json(to_data(found))
     else:

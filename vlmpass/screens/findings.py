@@ -55,6 +55,8 @@ def reduce_screen(found: ReduceReport) -> RenderableType:
         parts.append(Text(f"smaller sizes: {told}"))
     if found.replaced:
         parts.append(Text(f"{count(len(found.replaced))} weights are ones: values do not matter"))
+    if found.told:
+        parts.append(Text(f"the check {found.told}", style="red"))
     written = sum(file.nbytes for file in found.saved.files)
     tail = f"  {size(written)}, {count(found.tried)} models tried"
     return Group(*parts, unbroken("written  ", (found.saved.path, "bold"), tail))

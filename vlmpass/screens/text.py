@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.protocol import rich_cast
 from rich.table import Table
@@ -16,6 +16,7 @@ from vlmpass.screens.characters import fitted
 
 __all__ = [
     "WIDTH",
+    "Fitting",
     "Grid",
     "amount",
     "count",
@@ -30,6 +31,7 @@ __all__ = [
 
 WIDTH = 100
 """Columns of a screen that is not a terminal."""
+_UNBOUNDED = 100_000
 
 
 def count(number: int) -> str:
@@ -71,6 +73,26 @@ class Grid(Table):
     def line(self, *cells: RenderableType) -> None:
         """Add a row of texts."""
         self.add_row(*map(fitted_screen, cells))
+
+
+class Fitting:
+    """A screen, and another one for where it is wider than there is room for.
+
+    Args:
+        wide: Shown where it fits as it is, or where there is room for `least` columns.
+        narrow: Shown elsewhere.
+        least: Columns that are enough for the wide one, whose texts are broken then.
+    """
+
+    def __init__(self, wide: RenderableType, narrow: RenderableType, least: int) -> None:
+        self._wide, self._narrow, self._least = wide, narrow, least
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Show one of them."""
+        room = options.max_width
+        whole = options.update_width(_UNBOUNDED)
+        fits = room >= self._least or console.measure(self._wide, options=whole).maximum <= room
+        yield self._wide if fits else self._narrow
 
 
 def grid(*headers: str, right: Iterable[int] = (), whole: Iterable[int] = (), gap: int = 2) -> Grid:

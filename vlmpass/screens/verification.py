@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from vlmpass.screens.text import count, grid, seconds, unbroken
+from vlmpass.screens.text import Fitting, count, grid, seconds, unbroken
 
 if TYPE_CHECKING:
     from vlmpass.ir_tools.run import OutputDifference, Trial, Verification
@@ -16,6 +17,8 @@ __all__ = ["numbers_line", "rounded_line", "verification_screen"]
 
 _OUTPUTS = 40
 _DETAILED = 3
+_LEAST = 80
+"""Columns that a line for each output takes, whatever its name is."""
 
 
 def numbers_line(found: Verification, *, exact: bool = True) -> Text:
@@ -96,27 +99,63 @@ def verification_screen(found: Verification, expected: str, actual: str) -> Rend
 def _table(outputs: tuple[OutputDifference, ...]) -> RenderableType:
     if not outputs:
         return Text("no outputs were compared", style="dim")
-    table = grid(
-        "output", "type", "max abs", "max rel", "allowed", "cosine", "", right=(2, 3, 4, 5)
-    )
     shown = sorted(outputs, key=lambda output: output.ok)[:_OUTPUTS]
     order = {output.name: index for index, output in enumerate(outputs)}
-    for output in sorted(shown, key=lambda output: order[output.name]):
-        same = output.expected == output.actual
-        kind = output.expected if same else f"{output.expected} → {output.actual}"
-        flags = _flags(output)
+    shown.sort(key=lambda output: order[output.name])
+    more = len(outputs) - len(shown)
+    return Fitting(_lines(shown, more), _blocks(shown, more), _LEAST)
+
+
+def _lines(shown: Sequence[OutputDifference], more: int) -> RenderableType:
+    """Return outputs one below the other."""
+    heads = ("output", "type", "max abs", "max rel", "allowed", "cosine", "")
+    table = grid(*heads, right=(2, 3, 4, 5))
+    for output in shown:
         table.line(
             Text(output.name, style="" if output.ok else "red"),
-            Text(kind),
+            Text(_type(output)),
             _error(output.max_abs),
             _error(output.max_rel),
-            _limit(output.tolerance) if output.tolerance else "exact",
+            _allowed(output),
             f"{output.cosine:.6f}",
-            Text(flags or "ok", style="green" if output.ok else "red"),
+            _verdict(output),
         )
-    if len(outputs) > _OUTPUTS:
-        table.line(Text(f"and {len(outputs) - _OUTPUTS} more, all equal", style="dim"))
+    if more:
+        table.line(_others(more))
     return table
+
+
+def _blocks(shown: Sequence[OutputDifference], more: int) -> RenderableType:
+    """Return what is told of each output in lines of its own."""
+    parts: list[RenderableType] = []
+    for output in shown:
+        told = grid("", "", whole=(0,))
+        told.line("output", Text(output.name, style="" if output.ok else "red"))
+        told.line("type", Text(_type(output)))
+        errors = f"{_error(output.max_abs)} absolute, {_error(output.max_rel)} relative at most"
+        told.line("error", Text(errors))
+        told.line("allowed", Text(_allowed(output)))
+        told.line("cosine", f"{output.cosine:.6f}")
+        told.line("verdict", _verdict(output))
+        parts += [told, ""]
+    return Group(*parts, _others(more)) if more else Group(*parts[:-1])
+
+
+def _others(more: int) -> Text:
+    return Text(f"and {more} more, all equal", style="dim")
+
+
+def _type(output: OutputDifference) -> str:
+    same = output.expected == output.actual
+    return output.expected if same else f"{output.expected} → {output.actual}"
+
+
+def _allowed(output: OutputDifference) -> str:
+    return _limit(output.tolerance) if output.tolerance else "exact"
+
+
+def _verdict(output: OutputDifference) -> Text:
+    return Text(_flags(output) or "ok", style="green" if output.ok else "red")
 
 
 def _worst(outputs: tuple[OutputDifference, ...]) -> list[OutputDifference]:
