@@ -29,14 +29,13 @@ _NOT_RUN = (126, 127)
 class OutsideCheck:
     """Runs a command on models; one that it ends on with another code than 0 fails.
 
+    Afterwards `told` says how it failed last, as in ``ends with code 1``.
+
     Args:
         command: As a shell would split it; ``{}`` is where the model's path goes.
         says: What the output must have in it, too, for a model to fail.
         seconds: How long the command may take. One that takes longer is ended, with all that it
             started, and fails, unless something must be said.
-
-    Attributes:
-        told: How it failed last, as in ``the check ends with code 1``.
 
     Raises:
         PipelineError: It has no ``{}``, or there is no such program.
@@ -102,6 +101,11 @@ class OutsideCheck:
 def outside_check(command: str, seconds: float | None, says: str = "") -> OutsideCheck:
     """Return a check that takes the seconds that are given, if any are.
 
+    Args:
+        command: As for `OutsideCheck`.
+        seconds: Likewise; None for as many as it takes by itself.
+        says: Likewise.
+
     Raises:
         PipelineError: As `OutsideCheck`, or it has no time.
     """
@@ -122,9 +126,7 @@ def _how(code: int) -> str:
 def _ended(words: list[str], seconds: float) -> tuple[int, str]:
     """Run a command to its end; return its exit code, negative for a signal, and what it said.
 
-    Raises:
-        TimeoutExpired: It takes longer; nothing of it runs any more.
-        OSError: It cannot be started.
+    Whatever it raises, as where it takes longer, nothing of it runs any more.
     """
     running = subprocess.Popen(
         words,

@@ -73,7 +73,13 @@ class Kept:
                 self.keep(name, number, value)
 
     def keep(self, name: Hashable, number: int, value: Array) -> None:
-        """Write a value for a set of inputs."""
+        """Write a value.
+
+        Args:
+            name: What it is taken by.
+            number: The set of inputs that it is of, counted from 0.
+            value: Its elements.
+        """
         path = self._folder / f"{len(self._files)}.npy"
         self._files[name, number] = path
         np.save(path, _plain(value))

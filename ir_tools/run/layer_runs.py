@@ -57,6 +57,11 @@ def of_models(
 def feeds_of(stack: ExitStack, compared: Comparison, fed: Feed | None) -> list[Feed]:
     """Return the inputs on which two models are compared.
 
+    Args:
+        stack: Closes what was opened.
+        compared: The two.
+        fed: The user's own inputs; None for generated ones.
+
     Raises:
         VerifyError: They do not take the same, or the first does not run on any.
     """
@@ -75,6 +80,12 @@ def run_watched(
     stack: ExitStack, side: Side, feeds: Sequence[Feed], watch: Watch
 ) -> Leaving | None:
     """Run a model; return what leaves the range of the type that is emulated in it.
+
+    Args:
+        stack: Closes what was opened.
+        side: The model, and how it is computed.
+        feeds: Sets of inputs.
+        watch: Sees the values inside.
 
     Raises:
         RunError: It does not take the inputs.
