@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
 from vlmpass.ir_tools.graph.symbols import without_symbols
-from vlmpass.ir_tools.operators.schema import in_force, is_legacy, schema, since
+from vlmpass.ir_tools.operators.schema import in_force, is_legacy
 from vlmpass.ir_tools.operators.type_texts import parse
 
 __all__ = ["infer_node"]
@@ -127,12 +127,12 @@ def _type_by_operand(node: ir.Node) -> None:
 def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:
     """Give outputs the type of the inputs that they share a type parameter with.
 
-    The shape functions take the first input's for those of BatchNormalization and Attention.
+    The shape functions take the first input's for those of BatchNormalization and Attention, and
+    that of a table of bytes for QEmbedLayerNormalization.
     """
-    version = None if node.domain else since(node.op_type, opsets.get("", 1))
-    if version is None or not node.inputs:
+    found = in_force(node.domain, node.op_type, opsets.get(node.domain, 1))
+    if found is None or not node.inputs:
         return
-    found = schema(node.op_type, version)
     bound: dict[str, ir.TypeProtocol] = {}
     for index, value in enumerate(node.inputs):
         formal = found.input_at(index)  # a file may give more
@@ -140,7 +140,10 @@ def _bind_types(node: ir.Node, opsets: Mapping[str, int]) -> None:
             bound.setdefault(formal.parameter, value.type)
     for index, output in enumerate(node.outputs):
         formal = found.output_at(index)
-        kind = None if formal is None else bound.get(formal.parameter)
+        if formal is None:
+            continue
+        fixed = found.fixed.get(formal.parameter)
+        kind = parse(fixed) if fixed else bound.get(formal.parameter)
         if isinstance(kind, ir.TensorType) and isinstance(output.type, ir.TensorType):
             output.type = output.type if output.dtype == kind.dtype else ir.TensorType(kind.dtype)
 

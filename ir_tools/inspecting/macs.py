@@ -222,6 +222,7 @@ _COUNTERS: Mapping[tuple[str, str], Callable[[ir.Node], Iterable[Factors]]] = {
     (_MS, "FusedGemm"): _gemm,
     (_MS, "FusedConv"): _conv(1),
     (_MS, "MatMulNBits"): _packed_matmul,
+    (_MS, "MatMulBnb4"): _packed_matmul,
     (_MS, "MultiHeadAttention"): _attention(6, 1),
     (_MS, "GroupQueryAttention"): _attention(3, 1),
 }

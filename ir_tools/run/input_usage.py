@@ -20,6 +20,7 @@ _INDEXES: dict[str, dict[int, int]] = {
     "Gather": {1: 0},
     "GatherBlockQuantized": {1: 0},
     "GatherElements": {1: 0},
+    "QEmbedLayerNormalization": {0: 2, 1: 4},
 }
 _CASTS = named(Kind.CAST)
 _CHANGES = named(Kind.ELEMENTWISE, Kind.FILL)

@@ -13,6 +13,7 @@ from vlmpass.rewriter_rules.unfuse.projected import PROJECTED
 from vlmpass.rewriter_rules.unfuse.rows import ROWS
 from vlmpass.rewriter_rules.unfuse.same_names import SAME_NAMES
 from vlmpass.rewriter_rules.unfuse.standard import STANDARD
+from vlmpass.rewriter_rules.unfuse.tabled import TABLED
 from vlmpass.rewriter_rules.unfuse.turned import TURNED
 from vlmpass.rewriter_rules.unfuse.unfused import why_it_stays
 from vlmpass.rewriter_rules.unfuse.unpacked import UNPACKED
@@ -25,6 +26,7 @@ CONTRIB = (
     + GROUPED
     + TURNED
     + UNPACKED
+    + TABLED
     + EMBEDDED
     + MULTIPLIED
     + CHANNELS

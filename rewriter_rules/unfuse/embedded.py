@@ -47,4 +47,27 @@ def _lengths(op: Tape, node: ir.Node) -> ir.Value:
     return op.ConstantOfShape(size_at(op, operand(node, 0), 0), value=zero)
 
 
-EMBEDDED = unfuse_embed_layer_normalization
+@unfused("QEmbedLayerNormalization", outputs=2)
+def unfuse_q_embed_layer_normalization(op: Tape, node: ir.Node) -> Outputs:
+    """QEmbedLayerNormalization(i, j, w, p, s, g) -> EmbedLayerNormalization of what they stand for.
+
+    What is looked up is made floats, not the tables.
+    """
+    ids, segments = operand(node, 0), optional_input(node, 1)
+    places = arange(op, scalar_at(op, op.Shape(ids), 1))
+    total = op.Add(_real(op, node, 2, ids), _real(op, node, 3, places))
+    if segments is not None:
+        total = op.Add(total, _real(op, node, 4, segments))
+    epsilon = real(node, "epsilon", 1e-12)
+    normal = layer_norm(op, total, _real(op, node, 5), _real(op, node, 6), epsilon)
+    return [normal, _lengths(op, node) if used(node, 1) else None]
+
+
+def _real(op: Tape, node: ir.Node, index: int, rows: ir.Value | None = None) -> ir.Value:
+    """Record what a table's numbers stand for, or some of its rows."""
+    numbers = operand(node, index)
+    looked_up = numbers if rows is None else op.Gather(numbers, rows)
+    return op.DequantizeLinear(looked_up, operand(node, index + 6), operand(node, index + 11))
+
+
+EMBEDDED = unfuse_embed_layer_normalization + unfuse_q_embed_layer_normalization

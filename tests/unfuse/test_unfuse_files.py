@@ -130,6 +130,15 @@ def _in_bits(path: Path) -> onnx.ModelProto:
     return tool.model.model
 
 
+def _in_table(path: Path) -> onnx.ModelProto:
+    """Return a model whose products its tool packed in blocks of NF4, as bitsandbytes does."""
+    from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
+
+    tool = MatMulBnb4Quantizer(onnx.load(path), MatMulBnb4Quantizer.NF4, block_size=32)
+    tool.process()
+    return tool.model.model
+
+
 FILES: list[tuple[str, str, Callable[[Path], onnx.ModelProto], set[str]]] = [
     ("text.float32", "ts14", _optimized("bert"), {"EmbedLayerNormalization", "BiasGelu"}),
     ("text.float32", "dyn18", _optimized("bert"), {"SkipLayerNormalization"}),
@@ -140,6 +149,8 @@ FILES: list[tuple[str, str, Callable[[Path], onnx.ModelProto], set[str]]] = [
     ("text.float32", "ts17", _quantised, {"DynamicQuantizeMatMul"}),
     ("decoder.float32", "ts14", _in_bits, {"MatMulNBits"}),
     ("vision.float32", "ts13", _in_bits, {"MatMulNBits"}),
+    ("decoder.float32", "ts14", _in_table, {"MatMulBnb4"}),
+    ("vision.float32", "dyn18", _in_table, {"MatMulBnb4"}),
 ]
 
 

@@ -27,6 +27,7 @@ from vlmpass.rewriter_rules.unfuse import (
     projected,
     rows,
     stored_blocks,
+    tabled,
     turned,
     unpacked,
 )
@@ -67,6 +68,25 @@ def _swapped(old: Function) -> Function:
 
 def _more(old: Function) -> Function:
     return lambda op, *given: op.Add(old(op, *given), scalar(op, 1, given[-1], "more"))
+
+
+def _halves_swapped(old: Function) -> Function:
+    def numbers(op: Any, node: Any, kind: Any) -> Any:
+        pairs = op.Reshape(old(op, node, kind), op.const([-1, 2]))
+        return op.Reshape(op.Gather(pairs, op.const([1, 0]), axis=1), op.const([-1]))
+
+    return numbers
+
+
+def _hundredth_more(old: Function) -> Function:
+    return lambda op, node: op.Mul(scales := old(op, node), scalar(op, 1.01, scales.dtype))
+
+
+def _beta_twice(old: Function) -> Function:
+    def real(op: Any, node: Any, index: int, rows: Any = None) -> Any:
+        return old(op, node, 6 if index == 5 else index, rows)
+
+    return real
 
 
 PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] = {
@@ -175,6 +195,14 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
         "_float_zeros",
         lambda old: lambda op, packed: scalar(op, 0, packed.scales.dtype),
     ),
+    "the lower half of a byte comes first": ("MatMulBnb4", tabled, "_numbers", _halves_swapped),
+    "what blocks are scaled by is a little more": (
+        "MatMulBnb4",
+        tabled,
+        "_scales",
+        _hundredth_more,
+    ),
+    "gamma has the numbers of beta": ("QEmbedLayerNormalization", embedded, "_real", _beta_twice),
     "positions that are given are counted": (
         "EmbedLayerNormalization",
         embedded,

@@ -59,6 +59,7 @@ IN_BFLOAT16 = (
     "MultiHeadAttention",
     "RotaryEmbedding",
     "MatMulNBits",
+    "MatMulBnb4",
     "GatherBlockQuantized",
     "Attention",
     "FastGelu",

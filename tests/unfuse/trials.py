@@ -24,8 +24,9 @@ from unfuse.layers import DRAWN as LAYERS
 from unfuse.older import DRAWN as OLDER
 from unfuse.projections import DRAWN as PROJECTIONS
 from unfuse.quantised import DRAWN as QUANTISED
+from unfuse.tabled import DRAWN as TABLED
 
-DRAWN = {**HEADS, **DECODERS, **QUANTISED, **LAYERS, **PROJECTIONS, **EXPERTS, **OLDER}
+DRAWN = {**HEADS, **DECODERS, **QUANTISED, **TABLED, **LAYERS, **PROJECTIONS, **EXPERTS, **OLDER}
 
 
 def cases(operator: str, seed: int, count: int) -> Iterator[tuple[int, Case]]:

@@ -305,8 +305,9 @@ def _attention(call: Call) -> Sequence[Known]:
     return knowns
 
 
+@shape_rule("MatMulBnb4", "com.microsoft")
 @shape_rule("MatMulNBits", "com.microsoft")
 def _quantised_matmul(call: Call) -> Known:
-    """MatMulNBits of com.microsoft: its weight is packed, its width an attribute."""
+    """Products of com.microsoft whose weight is packed, its width an attribute."""
     shape = call.shape(0)
     return UNKNOWN if not shape else Known((*shape[:-1], call.get_int("N", 0)))

@@ -73,6 +73,7 @@ def _projected(call: Call) -> Sequence[Known]:
     return _first(call, (*x[:2], width))
 
 
+@shape_rule("QEmbedLayerNormalization", _ORT)
 @shape_rule("EmbedLayerNormalization", _ORT)
 def _embedded(call: Call) -> Sequence[Known]:
     """Say that there is a row of the table for every token."""
