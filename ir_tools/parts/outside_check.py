@@ -29,7 +29,7 @@ _NOT_RUN = (126, 127)
 class OutsideCheck:
     """Runs a command on models; one that it ends on with another code than 0 fails.
 
-    Afterwards `told` says how it failed last, as in ``ends with code 1``.
+    Afterwards `told` says how it failed last where that counted, as in ``ends with code 1``.
 
     Args:
         command: As a shell would split it; ``{}`` is where the model's path goes.
@@ -94,8 +94,9 @@ class OutsideCheck:
     def _as_before(self, how: str, more: str = "") -> bool:
         """Whether a failure is of the kind of the first one: another kind is another fault."""
         self._first = how if self._first is None else self._first
-        self.told = how + more
-        return how == self._first
+        counts = how == self._first
+        self.told = how + more if counts else self.told
+        return counts
 
 
 def outside_check(command: str, seconds: float | None, says: str = "") -> OutsideCheck:

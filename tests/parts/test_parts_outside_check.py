@@ -66,6 +66,7 @@ def test_another_failure_than_the_first_does_not_count(tmp_path):
     for text in ("exit 4", "kill -SEGV $$", "kill -HUP $$", "sleep 300", "exit 0"):
         turn.write_text(text)
         assert not check.fails(MODEL), text
+        assert check.told == "ends with code 3", text
     turn.write_text("exit 3")
     assert check.fails(MODEL)
     said = OutsideCheck(f"sh {turn} {{}}", says="no kernel")
