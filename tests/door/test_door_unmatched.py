@@ -52,6 +52,7 @@ SAID = {
     "onnxscript-rewrite{rules=onnxscript.rewriter.rules.common:reshape_reshape_rule}": (
         "no rule matched"
     ),
+    "pack-products": "no two products with weights of their own have one input",
     "prefill": "the model has no cache that grows",
     "quant-linear": "the model has no linear layer with packed weights",
     "quant-linear{to=float}": "the model has no linear layer with packed weights",

@@ -44,6 +44,7 @@ BARE = (
     "shape-arithmetic", "repair-types", "substitute", "fuse", "fuse{emit=ort}", "unfuse",
     "unfuse{to=standard}", "split-tensor{limit=64}", "mixed-precision{to=float16}",
     "unify-dtype{to=float32}", "unify-dtype{to=bfloat16}", "infer,quant-linear{to=float}", "tie",
+    "pack-products",
 )  # fmt: skip
 """Every pass that takes any model, alone."""
 
