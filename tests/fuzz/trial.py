@@ -30,7 +30,7 @@ from vlmpass.ir_tools.types import solve
 from vlmpass.passes import parse
 from vlmpass.passes.infer import Infer
 from vlmpass.passes.pipeline.base import Pass
-from vlmpass.passes.pipeline.needs import Need, Provisions
+from vlmpass.passes.pipeline.needs import Provisions
 from vlmpass.presets import pipeline_text
 
 from .runtime import RUNTIME, evaluated
@@ -105,11 +105,13 @@ def run(text: str, model: ir.Model) -> None:
     """Run passes bare: one alone on the model as it is, several each with what it needs."""
     chosen, provisions = passes(text), Provisions()
     for each in chosen:
-        if len(chosen) > 1 and Need.SHAPES in each.needed(model) and provisions.lacks_shapes(model):
+        if len(chosen) > 1 and provisions.lacks(each.needed(model), model):
             Infer().run(model)
             provisions.provided(model)
-        if each.run(model) and each.edits_shapes:
-            provisions.dropped()
+        if each.run(model):
+            provisions.changed()
+            if each.edits_shapes:
+                provisions.dropped()
         if isinstance(each, Infer):
             provisions.provided(model)
 

@@ -38,8 +38,12 @@ _D = ir.DataType
 
 def _stash(node: ir.Node, x: ir.Value) -> ir.DataType:
     """Return the type in which a node's statistics are computed."""
-    asked = ir.DataType(integer(node, "stash_type", _D.FLOAT.value))
-    return dtype(x) if dtype(x) == _D.DOUBLE else asked
+    return dtype(x) if dtype(x) == _D.DOUBLE else _asked(node)
+
+
+def _asked(node: ir.Node) -> ir.DataType:
+    """Return the type that a node gives its statistics out in."""
+    return ir.DataType(integer(node, "stash_type", _D.FLOAT.value))
 
 
 def _last_axes(node: ir.Node, x: ir.Value) -> list[int]:
@@ -74,7 +78,8 @@ def layer_normalization(op: Tape, node: ir.Node) -> Outputs:
     normal, mean, _, deviation = _standardized(op, node, wide, _last_axes(node, x))
     scaled = op.Mul(cast(op, normal, dtype(x)), scale)
     y = scaled if bias is None else op.Add(scaled, bias)
-    return [y, mean, op.Reciprocal(deviation)] if used(node, 1) or used(node, 2) else [y]
+    more = [mean, op.Reciprocal(deviation)] if used(node, 1) or used(node, 2) else []
+    return [y, *(cast(op, each, _asked(node)) for each in more)]
 
 
 @expansion("RMSNormalization", 23)
