@@ -45,7 +45,7 @@ class _Shown:
 
     def __init__(self, see: See) -> None:
         self._see = see
-        self._known: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
+        self._known: dict[int, tuple[weakref.ref[torch.Tensor], int | None]] = {}
         self._calls: Counter[tuple[str, bool]] = Counter()
 
     def hooks(self, path: str) -> tuple[Callable[..., None], Callable[..., None]]:
@@ -67,11 +67,18 @@ class _Shown:
                 array = _plain(tensor)
                 if array is not None:
                     self._see(Part(path, taken, call, place), array)
-            self._known[id(tensor)] = weakref.ref(tensor), tensor._version
+            self._known[id(tensor)] = weakref.ref(tensor), _writes(tensor)
 
     def _is_known(self, tensor: torch.Tensor) -> bool:
-        held, version = self._known.get(id(tensor), (None, 0))
-        return held is not None and held() is tensor and version == tensor._version
+        held, writes = self._known.get(id(tensor), (None, None))
+        if held is None or writes is None:
+            return False
+        return held() is tensor and writes == _writes(tensor)
+
+
+def _writes(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was written over; None where inference mode does not count it."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _plain(tensor: torch.Tensor) -> Array | None:

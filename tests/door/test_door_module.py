@@ -14,6 +14,7 @@ import pytest
 import vlmpass
 from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.run import compare_layers
+from vlmpass.ir_tools.run.torch_hooks import watching
 
 torch = pytest.importorskip("torch", reason="the step 'export from PyTorch' runs these")
 
@@ -226,3 +227,22 @@ def test_what_is_no_module_is_refused(door, folder, monkeypatch, words, said):
     code, out, err = door("verify", *words)
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_what_runs_in_inference_mode_is_seen_inside() -> None:
+    class Inner(torch.nn.Sequential):
+        @torch.inference_mode()
+        def forward(self, x):
+            return super().forward(x)
+
+    inner = Inner(torch.nn.Linear(3, 3), torch.nn.ReLU(inplace=True))
+    torch.nn.init.constant_(inner[0].bias, -100)
+    seen = {}
+
+    def see(part, array):
+        seen[str(part)] = array.copy()
+
+    with torch.no_grad(), watching(inner, see):
+        inner(torch.arange(6.0).reshape(2, 3))
+    assert (seen["0"] < 0).all(), seen
+    assert (seen["1"] == 0).all(), seen
