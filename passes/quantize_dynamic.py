@@ -86,7 +86,8 @@ class QuantizeDynamic(Pass):
     def round_likewise(self, model: ir.Model, done: set[ir.Value]) -> None:
         """Let products be those of rounded inputs and weights, in doubles."""
         names = Names.of(model)
-        weights = [each for each in self._found(model) if isinstance(each, Multiplied)]
+        found = [each for each in self._found(model) if isinstance(each, Multiplied)]
+        weights = [each for each in found if each.value not in done]
         for scope, node, weight in _in_order(model, weights):
             tape = Tape(names, scope.opsets, f"{node.name}/rounded")
             made = double_product(tape, weight, node)

@@ -141,7 +141,8 @@ class QuantizeStatic(Pass):
 
     def round_likewise(self, model: ir.Model, done: set[ir.Value]) -> None:
         """Let products be those of rounded inputs and weights, in floats."""
-        weights = [each for each in self._found(model) if isinstance(each, Multiplied)]
+        found = [each for each in self._found(model) if isinstance(each, Multiplied)]
+        weights = [each for each in found if each.value not in done]
         names, products = Names.of(model), _in_order(model, weights)
         levels, outputs = self._levels(model, products) if products else ({}, {})
         biases = self._biases(products)
@@ -149,7 +150,8 @@ class QuantizeStatic(Pass):
             bias = biases.get(node)
             likewise = FloatProduct(weight, node, levels[node], outputs.get(node), bias)
             tape = Tape(names, scope.opsets, f"{node.name}/rounded")
-            made = likewise.product(tape)
+            made, held = likewise.product(tape)
+            done.add(held)  # which no later pass rounds again
             splice(tape, [node], [(node.outputs[0], made)], in_function=scope.in_function)
             if bias is not None and bias.add is not None:
                 tape = Tape(names, scope.opsets, f"{node.name}/rounded")
@@ -171,7 +173,8 @@ class QuantizeStatic(Pass):
                 return f"of {node.op_type}, which {self.target} does not take in integers"
             if scope.graph is not model.graph:
                 return "in a function, branch or loop, where nothing is measured"
-            if node.inputs[0] is None or constant_of(node.inputs[0]) is not None:
+            x = node.inputs[0]
+            if x is None or constant_of(x, model.ir_version) is not None:
                 return "of constants alone"
         return None
 

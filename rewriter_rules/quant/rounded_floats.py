@@ -39,8 +39,8 @@ class FloatProduct:
     output: Levels | None
     bias: Bias | None
 
-    def product(self, tape: Tape) -> ir.Value:
-        """Return what stands for the product.
+    def product(self, tape: Tape) -> tuple[ir.Value, ir.Value]:
+        """Return what stands for the product, and the weight in it.
 
         Args:
             tape: Records it.
@@ -53,7 +53,7 @@ class FloatProduct:
         if self.bias is not None and self.bias.add is None:
             inputs[self.bias.index] = self.added(tape)
         made = tape.node(node.op_type, inputs, node.attributes)[0]
-        return made if self.output is None else _by_definition(tape, made, self.output)
+        return made if self.output is None else _by_definition(tape, made, self.output), held
 
     def added(self, tape: Tape) -> ir.Value:
         """Return the bias in whole steps of both scales; as it is where 32 bits do not hold it.
@@ -64,7 +64,8 @@ class FloatProduct:
         bias = self.bias
         assert bias is not None
         step = output_scales(self.weight) * np.float32(self.levels.scale)
-        wanted = np.rint(bias.numbers / step)
+        with np.errstate(all="ignore"):
+            wanted = np.rint(bias.numbers / step)
         fits = bool(np.abs(wanted).max(initial=0.0) < 2**31 - 128)
         return tape.const(wanted * step if fits else bias.numbers, name="bias")
 

@@ -44,6 +44,7 @@ def saved(folder, name: str = "x", shape=(5, 40), runs: int = 3, seed: int = 0):
 
 def ran(model: onnx.ModelProto, feeds: dict) -> np.ndarray:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     return session.run(None, feeds)[0]
@@ -153,12 +154,35 @@ def test_rounds_by_what_onnxruntime_rounds_by(tmp_path):
 
 def both(words: str, model: onnx.ModelProto, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a result computes, and what it is held against."""
-    (made,) = parse(words)
     result, likewise = ir.serde.from_proto(model), ir.serde.from_proto(model)
-    made.run(result)
-    made.round_likewise(likewise, set())
+    done = set()
+    for made in parse(words):
+        made.run(result)
+        made.round_likewise(likewise, done)
     name = model.graph.input[0].name
     return tuple(ran(ir.to_proto(each), {name: x}) for each in (result, likewise))
+
+
+@pytest.mark.parametrize(
+    ("others", "first"),
+    [
+        ("quantize-weights{bits=8", True),
+        ("quantize-weights{bits=4", False),
+        ("quantize-dynamic{", False),
+        ("quantize-static{calibrate=random", True),
+    ],
+)
+def test_what_one_pass_rounds_the_next_does_not(monkeypatch, others, first):
+    measured = {"x": Span(-3, 3.5), "a": Span(-9, 10)}
+    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: measured)
+    text = "g (float[n,40] x) => (float[n,8] y) { [one] a = MatMul(x, u) [two] y = MatMul(a, w) }"
+    model, dice = onnx.parser.parse_model(HEAD + text), np.random.default_rng(3)
+    model.graph.initializer.extend([weight(dice, "u", 40, 32), weight(dice, "w", 32, 8)])
+    words = [f"{others} at-least=1", "quantize-static{calibrate=random at-least=1"]
+    words = words if first else words[::-1]
+    x = dice.standard_normal((5, 40)).astype(np.float32)
+    found, wanted = both(f"{words[0]} exclude=[two]}},{words[1]}}}", model, x)
+    assert np.linalg.norm(found - wanted) <= 1e-6 * np.linalg.norm(wanted)
 
 
 PLACES = """g (float[1,3,8,8] x) => (float[1,4,40] y) {
@@ -216,6 +240,7 @@ def test_onnxruntime_fuses_all_of_it_to_integers(monkeypatch, tmp_path):
     held = {value.name for value in report.model.graph.initializers.values()}
     assert not held & {"k", "kb", "u", "ub", "v", "vb"}
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     session = onnxruntime.InferenceSession(report.proto().SerializeToString(), options)
     made = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
