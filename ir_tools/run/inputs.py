@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +23,11 @@ from vlmpass.ir_tools.system.paths import inputs_file
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["Attempt", "InputPlan", "arrays_of", "generate_inputs", "held_to", "read_inputs"]
+
+_DAMAGED = (
+    OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+"""What numpy and zipfile raise of an archive that is damaged, or that they do not know."""
 
 
 @dataclass(frozen=True)
@@ -278,9 +285,15 @@ def arrays_of(path: str | os.PathLike[str]) -> dict[str, Array]:
         raise VerifyError(f"{file} is no .npz file", remedy="numpy.savez writes one")
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise VerifyError(f"cannot read inputs from {file}: {error}") from error
+            arrays = {name: archive[name] for name in archive.files}
+    except _DAMAGED as error:
+        what = str(error) or type(error).__name__
+        raise VerifyError(f"cannot read inputs from {file}: {what}") from error
+    if others := [name for name, each in arrays.items() if not isinstance(each, np.ndarray)]:
+        raise VerifyError(
+            f"{file} holds {listed(others)}, which is no array", remedy="numpy.savez writes them"
+        )
+    return arrays
 
 
 def _as_declared(array: Array, value: ir.Value) -> Array:
@@ -289,11 +302,20 @@ def _as_declared(array: Array, value: ir.Value) -> Array:
         return array
     try:
         # numpy stores bfloat16 and float8 as raw bytes of the same size.
-        raw = array.dtype.kind == "V"
-        return array.view(dtype.numpy()) if raw else array.astype(dtype.numpy())
+        raw, wanted = array.dtype.kind == "V", dtype.numpy()
+        with np.errstate(all="ignore"):  # what is too large becomes infinite, as in any cast
+            made = array.view(wanted) if raw else array.astype(wanted, casting=_casting(array))
+        if wanted.kind in "iu" and array.dtype.kind in "iuf" and not np.array_equal(array, made):
+            raise ValueError("some numbers are none of that type")
+        return made
     except (TypeError, ValueError) as error:
         raise VerifyError(
             f"the array '{value.name}' is {array.dtype}, and input '{value.name}' takes "
             f"{dtype.numpy().name}",
             remedy="give it in that type",
         ) from error
+
+
+def _casting(array: Array) -> Literal["unsafe", "same_kind"]:
+    """Return what a cast of an array may do; of complex numbers no part is left out."""
+    return "same_kind" if array.dtype.kind == "c" else "unsafe"

@@ -121,8 +121,13 @@ def spans(
 
 
 def _run(model: ir.Model, watch: _Watch, feeds: Sequence[Feed], budget: int) -> None:
+    usual = {name: value.const_value for name, value in model.graph.initializers.items()}
     for feed in feeds:
         watch.see_some(feed, watch.names)
+        for name in watch.names:
+            tensor = None if name in feed else usual.get(name)
+            if tensor is not None:  # of an input that this run leaves out
+                watch.see_some({name: tensor.numpy()}, [name])
     with SegmentRunner(model, budget=budget) as runner:
         runner.run_all(feeds, watch)
 

@@ -37,7 +37,8 @@ class Bias:
         Args:
             scales: What a step is for each output.
         """
-        found = np.rint(self.numbers / scales)
+        with np.errstate(all="ignore"):  # a step may be so small that it is zero
+            found = np.rint(self.numbers / scales)
         return found if bool((np.abs(found) < 2**31 - 128).all()) else None
 
 

@@ -36,7 +36,7 @@ class Levels:
         least, most = np.float32(min(low, 0.0)), np.float32(max(high, 0.0))
         if kind == ir.DataType.INT8:
             return cls(_positive(np.maximum(-least, most) / np.float32(127)), 0, kind)
-        scale = _positive((most - least) / np.float32(255))
+        scale = _positive(np.float32((float(most) - float(least)) / 255))  # in doubles: no overflow
         return cls(scale, int(np.clip(np.rint(-least / scale), 0, 255)), kind)
 
     @property
