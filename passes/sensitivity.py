@@ -133,6 +133,11 @@ class _Trial:
         firsts = [nodes[places[0]] for places in self.layers]
         self.names = [node.name or name_node(node) for node in firsts]
         self._wanted = self._outputs(model) if self.layers else []
+        if self.layers and not any(each.size for run in self._wanted for each in run.values()):
+            raise VerifyError(
+                "no output has floating-point numbers that errors could be measured of",
+                remedy="leave out --sensitivity, or give other inputs",
+            )
 
     def mark(self, model: ir.Model, layer: int) -> None:
         """Let the products of a layer stay float in a copy of the model."""

@@ -24,6 +24,7 @@ WHOLE = "quantize-weights{bits=8 at-least=1}"
 
 def ran(model: onnx.ModelProto, feed: dict) -> np.ndarray:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, feed)[0]
 
@@ -117,3 +118,9 @@ def test_a_report_and_a_plot_tell_it(layers, tmp_path, monkeypatch):
 def test_a_budget_that_nothing_keeps_is_refused(layers):
     with pytest.raises(VlmpassError, match=r"no product can be rounded within 0\.10%: the least"):
         Pipeline("quantize-weights{bits=4 block=32}", sensitivity="budget=0.1%").run(layers)
+
+
+def test_a_model_of_no_floats_out_is_refused(layers, monkeypatch):
+    monkeypatch.setattr(_Trial, "_outputs", lambda *_: [{}])
+    with pytest.raises(VlmpassError, match="no output has floating-point numbers"):
+        stay_within(ir.serde.from_proto(layers), parse(WHOLE), 0.01, "random")

@@ -40,6 +40,7 @@ def model(seed: int, body: str, dtype: str = "float", opset: int = 21) -> onnx.M
 
 def ran(given: onnx.ModelProto, ids: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(given.SerializeToString(), options)
     return session.run(None, {"i": ids})[0]
