@@ -161,6 +161,12 @@ def divisors(guarded: Mapping[ir.Node, str]) -> dict[ir.Node, str]:
     return found
 
 
+def _centred(quotient: ir.Node) -> bool:
+    """Whether what a node divides is a difference, as what a LayerNormalization divides is."""
+    above = quotient.inputs[0].producer() if quotient.inputs and quotient.inputs[0] else None
+    return quotient.op_type == "Div" and above is not None and above.op_type == "Sub"
+
+
 class _Growth:
     """The island nodes of one graph."""
 
@@ -178,6 +184,8 @@ class _Growth:
                 self._tie(node)
                 self._scale(node)
         self._bridge()
+        for node in self.nodes:
+            self._weigh(node)
 
     def _varying(self, node: ir.Node) -> Iterator[ir.Value]:
         for value in node.inputs:
@@ -228,6 +236,22 @@ class _Growth:
             inside = varying[0].producer()
             assert inside is not None
             self.kept.setdefault(node, self.kept[inside])
+
+    def _weigh(self, node: ir.Node) -> None:
+        """Take in weight and bias of a LayerNormalization that is spelled out.
+
+        ONNX Runtime fuses it over a Cast between; where its input is no half, that has two types.
+        """
+        users = [user for value in node.outputs for user, _ in value.uses()]
+        varying = list(self._varying(node)) if node.op_type == "Mul" and not node.domain else []
+        if len(varying) != 1 or len(users) != 1 or node in self.kept:
+            return
+        quotient, (added,) = varying[0].producer(), users
+        biased = (added.domain, added.op_type) == ("", "Add") and len(
+            list(self._varying(added))
+        ) == 1
+        if biased and quotient in self.kept and _centred(quotient):
+            self.kept[node] = self.kept[added] = self.kept[quotient]
 
     def _bridge(self) -> None:
         """Take in what lies between nodes of the island and nowhere else."""

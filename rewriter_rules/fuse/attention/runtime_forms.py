@@ -56,12 +56,19 @@ def multi_head_attention(
         return refuse("{} is {}, and MultiHeadAttention runs in float32", query, query.dtype)
     if mask is not None and rank(mask) == 2:
         mask = op.Unsqueeze(mask, axes=[0, 1])
-    rows = op.Reshape(op.Transpose(query, perm=[0, 2, 1, 3]), op.const([0, 0, heads * size]))
+    rows = _rows(op, query, heads * size)
+    if size != width:  # apart by heads, kernels take both in one size alone
+        key, value = _rows(op, key, heads * size), _rows(op, value, heads * width)
     inputs = [rows, key, value, None, None, mask]
     given = {"num_heads": heads, "scale": scale}
     mixed = op.node("MultiHeadAttention", inputs, given, domain=ORT)[0]
     apart = op.Reshape(mixed, op.const([0, 0, heads, width]))
     return op.Transpose(apart, perm=[0, 2, 1, 3])
+
+
+def _rows(op: Tape, x: Value, width: int) -> Value:
+    """Record [batch, length, heads * size] for [batch, heads, length, size]."""
+    return op.Reshape(op.Transpose(x, perm=[0, 2, 1, 3]), op.const([0, 0, width]))
 
 
 def rotary_embedding(
