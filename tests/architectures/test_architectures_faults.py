@@ -89,3 +89,38 @@ def test_sound_is_as_long_as_filters_ask_for(name):
     model = ir.from_onnx_text(SOUND % name)
     found = verify(model, model)
     assert [each.dims[name] for each in found.trials] == [1600, 2080]
+
+
+LATENT = """<ir_version: 8, opset_import: ["": 17]>
+g (float[b,4,s,12] q, float[b,4,t,12] k, float[b,4,t,WIDTH] v, float[b,1,s,t] m)
+  => (float[b,4,s,WIDTH] y) <float scale = {0.25}> {
+    kt = Transpose <perm = [0, 1, 3, 2]> (k)
+    p = MatMul(q, kt) c = Mul(p, scale) a = Add(c, m) w = Softmax <axis = -1> (a)
+    y = MatMul(w, v) }"""
+
+
+@pytest.mark.parametrize("width", [4, 12, 20])
+def test_values_of_another_size_than_keys_run_in_multi_head_attention(width):
+    source = ir.from_onnx_text(LATENT.replace("WIDTH", str(width)))
+    result = Pipeline("fuse{emit=ort}").run(source).model
+    assert "MultiHeadAttention" in [node.op_type for node in result.graph]
+    assert verify(ir.from_onnx_text(LATENT.replace("WIDTH", str(width))), result).ok
+
+
+EMBEDDED = """<ir_version: 8, opset_import: ["": 17]>
+g (int64[b,s] i, int64[b,s] j) => (float[b,s,4] y)
+<float[3,4] t = {1, 2, 3, 4, 5, 7, 6, 8, 9, 2, 1, 5}, float two = {2}, float eps = {0.0001},
+ float[3,4] u = {2, 1, 4, 1, 5, 3, 6, 2, 9, 1, 3, 5}, float[4] w = {1, 2, 3, 4},
+ float[4] c = {3, 2, 1, 0.5}, float[4,4] z = {1, 0, 2, 1, 0, 3, 1, 2, 1, 1, 0, 1, 2, 1, 1, 0}> {
+    a = Gather(t, i) e = Gather(u, j) x = Add(a, e)
+    m = ReduceMean <axes = [-1]> (x) d = Sub(x, m) p = Pow(d, two)
+    v = ReduceMean <axes = [-1]> (p) h = Add(v, eps) r = Sqrt(h) q = Div(d, r)
+    n = Mul(w, q) o = Add(n, c) y = MatMul(o, z) }"""
+
+
+def test_a_spelled_norm_of_rows_loads_in_half_precision():
+    """ONNX Runtime fused float32 rows and a float16 weight to one operator, which has one type."""
+    result = Pipeline(dtype="float16").run(ir.from_onnx_text(EMBEDDED)).model
+    found = verify(ir.from_onnx_text(EMBEDDED), result)
+    assert found.ok
+    assert found.actual_ran.startswith("ONNX Runtime")

@@ -7,14 +7,12 @@ import random
 import pytest
 
 from .references import cases, judge
-from .trial import quiet
 
 SEED = 2026
 SOME = 4
 
 
 def test_attributes_that_calls_give_are_not_taken_for_absent_ones() -> None:
-    quiet()
     for name, model, texts in random.Random(SEED).sample([*cases("fuse.attention")], SOME):
         assert not list(judge(model, texts)), name
 

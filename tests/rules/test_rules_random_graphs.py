@@ -63,6 +63,8 @@ def same_and_done(
     original = ir.serde.from_proto(ir.to_proto(model))
     feed = random_inputs(model, seed)
     expected = run(original, feed)
+    if hides_what_is_no_number(original, feed):
+        return {}
     for output, array in zip(model.graph.outputs, expected, strict=True):
         output.shape = ir.Shape(array.shape) if output.shape is None else output.shape
     applied = apply_rules(model, rules, emits=emits)
@@ -73,6 +75,21 @@ def same_and_done(
     assert not apply_rules(model, rules, emits=emits)
     assert canonical(model) == after
     return dict(applied.counts)
+
+
+def hides_what_is_no_number(model: ir.Model, feed: dict[str, np.ndarray]) -> bool:
+    """Whether a mask takes the place of scores that are NaN: the operator adds to them instead.
+
+    docs/fusion.md says so; sums of what was drawn seldom get there.
+    """
+    wider = ir.serde.from_proto(ir.to_proto(model))
+    tops = (node.inputs[0].producer() for node in wider.graph if node.op_type == "Softmax")
+    masks = [node for node in tops if node is not None and node.op_type == "Where"]
+    hidden = [value for node in masks for value in node.inputs[1:] if value is not None]
+    inner = [value for value in hidden if value.producer() is not None and value.dtype is not None]
+    wider.graph.outputs.extend(dict.fromkeys(inner))
+    found = run(wider, feed)[len(model.graph.outputs) :] if inner else []
+    return any(np.isnan(np.asarray(array, np.float64)).any() for array in found)
 
 
 def assert_same(
