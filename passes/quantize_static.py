@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -99,16 +100,20 @@ class QuantizeStatic(Pass):
             raise OptionError("at-least", "a weight to round has an element at least")
         if fault := fault_of(self.exclude):
             raise OptionError("exclude", fault)
-        if target_of(self.target).rounds is None:
+        if self._rounding is None:
             what = f"nothing is known of products of rounded numbers on {self.target}"
             remedy = "its profile says so under [rounds], see docs/targets.md"
             raise OptionError("target", what, remedy=remedy)
 
+    @cached_property
+    def _rounding(self) -> Rounding | None:
+        """What the target's profile says; it is a long file, and is read once."""
+        return target_of(self.target).rounds
+
     @property
     def _wanted(self) -> Rounding:
-        found = target_of(self.target).rounds
-        assert found is not None
-        return found
+        assert self._rounding is not None
+        return self._rounding
 
     def run(self, model: ir.Model) -> bool:
         """Rewrite in place, once all that is to be rounded was measured."""
