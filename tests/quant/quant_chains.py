@@ -6,7 +6,11 @@ import random
 
 import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 from onnx import helper, numpy_helper
+
+from vlmpass.passes.sensitivity import _Trial
 
 NUMPY = {"float": np.float32, "float16": np.float16}
 ONNX = {"float": onnx.TensorProto.FLOAT, "float16": onnx.TensorProto.FLOAT16}
@@ -67,3 +71,34 @@ def chain(seed: int, opset: int, dtype: str) -> onnx.ModelProto:
     )
     imports = [helper.make_opsetid("", opset)]
     return helper.make_model(graph, opset_imports=imports, ir_version=choose.choice([8, 10]))
+
+
+def within(trial: _Trial, model: ir.Model) -> list[dict[str, np.ndarray]]:
+    """What `_Trial` asks of a model, in this process."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = ir.to_proto(model).SerializeToString()
+    session = onnxruntime.InferenceSession(source, options)
+    return [{"y": session.run(["y"], each)[0].astype(np.float64)} for each in trial._feeds]
+
+
+class Here:
+    """What runs a model whole and in this process, where segments are proven elsewhere."""
+
+    def __init__(self, model: ir.Model, **_: object) -> None:
+        self.model = model
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run_all(self, feeds, watch) -> None:
+        copy = ir.from_proto(ir.to_proto(self.model))
+        watch.prepare(copy)
+        names = [value.name for value in copy.graph.outputs]
+        session = onnxruntime.InferenceSession(ir.to_proto(copy).SerializeToString())
+        for feed in feeds:
+            watch.see(dict(zip(names, session.run(None, feed), strict=True)))
