@@ -32,6 +32,27 @@ def test_the_first_value_that_differs_is_told(door, tmp_path):
     assert data["layers"][data["first"]]["name"] == "r"
 
 
+GROWS = """<ir_version: 8, opset_import: ["": 17]>
+g (float[n,4] x) => (float[n,4] y) {nodes}"""
+
+
+def test_a_model_that_does_not_run_all_sizes_is_found_wanting(door, tmp_path):
+    """The finding stays, although nothing inside is compared then."""
+    one, two = (
+        GROWS.replace("{nodes}", nodes)
+        for nodes in (
+            "{ a = Relu(x) y = Mul(a, a) }",
+            "<int64[2] s = {2, 4}> { a = Relu(x) b = Reshape(a, s) y = Mul(b, b) }",
+        )
+    )
+    for name, text in (("one.onnx", one), ("two.onnx", two)):
+        vlmpass.save(ir.from_onnx_text(text), tmp_path / name)
+    code, out, err = door("verify", tmp_path / "one.onnx", tmp_path / "two.onnx", "--layers")
+    assert code == 1
+    assert "cannot be reshaped" in out
+    assert "no value inside was compared" in err
+
+
 def test_the_screen_fits_a_narrow_pipe_of_any_encoding(tmp_path):
     env = {"COLUMNS": "60", "PYTHONIOENCODING": "cp1252", "PATH": "/usr/bin:/bin"}
     one, two = pair(tmp_path)

@@ -12,10 +12,11 @@ import typer
 
 from vlmpass.cli.arguments import Inputs, Seed
 from vlmpass.cli.asked import Asked, judge_asked, refuse_beside, shapes_asked, side_asked
-from vlmpass.cli.console import show, show_json, status
+from vlmpass.cli.console import say, show, show_json, status
 from vlmpass.cli.meant import as_meant
 from vlmpass.cli.piped import models_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
+from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.system.progress import telling
 from vlmpass.torch_source import module_named, names_module
 
@@ -175,8 +176,7 @@ def verify(
         else:
             sources = _sources(reference, judged, files)
             found = _compared(sources, asked, level, ran, layers)
-        # Where nothing was compared, the findings say why, of the values inside, too.
-        inside = _inside(sources, asked) if layers and bool(found.outputs) else None
+        inside = _looked_into(found, sources, asked) if layers else None
     for report in reports:
         report(found, inside, reference.name, judged.name)
     _tell(found, inside, str(reference), str(judged), json)
@@ -260,6 +260,25 @@ def _recorded(
         on=ran,
         allowance=asked.allowance(),
     )
+
+
+def _looked_into(
+    found: Verification, sources: list[_Source], asked: Asked
+) -> LayerComparison | None:
+    """Return what is said of values inside; None where the findings say why nothing is.
+
+    Raises:
+        VerifyError: Values cannot be compared, and no finding says why.
+    """
+    if not found.outputs:
+        return None
+    try:
+        return _inside(sources, asked)
+    except VerifyError:
+        if not found.findings:
+            raise
+        say("vlmpass: note: no value inside was compared: a model does not run all of the inputs")
+        return None
 
 
 def _inside(sources: list[_Source], asked: Asked) -> LayerComparison:
