@@ -6,8 +6,8 @@ default: what is read so would be taken for 0 or for absent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import onnx_ir as ir
 
@@ -16,6 +16,7 @@ from vlmpass.ir_tools.errors import VlmpassError
 __all__ = ["GivenByCall", "float_of", "int_of", "ints_of", "refers", "text_of"]
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class GivenByCall(VlmpassError):
@@ -47,61 +48,32 @@ def _own(node: ir.Node, name: str) -> ir.Attr | None:
     return given
 
 
-def int_of(node: ir.Node, name: str, default: T) -> int | T:
-    """Return an integer attribute.
+class _Reader(Generic[V]):
+    """Reads attributes of one kind.
 
     Args:
-        node: The node.
-        name: The attribute.
-        default: What an absent one means.
-
-    Raises:
-        GivenByCall: It is not the node's own.
+        convert: Takes the value out of an attribute that is there.
     """
-    found = _own(node, name)
-    return default if found is None else found.as_int()
+
+    def __init__(self, convert: Callable[[ir.Attr], V]) -> None:
+        self._convert = convert
+
+    def __call__(self, node: ir.Node, name: str, default: T) -> V | T:
+        """Return what a node's own attribute says.
+
+        Args:
+            node: The node.
+            name: The attribute.
+            default: What an absent one means.
+
+        Raises:
+            GivenByCall: It is not the node's own.
+        """
+        found = _own(node, name)
+        return default if found is None else self._convert(found)
 
 
-def float_of(node: ir.Node, name: str, default: T) -> float | T:
-    """Return a float attribute.
-
-    Args:
-        node: The node.
-        name: The attribute.
-        default: What an absent one means.
-
-    Raises:
-        GivenByCall: It is not the node's own.
-    """
-    found = _own(node, name)
-    return default if found is None else found.as_float()
-
-
-def text_of(node: ir.Node, name: str, default: T) -> str | T:
-    """Return a string attribute.
-
-    Args:
-        node: The node.
-        name: The attribute.
-        default: What an absent one means.
-
-    Raises:
-        GivenByCall: It is not the node's own.
-    """
-    found = _own(node, name)
-    return default if found is None else found.as_string()
-
-
-def ints_of(node: ir.Node, name: str, default: T) -> Sequence[int] | T:
-    """Return an attribute of integers.
-
-    Args:
-        node: The node.
-        name: The attribute.
-        default: What an absent one means.
-
-    Raises:
-        GivenByCall: It is not the node's own.
-    """
-    found = _own(node, name)
-    return default if found is None else found.as_ints()
+int_of = _Reader(ir.Attr.as_int)
+float_of = _Reader(ir.Attr.as_float)
+text_of = _Reader(ir.Attr.as_string)
+ints_of = _Reader(ir.Attr.as_ints)

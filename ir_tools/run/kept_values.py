@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.describe import name_node
 from vlmpass.ir_tools.inspecting.modules import module_of
 from vlmpass.ir_tools.run.addition import NOTHING, Addition
@@ -79,10 +80,17 @@ class Kept:
             name: What it is taken by.
             number: The set of inputs that it is of, counted from 0.
             value: Its elements.
+
+        Raises:
+            VerifyError: There is no room for it.
         """
         path = self._folder / f"{len(self._files)}.npy"
         self._files[name, number] = path
-        np.save(path, _plain(value))
+        try:
+            np.save(path, _plain(value))
+        except OSError as error:
+            what = f"a value inside cannot be kept in {self._folder}: {error.strerror or error}"
+            raise VerifyError(what, remedy="make room there, or set TMPDIR") from error
 
     def take(self, name: Hashable, number: int) -> Array | None:
         """Return a value for a set of inputs, mapped; None if it is no tensor."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.run.comparison import Comparison
 from vlmpass.ir_tools.run.feeds import cast_all
@@ -16,7 +17,6 @@ from vlmpass.ir_tools.run.layer_runs import Inside, feeds_of, run_watched
 from vlmpass.ir_tools.run.module_values import Look, matched_parts
 from vlmpass.ir_tools.run.participants import Side
 from vlmpass.ir_tools.run.program import Part, Program
-from vlmpass.ir_tools.run.runner import RunError
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["of_module"]
@@ -72,7 +72,7 @@ def _seen(
 
     try:
         program.watched(cast_all(feed, side.takes()), see)
-    except RunError:
+    except VerifyError:  # ours, of keeping what is shown or of running
         raise
     except Exception:  # noqa: BLE001 - the module's own code; outputs were compared, which says so
         return None

@@ -4,12 +4,15 @@ import random
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from layer_faults import EXPORTS, KINDS, faults
 from norm_pieces import OPERATORS, drawn, layer_faults_of
 
 import vlmpass
+from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.run import Runner, compare_layers, generate_inputs, verify, verify_recorded
+from vlmpass.ir_tools.run.kept_values import Kept
 from vlmpass.ir_tools.run.matched import matched_values
 from vlmpass.rewriter_rules.restore import restore
 from vlmpass.rewriter_rules.unfuse.narrow_norms import narrow_norms
@@ -130,3 +133,10 @@ def test_a_norm_of_a_wider_type_inside_is_computed_as_the_standard_lets_it():
     given = {"inputs": piece.feed, "emulated": "float16"}
     assert verify(piece.model, piece.model, **given).ok
     assert not verify(piece.model, piece.model, norms=narrow_norms, **given).ok
+
+
+def test_a_value_for_which_there_is_no_room_is_told_of(tmp_path):
+    """It was taken for a PyTorch module's refusal of its inputs, and nothing was compared."""
+    kept = Kept(tmp_path / "not there")
+    with pytest.raises(VerifyError, match=r"a value inside cannot be kept in .*not there"):
+        kept.keep("x", 0, np.zeros(2, np.float32))
