@@ -58,7 +58,8 @@ def summary(model: ir.Model, left: Collection[str]) -> str:
     grouped = sum(_heads(each, 0) != _heads(each, 1) for each in cores if not each.domain)
     grouped += sum(_count(each, "num_heads") != _count(each, "kv_num_heads") for each in own)
     rotary = sum(each.op_type == "RotaryEmbedding" for each in all_nodes(model))
-    causal = sum(_count(each, "is_causal") for each in cores) + len(own)
+    causal = sum(_count(each, "is_causal") for each in cores)
+    causal += sum(each.attributes.get_int("causal", 1) for each in own)
     cached = sum(len(each.outputs) > 1 for each in cores if each.op_type != GROUPED)
     cached += sum([*each.inputs, *[None] * 4][3] is not None for each in own)
     kinds = {"with grouped heads": grouped, "causal": causal, "with their past": cached}

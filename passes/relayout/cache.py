@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,17 +16,11 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.needs import Need
+from vlmpass.passes.relayout.cached import LENGTH, OPERATORS, Cached, caches, register
+from vlmpass.passes.relayout.grouped_buffers import INSIDE, grow_inside, hold_inside
 
-__all__ = ["Cache", "Cached", "caches", "register"]
+__all__ = ["Cache"]
 
-OPERATORS = {
-    ("", "Attention"): {4: 1, 5: 2},
-    ("com.microsoft", "MultiHeadAttention"): {6: 1, 7: 2},
-}
-"""Which input is of before, and which output it comes out of with what is new."""
-LENGTH = "past_length"
-CACHE_RANK = 4
-"""A cache is [batch, heads, tokens, width], or with tokens before heads."""
 LONGEST = 1 << 24
 MADE_UP = re.compile(r"s\d+|unk__\d+|.*_dynamic_axes_\d+")
 """Names that exporters give to sizes of which they know nothing."""
@@ -41,8 +34,10 @@ class Cache(Pass):
 
     With form=static, each input that new keys or values are joined with is a buffer of `length`
     tokens, of which the first `past_length` (a new input, int64 of shape [1]) count; what was the
-    longer cache comes out as a buffer with new tokens behind those. Names stay as they are. More
-    tokens than a buffer holds end in an error. form=dynamic undoes that. No weight is touched.
+    longer cache comes out as a buffer with new tokens behind those. With form=gqa, ONNX Runtime's
+    GroupQueryAttention is in the place of Attention, and writes to such buffers itself; behind
+    others, it takes several tokens for one sequence alone. Names stay as they are. More tokens than
+    a buffer holds end in an error. form=dynamic undoes either. No weight is touched.
     """
 
     name: ClassVar[str] = "cache"
@@ -51,23 +46,26 @@ class Cache(Pass):
     edits_shapes: ClassVar[bool] = True
     nothing: ClassVar[str] = "the model has no cache of another form"
 
-    form: Literal["static", "dynamic"] = "static"
-    """Whether buffers have one length, or grow from call to call."""
+    form: Literal["static", "dynamic", "gqa"] = "static"
+    """Whether buffers have one length, or grow from call to call; gqa: GroupQueryAttention's."""
     length: int = 0
-    """How many tokens a buffer holds; for form=static."""
+    """How many tokens a buffer holds; for form=static and form=gqa."""
 
     def __post_init__(self) -> None:
         """Check that there is a length where one is needed."""
         super().__post_init__()
-        if not 0 < self.length <= LONGEST if self.form == "static" else self.length:
+        stays = self.form != "dynamic"
+        if not 0 < self.length <= LONGEST if stays else self.length:
             said = "must be the number of tokens that a buffer holds"
-            raise OptionError("length", said if self.form == "static" else "is for form=static")
+            raise OptionError("length", said if stays else "is for form=static and form=gqa")
 
     def run(self, model: ir.Model) -> bool:
         """Change all caches of the main graph, or none."""
         if self.form == "dynamic":
-            return _grow(model, self.name)
-        found = [each for each in caches(model.graph) if not isinstance(each.size, int)]
+            return _grow(model, self.name) or grow_inside(model, self.name)
+        inside = self.form == "gqa"
+        found = [*caches(model.graph, INSIDE if inside else OPERATORS)]
+        found = [each for each in found if not isinstance(each.size, int)]
         if not found or not may_apply(self.name, found[0].past.name or ""):
             return False
         _refuse_unknown(str(self), found)
@@ -76,65 +74,16 @@ class Cache(Pass):
             raise Refused(str(self), [Refusal("Slice", reason)])
         names = Names.of(model)
         if names.value(LENGTH) != LENGTH:
-            inside = all(each.name != LENGTH for each in model.graph.inputs)
-            reason = f"{'a value' if inside else 'an input'} has that name already"
+            given = any(each.name == LENGTH for each in model.graph.inputs)
+            reason = f"{'an input' if given else 'a value'} has that name already"
             raise Refused(str(self), [Refusal(LENGTH, reason)])
         length = ir.val(LENGTH, dtype=ir.DataType.INT64, shape=[1])
-        model.graph.inputs.append(length)
-        for cache in found:
+        if inside:
+            hold_inside(model, str(self), found, length, self.length)
+        for cache in [] if inside else found:
             _hold(model, cache, length, self.length, names)
+        model.graph.inputs.append(length)
         return True
-
-
-@dataclass(frozen=True)
-class Cached:
-    """A cache: an input, and the output that holds it and what is new.
-
-    Attributes:
-        past: The input.
-        present: The output.
-        axis: Along which tokens lie.
-    """
-
-    past: ir.Value
-    present: ir.Value
-    axis: int
-
-    @property
-    def size(self) -> int | ir.SymbolicDim | None:
-        """How many tokens the input holds."""
-        return None if self.past.shape is None else self.past.shape[self.axis]
-
-
-def caches(graph: ir.Graph) -> Iterator[Cached]:
-    """Yield inputs that something new is joined with, and given out.
-
-    Args:
-        graph: The main graph.
-    """
-    for value in graph.inputs:
-        users = [use for use in value.uses() if use.node.graph is graph]
-        found = [each for use in users for each in _joined(value, *use)]
-        if len(found) == 1:
-            yield found[0]
-
-
-def _joined(value: ir.Value, node: ir.Node, at: int) -> Iterator[Cached]:
-    """Yield what a node makes of a cache."""
-    outputs = OPERATORS.get((node.domain, node.op_type), {})
-    given = node.outputs[outputs[at]] if outputs.get(at, 9) < len(node.outputs) else None
-    if given is not None and given.is_graph_output():
-        yield Cached(value, given, 2)
-    joins = (node.domain, node.op_type) == ("", "Concat") and at == 0 and len(node.inputs) == 2
-    if (
-        joins
-        and node.outputs[0].is_graph_output()
-        and value.shape is not None
-        and len(value.shape) == CACHE_RANK
-    ):
-        axis = node.attributes.get_int("axis", 0) % len(value.shape)
-        if axis:
-            yield Cached(value, node.outputs[0], axis)
 
 
 def _refuse_unknown(request: str, found: list[Cached]) -> None:
@@ -195,17 +144,6 @@ def _hold(model: ir.Model, cache: Cached, length: ir.Value, size: int, names: Na
     register(graph, after)
     _give_out(graph, present, held, names)
     held.shape = ir.Shape(whole)
-
-
-def register(graph: ir.Graph, tape: Tape) -> None:
-    """Let constants of a tape be initializers.
-
-    Args:
-        graph: Takes them.
-        tape: Recorded them.
-    """
-    for constant in tape.constants:
-        graph.register_initializer(constant)
 
 
 def _give_out(graph: ir.Graph, old: ir.Value, new: ir.Value, names: Names) -> None:

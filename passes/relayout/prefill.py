@@ -14,7 +14,7 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.pipeline.needs import Need
-from vlmpass.passes.relayout.cache import Cached, caches, register
+from vlmpass.passes.relayout.cached import Cached, caches, register
 
 __all__ = ["Prefill"]
 

@@ -160,7 +160,9 @@ def attention(
     if for_runtime(op, "Attention"):
         guards = guarded is not None and not is_finite(core.mask)
         made = _own(op, core, guarded=guards)
-        return made if not isinstance(made, Declined) else _grouped(op, scores, core, made)
+        if guards or not isinstance(made, Declined):
+            return made
+        return _grouped(op, scores, core, made)
     return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
 
 
@@ -176,8 +178,8 @@ def _own(op: Tape, core: Core, *, guarded: bool) -> Replacement:
 
 def _grouped(op: Tape, scores: Scores, core: Core, other: Declined) -> Replacement:
     """Build ONNX Runtime's own operator for grouped heads, or say why neither is it."""
-    operands, given = (scores.query, core.key, core.value), core.attributes
-    made = grouped_query_attention(op, operands, scores.masks, given)
+    operands = core.query, core.key, core.value
+    made = grouped_query_attention(op, operands, scores.masks, core.mask, core.attributes)
     if isinstance(made, Declined):
         return refuse("{}; GroupQueryAttention: {}", other, made)
     return made

@@ -24,7 +24,7 @@ from vlmpass.rewriter_rules.fuse.attention.positions import (
 from vlmpass.rewriter_rules.fuse.attention.scores import Mask
 from vlmpass.rewriter_rules.fuse.attention.steps_back import integers, made_by, number
 
-__all__ = ["CAUSAL", "Frontier", "Parts", "frontier_of", "frontier_of_all", "unfit"]
+__all__ = ["CAUSAL", "Frontier", "Parts", "frontier_of", "frontier_of_all", "unequal", "unfit"]
 
 DEEP = 8
 """A mask is put together in fewer steps."""
@@ -289,6 +289,24 @@ def _of_table(mask: Value, *, condition: bool = False) -> Frontier | None:
     return Frontier(*sizes, window=None if whole else window)
 
 
+def unequal(query: Value, key: Value) -> Declined | None:
+    """Return why there may be more or fewer new keys than queries.
+
+    Args:
+        query: Queries, [batch, heads, length, size].
+        key: New keys likewise.
+    """
+    if _length(query) is None or _length(query) != _length(key):
+        return refuse("{} and {} are not known to be equally many", query, key)
+    return None
+
+
+def _length(value: Value) -> Terms | None:
+    """Return how many tokens there are of [batch, heads, tokens, size], as a sum of sizes."""
+    shape = value.shape
+    return terms_of_size(shape[2]) if shape is not None and len(shape) == 4 else None
+
+
 def unfit(frontier: Frontier, parts: Parts) -> Declined | None:
     """Return why what a mask says is not known to be what an operator does by itself.
 
@@ -297,13 +315,12 @@ def unfit(frontier: Frontier, parts: Parts) -> Declined | None:
         parts: What the operator is given.
     """
     frontier, query, key, past = _in_parts(frontier, parts), parts.query, parts.key, parts.past
-    sizes = [each.shape for each in (query, key) if each.shape is not None]
-    lengths = [terms_of_size(shape[2]) for shape in sizes if len(shape) == 4]
-    if len(lengths) < 2 or lengths[0] is None or lengths[0] != lengths[1]:
-        return refuse("{} and {} are not known to be equally many", query, key)
+    reason, new = unequal(query, key), _length(query)
+    if reason is not None or new is None:
+        return reason
     if not frontier.seen or any(count < 0 for count in frontier.offset.values()):
         return refuse("queries are not known to see a key each")
-    if frontier.rows != lengths[0] or frontier.columns != plus(frontier.offset, lengths[0]):
+    if frontier.rows != new or frontier.columns != plus(frontier.offset, new):
         return refuse("not all queries and keys are known to be masked")
     if past is None and frontier.offset:
         return refuse("there are keys before those of the queries, outside of the operator")

@@ -1,7 +1,7 @@
-"""ONNX Runtime's own operator for causal attention of grouped heads, below opset 23.
+"""ONNX Runtime's own operator for attention of grouped heads, below opset 23.
 
-It is told lengths, no mask: queries see the keys up to their own place, or a window of these. Where
-a mask may hide anything else, such as padding, the operator is another one.
+Told lengths alone, it lets queries see the keys up to their own place, or a window of these. Where
+a mask may hide anything else, such as padding, it is not causal, and what hides is added to scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
-from vlmpass.rewriter_rules.fuse.attention.causal import Parts, frontier_of_all, unfit
+from vlmpass.rewriter_rules.fuse.attention.causal import (
+    Parts,
+    frontier_of_all,
+    unequal,
+    unfit,
+)
 from vlmpass.rewriter_rules.fuse.attention.past_inside import KEYS, VALUES, apart
 from vlmpass.rewriter_rules.fuse.attention.positions import (
     Terms,
@@ -25,8 +30,9 @@ from vlmpass.rewriter_rules.fuse.attention.positions import (
 from vlmpass.rewriter_rules.fuse.attention.scores import Mask
 from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, integers, made_by
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
+from vlmpass.rewriter_rules.simplify.known import rank
 
-__all__ = ["GROUPED_QUERIES", "grouped_query_attention"]
+__all__ = ["GROUPED_QUERIES", "Grouped", "grouped_node", "grouped_query_attention", "untaken"]
 
 TYPES = (DataType.FLOAT, DataType.FLOAT16)
 MULTIPLE = 8
@@ -71,8 +77,12 @@ def _grouped(query: Value, key: Value, value: Value) -> Grouped | Declined:
     return reason or Grouped(query, new_key, new_value, past_key, past_value, key)
 
 
-def _untaken(grouped: Grouped) -> Declined | None:
-    """Return why the operator's kernels may not take what it is given."""
+def untaken(grouped: Grouped) -> Declined | None:
+    """Return why the operator's kernels may not take what it is given, whatever its lengths.
+
+    Args:
+        grouped: What it is given.
+    """
     shapes = [x.shape for x in (grouped.query, grouped.key, grouped.value) if x.shape is not None]
     sizes = [shape[3] for shape in shapes]
     if len(sizes) < 3 or any(not isinstance(size, int) or size % MULTIPLE for size in sizes):
@@ -81,7 +91,13 @@ def _untaken(grouped: Grouped) -> Declined | None:
         return refuse("its heads are of one size, not {}", sizes)
     if grouped.query.dtype not in TYPES:
         return refuse("it runs in float32 and float16, not in {}", grouped.query.dtype)
-    several = shapes[0][0] != 1 and shapes[0][2] != 1
+    return None
+
+
+def _many_behind(grouped: Grouped) -> Declined | None:
+    """Return why there may be more new tokens behind others than kernels take."""
+    shape = grouped.query.shape
+    several = shape is not None and shape[0] != 1 and shape[2] != 1
     if grouped.past_key is not None and several:
         return refuse(
             "it takes several tokens behind others for one sequence alone, and {} may hold more",
@@ -91,14 +107,19 @@ def _untaken(grouped: Grouped) -> Declined | None:
 
 
 def grouped_query_attention(
-    op: Tape, operands: Sequence[Value], masks: Sequence[Mask], given: Mapping[str, object]
+    op: Tape,
+    operands: Sequence[Value],
+    masks: Sequence[Mask],
+    whole: Value | None,
+    given: Mapping[str, object],
 ) -> Replacement:
-    """Build GroupQueryAttention where masks are proven to be what it does by itself.
+    """Build GroupQueryAttention: causal where masks are proven to be just that, told them if not.
 
     Args:
         op: Records it.
         operands: Queries, keys and values, [batch, heads, length, size], past included.
         masks: What is done to scores.
+        whole: What is added to them for all masks, a row for each query, a column for each key.
         given: Its attributes for scale and cap.
     """
     if op.in_function:
@@ -107,19 +128,37 @@ def grouped_query_attention(
     frontier, grouped = frontier_of_all(masks), _grouped(query, key, value)
     if isinstance(grouped, Declined):
         return grouped
-    if frontier is None:
-        return refuse("what scores are masked with is not known to hide what comes later alone")
     parts = Parts(query, grouped.key, grouped.past_key, grouped.present)
-    reason = unfit(frontier, parts) or _untaken(grouped)
+    reason = unequal(query, grouped.key) or untaken(grouped) or _many_behind(grouped)
+    if reason is not None:
+        return reason
+    if frontier is None or unfit(frontier, parts) is not None:
+        return grouped_node(op, grouped, {**given, "causal": 0}, _of_rank_4(op, whole))[0]
     window = {} if frontier.window is None else {"local_window_size": frontier.window}
-    return reason or _built(op, grouped, {**given, **window})
+    return grouped_node(op, grouped, {**given, **window})[0]
 
 
-def _built(op: Tape, grouped: Grouped, given: Mapping[str, object]) -> Value:
+def _of_rank_4(op: Tape, mask: Value | None) -> Value | None:
+    """Return a mask, [queries, keys] or of four axes, with axes for batch and heads."""
+    return mask if mask is None or rank(mask) != 2 else op.Unsqueeze(mask, axes=[0, 1])
+
+
+def grouped_node(
+    op: Tape, grouped: Grouped, given: Mapping[str, object], bias: Value | None = None
+) -> list[Value]:
     """Record the operator, lengths included, and what joins and splits heads around it.
 
     All of its outputs are named: ONNX Runtime's kernel leaves out what is of before where the keys
     and values that it joins are no outputs.
+
+    Args:
+        op: Records it.
+        grouped: What it is given.
+        given: Its attributes but for the numbers of heads.
+        bias: What is added to scores, [1 or batch, 1 or heads, queries, keys].
+
+    Returns:
+        What queries find, all keys and all values, [batch, heads, length, size] each.
     """
     query = grouped.query
     assert query.shape is not None
@@ -133,12 +172,11 @@ def _built(op: Tape, grouped: Grouped, given: Mapping[str, object]) -> Value:
     ends = op.Expand(last, axis_size(op, query, 0))
     whole = op.Cast(op.Squeeze(total, axes=[0]), to=DataType.INT32)
     inputs = [*rows, grouped.past_key, grouped.past_value, ends, whole]
-    mixed = op.node("GroupQueryAttention", inputs, {**heads, **given}, domain=ORT, outputs=OUTPUTS)[
-        0
-    ]
+    inputs += [] if bias is None else [None, None, None, bias]
+    found = op.node("GroupQueryAttention", inputs, {**heads, **given}, domain=ORT, outputs=OUTPUTS)
     sizes = [0, 0, *(size for size in (query.shape[1], query.shape[3]) if isinstance(size, int))]
-    split = op.Reshape(mixed, op.const(sizes))
-    return op.Transpose(split, perm=list(BY_HEAD))
+    split = op.Reshape(found[0], op.const(sizes))
+    return [op.Transpose(split, perm=list(BY_HEAD)), *found[1:]]
 
 
 def _flat(op: Tape, x: Value) -> Value:

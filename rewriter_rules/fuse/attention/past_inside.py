@@ -10,7 +10,7 @@ from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, re
 from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
 
-__all__ = ["PAST_INSIDE", "apart"]
+__all__ = ["PAST_INSIDE", "WINDOWS", "apart"]
 
 KEYS = P.Concat("past_key", "key", axis="axis")
 VALUES = P.Concat("past_value", "value", axis="along")
