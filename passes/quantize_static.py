@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -21,9 +19,10 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, all_nodes
 from vlmpass.ir_tools.run.calibration import calibration_feeds
-from vlmpass.ir_tools.run.spans import Span, spans
+from vlmpass.ir_tools.run.spans import spans
 from vlmpass.ir_tools.targets.rounding import Rounding
 from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.measuring_once import measures
 from vlmpass.passes.pipeline.target_option import target_of
 from vlmpass.rewriter_rules.quant.biases import Bias, bias_of
 from vlmpass.rewriter_rules.quant.excluded import excludes, fault_of, unmatched
@@ -32,25 +31,13 @@ from vlmpass.rewriter_rules.quant.levels import Levels
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
 from vlmpass.rewriter_rules.quant.rounded_floats import FloatProduct
 
-__all__ = ["QuantizeStatic", "measuring_once"]
+__all__ = ["QuantizeStatic"]
 
 _LOG = logging.getLogger(__name__)
 _OPSET = 13
 """The opset from which DequantizeLinear has an axis."""
-_MEASURED: ContextVar[dict[str, dict[str, Span]] | None] = ContextVar("measured", default=None)
-"""Ranges by pass and value, where they are measured once for several copies of a model."""
 _Levels = dict[ir.Node, Levels]
 _Product = tuple[Scope, ir.Node, Multiplied]
-
-
-@contextmanager
-def measuring_once() -> Iterator[None]:
-    """Within it, copies of one model have the ranges that were measured of the first."""
-    token = _MEASURED.set({})
-    try:
-        yield
-    finally:
-        _MEASURED.reset(token)
 
 
 @dataclass(frozen=True)
@@ -195,9 +182,7 @@ class QuantizeStatic(Pass):
         takes = {node: str(x.name) for node in nodes if (x := node.inputs[0]) is not None}
         gives = {n: str(n.outputs[0].name) for n in nodes if n.op_type in self._wanted.outputs}
         names = list(dict.fromkeys((*takes.values(), *gives.values())))
-        kept = _MEASURED.get()
-        held = {} if kept is None else kept
-        found = held.setdefault(str(self), {})
+        found = measures().spans.setdefault(str(self), {})
         if missing := [name for name in names if name not in found]:
             feeds = calibration_feeds(self.calibrate, model)
             found.update(spans(model, missing, feeds, self.method, self.percentile))

@@ -15,14 +15,20 @@ from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
 from vlmpass.ir_tools.graph.walk import Scope, tensor_slots
+from vlmpass.ir_tools.run.calibration import calibration_feeds
+from vlmpass.ir_tools.run.input_squares import Doubles, input_squares
 from vlmpass.ir_tools.save import format_size
+from vlmpass.ir_tools.system.listed import listed
 from vlmpass.ir_tools.weights import LazyWeight, expressions
 from vlmpass.passes.pipeline.base import OptionError, Pass
+from vlmpass.passes.pipeline.measuring_once import measures
 from vlmpass.rewriter_rules.opset import raise_ir_version
 from vlmpass.rewriter_rules.quant.emit import NBITS_BLOCKS
 from vlmpass.rewriter_rules.quant.excluded import excludes, fault_of, unmatched
-from vlmpass.rewriter_rules.quant.few_bits import Grid, Rounded
-from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied
+from vlmpass.rewriter_rules.quant.few_bits import Grid
+from vlmpass.rewriter_rules.quant.gptq import Squares, solutions
+from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied, taken_by
+from vlmpass.rewriter_rules.quant.solved import Solved
 from vlmpass.rewriter_rules.quant.tied import TiedTable, tied_tables
 from vlmpass.rewriter_rules.quant.written import (
     PER_OUTPUT_OPSET,
@@ -30,6 +36,7 @@ from vlmpass.rewriter_rules.quant.written import (
     dequantized,
     nbits_product,
     needed_opset,
+    rounded,
     scale_type,
     why_not_nbits,
 )
@@ -67,9 +74,18 @@ class QuantizeWeights(Pass):
     symmetric: bool = True
     """Whether zero is in the middle of the numbers, so that there are no zero points."""
 
-    algorithm: Literal["nearest", "hqq"] = "nearest"
-    """How: to the nearest, with zero points that are numbers of as many bits; or with zero points
-    that are floats, sought in half-quadratic steps, as MatMulNBits takes them."""
+    algorithm: Literal["nearest", "hqq", "gptq"] = "nearest"
+    """How: to the nearest, with zero points that are numbers of as many bits; with zero points
+    that are floats, sought in half-quadratic steps, as MatMulNBits takes them; or so that later
+    numbers make good what rounding the earlier ones costs on inputs of `calibrate`."""
+
+    calibrate: str = ""
+    """For algorithm=gptq, inputs to run with: an .npz file, a folder of them, or `random`.
+
+    The model runs in segments of bounded weights, so that it may be larger than memory."""
+
+    damping: float = 0.01
+    """With algorithm=gptq, the share of the mean square of inputs that is added to each."""
 
     search: bool = True
     """Whether blocks are scaled for the least squares of errors, rather than by their extremes."""
@@ -101,6 +117,7 @@ class QuantizeWeights(Pass):
         if self.algorithm == "hqq" and (self.symmetric or self.bits == 8):
             what = "hqq seeks zero points of fewer than 8 bits"
             raise OptionError("algorithm", what, remedy="say symmetric=false and bits=4 or bits=2")
+        self._check_gptq()
         if self.tied and (self.bits != 8 or self.form != "dequantize-linear" or self._block):
             what = "a tied table has 8 bits and a scale for each row"
             raise OptionError("tied", what, remedy="leave out form and block, and say bits=8")
@@ -108,6 +125,17 @@ class QuantizeWeights(Pass):
             raise OptionError("at-least", "a weight to round has an element at least")
         if fault := fault_of(self.exclude):
             raise OptionError("exclude", fault)
+
+    def _check_gptq(self) -> None:
+        if self.algorithm == "gptq" and not self.calibrate:
+            remedy = "name an .npz file or a folder of them, or say random"
+            raise OptionError("calibrate", "gptq needs inputs to measure with", remedy=remedy)
+        if self.algorithm != "gptq" and self.calibrate:
+            remedy = "say algorithm=gptq, or leave it out"
+            raise OptionError("calibrate", f"{self.algorithm} measures nothing", remedy=remedy)
+        if not 0 < self.damping <= 1:
+            what = f"{self.damping} is no share of what is there"
+            raise OptionError("damping", what, remedy="give 0 < damping <= 1")
 
     @property
     def _block(self) -> int:
@@ -125,7 +153,7 @@ class QuantizeWeights(Pass):
             raise Refused(str(self), refusals)
         tables = self._tables(model)
         chosen = [each for each in weights if may_apply(self.name, each.value.name or "")]
-        writer = _Writer(self, model)
+        writer = _Writer(self, model, self._solved(model, chosen))
         for weight in chosen:
             writer.write(weight)
         for table in tables:
@@ -133,7 +161,7 @@ class QuantizeWeights(Pass):
         left = Counter(each.reason for each in found if isinstance(each, Left))
         if chosen or tables:
             raise_ir_version(model)
-            self._tell([*chosen, *tables], left)
+            self._tell([*chosen, *tables], left, len(writer.solved))
         return bool(chosen or tables)
 
     def round_likewise(self, model: ir.Model, done: set[ir.Value]) -> None:
@@ -142,12 +170,44 @@ class QuantizeWeights(Pass):
         for table in self._tables(model):
             slots[table.value].replace(table.rounded())
             done.add(table.value)
-        for each in list(multiplied(model, self.at_least, self._is_excluded)):
-            if isinstance(each, Left) or each.value in done or not self._suits(each):
-                continue
-            rounded = Rounded(each.matrix.dtype, each.matrix.shape, each.matrix, self.grid(each))
-            slots[each.value].replace(LazyWeight(expressions.reshaped(rounded, each.shape)))
+        found = list(multiplied(model, self.at_least, self._is_excluded))
+        weights = [each for each in found if isinstance(each, Multiplied) and self._suits(each)]
+        weights = [each for each in weights if each.value not in done]
+        solved = self._solved(model, weights)
+        for each in weights:
+            floats = rounded(each, self.grid(each), solved.get(each.value))
+            slots[each.value].replace(LazyWeight(expressions.reshaped(floats, each.shape)))
             done.add(each.value)
+
+    def _solved(self, model: ir.Model, weights: list[Multiplied]) -> dict[ir.Value, Solved]:
+        """Return what weights are rounded to by the inputs of their products, where those say it.
+
+        Raises:
+            VerifyError: The model does not run.
+        """
+        if self.algorithm != "gptq":
+            return {}
+        known = measures()
+        found = known.solved.setdefault(str(self), {})
+        by_name = {str(each.value.name): each for each in weights if taken_by(model, each)}
+
+        def take(name: str, sums: Doubles, rows: int) -> None:
+            matrix, grid = by_name[name].matrix, self.grid(by_name[name])
+            few.extend([name] if rows < len(sums) else [])
+            made = solutions(matrix, grid, Squares.of(sums, self.damping))
+            found[name] = Solved.of(grid, matrix.shape, made, known.home)
+
+        few: list[str] = []
+        wanted = {name: taken_by(model, each) for name, each in by_name.items()}
+        if missing := {name: taken for name, taken in wanted.items() if name not in found}:
+            input_squares(model, missing, calibration_feeds(self.calibrate, model), take)
+        if few:
+            _LOG.warning(
+                "%s: calibrate: %d weights have more inputs than were measured, and suit those "
+                "alone, which more of them or a larger damping mends: %s",
+                self.name, len(few), listed(few),
+            )  # fmt: skip
+        return {each.value: found[name] for name, each in by_name.items() if name in found}
 
     def _tables(self, model: ir.Model) -> list[TiedTable]:
         """Return the tied tables that are rounded."""
@@ -202,11 +262,13 @@ class QuantizeWeights(Pass):
         for each in unmatched(self.exclude, model):
             _LOG.warning("%s: exclude: no node is named like '%s'", self.name, each)
 
-    def _tell(self, chosen: list[Multiplied | TiedTable], left: Counter[str]) -> None:
+    def _tell(self, chosen: list[Multiplied | TiedTable], left: Counter[str], solved: int) -> None:
         before = sum(each.matrix.nbytes for each in chosen)
         elements = sum(each.matrix.size for each in chosen)
         after = format_size(elements * self.bits // 8)
         rest = "".join(f"; {n} stay, {reason}" for reason, n in sorted(left.items()))
+        if self.algorithm == "gptq" and solved < len(chosen):
+            rest = f"; {len(chosen) - solved} to the nearest, whose inputs are not measured{rest}"
         _LOG.warning(
             "%s: %d weights of %s are numbers of %d bits now, %s and their scales%s",
             self.name, len(chosen), format_size(before), self.bits, after, rest,
@@ -223,6 +285,7 @@ class _Writer:
 
     asked: QuantizeWeights
     model: ir.Model
+    solved: dict[ir.Value, Solved]
     names: Names = field(init=False)
 
     def __post_init__(self) -> None:
@@ -230,11 +293,11 @@ class _Writer:
 
     def write(self, weight: Multiplied) -> None:
         """Let every product of a weight multiply with it rounded."""
-        grid = self.asked.grid(weight)
+        grid, solved = self.asked.grid(weight), self.solved.get(weight.value)
         held: dict[int, Parts] = {}
         for scope, node in weight.users:
             tape = Tape(self.names, scope.opsets, node.name or self.asked.name)
-            parts = held.setdefault(id(scope.graph), Parts(tape, weight, grid))
+            parts = held.setdefault(id(scope.graph), Parts(tape, weight, grid, solved))
             result = self._product(parts.on(tape), scope, node)
             splice(tape, [node], [(node.outputs[0], result)], in_function=scope.in_function)
         remove_unused_constant(weight.value)

@@ -21,7 +21,7 @@ from vlmpass.ir_tools.run.calibration import calibration_feeds
 from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.worker.transport import Array, Feed
 from vlmpass.passes.pipeline.base import Pass
-from vlmpass.passes.quantize_static import measuring_once
+from vlmpass.passes.pipeline.measuring_once import measuring_once
 from vlmpass.rewriter_rules.quant.plain import SENSITIVE
 
 __all__ = ["RoundedLayer", "Sensitivity", "stay_within"]

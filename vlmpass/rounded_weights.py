@@ -12,6 +12,7 @@ from vlmpass.ir_tools.graph.clone import clone
 from vlmpass.ir_tools.graph.effects import NumberChanges
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.measuring_once import Measures, measuring_once
 
 __all__ = ["BeforeRounding"]
 
@@ -26,6 +27,7 @@ class BeforeRounding:
         changed: Whether passes before that changed the source.
         changes: What those did to numbers.
         runs: How many runs of passes came before.
+        known: What the passes measured.
     """
 
     model: ir.Model
@@ -33,12 +35,14 @@ class BeforeRounding:
     changed: bool
     changes: NumberChanges
     runs: int
+    known: Measures
 
     def rounded(self) -> ir.Model:
         """Return the model with all that is rounded still floats: what the result computes."""
         model, done = clone(self.model), set[ir.Value]()
-        for each in self.passes:
-            each.round_likewise(model, done)
+        with measuring_once(self.known):
+            for each in self.passes:
+                each.round_likewise(model, done)
         return model
 
     def cost(self, result: ir.Model, allowance: Allowance) -> str:

@@ -33,6 +33,7 @@ from vlmpass.passes import PassManager, PassReport, RunReport, parse
 from vlmpass.passes.instruments.instrument import Instrument
 from vlmpass.passes.instruments.provenance import Provenance
 from vlmpass.passes.pipeline.base import Pass
+from vlmpass.passes.pipeline.measuring_once import measuring_once
 from vlmpass.presets import SIMPLIFY, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
 from vlmpass.rounded_weights import BeforeRounding
@@ -139,10 +140,11 @@ class Run:
         if rounding:
             self._hold_back(rounding)
             before, done = clone(self.work), any(ran.changed for ran in self._ran)
-            exact = BeforeRounding(before, rounding, done, self._changes, len(self._ran))
-        self._manage(passes[first:])
+            changes, runs = self._changes, len(self._ran)
+        with measuring_once() as known:
+            self._manage(passes[first:])
         if any(report.changed for each, report in self._done if each in rounding):
-            self._exact = exact
+            self._exact = BeforeRounding(before, rounding, done, changes, runs, known)
 
     def _hold_back(self, rounding: Sequence[Pass]) -> None:
         """Let the most sensitive products stay float, where a budget is asked for."""

@@ -20,7 +20,7 @@ from vlmpass.ir_tools.run.segment_runner import SegmentRunner
 from vlmpass.ir_tools.run.segments import SEGMENT_BYTES
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
-__all__ = ["Method", "Span", "spans"]
+__all__ = ["Method", "Span", "Watched", "spans", "watch_values"]
 
 Method = Literal["min-max", "percentile", "entropy"]
 _BINS = 2048
@@ -47,15 +47,24 @@ class Span:
 
 
 @dataclass
-class _Watch:
-    """Hands the arrays of some values on, run by run."""
+class Watched:
+    """Hands the arrays of some values on, run by run.
+
+    Attributes:
+        names: Of the values.
+        take: Gets each name and array.
+        over: Gets the names of those of which all arrays were handed on.
+        here: Names of those that the segment makes which runs now.
+    """
 
     names: Collection[str]
     take: Callable[[str, Array], None]
+    over: Callable[[Collection[str]], None] = lambda names: None
     here: list[str] = field(default_factory=list)
 
     def prepare(self, segment: ir.Model) -> Addition:
         """Add those that a segment makes to its outputs."""
+        self.over(self.here)
         self.here = shown(segment, self.names)
         return NOTHING
 
@@ -105,7 +114,7 @@ def spans(
         held = ends.get(name, Span(low, high))
         ends[name] = Span(min(low, held.low), max(high, held.high))
 
-    _run(model, _Watch(names, widen), feeds, budget)
+    watch_values(model, Watched(names, widen), feeds, budget)
     if method == "min-max":
         return ends
     counts = {name: np.zeros(_BINS, np.int64) for name in ends}
@@ -114,13 +123,26 @@ def spans(
     def count(name: str, array: Array) -> None:
         counts[name] += cut(array, ends[name])
 
-    _run(model, _Watch(list(ends), count), feeds, budget)
+    watch_values(model, Watched(list(ends), count), feeds, budget)
     if method == "percentile":
         return {name: _inner(counts[name], ends[name], percentile) for name in ends}
     return {name: _telling(counts[name], ends[name]) for name in ends}
 
 
-def _run(model: ir.Model, watch: _Watch, feeds: Sequence[Feed], budget: int) -> None:
+def watch_values(
+    model: ir.Model, watch: Watched, feeds: Sequence[Feed], budget: int = SEGMENT_BYTES
+) -> None:
+    """Run a model in segments, and show values of its main graph to who watches them.
+
+    Args:
+        model: A model that ONNX Runtime's CPU runs; it is not changed.
+        watch: Who.
+        feeds: Inputs, one run each.
+        budget: Bytes of weights in memory at a time.
+
+    Raises:
+        VerifyError: ONNX Runtime is missing or does not run the model.
+    """
     usual = {name: value.const_value for name, value in model.graph.initializers.items()}
     for feed in feeds:
         watch.see_some(feed, watch.names)
@@ -128,8 +150,11 @@ def _run(model: ir.Model, watch: _Watch, feeds: Sequence[Feed], budget: int) -> 
             tensor = None if name in feed else usual.get(name)
             if tensor is not None:  # of an input that this run leaves out
                 watch.see_some({name: tensor.numpy()}, [name])
+    made = {str(value.name) for node in model.graph for value in node.outputs}
+    watch.over([name for name in watch.names if name not in made])
     with SegmentRunner(model, budget=budget) as runner:
         runner.run_all(feeds, watch)
+    watch.over(watch.here)
 
 
 def _signed(array: Array, ends: Span) -> _Counts:

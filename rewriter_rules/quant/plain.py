@@ -14,7 +14,7 @@ from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.weights import as_weight, expressions
 from vlmpass.ir_tools.weights.leaves import Expression
 
-__all__ = ["FLOATS", "SENSITIVE", "Left", "Multiplied", "multiplied"]
+__all__ = ["FLOATS", "SENSITIVE", "Left", "Multiplied", "multiplied", "taken_by"]
 
 SENSITIVE = "vlmpass.sensitive"
 """The key of metadata that a product has which stays float because rounding it costs too much."""
@@ -81,6 +81,27 @@ def multiplied(
         rest = math.prod(whole.shape[1:])
         matrix = expressions.reshaped(whole, (whole.shape[0], rest))
         yield Multiplied(value, tuple(users), whole.shape, matrix, _axis(users[0][1]))
+
+
+def taken_by(model: ir.Model, weight: Multiplied) -> list[tuple[str, bool]]:
+    """Return the values that products multiply with a weight, and whether they turn them.
+
+    Empty where not all are measured: in a function, branch or loop, of a Conv, and constants.
+
+    Args:
+        model: What the weight is in.
+        weight: The weight.
+    """
+    taken = []
+    for scope, node in weight.users:
+        x = node.inputs[0]
+        if x is None or scope.graph is not model.graph or node.op_type == "Conv":
+            return []
+        if constant_of(x, model.ir_version) is not None:
+            return []
+        turned = node.op_type == "Gemm" and int_of(node, "transA", 0) != 0
+        taken.append((str(x.name), turned))
+    return taken
 
 
 def _weight(node: ir.Node, ir_version: int) -> ir.Value | None:

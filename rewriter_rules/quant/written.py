@@ -22,6 +22,7 @@ from vlmpass.rewriter_rules.quant.few_bits import Grid, Numbers, Rounded, Scales
 from vlmpass.rewriter_rules.quant.linear import Linear, Product
 from vlmpass.rewriter_rules.quant.plain import Multiplied
 from vlmpass.rewriter_rules.quant.recognize import Quantized
+from vlmpass.rewriter_rules.quant.solved import Solved
 
 __all__ = [
     "PER_OUTPUT_OPSET",
@@ -29,6 +30,7 @@ __all__ = [
     "dequantized",
     "nbits_product",
     "needed_opset",
+    "rounded",
     "scale_type",
     "why_not_nbits",
 ]
@@ -47,12 +49,14 @@ class Parts:
         tape: Records them.
         weight: The weight.
         grid: How it is rounded.
+        solved: What it is rounded to, where that was found before.
         made: Those made already, by name.
     """
 
     tape: Tape
     weight: Multiplied
     grid: Grid
+    solved: Solved | None = None
     made: dict[str, ir.Value] = field(default_factory=dict)
 
     def on(self, tape: Tape) -> Parts:
@@ -75,16 +79,40 @@ class Parts:
 
     def numbers(self, kind: ir.DataType, shift: int) -> Expression:
         """Return the numbers less a shift as a matrix."""
+        if self.solved is not None:
+            return self.solved.numbers(kind, shift)
         matrix = self.weight.matrix
         return Numbers(kind, matrix.shape, matrix, self.grid, shift=shift)
 
     def scales(self) -> Expression:
         """Return the scales as a matrix."""
+        if self.solved is not None:
+            return self.solved.scales()
         return Scales(self.grid.kind, self.blocks, self.weight.matrix, self.grid)
 
     def zeros(self, kind: ir.DataType) -> Expression:
         """Return the zero points as a matrix."""
+        if self.solved is not None:
+            return self.solved.zeros(kind)
         return Zeros(kind, self.blocks, self.weight.matrix, self.grid)
+
+    def rounded(self) -> Expression:
+        """Return the weight as a matrix of floats."""
+        return rounded(self.weight, self.grid, self.solved)
+
+
+def rounded(weight: Multiplied, grid: Grid, solved: Solved | None) -> Expression:
+    """Return what is left of a weight, as a matrix of floats.
+
+    Args:
+        weight: The weight.
+        grid: How it is rounded.
+        solved: What it is rounded to, where that was found before.
+    """
+    matrix = weight.matrix
+    if solved is not None:
+        return solved.rounded(matrix.dtype)
+    return Rounded(matrix.dtype, matrix.shape, matrix, grid)
 
 
 def scale_type(dtype: ir.DataType, opset: int) -> ir.DataType:
@@ -154,12 +182,11 @@ def nbits_product(parts: Parts, node: ir.Node) -> ir.Value:
     def rows_first(found: Expression) -> Expression:
         return expressions.transposed(found, (1, 0)) if turned else found
 
-    matrix = parts.weight.matrix
     middle = grid.middle if grid.symmetric else None
     kind = grid.kind if grid.free else ir.DataType.UINT8
     whole = (0, (1 << grid.bits) - 1) if middle is None else (middle, middle)
     found = Quantized(
-        whole=rows_first(Rounded(matrix.dtype, matrix.shape, matrix, grid)),
+        whole=rows_first(parts.rounded()),
         numbers=rows_first(parts.numbers(ir.DataType.UINT8, 0)),
         bits=grid.bits,
         block=grid.block,

@@ -78,6 +78,9 @@ SAID = {
     "quantize-weights{bits=4 form=matmul-nbits symmetric=false algorithm=hqq at-least=1000000}": (
         "no product has a float weight to round"
     ),
+    "quantize-weights{algorithm=gptq calibrate=random damping=0.1 at-least=1000000}": (
+        "no product has a float weight to round"
+    ),
     "quantize-weights{exclude=[lm_head]}": "exclude: no node is named like 'lm_head'",
     "remove-unused": None,
     "repair-types": "the model is well typed",
