@@ -10,6 +10,7 @@ from functools import cache
 import onnx_ir as ir
 import onnx_shape_inference as symbolic  # type: ignore[import-untyped]
 
+from vlmpass.ir_tools.graph.constants import constant_of
 from vlmpass.ir_tools.graph.symbols import without_symbols
 from vlmpass.ir_tools.operators.schema import in_force, is_legacy
 from vlmpass.ir_tools.operators.type_texts import parse
@@ -37,6 +38,9 @@ _TAKEN_AS_ELEMENTWISE = ("Pool", "ReduceMean")
 
 _WRONG = frozenset({"MelWeightMatrix"})
 """Operators whose shape function gives another shape than the operator has."""
+
+_DECIDING = {"Slice": (1, 2, 3, 4), "Split": (1,), "Squeeze": (1,)}
+"""Operands of operators without whose numbers the shape functions guess."""
 
 _TYPED_BY = {"QGemm": 8}
 """Operands of ONNX Runtime's operators that type the result, where shape functions take others."""
@@ -73,6 +77,11 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
         _type_by_schema(node, opsets)
         _forget_guesses(node, declared)
         _type_by_operand(node)
+    elif _is_guessed(node):
+        for output, shape in zip(node.outputs, declared, strict=True):
+            output.shape = shape
+    elif node.op_type == "Slice":
+        _forget_lengths(node)
     for output in node.outputs:
         if output.shape is not None:
             output.shape = ir.Shape(without_symbols(output.shape))  # it guesses where unsure
@@ -82,6 +91,42 @@ def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
             output.shape = ir.Shape(
                 [dim if _may_be_said(context, dim) else None for dim in output.shape]
             )
+
+
+def _is_guessed(node: ir.Node) -> bool:
+    """Whether the shape functions say what only numbers that are computed decide, or forget axes.
+
+    Sizes to split into are taken as equal, steps and axes as absent, and all axes of an open size
+    as kept where those of size 1 go.
+    """
+    places = _DECIDING.get(node.op_type, ())
+    given = [node.inputs[at] for at in places if at < len(node.inputs)]
+    if any(value is not None and constant_of(value) is None for value in given):
+        return True
+    if node.op_type == "Unique":
+        return "axis" in node.attributes
+    x = node.inputs[0] if node.inputs else None
+    if x is None or x.shape is None:
+        return False
+    if node.op_type == "NonZero":
+        return len(x.shape) == 0
+    named = any(given) or "axes" in node.attributes
+    return node.op_type == "Squeeze" and not named and not x.shape.is_static()
+
+
+def _forget_lengths(node: ir.Node) -> None:
+    """Take back the lengths of slices along axes whose own size is not known, and may be less."""
+    x, output = node.inputs[0] if node.inputs else None, node.outputs[0]
+    if x is None or x.shape is None or output.shape is None or len(x.shape) != len(output.shape):
+        return
+    pairs = zip(x.shape, output.shape, strict=True)
+    output.shape = ir.Shape(
+        [cut if cut == 0 or isinstance(n, int) else _open(cut) for n, cut in pairs]
+    )
+
+
+def _open(dim: int | ir.SymbolicDim) -> ir.SymbolicDim | None:
+    return None if isinstance(dim, int) else dim
 
 
 def _forget_guesses(node: ir.Node, declared: list[ir.Shape | None]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.rewriter_rules.opset.build import scalar, vector, without
 from vlmpass.rewriter_rules.opset.queries import (
     again,
@@ -192,6 +193,8 @@ def _bias(op: Tape, node: ir.Node, heads: _Heads) -> ir.Value | None:
         if dtype(mask) == _D.BOOL:
             allowed = mask if allowed is None else op.And(allowed, mask)
             mask = None
+    if mask is not None and dtype(mask) != kind:
+        mask = op.Cast(mask, to=kind)
     if allowed is None:
         return mask
     return op.Where(allowed, zero if mask is None else mask, never)
@@ -213,6 +216,16 @@ def _probabilities(
     return op.Where(nothing, scalar(op, 0, kind, "zero"), found)
 
 
+def _values(op: Tape, heads: _Heads, kind: ir.DataType) -> ir.Value:
+    """Record the values of every query head, in the type of the queries, which holds them."""
+    value, given = _repeated(op, heads.value, heads.query), dtype(heads.value)
+    if given == kind:
+        return value
+    if not holds_all(kind, given):
+        raise CannotConvert(f"its values are {given}, and the {kind} of its result holds not all")
+    return op.Cast(value, to=kind)
+
+
 def _spelled(op: Tape, node: ir.Node) -> list[ir.Value | None]:
     heads = _split_heads(op, node)
     kind, root = dtype(heads.query), _scale_root(op, node, heads.query)
@@ -230,7 +243,7 @@ def _spelled(op: Tape, node: ir.Node) -> list[ir.Value | None]:
     bias = _bias(op, node, heads)
     stages.append(stages[1] if bias is None else op.Add(stages[1], bias))
     stages.append(_probabilities(op, node, stages[2], bias, kind))
-    result = op.MatMul(stages[3], _repeated(op, heads.value, heads.query))
+    result = op.MatMul(stages[3], _values(op, heads, kind))
     if rank(operand(node, 0)) == 3:
         result = op.Reshape(op.Transpose(result, perm=[0, 2, 1, 3]), vector(op, [0, 0, -1]))
     shown = stages[integer(node, "qk_matmul_output_mode")] if used(node, 3) else None

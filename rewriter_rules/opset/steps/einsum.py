@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
-from vlmpass.rewriter_rules.opset.build import along, arange, blank, part, size_at, sizes_of
+from vlmpass.rewriter_rules.opset.build import along, arange, blank, cast, part, size_at, sizes_of
 from vlmpass.rewriter_rules.opset.queries import dtype, operand, rank, text
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs, expansion
 
 __all__: list[str] = []
+
+_D = ir.DataType
+_CARRIED = {_D.INT8: _D.INT32, _D.INT16: _D.INT32, _D.UINT8: _D.UINT32, _D.UINT16: _D.UINT32}
+"""Types that MatMul and ReduceSum do not take, and one whose sums have the same low bits."""
 
 
 @dataclass
@@ -138,10 +142,14 @@ def _joined(op: Tape, total: _Term | None, term: _Term, needed: set[str]) -> _Te
 def einsum(op: Tape, node: ir.Node) -> Outputs:
     """Einsum(x, y) -> MatMul(Transpose(x), Transpose(y)), one pair of operands after the other."""
     inputs, output = _parsed(node)
-    terms = [_diagonal(op, _Term(operand(node, i), [*labels])) for i, labels in enumerate(inputs)]
+    given = dtype(operand(node, 0))
+    kind = _CARRIED.get(given, given)
+    operands = [cast(op, operand(node, index), kind) for index in range(len(inputs))]
+    pairs = zip(operands, inputs, strict=True)
+    terms = [_diagonal(op, _Term(each, [*labels])) for each, labels in pairs]
     total: _Term | None = None
     for index, term in enumerate(terms):
         later = {label for each in terms[index + 1 :] for label in each.labels}
         total = _joined(op, total, term, {*later, *output})
     assert total is not None
-    return _moved(op, total, output)
+    return cast(op, _moved(op, total, output), given)
