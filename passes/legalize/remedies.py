@@ -2,8 +2,9 @@
 
 In the manner of a dialect conversion: of the remedies for a node, cheapest first, the first stands
 whose nodes the target runs, or that have remedies themselves. Casts to a type that has a kernel
-come first, then the rules that say an operator in others, then the spellings of opset conversion
-for opsets that lack it, and last the function body that ONNX gives.
+come first, then the operator itself in the meaning of another of its versions, then the rules that
+say an operator in others, then the spellings of opset conversion for opsets that lack it, and last
+the function body that ONNX gives.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from vlmpass.ir_tools.rewrite.propose import Proposal, propose
 from vlmpass.ir_tools.targets import Context, Profile, Support, Verdict, why_not
 from vlmpass.rewriter_rules.opset.conversion import Built, Conversion
 from vlmpass.rewriter_rules.opset.element_types.absent import is_absent
-from vlmpass.rewriter_rules.opset.element_types.bridge import bridge
+from vlmpass.rewriter_rules.opset.element_types.bridge import bridge, misfits
 from vlmpass.rewriter_rules.opset.element_types.widen import Widening
 from vlmpass.rewriter_rules.opset.expand import inline
 from vlmpass.rewriter_rules.opset.table import (
     UNCHANGED,
     CannotConvert,
+    Step,
     entry,
     is_same,
     steps_between,
@@ -101,7 +103,7 @@ class Remedies(Conversion):
         super().__init__(names, scope, opset, opset, own, main, Widening())
         self._context = context
         self._matching = around
-        self._sinking: set[str] = set()
+        self._sinking: dict[str, bool] = {}  # whether older operators may stand for one in turn
         self._depth = 0
         self._tapes: list[Tape] = []
         self._nearly = False
@@ -145,7 +147,7 @@ class Remedies(Conversion):
 
     def _lead(self, node: ir.Node, at: int) -> Built | None:
         if node.domain == "" and node.op_type in self._sinking:
-            return self._spelled_older(node, at)
+            return self._as_itself(node, at)
         built = None if at == self.target else super()._lead(node, at)
         if built is not None:
             return built
@@ -158,6 +160,33 @@ class Remedies(Conversion):
             if is_decided(verdict, self._context.target):
                 raise
             return None
+
+    def _as_itself(self, node: ir.Node, at: int) -> Built | None:
+        """Lead the operator itself, as it is said at another opset, to the model's.
+
+        Where the target does not run what that gives, it is said in older operators in turn.
+        """
+        before, outer = len(self._tapes), self._sinking
+        self._sinking = {**outer, node.op_type: False}
+        try:
+            built = super()._lead(node, at)
+            if built is None:
+                self._hold(node)
+        except CannotConvert:
+            if not outer[node.op_type]:
+                raise
+            self._take_back(before)
+        else:
+            return built
+        finally:
+            self._sinking = outer
+        return self._spelled_older(node, at)
+
+    def _hold(self, node: ir.Node) -> None:
+        """Hold a node to what the target runs."""
+        verdict = why_not(node, self._context)
+        if not verdict.runs and is_decided(verdict, self._context.target):
+            raise CannotConvert(verdict.reason)
 
     def _remedied(self, node: ir.Node, verdict: Verdict) -> Built:
         if self._depth == _DEEPEST:
@@ -186,8 +215,11 @@ class Remedies(Conversion):
             yield from (partial(self._cast, node, each) for each in _narrowed(node, found))
         if not is_decided(verdict, self._context.target):
             return
+        standard = node.domain == "" and since(node.op_type, self.target) is not None
+        if standard:
+            yield partial(self._in_another_version, node)
         yield from (partial(self._by_rule, node, rule) for rule in _rules_for(node))
-        if node.domain == "" and since(node.op_type, self.target) is not None:
+        if standard:
             yield partial(self._spelled_older, node, self.target)
             if found is not None and found.bodies:
                 yield partial(self._by_body, node, found)
@@ -221,16 +253,32 @@ class Remedies(Conversion):
         outputs = [stands.get(output) for output in node.outputs]
         return self._settle(node, found.tape, outputs, rule.name)
 
+    def _in_another_version(self, node: ir.Node) -> Built:
+        """Build the operator itself in the meaning of an older or newer version, at this opset."""
+        reasons = []
+        for steps in (_older(node, self.target), _newer(node, self.target)):
+            before = len(self._tapes)
+            try:
+                built = self._stepped(node, steps)
+                if any(new.op_type == node.op_type for new in built.tape.nodes):
+                    return built
+            except CannotConvert as error:
+                reasons.append(error.reason)
+            self._take_back(before)
+        raise CannotConvert(reasons[0] if reasons else "another version has it in others alone")
+
     def _spelled_older(self, node: ir.Node, at: int) -> Built:
-        """Build what opset conversion has for an opset that lacks the operator, at this one."""
-        operator, first = node.op_type, history(node.op_type)[0]
-        version = since(operator, at)
-        if version is None or self._depth == _DEEPEST:
+        """Build what opset conversion has for an older opset, in other operators at this one."""
+        if since(node.op_type, at) is None or self._depth == _DEEPEST:
             raise CannotConvert("older operators lead back to it")
-        outer, self._sinking = self._sinking, self._sinking | {operator}
+        return self._stepped(node, _older(node, at))
+
+    def _stepped(self, node: ir.Node, steps: Iterable[Step]) -> Built:
+        """Build what the first of some steps that changes a node makes of it, at this opset."""
+        outer, self._sinking = self._sinking, {**self._sinking, node.op_type: True}
         self._depth += 1
         try:
-            for step in steps_between(operator, version, first - 1):
+            for step in steps:
                 found = entry(step)
                 if found is None and not is_same(step):
                     raise CannotConvert(why_unspelled(step) or "it has no spelling in others")
@@ -254,7 +302,28 @@ class Remedies(Conversion):
         if body is None:
             raise CannotConvert("ONNX gives no function body for this use")
         tape = self._tape(node, opset)
-        return self._settle(node, tape, inline(tape, body, node), "function-body")
+        built = self._settle(node, tape, inline(tape, body, node), "function-body")
+        if any(map(self._mistyped, built.tape.nodes)):
+            raise CannotConvert("the function body that ONNX gives mixes element types here")
+        return built
+
+    def _mistyped(self, node: ir.Node) -> bool:
+        found = in_force(node.domain, node.op_type, self._version_of(node.domain))
+        return found is not None and bool(misfits(node, found))
+
+
+def _older(node: ir.Node, opset: int) -> list[Step]:
+    """Return the steps from a node's version at an opset down to before its first."""
+    version = since(node.op_type, opset)
+    assert version is not None
+    return steps_between(node.op_type, version, history(node.op_type)[0] - 1)
+
+
+def _newer(node: ir.Node, opset: int) -> list[Step]:
+    """Return the steps from a node's version at an opset up to its last."""
+    version = since(node.op_type, opset)
+    assert version is not None
+    return steps_between(node.op_type, version, history(node.op_type)[-1])
 
 
 def _is_newer(value: ir.Value | None, opset: int) -> bool:
