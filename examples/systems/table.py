@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 OTHERS = {"shown.py", "table.py"}
-HEAD = "| system | before | off by at most | nodes | bytes |\n|---|---|---|---|---|\n"
+HEAD = "| system | before | off by at most | nodes | bytes | ms |\n|---|---|---|---|---|---|\n"
 
 
 def rows(script: Path) -> list[dict[str, object]]:
     """Return what an example shows."""
     ran = subprocess.run(
-        [sys.executable, script, "--json"], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, script, "--json", "--time"], stdout=subprocess.PIPE, text=True, check=True
     )
     return [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
 
@@ -25,7 +25,8 @@ def line(row: dict[str, object], script: str) -> str:
     nodes = "{} → {}".format(*row["nodes"])
     nbytes = " → ".join(f"{n / 1e6:,.1f} MB" for n in row["nbytes"])
     system = f"{row['system']} (`{script}`)"
-    return f"| {system} | `{row['before']}` | {row['error']:.1e} | {nodes} | {nbytes} |\n"
+    figures = f"{row['error']:.1e} | {nodes} | {nbytes} | {row['ms']:.2f}"
+    return f"| {system} | `{row['before']}` | {figures} |\n"
 
 
 def main() -> None:

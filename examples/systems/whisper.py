@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from shown import show
+from shown import on_onnxruntime, show
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperDecoder, WhisperEncoder
 
@@ -73,8 +73,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             source, cast, path = (Path(folder) / f"{n}.onnx" for n in ("source", "cast", "right"))
             torch.onnx.export(module, tuple(inputs.values()), source, dynamo=True, verbose=False)
-            given = Path(folder) / "inputs.npz"
-            np.savez(given, **{key: x.numpy() for key, x in inputs.items()})
+            given, feed = Path(folder) / "inputs.npz", {k: x.numpy() for k, x in inputs.items()}
+            np.savez(given, **feed)
             onnx.save(convert_float_to_float16(onnx.load(source)), cast)
             judged = vlmpass.verify(source, cast, inputs=given, emulated="float16")
             assert not judged.ok, "its result is right"
@@ -86,7 +86,7 @@ def main() -> int:
             right = vlmpass.verify(source, path, inputs=given, emulated="float16")
             assert right.ok
             assert report.checked.rounded is None or report.checked.rounded.ok
-            fine &= show(name, before, report, right.max_rel, 2e-2)
+            fine &= show(name, before, report, right.max_rel, 2e-2, on_onnxruntime(path, feed))
     return 0 if fine else 1
 
 

@@ -188,9 +188,14 @@ def _is_loader(value: object) -> str:
     return "" if value in (*LOADERS, _NONE) else " or ".join((*LOADERS, _NONE))
 
 
-def _is_version(value: object) -> str:
-    good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _NEWEST
+def _is_count(value: object) -> str:
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     return "" if good else "a whole number from 1 on"
+
+
+def _is_version(value: object) -> str:
+    good = isinstance(value, int) and not _is_count(value) and value <= _NEWEST
+    return "" if good else f"a whole number from 1 to {_NEWEST}"
 
 
 def _is_range(value: object) -> str:
@@ -226,7 +231,7 @@ _KEYS: Mapping[str, _Check] = {
     "reads.opset": _is_range,
     "reads.ir-version": _is_version,
     "reads.preferred-opset": _is_version,
-    "reads.file-size": _is_version,
+    "reads.file-size": _is_count,
     "reads.functions": _is_kind,
     **{f"reads.{name}": _is_line for name in _TYPES},
     "reads.static": _is_switch,

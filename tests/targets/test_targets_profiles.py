@@ -47,6 +47,11 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert mine.runtime is None
 
 
+def test_a_file_may_have_more_bytes_than_versions_have_numbers(tmp_path: Path) -> None:
+    mine = profile(written(tmp_path, GOOD + "file-size = 4_294_967_296\n"))
+    assert mine.file_size == 1 << 32
+
+
 def test_what_is_inherited_need_not_be_said(tmp_path: Path) -> None:
     first = written(tmp_path, GOOD, "first")
     lower = f"inherits = {json.dumps(first)}\nabout = 'lower'\n[reads]\nopset = [9, 13]"
