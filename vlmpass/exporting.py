@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vlmpass.exporting_parts import modules_of, written_apart
 from vlmpass.ir_tools.errors import ArgumentError, VlmpassError
-from vlmpass.ir_tools.system.arguments import shown, word, wrong
+from vlmpass.ir_tools.system.arguments import flag, shown, word, wrong
 from vlmpass.ir_tools.system.listed import listed
-from vlmpass.ir_tools.system.paths import output_file
+from vlmpass.ir_tools.system.paths import folder_for, output_file
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.pipeline import Pipeline
 from vlmpass.torch_exporters import EXPORTERS, Asked, cause, exported
@@ -39,6 +40,7 @@ def export(
     target: str | None = None,
     pipeline: Pipeline | None = None,
     exporter: str = "dynamo",
+    parts: Mapping[str, str] | None = None,
     force: bool = False,
 ) -> Report:
     """Export a PyTorch module, convert what came out and write it, if it computes what that does.
@@ -49,7 +51,8 @@ def export(
     Args:
         module: In evaluation mode, on the CPU.
         args: Its arguments, tensors and what is made of tensors.
-        path: Of the result. A model that is there is replaced once the new one is complete.
+        path: Of the result. A model that is there is replaced once the new one is complete. With
+            `parts` it is a folder, as for `split`.
         kwargs: Arguments by name.
         dynamic: What `torch.export` calls dynamic shapes: for each argument the dimensions that
             vary, by axis.
@@ -59,6 +62,10 @@ def export(
         pipeline: What the result is to be, in place of an opset and a target.
         exporter: Of PyTorch: ``dynamo``, or ``torchscript``, the older one, which traces the module
             at opset 17: what the module decides by values is compared with other ones, too.
+        parts: Modules in the module, such as ``{"vision": "model.vpm"}``, by the names of the files
+            that they become: a part for each, and ``manifest.json``, which says what goes where.
+            What is in none of them goes where it is first needed. What the files make together is
+            compared with the module.
         force: Write over a file that is no ONNX model.
 
     Returns:
@@ -72,7 +79,8 @@ def export(
     """
     if importlib.util.find_spec("torch") is None:
         raise VlmpassError("PyTorch is not installed", remedy="pip install 'vlmpass[torch]'")
-    output_file(path)
+    scopes = None if parts is None else modules_of(parts)
+    place = output_file(path) if scopes is None else folder_for(path, "for the parts")
     converting = _pipeline(pipeline, opset, target)
     call = Call(_module(module), args, kwargs)
     _refuse_random(call)
@@ -82,7 +90,10 @@ def export(
         if rounded:  # which would hide what the exporter did wrong
             Judge(call, model, rounded=False, decided=decided)(model)
         judge = Judge(call, model, rounded=rounded, decided=decided)
-        report = converting.convert(model, path, force=force, judge=judge)
+        if scopes is None:
+            report = converting.convert(model, place, force=force, judge=judge)
+        else:
+            report = written_apart(converting, model, place, scopes, flag("force", force), judge)
     return replace(report, notes=(*report.notes, *judge.notes))
 
 

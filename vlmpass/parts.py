@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -27,10 +27,10 @@ from vlmpass.ir_tools.system.arguments import a_list, callable_or_none, flag, nu
 from vlmpass.ir_tools.system.paths import folder_for, output_file
 from vlmpass.options import helped
 from vlmpass.part_reports import PartReport, SplitReport
-from vlmpass.parts_folder import NamedPart, PartsFolder, Progress, told, ways
+from vlmpass.parts_folder import Judged, NamedPart, PartsFolder, Progress, told, ways
 from vlmpass.replacing import Sources, refuse_foreign
 
-__all__ = ["compose", "extract", "split"]
+__all__ = ["compose", "extract", "split", "write_scopes"]
 
 _UNFIT = re.compile(r"[^\w.-]+")
 _LONGEST = 60
@@ -154,10 +154,34 @@ def split(
         places = by_weight(model, lifter.typing, parse_size(budget))
     else:
         places = by_scopes(model, scopes) if layers is None else by_layers(model, layers)
-    named = _parts(lifter, places)
-    for part in named:
-        _hold(part.model, model)
-    return place.write(model, named, share, progress)
+    return place.write(model, _held_parts(lifter, places), share, progress)
+
+
+def write_scopes(
+    model: ir.Model,
+    folder: Path,
+    scopes: Mapping[str, str],
+    force: bool,
+    judge: Judged,
+) -> SplitReport:
+    """Write modules of a model as parts into a folder, all of them or none, as `split` does.
+
+    Args:
+        model: The whole; it stays as it is.
+        folder: Made where it does not exist.
+        scopes: Modules by the names that the parts have.
+        force: As for `split`.
+        judge: Called with what the parts make and the parts, before the first takes its place.
+
+    Raises:
+        ModelError: A module is not there, or two need each other.
+        VlmpassError: As for `split`, and what the judge raises.
+    """
+    place = PartsFolder(folder, Sources(), Writing(force=force))
+    places = by_scopes(model, list(scopes.values()))
+    names = {scope: name for name, scope in scopes.items()}
+    told = Places(tuple(names[scope] for scope in places.names), places.of)
+    return place.write(model, _held_parts(Lifter(model), told), False, None, judge)
 
 
 @helped(Writing)
@@ -217,6 +241,13 @@ def _hold(made: ir.Model, *sources: ir.Model) -> None:
         if fault := next(filter(None, map(fault_of, sources)), ""):
             error.problem = f"the source is not valid itself: {fault}"
         raise
+
+
+def _held_parts(lifter: Lifter, places: Places) -> list[NamedPart]:
+    named = _parts(lifter, places)
+    for part in named:
+        _hold(part.model, lifter.model)
+    return named
 
 
 def _parts(lifter: Lifter, places: Places) -> list[NamedPart]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from vlmpass.convert_options import Writing
 from vlmpass.ir_tools.graph.describe import describe_type
 from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.parts.composing import joined
 from vlmpass.ir_tools.parts.manifest import MANIFEST, Manifest, Part, files_known, write_manifest
 from vlmpass.ir_tools.save import SaveReport
 from vlmpass.ir_tools.save.layout import Layout, Weights
@@ -21,8 +22,9 @@ from vlmpass.ir_tools.save.saving import Draft, drafted
 from vlmpass.part_reports import PartReport, SplitReport
 from vlmpass.replacing import Replacement, Sources, made_folder, refuse_taken, replacement
 
-__all__ = ["NamedPart", "PartsFolder", "Progress", "told", "ways"]
+__all__ = ["Judged", "NamedPart", "PartsFolder", "Progress", "told", "ways"]
 
+Judged: TypeAlias = "Callable[[ir.Model, Mapping[str, ir.Model]], None]"
 Progress: TypeAlias = "Callable[[int, int], None] | None"
 _STORE = "weights.onnx"
 
@@ -89,7 +91,12 @@ class PartsFolder:
             self._claim(MANIFEST)
 
     def write(
-        self, model: ir.Model, parts: Sequence[NamedPart], share: bool, progress: Progress
+        self,
+        model: ir.Model,
+        parts: Sequence[NamedPart],
+        share: bool,
+        progress: Progress,
+        judge: Judged | None = None,
     ) -> SplitReport:
         """Write the parts of a model, the manifest last, or nothing at all.
 
@@ -98,6 +105,8 @@ class PartsFolder:
             parts: In the order in which they run.
             share: Whether all weights go into one store.
             progress: Called with bytes written so far and bytes in all, for one part after another.
+            judge: Called with what the parts make and with the parts by name, as they will be read,
+                before the first takes its place; what it raises refuses them.
 
         Raises:
             SaveError: They cannot be written, or something else has their names.
@@ -110,7 +119,8 @@ class PartsFolder:
             stack.enter_context(made_folder(self._folder))
             swap = stack.enter_context(replacement(path))
             listing = swap.folder / MANIFEST
-            write_manifest(_manifest(model, parts, self._folder, _STORE if share else ""), listing)
+            manifest = _manifest(model, parts, self._folder, _STORE if share else "")
+            write_manifest(manifest, listing)
             if share:
                 shared = stack.enter_context(self._draft(_stored(model), _STORE, progress))
                 self._clear(swap, files)
@@ -120,6 +130,10 @@ class PartsFolder:
             else:
                 store = None
                 drafts = self._drafts(stack, parts, progress)
+                if judge is not None:
+                    read = [draft.staged.load() for draft in drafts]
+                    names = [part.name for part in parts]
+                    judge(joined(manifest, read), dict(zip(names, read, strict=True)))
                 self._clear(swap, files)
             saved = [swap.add(draft.commit()) for draft in drafts]
             swap.put(listing, path)

@@ -15,8 +15,11 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
 from vlmpass.ir_tools.inspecting import Facts
 from vlmpass.ir_tools.load import load
+from vlmpass.ir_tools.parts.composing import composed
+from vlmpass.ir_tools.parts.manifest import manifest_of
 from vlmpass.ir_tools.save import SaveReport, save
 from vlmpass.ir_tools.worker.folder import WorkFolder
+from vlmpass.part_reports import SplitReport
 from vlmpass.passes import PassReport
 from vlmpass.stages import Stage
 
@@ -101,6 +104,7 @@ class Report:
         stages: What was done around the passes; the stage ``passes`` is all of them.
         changes: What the passes did to numbers; `verify` takes it, too.
         planned: Whether nothing was written, and `saved` is what would be.
+        split: The parts that were written, where the result was asked for in parts.
     """
 
     pipeline: str
@@ -117,12 +121,15 @@ class Report:
     stages: tuple[Stage, ...] = ()
     changes: NumberChanges = EXACT
     planned: bool = False
+    split: SplitReport | None = None
 
     @property
     def model(self) -> ir.Model:
-        """The result; one that was written is opened anew each time."""
+        """The result; one that was written is opened anew each time, parts joined."""
         if self.result is not None:
             return self.result
+        if self.split is not None:
+            return composed(manifest_of(self.split.manifest))
         assert self.saved is not None
         return load(self.saved.path)
 

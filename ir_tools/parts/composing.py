@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
@@ -17,10 +17,15 @@ from vlmpass.ir_tools.parts.manifest import Manifest, Part
 from vlmpass.ir_tools.proto.onnx_text import Digests
 from vlmpass.ir_tools.run.segments import is_repeated
 
-__all__ = ["composed"]
+__all__ = ["composed", "joined"]
 
 
 def composed(manifest: Manifest) -> ir.Model:
+    """Return the whole that the parts in a folder make, as `joined` does."""
+    return joined(manifest, (load(manifest.path_of(part)) for part in manifest.parts))
+
+
+def joined(manifest: Manifest, models: Iterable[ir.Model]) -> ir.Model:
     """Return the whole that some parts make; no weight is read, but where two have one name.
 
     What two parts have of the same name and content, such as a tied weight, is in the result once;
@@ -32,8 +37,7 @@ def composed(manifest: Manifest) -> ir.Model:
     """
     whole: ir.Model | None = None
     joint: _Joint | None = None
-    for part in manifest.parts:
-        model = load(manifest.path_of(part))
+    for part, model in zip(manifest.parts, models, strict=True):
         if joint is None or whole is None:
             whole = _empty_like(model)
             joint = _Joint(whole, manifest)

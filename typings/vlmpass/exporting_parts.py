@@ -1,0 +1,1 @@
+../../vlmpass/exporting_parts.py
