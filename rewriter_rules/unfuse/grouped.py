@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -14,7 +15,6 @@ from vlmpass.rewriter_rules.opset.queries import (
     operand,
     optional_input,
     real,
-    text,
     used,
 )
 from vlmpass.rewriter_rules.opset.table import CannotConvert, Outputs
@@ -29,8 +29,9 @@ from vlmpass.rewriter_rules.unfuse.attended import (
     like,
     lowest,
 )
+from vlmpass.rewriter_rules.unfuse.quantised_caches import stored
 from vlmpass.rewriter_rules.unfuse.turned import turned
-from vlmpass.rewriter_rules.unfuse.unfused import floats, lacks, unfused
+from vlmpass.rewriter_rules.unfuse.unfused import FLOATS, floats, unfused
 
 __all__ = ["GROUPED"]
 
@@ -58,10 +59,30 @@ def unfuse_group_query_attention(op: Tape, node: ir.Node) -> Outputs:
     _understood(node)
     heads = _turned(op, node, _heads(op, node))
     steps = _steps(op, node, heads)
-    keys, values = heads.key, heads.value
-    if optional_input(node, 3) is not None:
-        keys, values = _filled(op, node, heads, steps)
-    return _looked_up(op, node, Heads(heads.query, keys, values), steps)
+    seen, caches = _joined(op, node, heads, steps)
+    return [_looked_up(op, node, seen, steps), *caches, None]
+
+
+def _joined(
+    op: Tape, node: ir.Node, heads: Heads, steps: _Steps
+) -> tuple[Heads, Sequence[ir.Value]]:
+    """Record keys and values of before and now, as queries look at them and as they are kept."""
+    past, new = (optional_input(node, 3), optional_input(node, 4)), (heads.key, heads.value)
+    how = stored(op, node, known_size(heads.key, 3, "the size of a head"))
+    if past[0] is None or past[1] is None:
+        return heads, new
+    if how is None:
+        key, value = _filled(op, node, [(past[0], new[0]), (past[1], new[1])], steps)
+        return Heads(heads.query, key, value), (key, value)
+    kind = dtype(heads.query)
+    pairs = [
+        (each.before(op, old), each.rounded(op, x))
+        for each, old, x in zip(how, past, new, strict=True)
+        if old is not None
+    ]
+    held = [*zip(how, _filled(op, node, pairs, steps), strict=True)]
+    key, value = (each.numbers(op, x, kind) for each, x in held)
+    return Heads(heads.query, key, value), [each.given_out(op, x) for each, x in held]
 
 
 def _understood(node: ir.Node) -> None:
@@ -70,10 +91,9 @@ def _understood(node: ir.Node) -> None:
     Raises:
         CannotConvert: The node has it.
     """
-    kinds = {text(node, name, "NONE") for name in ("k_quant_type", "v_quant_type")}
-    if kinds != {"NONE"} or integer(node, "kv_cache_bit_width"):
-        raise CannotConvert("its cache is quantised")
-    lacks(node, 12, "its cache is quantised")
+    caches = [optional_input(node, index) for index in (3, 4)]
+    if any(each is not None and each.dtype in FLOATS for each in caches):
+        floats(node, 0, 3, 4)
     counted, causal = optional_input(node, 16), bool(integer(node, "causal", 1))
     if counted is not None and not (causal and optional_input(node, 3)):
         raise CannotConvert("its padded chunks are not causal, or have no past to be added to")
@@ -81,16 +101,15 @@ def _understood(node: ir.Node) -> None:
         raise CannotConvert("its cache holds a window of tokens and drops what leaves it")
     if used(node, 3):
         raise CannotConvert("its scores are an output")
-    floats(node, 0, 1, 2, 3, 4, 7, 8, 10, 11, 14, 15)
+    floats(node, 0, 1, 2, 7, 8, 10, 11, 14, 15)
 
 
-def _looked_up(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> Outputs:
-    """Record what queries find among the keys that are not later, and the caches."""
+def _looked_up(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> ir.Value:
+    """Record what queries find among the keys that are not later."""
     bias, given = _visible(op, node, heads, steps), optional_input(node, 10)
     total = bias if given is None else op.Add(_to_the_end(op, node, given, steps), bias)
     how = How(real(node, "scale"), total, real(node, "softcap"), _sink(op, node))
-    found, _ = attend(op, heads, how)
-    return [found, heads.key, heads.value, None]
+    return attend(op, heads, how)[0]
 
 
 def _to_the_end(op: Tape, node: ir.Node, bias: ir.Value, steps: _Steps) -> ir.Value:
@@ -180,7 +199,9 @@ def _places(op: Tape, node: ir.Node, heads: Heads, line: ir.Value) -> ir.Value:
     return op.Add(op.Add(op.Reshape(starts, vector(op, [-1, 1])), nothing), line)
 
 
-def _filled(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> tuple[ir.Value, ir.Value]:
+def _filled(
+    op: Tape, node: ir.Node, pairs: Sequence[tuple[ir.Value, ir.Value]], steps: _Steps
+) -> list[ir.Value]:
     """Record caches with the new tokens behind those seen, and zeros behind them.
 
     A buffer that is longer than what was seen, or that ONNX Runtime shares between past and
@@ -192,9 +213,7 @@ def _filled(op: Tape, node: ir.Node, heads: Heads, steps: _Steps) -> tuple[ir.Va
     last = op.Sub(op.Add(room, steps.new), op.const(1))
     index = op.Where(op.Less(place, steps.starts), place, op.Min(behind, last))
     inside = op.Less(place, op.Add(steps.starts, steps.new))
-    pairs = [(operand(node, 3), heads.key), (operand(node, 4), heads.value)]
-    key, value = (_taken(op, past, new, index, inside) for past, new in pairs)
-    return key, value
+    return [_taken(op, past, new, index, inside) for past, new in pairs]
 
 
 def _taken(op: Tape, past: ir.Value, new: ir.Value, index: ir.Value, inside: ir.Value) -> ir.Value:

@@ -147,6 +147,38 @@ def _looking(rng: Dice, step: _Step) -> dict[str, object]:
     return found
 
 
+def _stored(
+    rng: Dice, step: _Step, shape: tuple[int, int, int, int], kind: np.dtype
+) -> tuple[dict[str, Given], dict[str, object]]:
+    """Return a cache, of floats or of integers with their scales, and attributes that say so."""
+    heads, size = shape[1], shape[3]
+    names, axes = ("past_key", "past_value"), ["b", str(heads), "p"]
+    if step.stage == "alone":
+        return {}, {}
+    if chance(rng, 0.6):
+        found = {each: Given(normal(rng, shape, kind), [*axes, str(size)]) for each in names}
+        return found, {}
+    bits, whole = (int(x) for x in (pick(rng, 4, 8), pick(rng, 0, 1)))
+    held, low, high = (np.uint8, 0, 256) if bits == 4 else (np.int8, -128, 128)
+    shape = (*shape[:3], size if bits == 8 else size // 2)
+    found = {
+        each: Given(rng.integers(low, high, shape).astype(held), [*axes, str(shape[3])])
+        for each in names
+    }
+    step_size = 0.5 if bits == 4 else 0.03
+    count = 1 if whole else heads * size
+    for each in ("k_scale", "v_scale"):
+        scale = (rng.random(count) + 0.5) * step_size
+        lies = (1, heads, 1, size) if not whole and chance(rng) else (count,)
+        found[each] = Given(scale.astype(np.float32).reshape(lies))
+    kinds = dict.fromkeys(("k_quant_type", "v_quant_type"), ("PER_CHANNEL", "PER_TENSOR")[whole])
+    return found, {**kinds, "kv_cache_bit_width": bits}
+
+
+def _lies(cached: dict[str, Given], kind: np.dtype) -> np.dtype:
+    return cached["past_key"].array.dtype if cached else kind
+
+
 def grouped(rng: Dice) -> Case:
     """Draw a GroupQueryAttention."""
     kind, tolerance = KINDS[str(pick(rng, "float32", "float32", "float32", "float16"))]
@@ -162,16 +194,14 @@ def grouped(rng: Dice) -> Case:
     for each in ("key", "value"):
         x = Given(normal(rng, (batch, new, narrow), kind), ["b", "s", str(narrow)])
         inputs[each] = None if packed else x
-    axes = ["b", str(keys), "p", str(size)]
-    for each in ("past_key", "past_value"):
-        x = Given(normal(rng, (batch, keys, step.room, size), kind), axes)
-        inputs[each] = None if step.stage == "alone" else x
+    cached, kept = _stored(rng, step, (batch, keys, step.room, size), kind)
+    inputs |= {each: cached.get(each) for each in ("past_key", "past_value")}
     inputs["seqlens"] = Given((step.seen - 1).astype(np.int32), ["b"])
     inputs["total"] = Given(np.array(step.total, np.int32))
     attributes: dict[str, object] = {"num_heads": heads, "kv_num_heads": keys}
     turning, told = _turning(rng, step, size, kind)
     inputs |= {**turning, "bias": None, "sink": None}
-    attributes |= told
+    attributes |= told | kept
     if chance(rng, 0.3):
         shape = (int(pick(rng, 1, batch)), int(pick(rng, 1, heads)), new, step.total)
         inputs["bias"] = Given(normal(rng, shape, kind))
@@ -179,18 +209,20 @@ def grouped(rng: Dice) -> Case:
         inputs["sink"] = Given(normal(rng, (heads,), kind))
     elif chance(rng, 0.2):
         attributes["smooth_softmax"] = 1
-    inputs |= {f"none{index}": None for index in range(12, 16)}
+    inputs |= {each: cached.get(each) for each in ("k_scale", "v_scale")}
+    inputs |= {f"none{index}": None for index in range(14, 16)}
     counted = Given((step.seen - step.before).astype(np.int32), ["b"])
     inputs["counted"] = counted if step.stage == "chunk" else None
     present = step.total if step.stage == "alone" else max(step.total, step.room)
     rows = np.arange(new)[None] < (step.seen - step.before)[:, None]
     filled = (np.arange(present)[None] < step.seen[:, None])[:, None, :, None]
-    filled = np.broadcast_to(filled, (batch, keys, present, size))
+    held, within = _lies(cached, kind), int(attributes.get("kv_cache_bit_width", 8) == 4)  # type: ignore[call-overload]
+    filled = np.broadcast_to(filled, (batch, keys, present, size >> within))
     return Case(
         "GroupQueryAttention",
         inputs,
         attributes | _looking(rng, step),
-        [("y", 3, kind), ("pk", 4, kind), ("pv", 4, kind)],
+        [("y", 3, kind), ("pk", 4, held), ("pv", 4, held)],
         int(pick(rng, *OPSETS)),  # type: ignore[call-overload]
         tolerance,
         dynamic=chance(rng),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import onnx_ir as ir
 import pytest
 
 from unfuse.cases import Stays, Untaken, problem
@@ -25,6 +26,7 @@ from vlmpass.rewriter_rules.unfuse import (
     multiplied,
     packed_heads,
     projected,
+    quantised_caches,
     rows,
     stored_blocks,
     tabled,
@@ -34,6 +36,7 @@ from vlmpass.rewriter_rules.unfuse import (
 
 Function = Callable[..., Any]
 TRIES = 80
+GROUPED = "GroupQueryAttention"
 
 
 def _later_by_one(old: Function) -> Function:
@@ -42,6 +45,10 @@ def _later_by_one(old: Function) -> Function:
         return grouped._Steps(op.Add(found.starts, op.const(1)), found.new, found.total)
 
     return steps
+
+
+def _a_step_lower(old: Function) -> Function:
+    return lambda how, op, new: op.Sub(old(how, op, new), op.const(1, ir.DataType.INT32))
 
 
 def _wider(old: Function) -> Function:
@@ -89,7 +96,7 @@ def _beta_twice(old: Function) -> Function:
     return real
 
 
-PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] = {
+PLANTED: dict[str, tuple[str, ModuleType | type, str, Callable[[Function], Function]]] = {
     "queries see later keys alone": (
         "MultiHeadAttention",
         key_masks,
@@ -143,25 +150,28 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
         lambda old: lambda op, node, new, past, length: old(op, node, new, past, 99),
     ),
     "heads of keys are repeated as a whole": (
-        "GroupQueryAttention",
+        GROUPED,
         attended,
         "repeated",
         _repeated_as_a_whole,
     ),
     "a sink is forgotten": (
-        "GroupQueryAttention",
+        GROUPED,
         grouped,
         "_sink",
         lambda old: lambda op, node: None,
     ),
-    "tokens stand one later": ("GroupQueryAttention", grouped, "_steps", _later_by_one),
-    "a window is one wider": ("GroupQueryAttention", grouped, "integer", _wider),
+    "tokens stand one later": (GROUPED, grouped, "_steps", _later_by_one),
+    "a window is one wider": (GROUPED, grouped, "integer", _wider),
     "a bias ends before the cache": (
-        "GroupQueryAttention",
+        GROUPED,
         grouped,
         "_to_the_end",
         lambda old: lambda op, node, bias, steps: bias,
     ),
+    "numbers of 4 bits are one more": (GROUPED, quantised_caches, "_HALF", lambda old: 7),
+    "scales of both are swapped": (GROUPED, quantised_caches, "_SCALES", lambda old: old[::-1]),
+    "new keys are a step lower": (GROUPED, quantised_caches.Stored, "rounded", _a_step_lower),
     "positions that are given are not looked at": (
         "RotaryEmbedding",
         turned,
@@ -175,13 +185,13 @@ PLANTED: dict[str, tuple[str, ModuleType, str, Callable[[Function], Function]]] 
         lambda old: lambda node, half: [(0, 2, 1)[each] for each in old(node, half)],
     ),
     "chunks are not padded": (
-        "GroupQueryAttention",
+        GROUPED,
         grouped,
         "optional_input",
         lambda old: lambda node, index: None if index == 16 else old(node, index),
     ),
     "what is not causal looks at padding": (
-        "GroupQueryAttention",
+        GROUPED,
         grouped,
         "_ends",
         lambda old: lambda op, node: op.Add(old(op, node), op.const(1)),

@@ -72,7 +72,7 @@ IN_BFLOAT16 = (
 def test_bfloat16_becomes_a_valid_model(operator: str) -> None:
     """No CPU kernel has it: what comes out is of the type and passes the checker at every opset."""
     for _, case in cases(operator, 7, 12):
-        inputs = {name: given and _in_bfloat16(given) for name, given in case.inputs.items()}
+        inputs = {name: given and _in_bfloat16(name, given) for name, given in case.inputs.items()}
         kinds = [(name, rank, _narrow(kind)) for name, rank, kind in case.outputs]
         made = without_it(replace(case, inputs=inputs, outputs=kinds).model())
         assert case.may_stay or left(made) == []
@@ -83,5 +83,7 @@ def _narrow(kind: np.dtype) -> np.dtype:
     return BRAIN if kind.kind == "f" else kind
 
 
-def _in_bfloat16(given: Given) -> Given:
+def _in_bfloat16(name: str, given: Given) -> Given:
+    if name in ("k_scale", "v_scale"):  # of float32 for all caches
+        return given
     return replace(given, array=given.array.astype(_narrow(given.array.dtype)))
