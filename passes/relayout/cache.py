@@ -16,7 +16,15 @@ from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape
 from vlmpass.passes.pipeline.base import OptionError, Pass
 from vlmpass.passes.pipeline.needs import Need
-from vlmpass.passes.relayout.cached import LENGTH, OPERATORS, Cached, caches, register
+from vlmpass.passes.relayout.cached import (
+    CACHE_RANK,
+    LENGTH,
+    OPERATORS,
+    Cached,
+    caches,
+    joined,
+    register,
+)
 from vlmpass.passes.relayout.grouped_buffers import INSIDE, grow_inside, hold_inside
 
 __all__ = ["Cache"]
@@ -24,6 +32,8 @@ __all__ = ["Cache"]
 LONGEST = 1 << 24
 MADE_UP = re.compile(r"s\d+|unk__\d+|.*_dynamic_axes_\d+")
 """Names that exporters give to sizes of which they know nothing."""
+SCATTERED = 24
+"""The first opset that writes to a buffer, TensorScatter."""
 SLICED = 10
 """The first opset whose Slice takes bounds that are computed."""
 
@@ -34,10 +44,11 @@ class Cache(Pass):
 
     With form=static, each input that new keys or values are joined with is a buffer of `length`
     tokens, of which the first `past_length` (a new input, int64 of shape [1]) count; what was the
-    longer cache comes out as a buffer with new tokens behind those. With form=gqa, ONNX Runtime's
-    GroupQueryAttention is in the place of Attention, and writes to such buffers itself; behind
-    others, it takes several tokens for one sequence alone. Names stay as they are. More tokens than
-    a buffer holds end in an error. form=dynamic undoes either. No weight is touched.
+    longer cache comes out as a buffer with new tokens behind those, by TensorScatter from opset 24
+    on. With form=gqa, ONNX Runtime's GroupQueryAttention is in the place of Attention, and writes
+    to such buffers itself; behind others, it takes several tokens for one sequence alone. Names
+    stay as they are. More tokens than a buffer holds end in an error. form=dynamic undoes either.
+    No weight is touched.
     """
 
     name: ClassVar[str] = "cache"
@@ -126,7 +137,7 @@ def _hold(model: ir.Model, cache: Cached, length: ir.Value, size: int, names: Na
     grows, whole = ir.Shape([*past.shape]), [*past.shape]
     whole[axis] = size
     tape = Tape(names, opsets, f"{past.name}/buffer")
-    zero, last, along = tape.const([0]), tape.const([size]), tape.const([axis])
+    zero, along = tape.const([0]), tape.const([axis])
     counts = tape.Slice(past, zero, length, along)
     counts.shape = grows
     past.replace_all_uses_with(counts)
@@ -135,15 +146,26 @@ def _hold(model: ir.Model, cache: Cached, length: ir.Value, size: int, names: Na
     graph.insert_before(graph[0], tape.nodes)
     register(graph, tape)
     after = Tape(names, opsets, f"{present.name}/buffer")
-    end = after.Gather(after.Shape(present), along)
-    joined = after.Concat(present, after.Slice(past, end, last, along), axis=axis)
-    held = after.Reshape(joined, after.Shape(past))
+    held = _held(after, cache, length, size)
     producer = present.producer()
     assert producer is not None
     graph.insert_after(producer, after.nodes)
     register(graph, after)
     _give_out(graph, present, held, names)
     held.shape = ir.Shape(whole)
+
+
+def _held(tape: Tape, cache: Cached, length: ir.Value, size: int) -> ir.Value:
+    """Record a buffer with new tokens behind those that count, written there or put together."""
+    past, present, axis, new = cache.past, cache.present, cache.axis, cache.new
+    apart = new is not None and new.shape is not None and len(new.shape) == CACHE_RANK
+    if apart and tape.opsets.get("", 1) >= SCATTERED:
+        batch = tape.Shape(past, start=0, end=1)
+        return tape.TensorScatter(past, new, tape.Expand(length, batch), axis=axis)
+    last, along = tape.const([size]), tape.const([axis])
+    end = tape.Gather(tape.Shape(present), along)
+    joined = tape.Concat(present, tape.Slice(past, end, last, along), axis=axis)
+    return tape.Reshape(joined, tape.Shape(past))
 
 
 def _give_out(graph: ir.Graph, old: ir.Value, new: ir.Value, names: Names) -> None:
@@ -159,9 +181,13 @@ def _grow(model: ir.Model, name: str) -> bool:
     graph = model.graph
     length = next((each for each in graph.inputs if each.name == LENGTH), None)
     users = [] if length is None else [use.node for use in length.uses()]
-    ends = [_buffer(each) for each in users]
+    places = [each for each in users if each.op_type == "Expand"]
+    ends = [_written(each) or _buffer(each) for each in users if each not in places]
     whole = [each for each in ends if each is not None]
-    if length is None or length.is_graph_output() or not users or len(whole) < len(users):
+    if length is None or length.is_graph_output() or not whole or len(whole) < len(ends):
+        return False
+    writers = {held.producer() for _, _, held in whole}
+    if any(use.node not in writers for each in places for use in each.outputs[0].uses()):
         return False
     if not may_apply(name, LENGTH):
         return False
@@ -178,6 +204,30 @@ def _grow(model: ir.Model, name: str) -> bool:
         remove_dead([each for each in (makers, node) if each is not None])
     graph.inputs.remove(length)
     return True
+
+
+def _written(node: ir.Node) -> tuple[ir.Node, ir.Value, ir.Value] | None:
+    """Return what `_buffer` does, of a buffer that new tokens are written to."""
+    past = node.inputs[0] if len(node.inputs) == 4 and _is_zero(node.inputs[1]) else None
+    if past is None or not past.is_graph_input() or past.is_graph_output():
+        return None
+    users = {use.node for use in past.uses()} - {node}
+    writers = [each for each in users if each.op_type == "TensorScatter"]
+    if len(writers) != 1 or any(not _of_batch(each) for each in users - {*writers}):
+        return None
+    held, (_, new, places) = writers[0].outputs[0], writers[0].inputs
+    spread = None if places is None else places.producer()
+    told = spread is not None and spread.op_type == "Expand" and spread.inputs[0] is node.inputs[2]
+    counts = node.outputs[0]
+    grown = [x for use in counts.uses() for x in joined(counts, *use, held=True) if x.new is new]
+    alone = told and held.is_graph_output() and not held.uses() and not counts.is_graph_output()
+    return (node, grown[0].present, held) if alone and len(grown) == 1 else None
+
+
+def _of_batch(node: ir.Node) -> bool:
+    """Return whether no more than the number of sequences is asked of a buffer's sizes."""
+    ends = [node.attributes.get_int(name, at) for name, at in (("start", 0), ("end", CACHE_RANK))]
+    return node.op_type == "Shape" and ends == [0, 1]
 
 
 def _buffer(node: ir.Node) -> tuple[ir.Node, ir.Value, ir.Value] | None:

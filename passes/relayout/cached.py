@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.tape import Tape
 
-__all__ = ["LENGTH", "OPERATORS", "Cached", "caches", "register"]
+__all__ = ["CACHE_RANK", "LENGTH", "OPERATORS", "Cached", "caches", "joined", "register"]
 
 OPERATORS = {
     ("", "Attention"): {4: 1, 5: 2},
@@ -29,11 +29,13 @@ class Cached:
         past: The input.
         present: The output.
         axis: Along which tokens lie.
+        new: What is joined with it.
     """
 
     past: ir.Value
     present: ir.Value
     axis: int
+    new: ir.Value | None
 
     @property
     def size(self) -> int | ir.SymbolicDim | None:
@@ -52,32 +54,42 @@ def caches(
     """
     for value in graph.inputs:
         users = [use for use in value.uses() if use.node.graph is graph]
-        found = [each for use in users for each in _joined(value, *use, operators)]
+        found = [each for use in users for each in joined(value, *use, operators)]
         if len(found) == 1:
             yield found[0]
 
 
-def _joined(
+def joined(
     value: ir.Value,
     node: ir.Node,
     at: int,
-    operators: Mapping[tuple[str, str], Mapping[int, int]],
+    operators: Mapping[tuple[str, str], Mapping[int, int]] = OPERATORS,
+    *,
+    held: bool = False,
 ) -> Iterator[Cached]:
-    """Yield what a node makes of a cache."""
+    """Yield what a node makes of a cache, or of the part of a buffer that counts.
+
+    Args:
+        value: It.
+        node: Takes it.
+        at: As which input.
+        operators: What joins caches with what is new.
+        held: Whether that comes out in a buffer, and not by itself.
+    """
     outputs = operators.get((node.domain, node.op_type), {})
     given = node.outputs[outputs[at]] if outputs.get(at, 9) < len(node.outputs) else None
-    if given is not None and given.is_graph_output():
-        yield Cached(value, given, 2)
+    if given is not None and given.is_graph_output() != held:
+        yield Cached(value, given, 2, node.inputs[outputs[at]])
     joins = (node.domain, node.op_type) == ("", "Concat") and at == 0 and len(node.inputs) == 2
     if (
         joins
-        and node.outputs[0].is_graph_output()
+        and node.outputs[0].is_graph_output() != held
         and value.shape is not None
         and len(value.shape) == CACHE_RANK
     ):
         axis = node.attributes.get_int("axis", 0) % len(value.shape)
         if axis:
-            yield Cached(value, node.outputs[0], axis)
+            yield Cached(value, node.outputs[0], axis, node.inputs[1])
 
 
 def register(graph: ir.Graph, tape: Tape) -> None:

@@ -29,6 +29,9 @@ FORMS = {
     "all": "infer,logits{{output={logits}}},tie,cache{{form=static length={length}}}",
     "fused": "infer,simplify,convert-opset{{to=23}},fuse,logits{{output={logits}}},"
     "cache{{form=static length={length}}}",
+    "written": "infer,convert-opset{{to=24}},cache{{form=static length={length}}}",
+    "written and back": "infer,simplify,convert-opset{{to=24}},fuse,cache{{form=static "
+    "length={length}}},infer,simplify,cache{{form=dynamic}}",
     "gqa": "infer,simplify,convert-opset{{to=23}},fuse,cache{{form=gqa length={length}}},"
     "infer,simplify",
     "gqa and back": "infer,simplify,convert-opset{{to=23}},fuse,cache{{form=gqa length={length}}},"

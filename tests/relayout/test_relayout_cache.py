@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from rewrite.support import RUNTIME_ERRORS, parse, run
 from relayout.greedy import FORMS, greedy, laid_out, same
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError
+from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.passes.relayout import cache
 from vlmpass.passes.relayout.cache import Cache
+from vlmpass.passes.relayout.cached import Cached
 
 EXPORTS = Path(__file__).parents[1] / "fixtures" / "exports"
 CACHE = """<ir_version: 10, opset_import: ["": 21, "com.microsoft": 1]> g(float[b,2,p,4] past_k,
@@ -61,8 +65,64 @@ def test_a_cache_of_any_content_behind_what_counts() -> None:
     assert np.array_equal(run(model, feed)[0][:, :, 3:], past[:, :, 3:])
 
 
-def test_more_than_a_buffer_holds_is_an_error() -> None:
-    model = parse(CACHE.replace("AXIS", "2"))
+def _drawn(seed: int) -> tuple[ir.Model, dict[str, np.ndarray], int, int]:
+    """Return a cache, what it is run with as a buffer, where tokens lie, and of which size."""
+    rng = np.random.default_rng(seed)
+    axis, opset = int(rng.integers(1, 4)), int(rng.choice([21, 23, 24]))
+    past, new, free = (int(x) for x in rng.integers(0, 4, 3))
+    sizes, names = [int(x) for x in rng.integers(1, 4, 4)], ["b", "h", "w", "x"]
+    size = past + new + free + 1
+    texts = [[*names[:axis], each, *names[axis + 1 :]] for each in ("p", "s", "t")]
+    held, given = ([*sizes[:axis], each, *sizes[axis + 1 :]] for each in (size, new))
+    model = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> g(float[{",".join(texts[0])}] c,
+        float[{",".join(texts[1])}] k) => (float[{",".join(texts[2])}] t) {{
+        t = Concat<axis={axis - int(rng.choice([0, 4]))}>(c, k) }}""")
+    feed = {"c": rng.random(held, np.float32), "k": rng.random(given, np.float32)}
+    return model, feed | {"past_length": np.array([past])}, axis, size
+
+
+def _misplaced(seed: int) -> bool:
+    """Return whether a buffer is not what it was, but for the new tokens behind what counts."""
+    model, feed, axis, size = _drawn(seed)
+    assert Cache(form="static", length=size).run(model)
+    written = model.graph.opset_imports[""] >= 24
+    assert any(node.op_type == "TensorScatter" for node in model.graph) == written
+    first, count = int(feed["past_length"][0]), feed["k"].shape[axis]
+    wanted = feed["c"].copy()
+    np.moveaxis(wanted, axis, 0)[first : first + count] = np.moveaxis(feed["k"], axis, 0)
+    (got,) = run(model, feed)
+    assert Cache(form="dynamic").run(model)
+    grown = {"c": np.take(feed["c"], range(first), axis), "k": feed["k"]}
+    same = np.array_equal(run(model, grown)[0], np.concatenate([*grown.values()], axis))
+    return not (np.array_equal(got, wanted) and same)
+
+
+def test_new_tokens_lie_behind_what_counts() -> None:
+    assert not [seed for seed in range(40) if _misplaced(seed)]
+
+
+def _one_further(old: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+    def held(tape: Tape, cache: Cached, length: ir.Value, size: int) -> ir.Value:
+        return old(tape, cache, tape.Add(length, tape.const([1])), size)
+
+    return held
+
+
+@pytest.mark.parametrize(
+    ("part", "fault"),
+    [("_held", _one_further(cache._held)), ("_written", lambda node: None)],
+)
+def test_planted_faults_of_writing_are_seen(
+    part: str, fault: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, part, fault)
+    with pytest.raises(AssertionError):
+        test_new_tokens_lie_behind_what_counts()
+
+
+@pytest.mark.parametrize("opset", [21, 24])
+def test_more_than_a_buffer_holds_is_an_error(opset: int) -> None:
+    model = parse(CACHE.replace("AXIS", "2").replace('"": 21', f'"": {opset}'))
     assert Cache(form="static", length=5).run(model)
     new = np.zeros((1, 2, 2, 4), np.float32)
     past = np.zeros((1, 2, 5, 4), np.float32)
@@ -70,8 +130,9 @@ def test_more_than_a_buffer_holds_is_an_error() -> None:
         run(model, {"past_k": past, "k": new, "past_length": np.array([4])})
 
 
-def test_there_and_back_is_as_it_was() -> None:
-    model = parse(CACHE.replace("AXIS", "2"))
+@pytest.mark.parametrize("opset", [21, 24])
+def test_there_and_back_is_as_it_was(opset: int) -> None:
+    model = parse(CACHE.replace("AXIS", "2").replace('"": 21', f'"": {opset}'))
     assert Cache(form="static", length=5).run(model)
     assert not Cache(form="static", length=5).run(model)
     assert Cache(form="dynamic").run(model)
@@ -146,9 +207,10 @@ def test_what_is_no_cache_of_the_graph_stays(model: str) -> None:
     assert not Cache(form="static", length=5).run(parse(model, 21))
 
 
+@pytest.mark.parametrize("opset", [21, 24])
 @pytest.mark.parametrize("name", ["past_k", "past_k/buffer/Slice_output"])
-def test_a_buffer_that_others_see_stays(name: str) -> None:
-    model = parse(CACHE.replace("AXIS", "2"))
+def test_a_buffer_that_others_see_stays(name: str, opset: int) -> None:
+    model = parse(CACHE.replace("AXIS", "2").replace('"": 21', f'"": {opset}'))
     assert Cache(form="static", length=5).run(model)
     seen = next(
         value for node in model.graph for value in node.inputs if value and value.name == name
