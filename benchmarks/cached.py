@@ -30,11 +30,13 @@ PER_LAYER = 113
 SMALL = Config(hidden=16, heads=4, kv_heads=2, intermediate=32, vocab=64)
 
 
-def _size(b: Builder, x: ir.Value, axis: int) -> ir.Value:
+def size(b: Builder, x: ir.Value, axis: int) -> ir.Value:
+    """Return the length of an axis, computed in the graph."""
     return b("Gather", b("Shape", x), b.const(axis), axis=0)
 
 
-def _vector(b: Builder, *sizes: ir.Value | int) -> ir.Value:
+def vector(b: Builder, *sizes: ir.Value | int) -> ir.Value:
+    """Return a shape of sizes that are known and such that are computed."""
     parts = [
         b.const([size]) if isinstance(size, int) else b("Unsqueeze", size, b.const([0]))
         for size in sizes
@@ -43,22 +45,22 @@ def _vector(b: Builder, *sizes: ir.Value | int) -> ir.Value:
 
 
 def _heads(b: Builder, x: ir.Value, count: int) -> ir.Value:
-    target = _vector(b, _size(b, x, 0), _size(b, x, 1), count, b.config.head_dim)
+    target = vector(b, size(b, x, 0), size(b, x, 1), count, b.config.head_dim)
     return b("Transpose", b("Reshape", x, target), perm=[0, 2, 1, 3])
 
 
 def _repeat(b: Builder, x: ir.Value) -> ir.Value:
     """Repeat key or value heads up to the number of query heads."""
     c = b.config
-    batch, length = _size(b, x, 0), _size(b, x, 2)
-    wide = _vector(b, batch, c.kv_heads, c.heads // c.kv_heads, length, c.head_dim)
-    flat = _vector(b, batch, c.heads, length, c.head_dim)
+    batch, length = size(b, x, 0), size(b, x, 2)
+    wide = vector(b, batch, c.kv_heads, c.heads // c.kv_heads, length, c.head_dim)
+    flat = vector(b, batch, c.heads, length, c.head_dim)
     return b("Reshape", b("Expand", b("Unsqueeze", x, b.const([2])), wide), flat)
 
 
 def _mask(b: Builder, ids: ir.Value, kept: ir.Value, past: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Return the mask, [batch, 1, seq, total], and the positions, [batch, seq]."""
-    length = _size(b, ids, 1)
+    length = size(b, ids, 1)
     total = b("Add", past, length)
     positions = b("Unsqueeze", b("Range", past, total, b.const(1)), b.const([0]))
     columns = b("Range", b.const(0), total, b.const(1))
@@ -91,11 +93,11 @@ def _attention(
     key, value = b("Concat", past[0], key, axis=-2), b("Concat", past[1], value, axis=-2)
     scores = b("MatMul", query, b("Transpose", _repeat(b, key), perm=[0, 1, 3, 2]))
     scaled = b("Mul", scores, b.number(c.head_dim**-0.5))
-    end = b("Unsqueeze", _size(b, key, 2), b.const([0]))
+    end = b("Unsqueeze", size(b, key, 2), b.const([0]))
     part = b("Slice", mask, b.const([0]), end, b.const([3]))
     mixed = b("MatMul", b("Softmax", b("Add", scaled, part), axis=-1), _repeat(b, value))
     mixed = b("Transpose", mixed, perm=[0, 2, 1, 3])
-    joined = b("Reshape", mixed, _vector(b, _size(b, x, 0), _size(b, x, 1), -1))
+    joined = b("Reshape", mixed, vector(b, size(b, x, 0), size(b, x, 1), -1))
     result = b("MatMul", joined, b.weight(f"{name}.o_proj.weight", c.hidden, c.hidden))
     return result, key, value
 
@@ -117,7 +119,7 @@ def build(path: Path, config: Config) -> ir.Model:
     ]
     outputs: list[ir.Value] = []
     x = b("Gather", b.weight("model.embed_tokens.weight", config.vocab, config.hidden), ids, axis=0)
-    mask, positions = _mask(b, ids, kept, _size(b, pasts[0][0], 2))
+    mask, positions = _mask(b, ids, kept, size(b, pasts[0][0], 2))
     angles = rotary(b, positions)
     for layer, (key, value) in enumerate(pasts):
         b.scope, name = f"/model/layers.{layer}", f"model.layers.{layer}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cached
 import decoder
+import exposed
 import towers
 
 __all__ = ["FAMILIES", "make"]
@@ -25,6 +26,7 @@ FAMILIES: dict[str, Callable[[Path, int], None]] = {
     "decoder": _plain,
     "cached": cached.make,
     "towers": towers.make,
+    "exposed": exposed.make,
 }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.graph.symbols import refined
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.ir_tools.operators.schema import in_force
@@ -19,9 +20,11 @@ __all__ = [
     "is_used",
     "may_add_integers",
     "may_be_given_out",
+    "places_of",
     "remove_dead",
     "remove_initializer",
     "remove_unused_constant",
+    "replace_uses",
     "replace_value",
 ]
 
@@ -66,12 +69,32 @@ def replace_value(
         new.shape = old.shape
     new.shape = refined(old.shape, new.shape)
     name = old.name or new.name
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    replace_uses(old, new)
     old.name = None
     new.name = name
     new.doc_string = old.doc_string or new.doc_string
     new.metadata_props.update(old.metadata_props)
     return new
+
+
+def replace_uses(old: ir.Value, new: ir.Value) -> None:
+    """Let a value stand wherever another one does, among what the graph gives out, too.
+
+    onnx_ir looks for it among the outputs one by one, which takes long where there are thousands.
+    """
+    if old.is_graph_output() and old.graph is not None:
+        outputs = old.graph.outputs
+        for place in places_of(old, outputs):
+            outputs[place] = new
+    old.replace_all_uses_with(new)
+
+
+def places_of(value: ir.Value, outputs: Sequence[ir.Value]) -> list[int]:
+    """Return where a value is among outputs, by `index`, many times as fast as a loop."""
+    places: list[int] = []
+    for _ in range(outputs.count(value)):
+        places.append(outputs.index(value, places[-1] + 1 if places else 0))
+    return places
 
 
 def may_be_given_out(value: ir.Value, old: ir.Value) -> bool:
@@ -145,16 +168,18 @@ def constant_node(tensor: ir.TensorProtocol, name: str, node_name: str | None) -
     return node
 
 
-def remove_dead(nodes: Iterable[ir.Node]) -> int:
+def remove_dead(nodes: Iterable[ir.Node], removals: Removals | None = None) -> int:
     """Remove nodes that nobody uses, then what only they used, initializers included.
 
     Args:
         nodes: Where to start; nodes still in use stay.
+        removals: Takes them out of their graphs, at once by default.
 
     Returns:
         How many nodes were removed.
     """
-    pending = list(dict.fromkeys(nodes))
+    waiting = Removals() if removals is None else removals
+    pending = [each for each in dict.fromkeys(nodes) if each not in waiting]
     gone: dict[ir.Node, ir.Graph] = {}
     while pending:
         # Whole rounds, because asking a value for its users takes time for each of them.
@@ -168,12 +193,15 @@ def remove_dead(nodes: Iterable[ir.Node]) -> int:
             if value.is_initializer() and not value.is_graph_input():
                 remove_initializer(value)
         producers = [value.producer() for value in unused]
-        pending = [each for each in dict.fromkeys(producers) if each is not None]
+        makers = dict.fromkeys(each for each in producers if each is not None)
+        pending = [each for each in makers if each not in waiting]
     by_graph: dict[ir.Graph, list[ir.Node]] = {}
     for node, graph in gone.items():
         by_graph.setdefault(graph, []).append(node)
     for graph, dead in by_graph.items():
-        graph.remove(dead)
+        waiting.wait(graph, dead)
+    if removals is None:
+        waiting.finish()
     return len(gone)
 
 

@@ -14,6 +14,7 @@ from vlmpass.ir_tools.graph.edit import is_used, remove_initializer
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges, changes
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.graph.tape import splice
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
 from vlmpass.ir_tools.rewrite.alignment import MatchContext
@@ -21,7 +22,6 @@ from vlmpass.ir_tools.rewrite.constant_values import Constants
 from vlmpass.ir_tools.rewrite.index import Candidate, Index, Reach
 from vlmpass.ir_tools.rewrite.interior import Order, make_way
 from vlmpass.ir_tools.rewrite.propose import Proposal, propose
-from vlmpass.ir_tools.rewrite.removals import Removals
 from vlmpass.ir_tools.rewrite.rule import Declined, Rule, RuleSet
 from vlmpass.ir_tools.shapes.inferred_functions import last_axes
 from vlmpass.ir_tools.system.collector import without_collector

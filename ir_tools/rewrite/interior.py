@@ -133,7 +133,6 @@ def make_way(
                 pending.extend(user.outputs)
     late = sorted(moved, key=order.of)
     if late:
-        graph.remove(late)
         graph.insert_after(anchor, late)
         order.replaced(anchor, [anchor, *late])
     return [*(node for node in gone if node is not anchor), anchor]

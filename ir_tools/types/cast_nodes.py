@@ -11,7 +11,9 @@ import re
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal
+from vlmpass.ir_tools.graph.edit import replace_uses
 from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.graph.walk import scopes
 from vlmpass.ir_tools.operators.dtypes import holds_all
 from vlmpass.ir_tools.operators.type_texts import dtype_of, parse
@@ -103,7 +105,6 @@ class Casts:
                 continue
             output = user.outputs[0]
             if end_of is None and not output.is_graph_output() and user.graph is not None:
-                user.graph.remove(user)
                 _place(user, value)
                 return output
         return None
@@ -143,7 +144,7 @@ def _place(node: ir.Node, value: ir.Value) -> None:
         graph.append(node)
 
 
-def _bypass(node: ir.Node, names: Names) -> bool:
+def _bypass(node: ir.Node, names: Names, removals: Removals) -> bool:
     """Let a node's input stand for its only output and remove the node; False if it must stay.
 
     A graph output keeps its name: the input's producer takes it over, or an Identity stands in
@@ -162,8 +163,8 @@ def _bypass(node: ir.Node, names: Names) -> bool:
         source.name, output.name = output.name, names.value(f"{output.name}/bypassed")
         source.shape = source.shape if source.shape is not None else output.shape
         source.type = source.type if source.type is not None else output.type
-    output.replace_all_uses_with(source, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    replace_uses(output, source)
+    removals.remove(graph, [node])
     return True
 
 
@@ -199,7 +200,7 @@ def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
     Returns:
         How many nodes were removed or became an Identity.
     """
-    removed = 0
+    removed, removals = 0, Removals()
     for scope in scopes(model):
         for node in list(scope.graph):
             if node.domain or node.op_type not in ("Cast", "CastLike"):
@@ -208,10 +209,11 @@ def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
             if inner is not None:
                 node.replace_input_with(0, inner.inputs[0])
             if inner is not None or _does_nothing(node, typing):
-                _bypass(node, names)
+                _bypass(node, names, removals)
                 removed += 1
             if inner is not None and not inner.outputs[0].uses():
-                removed += _drop_unused(inner)
+                removed += _drop_unused(inner, removals)
+    removals.finish()
     return removed
 
 
@@ -234,8 +236,8 @@ def leave_well_typed(model: ir.Model, request: str, names: Names) -> tuple[Typin
     return (require_well_typed(model, request) if removed else typing), removed
 
 
-def _drop_unused(node: ir.Node) -> int:
-    if node.outputs[0].is_graph_output() or node.graph is None:
+def _drop_unused(node: ir.Node, removals: Removals) -> int:
+    if node.outputs[0].is_graph_output() or node.graph is None or node in removals:
         return 0
-    node.graph.remove(node, safe=True)
+    removals.remove(node.graph, [node])
     return 1

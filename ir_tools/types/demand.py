@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.edit import places_of
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.schema import in_force
@@ -282,7 +283,7 @@ class Demand:
             return True
         if not value.uses() and not value.is_graph_output():
             return False
-        given = [index for index, output in enumerate(scope.graph.outputs) if output is value]
+        given = places_of(value, scope.graph.outputs) if value.is_graph_output() else []
         if value.is_graph_output() and not given:
             return False
         if not all(self._keeps(graph_of(scope), index) for index in given):

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import constant_node, constant_value
 from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.types.narrow import Narrowing, bounds_only
 
@@ -40,6 +41,7 @@ class Offline:
 
     def settle(self) -> None:
         """Let a copy take the place of a constant that nothing else uses, name included."""
+        removals = Removals()
         for (value, _), made in self._made.items():
             if value.uses() or value.is_graph_output() or made.const_value is None:
                 continue
@@ -55,7 +57,8 @@ class Offline:
             node.attributes.clear()
             node.attributes["value"] = ir.AttrTensor("value", tensor)
             assert copy.graph is not None
-            copy.graph.remove(copy, safe=True)
+            removals.remove(copy.graph, [copy])
+        removals.finish()
 
     def _make(self, value: ir.Value, text: str, tensor: ir.TensorProtocol) -> ir.Value:
         dtype = dtype_of(text)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import is_used, replace_value
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.passes.legalize.remedies import CAST_RULE, NARROW_RULE
 
 __all__ = ["cancel"]
@@ -25,6 +26,7 @@ def cancel(nodes: Iterable[ir.Node]) -> None:
     """
     made: dict[tuple[ir.Value, int, ir.Graph], ir.Value] = {}
     downs: list[ir.Node] = []
+    removals = Removals()
     for node in list(nodes):
         if node.op_type != "Cast" or node.metadata_props.get("vlmpass.rule") not in _RULES:
             continue
@@ -37,10 +39,11 @@ def cancel(nodes: Iterable[ir.Node]) -> None:
         stands = before or made.setdefault((source, to, node.graph), node.outputs[0])
         if stands is not node.outputs[0] and not node.outputs[0].is_graph_output():
             replace_value(node.outputs[0], stands, fresh=False)
-            node.graph.remove(node, safe=True)
+            removals.remove(node.graph, [node])
     for node in dict.fromkeys(downs):
-        if node.graph is not None and not is_used(node.outputs[0]):
-            node.graph.remove(node, safe=True)
+        if node not in removals and node.graph is not None and not is_used(node.outputs[0]):
+            removals.remove(node.graph, [node])
+    removals.finish()
 
 
 def _widened_from(value: ir.Value, to: int) -> ir.Value | None:

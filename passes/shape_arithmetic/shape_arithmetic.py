@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vlmpass.ir_tools.graph.edit import add_constant, may_add_integers, remove_dead, replace_value
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.graph.walk import Scope, scopes
 from vlmpass.ir_tools.shapes import Dim, Facts, kept_facts, visit_scope
 from vlmpass.ir_tools.shapes.lower import Lowering
@@ -187,6 +188,7 @@ class _Work:
         done: set[ir.Value] = set()
         before: set[ir.Node] = set()
         lowering: Lowering | None = None
+        removals = Removals()
         for node in scope.graph:
             before.add(node)
             index = _TARGETS.get(node.op_type)
@@ -207,7 +209,8 @@ class _Work:
             producer = value.producer()
             assert producer is not None
             value.replace_all_uses_with(new)
-            remove_dead([producer])
+            remove_dead([producer], removals)
+        removals.finish()
         return lowering is not None
 
     def _better(self, node: ir.Node, value: ir.Value, opset: int) -> list[Part] | None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.edit import is_used
 from vlmpass.ir_tools.graph.effects import EXACT, NumberChanges
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.graph.tape import splice
 from vlmpass.ir_tools.graph.walk import Scope, subgraphs
 from vlmpass.rewriter_rules.opset.conversion import Built
@@ -39,18 +40,20 @@ class Replacement:
             None if value is None else original(value) for value in self.built.outputs
         ]
 
-    def apply(self, standing: dict[ir.Value, ir.Value]) -> None:
+    def apply(self, standing: dict[ir.Value, ir.Value], removals: Removals) -> None:
         """Put the new nodes in the place of the old one.
 
         Args:
             standing: What stands for outputs of nodes that are gone; it gets those of this one.
+            removals: What takes the old one out.
         """
         pairs = [
             (old, standing.get(new, new))
             for old, new in zip(self.node.outputs, self.built.outputs, strict=False)
             if new is not None
         ]
-        splice(self.built.tape, [self.node], pairs, in_function=self.scope.in_function)
+        within = self.scope.in_function
+        splice(self.built.tape, [self.node], pairs, in_function=within, remove=removals.remove)
         standing.update(pairs)
 
 
@@ -97,19 +100,21 @@ class ConversionPlan:
         for each in self.replacements:
             each.read_the_model(self.own)
         standing: dict[ir.Value, ir.Value] = {}
+        removals = Removals()
         for each in self.replacements:
-            each.apply(standing)
-        _drop_unused(value for value in operands if value is not None)
+            each.apply(standing, removals)
+        _drop_unused((value for value in operands if value is not None), removals)
+        removals.finish()
 
 
-def _drop_unused(operands: Iterable[ir.Value]) -> None:
+def _drop_unused(operands: Iterable[ir.Value], removals: Removals) -> None:
     """Remove constants that only nodes now replaced had read."""
     for value in dict.fromkeys(operands):
         if is_used(value) or value.is_graph_input():
             continue
         node = value.producer()
         if node is not None and node.graph is not None:
-            if (node.domain, node.op_type) == ("", "Constant"):
-                node.graph.remove(node, safe=True)
+            if (node.domain, node.op_type) == ("", "Constant") and node not in removals:
+                removals.remove(node.graph, [node])
         elif value.is_initializer() and value.graph is not None and value.name:
             del value.graph.initializers[value.name]

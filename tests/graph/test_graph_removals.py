@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from vlmpass.ir_tools.graph.names import Names
-from vlmpass.ir_tools.rewrite.removals import Removals
+from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.passes import PassManager, parse
 
 LAYERS = 400
@@ -68,3 +68,43 @@ def test_names_of_what_waits_are_free() -> None:
     removals.remove(model.graph, [first, second])
     assert names.value("a0") == "a0"
     assert names.value("a1") != "a1"
+
+
+def exposed(layers: int) -> ir.Model:
+    """A chain of which every value is an output, with needless Casts and axes as attributes."""
+    lines, outputs = [], []
+    for i in range(layers):
+        x = f"y{i - 1}" if i else "x"
+        lines.append(
+            f"m{i} = ReduceMean<axes=[1], keepdims=1>({x}) s{i} = Sub({x}, m{i})"
+            f" h{i} = Cast<to=1>(s{i}) y{i} = Softplus(h{i})"
+        )
+        outputs += [f"float[3,4] {name}{i}" for name in ("s", "h", "y")]
+    text = f"g (float[3,4] x) => ({', '.join(outputs)}) {{ {' '.join(lines)} }}"
+    return ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    ["convert-opset{to=18}", "unify-dtype{to=bfloat16}", "simplify", "infer,fold,cse,simplify"],
+)
+def test_outputs_are_gone_over_a_few_times_and_not_for_each_node(
+    pipeline: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of thousands of outputs, each look at all of them is what made passes quadratic."""
+    looks = 0
+    kind = type(exposed(1).graph.outputs)
+    real = kind.__getitem__
+
+    def counted(outputs: ir.Value, index: object) -> object:
+        nonlocal looks
+        looks += 1
+        return real(outputs, index)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(kind, "__getitem__", counted)
+    seen = []
+    for layers in (40, 160):
+        looks = 0
+        PassManager(parse(pipeline)).run(exposed(layers), in_place=True)
+        seen.append(looks)
+    assert seen[1] <= 4.5 * seen[0]

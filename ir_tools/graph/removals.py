@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -38,7 +38,11 @@ class Removals:
         for node in nodes:
             for index in range(len(node.inputs)):
                 node.replace_input_with(index, None)
-            self._waiting[node] = graph
+        self.wait(graph, nodes)
+
+    def wait(self, graph: ir.Graph, nodes: Iterable[ir.Node]) -> None:
+        """Take nodes that are off all values out of their graph at some time."""
+        self._waiting.update((node, graph) for node in nodes)
         if len(self._waiting) >= _MANY:
             self.finish()
 
