@@ -28,14 +28,19 @@ from measure import table
 if TYPE_CHECKING:
     from vlmpass.ir_tools.save.staged import Staged
 
-JOBS: dict[str, dict[str, Any]] = {
+JOBS: dict[str, dict[str, Any] | str] = {
     "simplify and fuse": {"simplify": True, "fuse": "standard"},
     "simplify": {"simplify": True},
     "opset": {"opset": 21},
     "float32": {"dtype": "float32"},
     "float16": {"dtype": "float16"},
+    "other passes": "inline-functions,fix-names,topological-sort,infer,unroll-loops,pack-products,"
+    "unfuse{to=standard},substitute,tie,legalize{target=ort-cpu},quantize-weights{bits=8}",
+    "onnx_ir": "",
 }
-"""What is asked for, as `Pipeline` takes it."""
+"""What is asked for, as `Pipeline` takes it, or passes; `onnx_ir` loads and saves without us."""
+_QUICK = [job for job in JOBS if job not in ("simplify", "onnx_ir")]
+"""In sanity checks: what the others have in them is left out."""
 FORGIVEN = 0.1
 """CPU seconds, about what a collection of garbage takes that hits one run and not the other."""
 FORGIVEN_MB = 20.0
@@ -68,8 +73,22 @@ def spent() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def _alone(path: Path, clock: Clock) -> None:
+    """Load and save a model by onnx_ir alone."""
+    import onnx_ir
+
+    with clock("(load)"):
+        model = onnx_ir.load(path)
+    with clock("(save)"):
+        path.with_name("alone").mkdir(exist_ok=True)
+        onnx_ir.save(model, path.with_name("alone") / "out.onnx")
+
+
 def _stages(path: Path, job: str, clock: Clock, *, compare: bool) -> None:
     """Take a model all the way, once."""
+    if job == "onnx_ir":
+        _alone(path, clock)
+        return
     from vlmpass.intent import Intent
     from vlmpass.ir_tools.load import load
     from vlmpass.ir_tools.run import verify
@@ -87,7 +106,8 @@ def _stages(path: Path, job: str, clock: Clock, *, compare: bool) -> None:
 
     with clock("(load)"):
         model = load(path)
-    text = pipeline_text(Intent(**JOBS[job]), model)
+    asked = JOBS[job]
+    text = asked if isinstance(asked, str) else pipeline_text(Intent(**asked), model)
     PassManager(parse(text), [Timed()]).run(model, in_place=True)
     path.with_name("out").mkdir(exist_ok=True)
     start, checked = spent(), clock.seconds.get("(check)", 0.0)
@@ -153,7 +173,8 @@ def run(
                 command = [sys.executable, __file__, "--make", family, str(path), str(size)]
                 subprocess.run(command, check=True)
         for job in jobs:
-            measured = [_run(family, path, job, compare=compare) for path in paths]
+            compared = compare and job == jobs[0]  # it is the same work after each
+            measured = [_run(family, path, job, compare=compared) for path in paths]
             print(f"{family}: {job} done", file=sys.stderr)
             rows += _rows(f"{family}: {job}", sizes, measured, ratios.append)
     return table(rows), max(ratios)
@@ -182,6 +203,7 @@ def main() -> None:
         return
     if arguments.quick:
         arguments.nodes, arguments.bound, arguments.compare = [1_000, 4_000], 1.5, True
+        arguments.jobs = _QUICK
     names = arguments.families or list(families.FAMILIES)
     text, worst = run(
         arguments.folder, names, arguments.nodes, arguments.jobs, compare=arguments.compare

@@ -13,16 +13,13 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.graph.constants import constant_of
-from vlmpass.ir_tools.graph.names import Names
+from vlmpass.ir_tools.graph.walk import all_values
 from vlmpass.ir_tools.operators.traits import rearranging
 from vlmpass.ir_tools.run.addition import Addition
 from vlmpass.ir_tools.types.typing import Typing
 from vlmpass.ir_tools.worker.transport import Feed
 
 __all__ = ["Gauge"]
-
-_PARTS = ("size", "flat", "filled", "top")
-"""Of what measures a value, step by step."""
 
 
 class Gauge:
@@ -45,12 +42,13 @@ class Gauge:
             str(v.name): str(v.name) for v in model.graph.inputs if not v.is_initializer()
         }
         self._also: dict[str, list[str]] = {}
-        self._measures: dict[str, tuple[str, ...]] = {}
         for node in model.graph:
             for value in node.outputs:
                 varies = value.name and constant_of(value) is None
                 if varies and typing.dtype(value) == ir.DataType.FLOAT:
                     self._want(str(value.name), node)
+        self._number = {name: number for number, name in enumerate(self._names)}
+        self._prefix = _own_prefix(model)
 
     def _want(self, name: str, node: ir.Node) -> None:
         moves = not node.domain and node.op_type in rearranging()
@@ -64,16 +62,16 @@ class Gauge:
 
     def prepare(self, segment: ir.Model) -> Addition:
         """Return what a part of the model computes besides: the magnitude of every value."""
-        here = {value.name for node in segment.graph for value in node.outputs}
-        names = [name for name in self._names if name in here]
-        fresh = Names.of(segment)
-        self._measures = {n: tuple(fresh.value(f"{n}/{part}") for part in _PARTS) for n in names}
-        return _measuring(self._measures, fresh.value("magnitude/zero"))
+        here = [str(value.name) for node in segment.graph for value in node.outputs]
+        wanted = {name: self._number[name] for name in here if name in self._number}
+        return _measuring(wanted, self._prefix)
 
     def see(self, results: Feed) -> None:
         """Take the magnitudes of one run."""
-        for name, (*_, top) in self._measures.items():
-            self._note(name, float(np.asarray(results[top]).reshape(-1)[0]))
+        for name, result in results.items():
+            if name.startswith(self._prefix):
+                number = int(name.removeprefix(self._prefix))
+                self._note(self._names[number], float(np.asarray(result).reshape(-1)[0]))
 
     def see_inputs(self, feed: Feed) -> None:
         """Take the magnitudes of what is fed."""
@@ -88,17 +86,27 @@ class Gauge:
             self.found[each] = max(self.found.get(each, 0.0), largest)
 
 
-def _measuring(measures: Mapping[str, Sequence[str]], nothing: str) -> Addition:
-    """Return what measures values, whose names come with those of the steps, the last the number.
+def _own_prefix(model: ir.Model) -> str:
+    """Return how no name of a model begins."""
+    prefix = "magnitude/"
+    while any((value.name or "").startswith(prefix) for value in all_values(model)):
+        prefix = f"own/{prefix}"
+    return prefix
+
+
+def _measuring(wanted: Mapping[str, int], prefix: str) -> Addition:
+    """Return what measures values, each in a float32 number that is called by a prefix and number.
 
     Args:
-        measures: Steps as `_PARTS` has them, by value.
-        nothing: A name for a constant of one zero.
+        wanted: The number by the value's name.
+        prefix: How no other name begins.
     """
+    nothing = f"{prefix}zero"
 
     def behind(name: str) -> Iterator[onnx.NodeProto]:
-        if name in measures:
-            size, flat, filled, top = measures[name]
+        if name in wanted:
+            top = f"{prefix}{wanted[name]}"
+            size, flat, filled = (f"{top}/{part}" for part in ("size", "flat", "filled"))
             yield _node("Abs", [name], size)
             yield _node("Flatten", [size], flat, axis=0)
             # A number that is always there: ReduceMax fails on an empty tensor.
@@ -107,7 +115,7 @@ def _measuring(measures: Mapping[str, Sequence[str]], nothing: str) -> Addition:
 
     zero = onnx.TensorProto(name=nothing, dims=[1, 1], float_data=[0.0])
     zero.data_type = onnx.TensorProto.FLOAT
-    return Addition(behind, [zero], [top for *_, top in measures.values()])
+    return Addition(behind, [zero], [f"{prefix}{number}" for number in wanted.values()])
 
 
 def _node(operator: str, takes: Sequence[str], makes: str, **integers: int) -> onnx.NodeProto:

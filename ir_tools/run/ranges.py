@@ -19,6 +19,7 @@ from vlmpass.ir_tools.graph.walk import weight_bytes
 from vlmpass.ir_tools.operators.dtypes import end_of
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.run.attempts import Tried
+from vlmpass.ir_tools.run.chain_runner import ChainRunner
 from vlmpass.ir_tools.run.gauge import Gauge
 from vlmpass.ir_tools.run.inputs import InputPlan
 from vlmpass.ir_tools.run.runner import AnyRunner, RunError, Runner, tried_each
@@ -28,6 +29,10 @@ from vlmpass.ir_tools.types.typing import solve
 from vlmpass.ir_tools.worker.transport import Array, Feed
 
 __all__ = ["generated_magnitudes", "magnitudes", "overflows", "too_large"]
+
+
+_MANY_NODES = 4000
+"""What ONNX Runtime takes for one graph begins to grow faster than its nodes about here."""
 
 
 class _Run:
@@ -42,6 +47,8 @@ class _Run:
         self._runner: AnyRunner
         if weight_bytes(model) > SEGMENT_BYTES:
             self._runner = SegmentRunner(model, allowance=allowance)
+        elif len(model.graph) > _MANY_NODES:
+            self._runner = ChainRunner(model, self._gauge.prepare, allowance)
         else:
             more = self._gauge.prepare(model)
             self._runner = Runner(model, more=more, allowance=allowance)

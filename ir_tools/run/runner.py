@@ -203,15 +203,25 @@ class Runner(AnyRunner):
         self._runs = 0
         self._child: Child | None = None
         try:
-            staged = self._stage(source, more)
+            asked = self._opening(source, optimization, prepack, more)
             self._child = Child(self._folder.path / "stderr", backend)
-            memory = allowance.memory
-            asked = opening(staged, backend, optimization, prepack=prepack, memory=memory)
-            asked["outputs"] = _outputs(source) if backend in ("openvino", "iree") else []
             self._ask("load", asked)
         except BaseException:
             self.close()
             raise
+
+    def _opening(
+        self,
+        source: str | os.PathLike[str] | ir.Model,
+        optimization: Optimization,
+        prepack: bool,
+        more: Addition,
+    ) -> dict[str, object]:
+        """Return what the process is asked first."""
+        staged, memory = self._stage(source, more), self._allowance.memory
+        asked = opening(staged, self.backend, optimization, prepack=prepack, memory=memory)
+        asked["outputs"] = _outputs(source) if self.backend in ("openvino", "iree") else []
+        return asked
 
     def _stage(self, source: str | os.PathLike[str] | ir.Model, more: Addition) -> Staged:
         if isinstance(source, ir.Model):
@@ -283,6 +293,7 @@ def opening(
     *,
     prepack: bool = True,
     memory: int | None = None,
+    threads: int = 0,
 ) -> dict[str, object]:
     """Return what a process that runs models is asked first.
 
@@ -290,6 +301,7 @@ def opening(
         staged: The model as a file.
         backend, optimization, prepack: See `Runner`.
         memory: Bytes that it may take beside the weights; None for no bound.
+        threads: How many ONNX Runtime computes an operator with; 0 for as many as it likes.
     """
     return {
         "do": "open",
@@ -300,6 +312,7 @@ def opening(
         "optimization": optimization,
         "prepack": prepack,
         "fold": None,
+        "threads": threads,
         # Maps of data files count as memory although nothing is held of them.
         "memory": None if memory is None else memory + staged.nbytes,
     }

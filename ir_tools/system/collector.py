@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-__all__ = ["collecting", "not_collecting", "without_collector"]
+__all__ = ["collect_new", "collecting", "not_collecting", "without_collector"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -43,6 +43,11 @@ def collecting() -> Iterator[None]:
     finally:
         if not enabled:
             gc.disable()
+
+
+def collect_new() -> None:
+    """Free the cycles among what was made since the last call, at the cost of that alone."""
+    gc.collect(0)
 
 
 def without_collector(function: Callable[_P, _R]) -> Callable[_P, _R]:

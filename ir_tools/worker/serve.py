@@ -70,6 +70,7 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
     if request["fold"] is not None:
         options.add_session_config_entry(_FOLD_LIMIT, str(request["fold"]))
     options.inter_op_num_threads = 1
+    options.intra_op_num_threads = request.get("threads", 0)
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = {
         "none": levels.ORT_DISABLE_ALL,
@@ -203,8 +204,32 @@ _ENGINES = {
 }
 
 
+def _chain(request: Mapping[str, Any]) -> Engine:
+    """Return what runs pieces of a model one after the other."""
+    if request["memory"] is not None:
+        bound_memory(request["memory"])
+    pieces = [(_ENGINES[each["backend"]](each), each["takes"]) for each in request["pieces"]]
+    last = {name: index for index, (_, takes) in enumerate(pieces) for name in takes}
+    wanted = frozenset(request["gives"])
+
+    def run(feed: Feed) -> Mapping[str, Array | Sequence[Array] | None]:
+        values: dict[str, Any] = dict(feed)
+        for index, (engine, takes) in enumerate(pieces):
+            values.update(engine({name: values[name] for name in takes if name in values}))
+            for name in takes:
+                if last[name] == index and name not in wanted:
+                    values.pop(name, None)
+        return {name: values[name] for name in request["gives"] if name in values}
+
+    return run
+
+
 class _Server:
-    """Answers requests: ``open`` loads a model, ``run`` evaluates it, ``load`` only tries to."""
+    """Answers requests.
+
+    ``open`` loads a model, and ``chain`` the pieces of one; ``run`` evaluates it, ``load`` only
+    tries to load one.
+    """
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
@@ -216,6 +241,9 @@ class _Server:
                 return {"ok": True}
             if request["do"] == "open":
                 self._engine = _ENGINES[request["backend"]](request)
+                return {"ok": True}
+            if request["do"] == "chain":
+                self._engine = _chain(request)
                 return {"ok": True}
             assert self._engine is not None
             feed = unpack(request["manifest"], Path(request["inputs"]))
