@@ -64,8 +64,8 @@ SAID = {
     "quantize-static{calibrate=random exclude=[lm_head]}": (
         "exclude: no node is named like 'lm_head'"
     ),
-    "quantize-static{calibrate=a.npz method=percentile percentile=99.0 target=qnn}": (
-        "REFUSED nothing is known of products of rounded numbers on qnn"
+    "quantize-static{calibrate=a.npz method=percentile percentile=99.0 target=iree}": (
+        "REFUSED nothing is known of products of rounded numbers on iree"
     ),
     "quantize-weights{tied=true at-least=1000000}": "no product has a float weight to round",
     "quantize-weights{at-least=1000000}": "no product has a float weight to round",

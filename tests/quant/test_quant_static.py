@@ -259,6 +259,23 @@ def test_onnxruntime_fuses_all_of_it_to_integers(monkeypatch, tmp_path):
     assert np.linalg.norm(found - wanted) < 0.01 * np.linalg.norm(wanted)
 
 
+def test_outputs_are_rounded_where_the_target_wants_that(monkeypatch):
+    measured = MEASURED | {"m": Span(-3, 4), "g": Span(-2, 2)}
+    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: measured)
+    (made,) = parse("quantize-static{calibrate=random at-least=1 target=qnn}")
+    result, likewise = (ir.serde.from_proto(places()) for _ in range(2))
+    made.run(result)
+    made.round_likewise(likewise, set())
+    products = [node for node in result.graph if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert len(products) == 3
+    for node in products:
+        assert {each.producer().op_type for each in node.inputs} == {"DequantizeLinear"}
+        assert [use.node.op_type for use in node.outputs[0].uses()] == ["QuantizeLinear"]
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    found, wanted = (ran(ir.to_proto(each), {"x": x}) for each in (result, likewise))
+    assert np.array_equal(found, wanted)
+
+
 def test_a_bias_that_32_bits_do_not_hold_stays(monkeypatch):
     monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: MEASURED)
     model = places()
