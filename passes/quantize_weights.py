@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal, Refused
-from vlmpass.ir_tools.graph.edit import remove_unused_constant
+from vlmpass.ir_tools.graph.edit import remove_dead, remove_unused_constant
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
@@ -30,8 +30,8 @@ from vlmpass.rewriter_rules.quant.gptq import Squares, solutions
 from vlmpass.rewriter_rules.quant.plain import Left, Multiplied, multiplied, taken_by
 from vlmpass.rewriter_rules.quant.solved import Solved
 from vlmpass.rewriter_rules.quant.tied import TiedTable, tied_tables
+from vlmpass.rewriter_rules.quant.tied_blocks import TiedBlocks
 from vlmpass.rewriter_rules.quant.written import (
-    PER_OUTPUT_OPSET,
     Parts,
     dequantized,
     nbits_product,
@@ -91,8 +91,8 @@ class QuantizeWeights(Pass):
     """Whether blocks are scaled for the least squares of errors, rather than by their extremes."""
 
     tied: bool = False
-    """Whether a table of embeddings that is the output's matrix, too, is rounded; it stays one, and
-    of what is looked up no more is made floats than that."""
+    """Whether a table of embeddings that is the output's matrix, too, is rounded: to 8 bits, with
+    form=matmul-nbits to 4. It stays one, and no more of it is made floats than is looked up."""
 
     exclude: tuple[str, ...] = ()
     """Operators, and regular expressions that find names: such products keep their weights."""
@@ -118,13 +118,21 @@ class QuantizeWeights(Pass):
             what = "hqq seeks zero points of fewer than 8 bits"
             raise OptionError("algorithm", what, remedy="say symmetric=false and bits=4 or bits=2")
         self._check_gptq()
-        if self.tied and (self.bits != 8 or self.form != "dequantize-linear" or self._block):
-            what = "a tied table has 8 bits and a scale for each row"
-            raise OptionError("tied", what, remedy="leave out form and block, and say bits=8")
+        self._check_tied()
         if self.at_least < 1:
             raise OptionError("at-least", "a weight to round has an element at least")
         if fault := fault_of(self.exclude):
             raise OptionError("exclude", fault)
+
+    def _check_tied(self) -> None:
+        if not self.tied:
+            return
+        if self.form == "matmul-nbits" and (self.bits == 2 or not self.symmetric):
+            what = "a tied table in blocks has 4 or 8 bits, and zero in the middle"
+            raise OptionError("tied", what, remedy="say bits=4, and leave out symmetric")
+        if self.form != "matmul-nbits" and (self.bits != 8 or self._block):
+            what = "a tied table that is dequantised has 8 bits and a scale for each row"
+            raise OptionError("tied", what, remedy="say form=matmul-nbits, or bits=8 and no block")
 
     def _check_gptq(self) -> None:
         if self.algorithm == "gptq" and not self.calibrate:
@@ -157,7 +165,10 @@ class QuantizeWeights(Pass):
         for weight in chosen:
             writer.write(weight)
         for table in tables:
-            writer.write_table(table)
+            if isinstance(table, TiedBlocks):
+                writer.write_blocks(table)
+            else:
+                writer.write_table(table)
         left = Counter(each.reason for each in found if isinstance(each, Left))
         if chosen or tables:
             raise_ir_version(model)
@@ -209,17 +220,23 @@ class QuantizeWeights(Pass):
             )  # fmt: skip
         return {each.value: found[name] for name, each in by_name.items() if name in found}
 
-    def _tables(self, model: ir.Model) -> list[TiedTable]:
+    def _tables(self, model: ir.Model) -> list[TiedTable | TiedBlocks]:
         """Return the tied tables that are rounded."""
         found = list(tied_tables(model, self.at_least, self._is_excluded)) if self.tied else []
         chosen = [each for each in found if may_apply(self.name, each.value.name or "")]
-        if chosen and chosen[0].opset < PER_OUTPUT_OPSET:
-            what = f"DequantizeLinear has a scale for each row from opset {PER_OUTPUT_OPSET} on"
-            advice = f"put convert-opset{{to={PER_OUTPUT_OPSET}}} before it"
-            raise Refused(
-                str(self), [Refusal(f"table {each.value.name}", what, advice) for each in chosen]
-            )
-        return chosen
+        blocks = self.form == "matmul-nbits"
+        tables = [TiedBlocks(each, self._table_grid(each)) if blocks else each for each in chosen]
+        refused = [(each, each.why_not) for each in tables]
+        refusals = [Refusal(f"table {each.value.name}", *why) for each, why in refused if why]
+        if refusals:
+            raise Refused(str(self), refusals)
+        return tables
+
+    def _table_grid(self, table: TiedTable) -> Grid:
+        """Return how the rows of a table are rounded in blocks."""
+        search, kind = self.search and self.bits < 8, table.matrix.dtype
+        name = table.value.name or ""
+        return Grid(self.bits, 1, self._block, True, search, kind, mirrored=search, weight=name)
 
     def grid(self, weight: Multiplied) -> Grid:
         """Return how a weight is rounded."""
@@ -262,7 +279,9 @@ class QuantizeWeights(Pass):
         for each in unmatched(self.exclude, model):
             _LOG.warning("%s: exclude: no node is named like '%s'", self.name, each)
 
-    def _tell(self, chosen: list[Multiplied | TiedTable], left: Counter[str], solved: int) -> None:
+    def _tell(
+        self, chosen: list[Multiplied | TiedTable | TiedBlocks], left: Counter[str], solved: int
+    ) -> None:
         before = sum(each.matrix.nbytes for each in chosen)
         elements = sum(each.matrix.size for each in chosen)
         after = format_size(elements * self.bits // 8)
@@ -318,6 +337,25 @@ class _Writer:
                 inputs = [whole if each is table.value else each for each in node.inputs]
                 made = tape.node(node.op_type, inputs, node.attributes)[0]
             splice(tape, [node], [(node.outputs[0], made)], in_function=False)
+        remove_unused_constant(table.value)
+
+    def write_blocks(self, blocks: TiedBlocks) -> None:
+        """Let lookups and products share a table that lies in blocks."""
+        table, graph = blocks.table, self.model.graph
+        graph.opset_imports.setdefault("com.microsoft", 1)
+        products = {node: (x, bias) for node, x, bias in blocks.products()}
+        stored: tuple[ir.Value, ir.Value] | None = None
+        for node in sorted((*table.lookups, *products), key=list(graph).index):
+            tape = Tape(self.names, graph.opset_imports, node.name or self.asked.name)
+            stored = stored or blocks.stored(tape)
+            if node in products:
+                made = blocks.multiplied(tape, *products[node], *stored)
+            else:
+                rows = node.inputs[1]
+                assert rows is not None
+                made = blocks.looked_up(tape, rows, *stored)
+            splice(tape, [node], [(node.outputs[0], made)], in_function=False)
+        remove_dead([each for each in table.heads if each not in products])
         remove_unused_constant(table.value)
 
     def _product(self, parts: Parts, scope: Scope, node: ir.Node) -> ir.Value:

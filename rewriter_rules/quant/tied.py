@@ -14,7 +14,7 @@ from vlmpass.ir_tools.weights import LazyWeight, as_weight, expressions
 from vlmpass.ir_tools.weights.leaves import Expression
 from vlmpass.rewriter_rules.quant.few_bits import Grid, Numbers, Rounded, Scales
 from vlmpass.rewriter_rules.quant.plain import FLOATS, SENSITIVE
-from vlmpass.rewriter_rules.quant.written import scale_type
+from vlmpass.rewriter_rules.quant.written import PER_OUTPUT_OPSET, scale_type
 
 __all__ = ["TiedTable", "tied_tables"]
 
@@ -43,6 +43,14 @@ class TiedTable:
         kind = scale_type(self.matrix.dtype, self.opset)
         width = max(1, self.matrix.shape[1])
         return Grid(8, 1, width, True, False, kind, weight=self.value.name or "")
+
+    @property
+    def why_not(self) -> tuple[str, str] | None:
+        """Why DequantizeLinear does not hold it, and what helps; None if it does."""
+        if self.opset >= PER_OUTPUT_OPSET:
+            return None
+        what = f"DequantizeLinear has a scale for each row from opset {PER_OUTPUT_OPSET} on"
+        return what, f"put convert-opset{{to={PER_OUTPUT_OPSET}}} before it"
 
     def rounded(self) -> LazyWeight:
         """Return what is left of it, as floats."""

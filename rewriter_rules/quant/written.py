@@ -32,6 +32,7 @@ __all__ = [
     "needed_opset",
     "rounded",
     "scale_type",
+    "why_no_product",
     "why_not_nbits",
 ]
 
@@ -160,14 +161,17 @@ def _dequantized(parts: Parts) -> ir.Value:
 
 def why_not_nbits(weight: Multiplied, node: ir.Node) -> str | None:
     """Return why MatMulNBits cannot stand for a product with a weight, if it cannot."""
-    if node.op_type != "Gemm":
-        return None
+    outputs = weight.matrix.shape[1 - weight.axis]
+    return why_no_product(node, outputs) if node.op_type == "Gemm" else None
+
+
+def why_no_product(node: ir.Node, outputs: int) -> str | None:
+    """Return why MatMulNBits cannot stand for a Gemm of so many outputs, if it cannot."""
     if float_of(node, "alpha", 1.0) != 1.0 or float_of(node, "beta", 1.0) != 1.0:
         return "MatMulNBits has no factors, and the Gemm has"
     if int_of(node, "transA", 0):
         return "MatMulNBits does not turn its input, and the Gemm does"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    outputs = weight.matrix.shape[1 - weight.axis]
     if bias is not None and bias.shape != (outputs,):
         return "MatMulNBits takes one number of bias for each output, and the Gemm has another"
     return None
