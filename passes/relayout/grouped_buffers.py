@@ -26,8 +26,8 @@ TAKEN = {("", "Attention"), GROUPED}
 """Those that are it, or become it."""
 TOKENS = 2
 """The axis of tokens in a cache, [batch, heads, tokens, size]."""
-KEY, TOTAL = 1, 6
-"""The operator's inputs for new keys, and for how many there are then."""
+QUERY, TOTAL = 0, 6
+"""The operator's inputs for queries, as many as new keys, and for how many keys there are then."""
 FUSE_FIRST = "run infer,simplify,convert-opset{to=23},fuse before it"
 
 
@@ -114,7 +114,7 @@ def _all(tape: Tape, past: ir.Value, length: ir.Value) -> ir.Value:
     """Record how many tokens count with the new ones, which have not been parted by heads."""
     node = _operator(past)
     assert node is not None
-    return tape.Add(length, tape.Gather(tape.Shape(node.inputs[KEY]), tape.const([1])))
+    return tape.Add(length, tape.Gather(tape.Shape(node.inputs[QUERY]), tape.const([1])))
 
 
 def _tell(tape: Tape, node: ir.Node, counted: ir.Value) -> None:

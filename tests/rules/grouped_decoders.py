@@ -84,10 +84,10 @@ def _masked(rng: np.random.Generator, change: str) -> str:
     return text
 
 
-def _repeated(change: str, x: str, past: bool) -> str:
+def _repeated(change: str, x: str, past: bool, times: int) -> str:
     whole = f"{x}1" if past else x
     if change == "whole heads repeated":
-        return f"{x}r = Concat<axis=1>({whole}, {whole})"
+        return f"{x}r = Concat<axis=1>({', '.join([whole] * times)})"
     return f"{x}u = Unsqueeze({whole}, two) {x}e = Expand({x}u, e) {x}r = Reshape({x}e, f{x})"
 
 
@@ -103,12 +103,13 @@ def _named(rng: np.random.Generator, name: str, sizes: dict[str, int]) -> str:
     return name if rng.random() < 0.5 else str(sizes[name])
 
 
-def drawn(rng: np.random.Generator, change: str) -> Drawn:
+def drawn(rng: np.random.Generator, change: str, times: int = 2) -> Drawn:
     """Draw a model that spells attention out.
 
     Args:
         rng: Draws.
         change: What is changed in it, of `CHANGES`.
+        times: How many heads of queries look at one of keys.
     """
     past = bool(rng.random() < 0.75)
     sizes = {
@@ -125,7 +126,7 @@ def drawn(rng: np.random.Generator, change: str) -> Drawn:
     p = p if sizes["p"] else "p"
     if past and change != "several sequences":
         b, s = ("1", s) if sizes["b"] == 1 else (b, "1")
-    heads, times = int(rng.integers(1, 3)), 2
+    heads = int(rng.integers(1, 3))
     depth = 4 if change == "odd heads" else int(rng.choice([8, 16]))
     width = 2 * depth if change == "wider values" else depth
     window = int(rng.choice([0, 0, 1, 2, 3, 7]))
@@ -167,7 +168,7 @@ def drawn(rng: np.random.Generator, change: str) -> Drawn:
     e = Constant<value_ints=[1,1,{times},1,1]>()
     fk = Constant<value_ints=[0,{heads * times},-1,{depth}]>()
     fv = Constant<value_ints=[0,{heads * times},-1,{width}]>()
-    {_repeated(change, "k", past)} {_repeated(change, "v", past)}
+    {_repeated(change, "k", past, times)} {_repeated(change, "v", past, times)}
     kt = Transpose<perm=[0,1,3,2]>(kr) p0 = MatMul(q, kt) {scaled}
     {capped if rng.random() < 0.4 else "p3 = Identity(p1)"}
     {_condition(rng, change, window)} {_masked(rng, change)}

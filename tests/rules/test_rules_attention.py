@@ -244,7 +244,7 @@ PLANTED: list[tuple[str, object, str, object]] = [
     ("attention", scores, "_is_scale", _always),
     ("rotary-of-halves", rotary, "doubled", _always),
     ("rotary-of-halves", rotary, "_are_pairs", _always),
-    ("rotary-of-parts", rotary, "_elements", _in_the_last_row),
+    ("rotary-of-parts", rotary, "elements", _in_the_last_row),
     ("rotary-of-a-part-of-tokens", rotary, "_turns_heads", _always),
     ("rotary-of-halves", rotary, "_for_each_batch", lambda op, angles, x: angles),
     ("rotary-of-halves", runtime_forms, "_places", _places_by_reshape),

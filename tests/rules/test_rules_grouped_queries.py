@@ -13,7 +13,7 @@ from rewrite.support import RUNTIME_ERRORS, difference, parse, run
 from rules.grouped_decoders import CHANGES, Drawn, drawn
 from vlmpass.ir_tools.rewrite import explain, rule_named
 from vlmpass.passes.pipeline.text import parse as pipeline
-from vlmpass.rewriter_rules.fuse.attention import causal, grouped_queries
+from vlmpass.rewriter_rules.fuse.attention import attention_core, causal, grouped_queries
 from vlmpass.rewriter_rules.fuse.attention.causal import Frontier, frontier_of_all
 from vlmpass.rewriter_rules.fuse.attention.scores import Mask
 
@@ -68,6 +68,39 @@ def test_what_is_proven_is_fused_and_computes_the_same() -> None:
     assert fired["nothing"] == 9
     assert {name for name, times in fired.items() if times} <= STILL
     assert {name for name, times in told.items() if times} == TOLD
+
+
+def _alone(seed: int) -> Counter[str]:
+    """Return in what as many heads of keys as of queries are said to be causal; all is right."""
+    rng, fired = np.random.default_rng(seed), Counter[str]()
+    for number, change in enumerate(CHANGES * 2):
+        case = drawn(rng, change, times=1)
+        while (
+            "pk" in case.shapes or "Tanh" in case.text or ("w0" in case.text and rng.random() < 0.7)
+        ):
+            case = drawn(rng, change, times=1)
+        before, feed = parse(case.text, 17), case.feed(number)
+        after = _fused(before)
+        own = [node for node in after.graph if node.op_type == "MultiHeadAttention"]
+        wrong = difference(run(before, feed), run(after, feed)) if own else ""
+        assert not wrong, f"{change}, {number}: {wrong}"
+        fired[change] += any(node.attributes.get_int("unidirectional", 0) for node in own)
+    return fired
+
+
+def test_heads_without_groups_are_causal_by_themselves() -> None:
+    fired = _alone(3)
+    assert fired["nothing"]
+    still = STILL | {"odd heads", "wider values", "whole heads repeated"}
+    assert {name for name, times in fired.items() if times} <= still
+
+
+@pytest.mark.parametrize("part", ["unfit", "frontier_of_all"])
+def test_what_is_causal_by_itself_is_planted(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = {"unfit": lambda *given: None, "frontier_of_all": _first_alone}[part]
+    monkeypatch.setattr(attention_core, part, fault)
+    with pytest.raises(AssertionError):
+        _alone(3)
 
 
 def test_the_operator_comes_back_to_standard_ones() -> None:

@@ -27,6 +27,7 @@ from vlmpass.rewriter_rules.fuse.attention.attention_masks import (
     without_lowest,
     without_nothing,
 )
+from vlmpass.rewriter_rules.fuse.attention.causal import Parts, frontier_of_all, unfit
 from vlmpass.rewriter_rules.fuse.attention.grouped_queries import grouped_query_attention
 from vlmpass.rewriter_rules.fuse.attention.key_heads import Heads, heads_of, turned_back
 from vlmpass.rewriter_rules.fuse.attention.runtime_forms import (
@@ -159,21 +160,24 @@ def attention(
         return refuse("{} scores are made {} for their Softmax", core.query.dtype, wide)
     if for_runtime(op, "Attention"):
         guards = guarded is not None and not is_finite(core.mask)
-        made = _own(op, core, guarded=guards)
+        made = _own(op, scores, core, guarded=guards)
         if guards or not isinstance(made, Declined):
             return made
         return _grouped(op, scores, core, made)
     return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
 
 
-def _own(op: Tape, core: Core, *, guarded: bool) -> Replacement:
+def _own(op: Tape, scores: Scores, core: Core, *, guarded: bool) -> Replacement:
     """Build ONNX Runtime's own operator, where it can say that."""
     if guarded:
         return refuse("MultiHeadAttention makes NaN of a row that a guard makes 0")
     if core.cap or core.query.shape is None or core.query.shape[1] != core.heads:
         return refuse("MultiHeadAttention has no cap and no groups of heads; opset 23 has")
-    operands = core.query, core.key, core.value
-    return multi_head_attention(op, *operands, core.mask, core.scale)
+    operands, frontier = (core.query, core.key, core.value), frontier_of_all(scores.masks)
+    parts = Parts(core.query, core.key)
+    if frontier is None or frontier.window is not None or unfit(frontier, parts) is not None:
+        return multi_head_attention(op, *operands, core.mask, core.scale)
+    return multi_head_attention(op, *operands, None, core.scale, causal=True)
 
 
 def _grouped(op: Tape, scores: Scores, core: Core, other: Declined) -> Replacement:

@@ -12,7 +12,8 @@ from vlmpass.ir_tools.graph.read_attributes import int_of
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, Tape, refuse
 from vlmpass.rewriter_rules.fuse.attention.causal import unequal
-from vlmpass.rewriter_rules.fuse.attention.grouped_queries import Grouped, grouped_node, untaken
+from vlmpass.rewriter_rules.fuse.attention.grouped_queries import grouped_node, untaken
+from vlmpass.rewriter_rules.fuse.attention.inside import Grouped
 from vlmpass.rewriter_rules.fuse.attention.mask_numbers import held
 from vlmpass.rewriter_rules.fuse.attention.past_inside import WINDOWS
 from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size

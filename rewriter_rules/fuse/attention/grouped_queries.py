@@ -7,11 +7,11 @@ a mask may hide anything else, such as padding, it is not causal, and what hides
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from onnx_ir import DataType, Node, Value
 
 from vlmpass.ir_tools.graph.read_attributes import int_of
+from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import Declined, P, Replacement, RuleSet, Tape, refuse, rule
 from vlmpass.rewriter_rules.fuse.attention.causal import (
     Parts,
@@ -19,6 +19,7 @@ from vlmpass.rewriter_rules.fuse.attention.causal import (
     unequal,
     unfit,
 )
+from vlmpass.rewriter_rules.fuse.attention.inside import BY_HEAD, Grouped, flat, packed
 from vlmpass.rewriter_rules.fuse.attention.past_inside import KEYS, VALUES, apart
 from vlmpass.rewriter_rules.fuse.attention.positions import (
     Terms,
@@ -32,36 +33,20 @@ from vlmpass.rewriter_rules.fuse.attention.steps_back import axis_size, integers
 from vlmpass.rewriter_rules.fuse.spellings import NOT_IN_FUNCTIONS, ORT
 from vlmpass.rewriter_rules.simplify.known import rank
 
-__all__ = ["GROUPED_QUERIES", "Grouped", "grouped_node", "grouped_query_attention", "untaken"]
+__all__ = [
+    "GROUPED_QUERIES",
+    "OUTPUTS",
+    "counted",
+    "grouped_node",
+    "grouped_query_attention",
+    "untaken",
+]
 
 TYPES = (DataType.FLOAT, DataType.FLOAT16)
 MULTIPLE = 8
 """Kernels take heads of a size that is a multiple of this."""
 OUTPUTS = 3
 """What comes out, keys and values, without which kernels leave out what is of before."""
-BY_HEAD = (0, 2, 1, 3)
-"""How [batch, length, heads, size] becomes [batch, heads, length, size], and back."""
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """What the operator is given, each [batch, heads, length, size].
-
-    Attributes:
-        query: Queries.
-        key: New keys.
-        value: New values.
-        past_key: Keys of before; None where there are none.
-        past_value: Values of before.
-        present: All keys.
-    """
-
-    query: Value
-    key: Value
-    value: Value
-    past_key: Value | None
-    past_value: Value | None
-    present: Value
 
 
 def _grouped(query: Value, key: Value, value: Value) -> Grouped | Declined:
@@ -164,12 +149,12 @@ def grouped_node(
     assert query.shape is not None
     assert grouped.key.shape is not None
     heads = {"num_heads": query.shape[1], "kv_num_heads": grouped.key.shape[1]}
-    rows = [_flat(op, each) for each in (query, grouped.key, grouped.value)]
-    now = [x for x in (grouped.past_key, grouped.key) if x is not None]
+    rows = packed([flat(op, each) for each in (query, grouped.key, grouped.value)])
+    now = [x for x in (grouped.past_key, _measured(grouped)) if x is not None]
     lengths = [axis_size(op, each, 2) for each in now]
     total = lengths[0] if len(lengths) == 1 else op.Add(*lengths)
     last = op.Cast(op.Sub(total, op.const([1])), to=DataType.INT32)
-    ends = op.Expand(last, axis_size(op, query, 0))
+    ends = op.Expand(last, axis_size(op, now[-1], 0))
     whole = op.Cast(op.Squeeze(total, axes=[0]), to=DataType.INT32)
     inputs = [*rows, grouped.past_key, grouped.past_value, ends, whole]
     inputs += [] if bias is None else [None, None, None, bias]
@@ -179,13 +164,12 @@ def grouped_node(
     return [op.Transpose(split, perm=list(BY_HEAD)), *found[1:]]
 
 
-def _flat(op: Tape, x: Value) -> Value:
-    """Return [batch, length, heads * size] for [batch, heads, length, size], sizes known."""
-    assert x.shape is not None
-    heads, size = x.shape[1], x.shape[3]
-    assert isinstance(heads, int)
-    assert isinstance(size, int)
-    return op.Reshape(op.Transpose(x, perm=list(BY_HEAD)), op.const([0, 0, heads * size]))
+def _measured(grouped: Grouped) -> Value:
+    """Return of what sizes are asked: values where they are as many, which nothing turns."""
+    key, value = grouped.key, grouped.value
+    assert key.shape is not None
+    same = value.shape is not None and all(map(same_size, key.shape, value.shape))
+    return value if same else key
 
 
 def _counts_less(core: Node, key: Value) -> Declined | None:
@@ -196,13 +180,17 @@ def _counts_less(core: Node, key: Value) -> Declined | None:
     sizes = [terms_of_size(x.shape[2]) for x in (past, key) if x is not None and x.shape]
     known = [size for size in sizes if size is not None]
     count = plus(known[0], known[1]) if len(known) > 1 else None
-    if count is None or (_counted(ends), _counted(whole)) != (plus(count, exactly(-1)), count):
+    if count is None or (counted(ends), counted(whole)) != (plus(count, exactly(-1)), count):
         return refuse("{} is not known to be told that all keys count", core)
     return None
 
 
-def _counted(value: Value | None) -> Terms | None:
-    """Return the one number of keys that is said, for all sequences."""
+def counted(value: Value | None) -> Terms | None:
+    """Return the one number of keys that is said, for all sequences; None where it is not known.
+
+    Args:
+        value: Lengths, or the whole length.
+    """
     spread, numbers = made_by(value, "Expand"), integers(value)
     if numbers is not None:
         return exactly(numbers[0]) if len({*numbers}) == 1 else None

@@ -25,8 +25,8 @@ from vlmpass.rewriter_rules.fuse.attention.angles import Pairs, doubled
 from vlmpass.rewriter_rules.fuse.attention.runtime_forms import for_runtime, rotary_embedding
 from vlmpass.rewriter_rules.fuse.attention.steps_back import (
     axis_size,
+    elements,
     integers,
-    last_part,
     made_by,
     reshaped,
 )
@@ -57,16 +57,6 @@ class Turn:
     pairs: Pairs
 
 
-def _elements(value: Value) -> tuple[Value, range]:
-    """Return of what rows a value has elements, and which, parts of parts included."""
-    size = value.shape[-1] if value.shape else None
-    whole = range(size if isinstance(size, int) else 0)
-    while (found := last_part(value)) is not None:
-        value, row = found
-        whole = row[whole.start : whole.stop : whole.step]
-    return value, whole
-
-
 def _row(op: Tape, source: Value, row: range) -> Value:
     """Return some elements in a row of each row of a value."""
     if source.shape is not None and source.shape[-1] == len(row):
@@ -76,7 +66,7 @@ def _row(op: Tape, source: Value, row: range) -> Value:
 
 def _are_pairs(x: Value, first: Value, second: Value, pairs: Pairs) -> bool:
     """Return whether two values are the first and the second elements of all pairs of x."""
-    (source, row), one, two = _elements(x), _elements(first), _elements(second)
+    (source, row), one, two = elements(x), elements(first), elements(second)
     alike = one[0] is source and two[0] is source and len(row) % 2 == 0
     return alike and (one[1], two[1]) == pairs.parts(row)
 
@@ -159,7 +149,7 @@ def _by_head(op: Tape, turn: Turn, source: Value) -> Replacement:
     return op.RotaryEmbedding(turn.x, cos, sin, interleaved=1 if neighbours else None)
 
 
-def _of_elements(
+def _ofelements(
     op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value, pairs: Pairs
 ) -> Replacement:
     """Build the operator for x cos + rotated(x) sin; x and cos may stand the other way round."""
@@ -177,7 +167,7 @@ def rotary_of_halves(
     op: Tape, x: Value, cos: Value, first: Value, second: Value, sin: Value
 ) -> Replacement:
     """x cos + [-x2, x1] sin -> RotaryEmbedding(x, cos, sin)."""
-    return _of_elements(op, x, cos, first, second, sin, Pairs.HALVES)
+    return _ofelements(op, x, cos, first, second, sin, Pairs.HALVES)
 
 
 STACKED = P.Concat(P.Unsqueeze(P.Neg("second"), axes=-1), P.Unsqueeze("first", axes=-1), axis=-1)
@@ -199,7 +189,7 @@ def rotary_of_neighbours(
         return refuse("{} is not known to have the axes of {}", rotated, first)
     if not all(map(same_size, sizes[:-1], rows[:-1])):
         return refuse("{} is not known to have the rows of {}", rotated, first)
-    return _of_elements(op, x, cos, first, second, sin, Pairs.NEIGHBOURS)
+    return _ofelements(op, x, cos, first, second, sin, Pairs.NEIGHBOURS)
 
 
 REAL = P.Sub(P.Mul("first", "cos"), P.Mul("second", "sin"))
@@ -214,7 +204,7 @@ IMAGINARY = P.Add(P.Mul("second", "cos"), P.Mul("first", "sin"))
 )
 def rotary_of_parts(op: Tape, first: Value, second: Value, cos: Value, sin: Value) -> Replacement:
     """[x1 cos - x2 sin, x2 cos + x1 sin] -> RotaryEmbedding(x, cos, sin)."""
-    (source, one), (other, two) = _elements(first), _elements(second)
+    (source, one), (other, two) = elements(first), elements(second)
     joined = range(one.start, two.stop)
     if other is not source or (one, two) != Pairs.HALVES.parts(joined):
         return refuse("{} and {} are no halves of one value", first, second)
@@ -242,7 +232,7 @@ def rotary_of_a_part(
 
 def _front(op: Tape, part: Value, rest: Value, node: Node) -> Value | Declined:
     """Return rows of which one part is turned by a node, and the rest behind it is not."""
-    (source, one), (other, two) = _elements(part), _elements(rest)
+    (source, one), (other, two) = elements(part), elements(rest)
     joined = range(one.start, two.stop)
     if other is not source or [*one, *two] != list(joined):
         return refuse("{} and {} are no parts in a row of one value", part, rest)
@@ -253,7 +243,7 @@ def _front(op: Tape, part: Value, rest: Value, node: Node) -> Value | Declined:
 
 def _again(op: Tape, row: Value, part: Value, node: Node, cos: Value, sin: Value) -> Value:
     """Build the operator of a node for the front part of rows."""
-    attributes = {**node.attributes, "rotary_embedding_dim": len(_elements(part)[1])}
+    attributes = {**node.attributes, "rotary_embedding_dim": len(elements(part)[1])}
     return op.node("RotaryEmbedding", [row, cos, sin], attributes)[0]
 
 

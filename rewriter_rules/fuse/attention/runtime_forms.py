@@ -35,7 +35,14 @@ def _sizes(query: Value, value: Value) -> tuple[int, int, int] | None:
 
 
 def multi_head_attention(
-    op: Tape, query: Value, key: Value, value: Value, mask: Value | None, scale: float
+    op: Tape,
+    query: Value,
+    key: Value,
+    value: Value,
+    mask: Value | None,
+    scale: float,
+    *,
+    causal: bool = False,
 ) -> Replacement:
     """Build MultiHeadAttention, and what joins and splits heads around it.
 
@@ -46,6 +53,7 @@ def multi_head_attention(
         value: [batch, heads, keys, size].
         mask: Added to scores, with 2 or 4 axes.
         scale: Of the product.
+        causal: Whether each query sees the keys up to its own place, of as many.
     """
     sizes = _sizes(query, value)
     if sizes is None or op.in_function:
@@ -60,7 +68,7 @@ def multi_head_attention(
     if size != width:  # apart by heads, kernels take both in one size alone
         key, value = _rows(op, key, heads * size), _rows(op, value, heads * width)
     inputs = [rows, key, value, None, None, mask]
-    given = {"num_heads": heads, "scale": scale}
+    given = {"num_heads": heads, "scale": scale, "unidirectional": 1 if causal else None}
     mixed = op.node("MultiHeadAttention", inputs, given, domain=ORT)[0]
     apart = op.Reshape(mixed, op.const([0, 0, heads, width]))
     return op.Transpose(apart, perm=[0, 2, 1, 3])

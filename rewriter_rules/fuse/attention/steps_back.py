@@ -14,6 +14,7 @@ __all__ = [
     "Size",
     "alone",
     "axis_size",
+    "elements",
     "integers",
     "last_part",
     "made_by",
@@ -84,6 +85,20 @@ def last_part(value: Value) -> tuple[Value, range] | None:
     if axis not in (-1, last) or (step and step[0] < 1):
         return None
     return source, range(size)[start : stop : step[0] if step else 1]
+
+
+def elements(value: Value) -> tuple[Value, range]:
+    """Return of what rows a value has elements, and which, parts of parts included.
+
+    Args:
+        value: Of a last axis of known size; no elements are named where it is not.
+    """
+    size = value.shape[-1] if value.shape else None
+    whole = range(size if isinstance(size, int) else 0)
+    while (found := last_part(value)) is not None:
+        value, row = found
+        whole = row[whole.start : whole.stop : whole.step]
+    return value, whole
 
 
 def integers(value: Value | None) -> list[int] | None:
