@@ -60,15 +60,10 @@ def hold_inside(
 
 def _kept(cache: Cached) -> Iterator[Refusal]:
     """Yield why a cache cannot be what the operator writes to, as far as its users tell."""
-    name, present = cache.past.name or "", cache.present
-    users = list(dict.fromkeys(use.node for use in cache.past.uses()))
-    inside = [node for node in users if (node.domain, node.op_type) in TAKEN]
-    others = [node for node in users if node not in inside and node.op_type != "Shape"]
-    if others or len(inside) != 1:
-        yield Refusal(name, f"{(others or users)[0].op_type} takes it, no attention", FUSE_FIRST)
-    for user in dict.fromkeys(use.node for use in present.uses()):
-        if user.op_type != "Shape":
-            yield Refusal(name, f"{user.op_type} takes {present.name}, of tokens that count alone")
+    users = [(use.node.domain, use.node.op_type) for use in cache.past.uses()]
+    if sum(user in TAKEN for user in users) != 1:
+        other = next((name for domain, name in users if (domain, name) not in TAKEN), "nothing")
+        yield Refusal(cache.past.name or "", f"{other} takes it, no attention", FUSE_FIRST)
 
 
 def _group(model: ir.Model, request: str, found: Sequence[Cached], names: Names) -> None:
@@ -99,15 +94,34 @@ def _buffer(model: ir.Model, cache: Cached, length: ir.Value, size: int, names: 
     past = cache.past
     assert past.shape is not None
     for value in (past, cache.present):
-        for use in list(value.uses()):
-            if use.node.op_type == "Shape":
-                tape = Tape(
-                    names, model.graph.opset_imports, use.node.name or f"{value.name}/Shape"
-                )
-                _tell(tape, use.node, length if value is past else _all(tape, past, length))
+        _tell_all(model, value, past, length, names)
     for value in (past, cache.present):
         sizes = [*(value.shape or past.shape)]
         value.shape = ir.Shape([*sizes[:TOKENS], size, *sizes[TOKENS + 1 :]])
+
+
+def _tell_all(
+    model: ir.Model, value: ir.Value, past: ir.Value, length: ir.Value, names: Names
+) -> None:
+    """Tell who asks for the sizes of a buffer those that count, and give others what counts."""
+    graph, opsets, operator = model.graph, model.graph.opset_imports, _operator(past)
+    users = [use.node for use in value.uses() if use.node is not operator]
+    for node in users if all(node.op_type == "Shape" for node in users) else []:
+        tape = Tape(names, opsets, node.name or f"{value.name}/Shape")
+        _tell(tape, node, length if value is past else _all(tape, past, length))
+    if all(node.op_type == "Shape" for node in users):
+        return
+    tape = Tape(names, opsets, f"{value.name}/counted")
+    end = length if value is past else _all(tape, past, length)
+    counted = tape.Slice(value, tape.const([0]), end, tape.const([TOKENS]))
+    counted.shape = value.shape
+    for use in list(value.uses()):
+        if use.node is not operator and use.node is not counted.producer():
+            use.node.replace_input_with(use.idx, counted)
+    place = graph[0] if operator is None or value is past else operator
+    insert = graph.insert_before if value is past else graph.insert_after
+    insert(place, tape.nodes)
+    register(graph, tape)
 
 
 def _all(tape: Tape, past: ir.Value, length: ir.Value) -> ir.Value:
