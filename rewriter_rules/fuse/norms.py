@@ -205,14 +205,16 @@ def scale_of_normalization(
     normal = norm.outputs[0]
     if normal.is_graph_output():
         return refuse("{} inside the match is an output of the graph", normal)
-    for user, at in normal.uses():
-        factor = user.inputs[1 - at] if user.op_type == "Mul" else None
-        if factor is None:
-            return refuse("{} is also used by {} ({})", normal, user, user.op_type)
-        unfit = _per_element(op, factor, x)
-        if unfit is not None:
-            return unfit
-    return op.node(norm.op_type, [x, scale], norm.attributes)[0]
+    unfit = next(filter(None, (_used_else(op, normal, *use, x) for use in normal.uses())), None)
+    return unfit or op.node(norm.op_type, [x, scale], norm.attributes)[0]
+
+
+def _used_else(op: Tape, normal: Value, user: Node, at: int, x: Value) -> Declined | None:
+    """Return why a user of what is normalised may not take it scaled in its place."""
+    factor = user.inputs[1 - at] if user.op_type == "Mul" else None
+    if factor is None:
+        return refuse("{} is also used by {} ({})", normal, user, user.op_type)
+    return _per_element(op, factor, x)
 
 
 @rule(

@@ -34,7 +34,7 @@ from vlmpass.rewriter_rules.fuse.attention.runtime_forms import (
     for_runtime,
     multi_head_attention,
 )
-from vlmpass.rewriter_rules.fuse.attention.scores import Mask, Scores, scores_of
+from vlmpass.rewriter_rules.fuse.attention.scores import Mask, scores_of
 from vlmpass.rewriter_rules.fuse.spellings import ORT
 from vlmpass.rewriter_rules.simplify.known import FLOATS, rank
 
@@ -52,6 +52,7 @@ class Core:
         mask: What is added to scores, with a row for each query and a column for each key.
         scale: What the product is multiplied with.
         cap: What bounds the scaled product, 0.0 for nothing.
+        masks: What the mask is put together of.
     """
 
     query: Value
@@ -60,6 +61,7 @@ class Core:
     mask: Value | None = None
     scale: float = 1.0
     cap: float = 0.0
+    masks: Sequence[Mask] = ()
 
     @property
     def inputs(self) -> list[Value | None]:
@@ -77,8 +79,11 @@ class Core:
         return {"scale": self.scale, "softcap": self.cap or None}
 
 
-def _core(op: Tape, scores: Scores, value: Value, *, guarded: bool) -> Core | Declined:
+def _core(op: Tape, rows: Value, value: Value, *, guarded: bool) -> Core | Declined:
     """Return what attention is computed of, if it is known to belong together."""
+    scores = scores_of(rows)
+    if isinstance(scores, Declined):
+        return scores
     core = _operands(op, scores.query, scores.turned, value)
     if isinstance(core, Declined):
         return core
@@ -90,7 +95,7 @@ def _core(op: Tape, scores: Scores, value: Value, *, guarded: bool) -> Core | De
     mask = _mask(op, scores.masks, core, dtype, guarded=guarded)
     if isinstance(mask, Declined):
         return mask
-    return replace(core, mask=mask, scale=scores.scale, cap=scores.cap)
+    return replace(core, mask=mask, masks=scores.masks, scale=scores.scale, cap=scores.cap)
 
 
 def _mask(
@@ -150,40 +155,39 @@ def attention(
     guarded: Value | None,
 ) -> Replacement:
     """Softmax(q k^T scale + mask) v -> Attention(q, k, v, mask)."""
-    scores = scores_of(rows)
-    if isinstance(scores, Declined):
-        return scores
-    core = _core(op, scores, value, guarded=guarded is not None)
+    core = _core(op, rows, value, guarded=guarded is not None)
     if isinstance(core, Declined):
         return core
     if wide is not None and not holds_all(wide, core.query.dtype):
         return refuse("{} scores are made {} for their Softmax", core.query.dtype, wide)
     if for_runtime(op, "Attention"):
-        guards = guarded is not None and not is_finite(core.mask)
-        made = _own(op, scores, core, guarded=guards)
-        if guards or not isinstance(made, Declined):
-            return made
-        return _grouped(op, scores, core, made)
+        return _own(op, core, guarded=guarded is not None)
     return op.node("Attention", core.inputs, {**core.attributes, "softmax_precision": wide})[0]
 
 
-def _own(op: Tape, scores: Scores, core: Core, *, guarded: bool) -> Replacement:
-    """Build ONNX Runtime's own operator, where it can say that."""
-    if guarded:
+def _own(op: Tape, core: Core, *, guarded: bool) -> Replacement:
+    """Build one of ONNX Runtime's own operators, where one can say that."""
+    if guarded and not is_finite(core.mask):
         return refuse("MultiHeadAttention makes NaN of a row that a guard makes 0")
+    made = _alone(op, core)
+    return _grouped(op, core, made) if isinstance(made, Declined) else made
+
+
+def _alone(op: Tape, core: Core) -> Replacement:
+    """Build ONNX Runtime's own operator for as many heads of keys as of queries."""
     if core.cap or core.query.shape is None or core.query.shape[1] != core.heads:
         return refuse("MultiHeadAttention has no cap and no groups of heads; opset 23 has")
-    operands, frontier = (core.query, core.key, core.value), frontier_of_all(scores.masks)
+    operands, frontier = (core.query, core.key, core.value), frontier_of_all(core.masks)
     parts = Parts(core.query, core.key)
     if frontier is None or frontier.window is not None or unfit(frontier, parts) is not None:
         return multi_head_attention(op, *operands, core.mask, core.scale)
     return multi_head_attention(op, *operands, None, core.scale, causal=True)
 
 
-def _grouped(op: Tape, scores: Scores, core: Core, other: Declined) -> Replacement:
+def _grouped(op: Tape, core: Core, other: Declined) -> Replacement:
     """Build ONNX Runtime's own operator for grouped heads, or say why neither is it."""
     operands = core.query, core.key, core.value
-    made = grouped_query_attention(op, operands, scores.masks, core.mask, core.attributes)
+    made = grouped_query_attention(op, operands, core.masks, core.mask, core.attributes)
     if isinstance(made, Declined):
         return refuse("{}; GroupQueryAttention: {}", other, made)
     return made

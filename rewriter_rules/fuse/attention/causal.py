@@ -367,16 +367,22 @@ def causal_attention(
     core: Node,
 ) -> Replacement:
     """Attention(q, k, v, mask) -> Attention(q, k, v, is_causal=1), when the mask is just that."""
-    frontier, causal = frontier_of(mask), int_of(core, "is_causal", 0)
-    if frontier is None or causal:
+    count = min(3, len(core.outputs))
+    parts = Parts(query, key, past_key, core.outputs[1] if count > 1 else None)
+    reason = _says_else(mask, parts, core)
+    inputs = [query, key, value, None, past_key, past_value]
+    given = {**core.attributes, "is_causal": 1}
+    return reason or op.node("Attention", inputs, given, outputs=count)
+
+
+def _says_else(mask: Value, parts: Parts, core: Node) -> Declined | None:
+    """Return why a mask may say more, or less, than that queries see nothing later."""
+    frontier = frontier_of(mask)
+    if frontier is None or int_of(core, "is_causal", 0) == 1:
         return refuse("{} is not known to mask what comes after each query alone", mask)
     if frontier.window is not None:
         return refuse("{} also hides what lies {} keys or more before", mask, frontier.window)
-    present = core.outputs[1] if len(core.outputs) > 1 else None
-    inputs = [query, key, value, None, past_key, past_value]
-    given = {**core.attributes, "is_causal": 1}
-    declined = unfit(frontier, Parts(query, key, past_key, present))
-    return declined or op.node("Attention", inputs, given, outputs=min(3, len(core.outputs)))
+    return unfit(frontier, parts)
 
 
 CAUSAL = RuleSet((causal_attention,))

@@ -47,19 +47,19 @@ def rotary_of_grouped_query_attention(
         return reason or refuse(NOT_IN_FUNCTIONS, core.op_type)
     rows = packed([flat(op, query), flat(op, key), value])
     inputs = [*rows, None, None, *core.inputs[5:7], *one.inputs[2:], *core.inputs[9:]]
-    turning = {"do_rotary": 1, "rotary_interleaved": int_of(one, "interleaved", 0)}
-    return op.node(
-        core.op_type, inputs, {**core.attributes, **turning}, domain=ORT, outputs=OUTPUTS
-    )
+    pairs = int_of(one, "interleaved", 0)
+    given = {**core.attributes, "do_rotary": 1, "rotary_interleaved": pairs}
+    return op.node(core.op_type, inputs, given, domain=ORT, outputs=OUTPUTS)
 
 
 def _unlike(one: Node, two: Node) -> Declined | None:
     """Return why two nodes may not turn whole heads by the same angles, the first by the first."""
-    x, cos = one.inputs[0], one.inputs[2]
-    size = None if x is None or x.shape is None or rank(x) != 4 else x.shape[3]
-    width = None if cos is None or cos.shape is None else cos.shape[-1]
-    if not isinstance(size, int) or size % MULTIPLE or width != size // 2:
-        return refuse("whole heads of a size that is a multiple of 16 are turned, not of {}", size)
+    for node in (one, two):
+        (heads, size), cos = _sizes(node.inputs[0]), node.inputs[2]
+        width = None if cos is None or cos.shape is None else cos.shape[-1]
+        known = isinstance(size, int) and isinstance(heads, int) and width == size // 2
+        if not known or not isinstance(size, int) or size % MULTIPLE:
+            return refuse("whole heads of a size that is a multiple of 16 are turned, not {}", size)
     if any({*node.attributes} - {"interleaved"} for node in (one, two)):
         return refuse("{} or {} is told more than which elements are pairs", one, two)
     if int_of(one, "interleaved", 0) != int_of(two, "interleaved", 0):
@@ -70,6 +70,12 @@ def _unlike(one: Node, two: Node) -> Declined | None:
     if not all(_alike(*pair) for pair in zip(one.inputs[2:], two.inputs[2:], strict=True)):
         return refuse("{} and {} are not known to turn by the same angles", one, two)
     return None
+
+
+def _sizes(x: Value | None) -> tuple[object, object]:
+    """Return how many heads there are, and of which size."""
+    known = x is not None and x.shape is not None and rank(x) == 4
+    return (x.shape[1], x.shape[3]) if known and x is not None and x.shape else (None, None)
 
 
 def _begins_late(core: Node, query: Value) -> Declined | None:

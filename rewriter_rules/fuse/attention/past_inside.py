@@ -97,11 +97,7 @@ def past_of_multi_head_attention(
     core: Node,
 ) -> Replacement:
     """MultiHeadAttention(q, Concat(pk, k), Concat(pv, v)) -> MultiHeadAttention of pk and pv."""
-    if op.in_function:
-        return refuse(NOT_IN_FUNCTIONS, core.op_type)
-    if int_of(core, "unidirectional", 0):
-        return refuse("{} is causal from the first key on, wherever queries begin", core)
-    reason = apart(past_key, key, past_value, value, axis, along)
+    reason = _takes_none(op, core) or apart(past_key, key, past_value, value, axis, along)
     width = _width(key)
     if reason is not None or width is None or width != _width(value):
         return reason or refuse("heads of {} and {} are not known to be of one size", key, value)
@@ -109,6 +105,15 @@ def past_of_multi_head_attention(
     flat = [op.Reshape(op.Transpose(each, perm=[0, 2, 1, 3]), rows) for each in (key, value)]
     inputs = [query, *flat, None, None, bias, past_key, past_value]
     return op.node("MultiHeadAttention", inputs, core.attributes, domain=ORT, outputs=3)
+
+
+def _takes_none(op: Tape, core: Node) -> Declined | None:
+    """Return why MultiHeadAttention may not be given what came before."""
+    if op.in_function:
+        return refuse(NOT_IN_FUNCTIONS, core.op_type)
+    if int_of(core, "unidirectional", 0):
+        return refuse("{} is causal from the first key on, wherever queries begin", core)
+    return None
 
 
 JOINED = P.Concat("before", "now", axis="axis").shared.named("joined")

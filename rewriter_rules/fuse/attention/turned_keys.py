@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from onnx_ir import Value
+from collections.abc import Sequence
+
+from onnx_ir import Shape, Value
 
 from vlmpass.ir_tools.graph.symbols import same_size
 from vlmpass.ir_tools.rewrite import P, Replacement, RuleSet, Tape, refuse, rule
-from vlmpass.rewriter_rules.fuse.attention.steps_back import reshaped
+from vlmpass.rewriter_rules.fuse.attention.steps_back import Size, reshaped
 
 __all__ = ["TURNED_KEYS"]
 
@@ -21,13 +23,21 @@ def transpose_of_flat(
     three_axes, four_axes = reshaped(flat), reshaped(turned)
     if x.shape is None or three_axes is None or four_axes is None:
         return refuse("the shapes of {}, {} and {} are not all known", x, flat, turned)
-    rank = len(x.shape)
-    back = [*range(rank - 2), rank - 1, rank - 2]
-    same = len(four_axes) == rank and len(three_axes) == 3
-    kept = same and all(same_size(four_axes[at], x.shape[axis]) for at, axis in enumerate(back))
-    if not kept or not all(map(same_size, three_axes[1:], x.shape[-2:])):
+    back = _swapped(x.shape, three_axes, four_axes)
+    if back is None:
         return refuse("{} is not known to be {} with its last axes swapped", turned, x)
     return op.Transpose(x, perm=back)
+
+
+def _swapped(
+    shape: Shape, three_axes: Sequence[Size], four_axes: Sequence[Size]
+) -> list[int] | None:
+    """Return the order of axes that swaps the last two, if that is what becomes of a shape."""
+    rank = len(shape)
+    back = [*range(rank - 2), rank - 1, rank - 2]
+    same = len(four_axes) == rank and len(three_axes) == 3
+    kept = same and all(same_size(four_axes[at], shape[axis]) for at, axis in enumerate(back))
+    return back if kept and all(map(same_size, three_axes[1:], shape[-2:])) else None
 
 
 TURNED_KEYS = RuleSet((transpose_of_flat,))
