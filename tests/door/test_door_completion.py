@@ -20,6 +20,12 @@ ASKED = [
     ("rules cast-of", "cast-of-cast"),
     ("opset LayerN", "LayerNormalization"),
     ("convert in", ""),
+    ("convert in.onnx --passes infer,quantize-w", "infer,quantize-weights"),
+    ("bisect in.onnx --passes infer,fol", "infer,fold"),
+    ("convert in.onnx --passes convert-opset{t", "convert-opset{to="),
+    ("convert in.onnx --passes infer,convert-opset{to=18},fol", "infer,convert-opset{to=18},fold"),
+    ("convert in.onnx --passes name-dims{x", ""),
+    ("convert in.onnx --passes none{x", ""),
 ]
 
 
@@ -37,6 +43,14 @@ def asked(line, monkeypatch, capsys):
 @pytest.mark.parametrize(("line", "words"), ASKED)
 def test_words_are_completed(line, words, monkeypatch, capsys):
     assert asked(line, monkeypatch, capsys) == words.split()
+
+
+def test_options_that_are_given_are_not_offered_again():
+    from vlmpass.cli.completing import pipelines
+
+    assert "quantize-weights{bits=4 form=" in pipelines("quantize-weights{bits=4 ")
+    assert not any("bits=4 bits" in each for each in pipelines("quantize-weights{bits=4 "))
+    assert pipelines("quantize-weights{bits=4 for") == ["quantize-weights{bits=4 form="]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

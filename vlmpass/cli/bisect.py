@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vlmpass.cli.arguments import CheckTime, Inputs, Seed, Source
+from vlmpass.cli.completing import pipelines
 from vlmpass.cli.console import show, show_json
 from vlmpass.cli.piped import PIPED, model_given, no_pipe, path_given
 from vlmpass.cli.verb import DONE, FINDINGS, verb
@@ -30,7 +31,12 @@ def bisect(
     *,
     passes: Annotated[
         str,
-        typer.Option(metavar="TEXT", help="The pipeline, as for convert.", show_default=False),
+        typer.Option(
+            metavar="TEXT",
+            help="The pipeline, as for convert.",
+            show_default=False,
+            autocompletion=pipelines,
+        ),
     ],
     tolerance: Annotated[
         float | None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import typer
 
-__all__ = ["among", "asked", "operator_names", "pass_names", "rule_words"]
+__all__ = ["among", "asked", "operator_names", "pass_names", "pipelines", "rule_words"]
 
 _VARIABLE = "_VLMPASS_COMPLETE"
 """What a shell asks with, by the script that `--show-completion` prints."""
@@ -31,6 +31,26 @@ def pass_names() -> Sequence[str]:
     from vlmpass.passes.pipeline.registry import PASSES
 
     return list(PASSES)
+
+
+def pipelines(begun: str) -> list[str]:
+    """Return how the text of a pipeline goes on: by names of passes, inside braces by options."""
+    head, inside, options = begun.rpartition("{")
+    if not inside or "}" in options:
+        before, comma, name = begun.rpartition(",")
+        return [before + comma + each for each in pass_names() if each.startswith(name)]
+    from vlmpass.ir_tools.errors import PipelineError
+    from vlmpass.passes.pipeline.options import options_of
+    from vlmpass.passes.pipeline.registry import PASSES
+
+    try:
+        known = options_of(PASSES[head.rpartition(",")[2]])
+    except (KeyError, PipelineError):  # the command says so, once it runs
+        return []
+    given, space, word = options.rpartition(" ")
+    there = {each.partition("=")[0] for each in given.split()}
+    left = [f"{each.name}=" for each in known if each.name not in there and not each.free]
+    return [f"{head}{{{given}{space}{each}" for each in left if each.startswith(word)]
 
 
 def rule_words() -> Sequence[str]:

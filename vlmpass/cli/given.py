@@ -8,12 +8,14 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from vlmpass.cli.completing import among
+from vlmpass.cli.completing import among, pipelines
 from vlmpass.options import Option, options_of
 
 __all__ = ["takes_options"]
 
 _R = TypeVar("_R")
+_TEXTS = {"passes": pipelines}
+"""What completes options that take more than a word."""
 
 
 def takes_options(group: type) -> Callable[[Callable[..., _R]], Callable[..., _R]]:
@@ -56,7 +58,7 @@ def _parameter(option: Option) -> inspect.Parameter:
             help=option.help,
             min=option.least,
             show_default=shown,
-            autocompletion=among(option.among),
+            autocompletion=_TEXTS.get(option.name) or among(option.among),
         )
     elif default is None:
         both = f"{flag}/--no-{option.word}"
