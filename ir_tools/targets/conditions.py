@@ -38,13 +38,16 @@ _SIGNS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_OTHER = re.compile(r"type\((?P<name>\w+)\)")
+"""What stands for the types of another operand, in the place of types."""
+
 _ALONE = ("given", "absent", "computed", "dynamic", "empty", "differ")
 _TYPED = ("type", "behind")
 _COMPARED = ("rank", "size", *_TYPED)
 _FORMS = (
     "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
     "empty(NAME), differ(rank), differ(shape), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, "
-    "type(NAME) = TYPES, behind(NAME) = TYPES or opset = VALUES"
+    "type(NAME) = TYPES, type(NAME) = type(NAME), behind(NAME) = TYPES or opset = VALUES"
 )
 _FUSED = (Kind.CAST, Kind.ELEMENTWISE, Kind.MOVE)
 _BEHIND = 64
@@ -147,6 +150,7 @@ class Condition:
         axis: Which axis, for ``size``.
         sign: How it is compared; empty where it is not.
         values: With what.
+        other: Whose types it is compared with instead; empty where there are values.
     """
 
     text: str
@@ -155,6 +159,7 @@ class Condition:
     axis: int
     sign: str
     values: tuple[object, ...]
+    other: str = ""
 
     def holds(self, view: NodeView) -> bool | None:
         """Return whether it holds for a node; None where that is not known."""
@@ -208,9 +213,12 @@ class Condition:
         return self._compared([size]) if isinstance(size, int) else None
 
     def _types(self, view: NodeView) -> bool | None:
-        found = view.types(self.name)
-        if None in found:
+        found, others = view.types(self.name), view.types(self.other) if self.other else []
+        if None in found or None in others:
             return None
+        if self.other:
+            same = set(found) == set(others)
+            return bool(found and others) and same == (self.sign == "=")
         return bool(found) and self._compared(found)
 
     def _compared_with(self, value: object) -> bool | None:
@@ -297,6 +305,9 @@ def condition(text: str) -> Condition:
         axis = int(last)
     if not re.fullmatch(r"\w+", name) and (name != EVERY or not function):
         raise ValueError(f"{text!r} is about {name!r}, which is no name")
+    other = _OTHER.fullmatch(match["values"] or "") if function == "type" else None
+    if other is not None:
+        return Condition(text.strip(), function, name, axis, sign, (), other["name"])
     read = type_text if function in _TYPED else _literal
     return Condition(text.strip(), function, name, axis, sign, tuple(map(read, values)))
 

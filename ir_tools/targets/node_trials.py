@@ -19,17 +19,21 @@ from vlmpass.ir_tools.worker.child import Child, Died
 from vlmpass.ir_tools.worker.folder import WorkFolder
 from vlmpass.ir_tools.worker.transport import Feed, pack, unpack
 
-__all__ = ["Case", "Trials", "cases", "difference"]
+__all__ = ["PLAIN", "Case", "Trials", "cases", "difference"]
 
 _SECONDS = 60.0
-_PLAIN = frozenset(
+PLAIN = frozenset(
     np.dtype(each)
     for each in (
         "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64",
         "uint8", "uint16", "uint32", "uint64", ml_dtypes.bfloat16,
     )
 )  # fmt: skip
-_UNBOUND = "JavaScript has no array"
+"""The types that every interface has."""
+
+_UNBOUND = ("JavaScript has no array", "takes it for a constant")
+"""What is said where an interface does not take a test's values, and nothing is known."""
+
 _NARROW = frozenset(
     np.dtype(each)
     for each in (
@@ -59,7 +63,7 @@ class Case:
     def is_plain(self) -> bool:
         """Whether all that goes in and out are tensors of types that every interface has."""
         return all(
-            isinstance(each, np.ndarray) and each.dtype in _PLAIN
+            isinstance(each, np.ndarray) and each.dtype in PLAIN
             for each in (*self.inputs, *self.outputs)
         )
 
@@ -161,7 +165,7 @@ class Trials:
             return "refused", error.how
         except _Refusal as error:
             said = str(error)
-            return ("unbound" if _UNBOUND in said else "refused"), said
+            return ("unbound" if any(each in said for each in _UNBOUND) else "refused"), said
         problem = difference(case, list(found.values()))
         return ("wrong", problem) if problem else ("right", "")
 

@@ -15,6 +15,9 @@ __all__ = ["needs_graphs", "one_node_models"]
 
 _RANKS = (None, 4, 3, 2, 1)
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_CHOOSERS = ("to", "dtype", "output_dtype", "output_datatype")
+"""Attributes that say of which type an output is."""
+
 _VALUES: Mapping[ir.AttributeType, object] = {
     ir.AttributeType.INT: 1,
     ir.AttributeType.INTS: [1],
@@ -59,6 +62,7 @@ def _model(
     inputs = [_value(each, "i", types, rank) for each in taken]
     outputs = [_value(each, "o", types, None) for each in given or schema.outputs[:1]]
     required = [name for name in sorted(schema.required) if schema.attributes[name] in _VALUES]
+    required += [name for name in _CHOOSERS if name not in required and _chooses(name, schema)]
     attributes = [_attribute(name, schema, types) for name in required]
     if not schema.inputs and schema.attributes.get("value") is ir.AttributeType.TENSOR:
         dtype = dtype_of(types.get(schema.outputs[0].parameter, "")) or ir.DataType.FLOAT
@@ -67,6 +71,12 @@ def _model(
     imports = {"": opset, **({domain: 1} if domain else {})}
     graph = ir.Graph(inputs, outputs, nodes=[node], opset_imports=imports, name="one")
     return ir.Model(graph, ir_version=ir_version_of(opset))
+
+
+def _chooses(name: str, schema: Schema) -> bool:
+    """Whether an attribute says of which type the output is, as no input does."""
+    taken = {each.parameter for each in schema.inputs}
+    return name in schema.attributes and schema.outputs[0].parameter not in taken
 
 
 def _zero(dtype: ir.DataType) -> ir.TensorProtocol:
@@ -84,7 +94,7 @@ def _value(formal: Formal, prefix: str, types: Mapping[str, str], rank: int | No
 
 def _attribute(name: str, schema: Schema, types: Mapping[str, str]) -> ir.Attr:
     kind = schema.attributes[name]
-    if name == "to":
+    if name in _CHOOSERS:
         dtype = dtype_of(types.get(schema.outputs[0].parameter, ""))
         return ir.Attr(name, kind, 1 if dtype is None else dtype.value)
     return ir.Attr(name, kind, _VALUES[kind])

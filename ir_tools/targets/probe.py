@@ -7,8 +7,9 @@ other type that an operator admits, models with one node are loaded, in a child 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import onnx_ir as ir
@@ -86,25 +87,59 @@ class _Asked:
 
     def lines(self) -> list[str]:
         """Return what is found, as lines of a profile; nothing where nothing is supported."""
-        lines, runs = [], False
-        parameters = self._parameters()
-        for name in parameters:
+        lines, known = [], dict[str, Mapping[Support, list[str]]]()
+        for name in self._parameters():
             kinds: dict[Support, list[str]] = defaultdict(list)
-            limits = []
+            limits, partial = [], set[str]()
             for kind in self._admitted(name):
                 support, opsets = self._support(name, kind)
-                kinds[support].append(_word(kind))
-                limits += [_limit(name, kind, opsets)] if opsets else []
-            runs = runs or bool(kinds.keys() - {Support.UNSUPPORTED})
+                kinds[support].append(kind)
+                if opsets:
+                    limits.append(_limit(name, kind, opsets))
+                    partial.add(kind)
             kinds.pop(Support.UNSUPPORTED, None)
+            words = {support: list(map(_word, each)) for support, each in kinds.items()}
             lines += (
-                [types_line(name, kinds), *limits] if kinds else [f"{name}: unsupported others"]
+                [types_line(name, words), *limits] if kinds else [f"{name}: unsupported others"]
             )
-        if not parameters:
+            known[name] = {s: [k for k in each if k not in partial] for s, each in kinds.items()}
+        if not known:
             found = self._loads({}, self.opsets[-1])
             runs = bool(self.kernels) or found is Support.AUTOMATIC
-            lines = ["native" if self.kernels else found.word]
-        return lines if runs else []
+            return ["native" if self.kernels else found.word] if runs else []
+        return [*lines, *self._together(known)] if any(known.values()) else []
+
+    def _together(self, kinds: Mapping[str, Mapping[Support, list[str]]]) -> Iterator[str]:
+        """Yield lines about types that run, and do not run together.
+
+        Args:
+            kinds: The types of each parameter.
+        """
+        if needs_graphs(self.schema) or not (len(self.kernels) > 1 or self.schema.bodies):
+            return
+        for one, other in combinations(kinds, 2):
+            runs = [_running(kinds[each]) for each in (one, other)]
+            taken: dict[tuple[str, ...], list[str]] = defaultdict(list)
+            for a in runs[0]:
+                taken[tuple(b for b in runs[1] if self._runs({one: a, other: b}))].append(a)
+            for with_, alone in taken.items():
+                if with_ and len(with_) < len(runs[1]):
+                    yield _apart(one, alone, other, with_)
+
+    def _runs(self, pair: Mapping[str, str]) -> bool:
+        """Whether two types run together: in one kernel, or where the runtime casts or inlines."""
+        if any(
+            all(kind in self._of_kernel(types, name) for name, kind in pair.items())
+            for types in self.kernels
+        ):
+            return True
+        first = next(iter(pair.items()))
+        tried = ({**self._types(*first, kernels), **pair} for kernels in self._alone())
+        return any(self._loads(e, self.opsets[-1], [*pair]) is Support.AUTOMATIC for e in tried)
+
+    def _alone(self) -> list[list[Mapping[str, list[str]]]]:
+        """Return each kernel by itself: what other parameters take decides, too."""
+        return [[each] for each in self.kernels] or [[]]
 
     def _parameters(self) -> list[str]:
         formals = (*self.schema.inputs, *self.schema.outputs)
@@ -122,10 +157,10 @@ class _Asked:
             return Support.UNSUPPORTED, []
         if needs_graphs(self.schema):
             return Support.UNKNOWN if self.kernels else Support.AUTOMATIC, []
-        types = self._types(name, kind)
+        types = self._types(name, kind, self.kernels)
         depends = bool(self.schema.bodies)
         opsets = list(self.opsets) if depends else [self.opsets[-1]]
-        found = {opset: self._loads(types, opset) for opset in opsets}
+        found = {opset: self._loads(types, opset, [name]) for opset in opsets}
         best = min(found.values())
         if best is not Support.AUTOMATIC:
             return max(found.values()) if len(set(found.values())) == 1 else best, []
@@ -137,11 +172,13 @@ class _Asked:
         names = [name, *(each.name for each in formals if each.parameter == name)]
         return next((types[each] for each in names if each in types), self.schema.allowed[name])
 
-    def _types(self, name: str, kind: str) -> dict[str, str]:
+    def _types(
+        self, name: str, kind: str, kernels: Sequence[Mapping[str, list[str]]]
+    ) -> dict[str, str]:
         """Return a type for every type parameter, of a kernel where there is one."""
         types = {}
         for each in self._parameters():
-            kernel = next((self._of_kernel(k, each) for k in self.kernels), ())
+            kernel = next((self._of_kernel(k, each) for k in kernels), ())
             choices = [*_FIRST, *kernel, *self._admitted(each)]
             admitted = self.schema.allowed[each]
             types[each] = next(
@@ -150,9 +187,9 @@ class _Asked:
             )
         return {**types, name: kind}
 
-    def _loads(self, types: Mapping[str, str], opset: int) -> Support:
+    def _loads(self, types: Mapping[str, str], opset: int, asked: Collection[str] = ()) -> Support:
         """Return automatic if one of the models of these types loads; unknown if none is valid."""
-        for each in self._variants(types):
+        for each in self._variants(types, asked):
             for model in one_node_models(self.domain, self.schema, opset, each):
                 said = self.sessions.why_not(model)
                 if said is None:
@@ -161,11 +198,13 @@ class _Asked:
                     return Support.UNSUPPORTED
         return Support.UNKNOWN
 
-    def _variants(self, types: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    def _variants(
+        self, types: Mapping[str, str], asked: Collection[str]
+    ) -> Iterator[Mapping[str, str]]:
         yield types
         for kind in dict.fromkeys(types.values()):
             same = {
-                name: kind if kind in self.schema.allowed[name] else each
+                name: kind if name not in asked and kind in self.schema.allowed[name] else each
                 for name, each in types.items()
             }
             if same != types:
@@ -233,6 +272,18 @@ def _word(kind: str) -> str:
     if inner is not None:
         return f"{kind.partition('(')[0]}({_word(inner)})"
     return kind.replace("sparse_tensor(", "sparse(") if "sparse" in kind else kind[7:-1]
+
+
+def _running(kinds: Mapping[Support, list[str]]) -> list[str]:
+    return sorted(kinds.get(Support.NATIVE, []) + kinds.get(Support.AUTOMATIC, []))
+
+
+def _apart(one: str, kinds: Iterable[str], other: str, others: Iterable[str]) -> str:
+    alone, together = (" ".join(map(_word, each)) for each in (kinds, others))
+    return (
+        f"unsupported if type({one}) = {alone} and type({other}) != {together}:"
+        " they do not run together"
+    )
 
 
 def _limit(name: str, kind: str, opsets: list[int]) -> str:

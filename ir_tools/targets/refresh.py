@@ -14,7 +14,7 @@ from vlmpass.ir_tools.targets.found import profile, profile_file
 from vlmpass.ir_tools.targets.kernels import Kernels
 from vlmpass.ir_tools.targets.probe import Sessions, facts, newest
 from vlmpass.ir_tools.targets.profile_text import operators_text
-from vlmpass.ir_tools.targets.refresh_tried import differences, heir_text, tried
+from vlmpass.ir_tools.targets.refresh_tried import differences, heir_text, tried, types_apart
 from vlmpass.ir_tools.targets.toml_profile import Profile
 
 __all__ = ["PROBED", "Probed", "probe"]
@@ -100,15 +100,16 @@ def _tried(target: Profile, runtime: Runtime, sample: int | None, seed: int) -> 
     wheel = runtime_version(runtime)
     found = list(tried(target, runtime, sample, seed))
     runs, lost = differences(found)
+    apart = types_apart(found)
     return Probed(
         target.probed or "",
         wheel,
         target.opset,
         target.ir_version,
         len(found),
-        heir_text(target, wheel, runs, lost),
+        heir_text(target, wheel, runs, lost, apart),
         tuple(sorted(runs)),
-        (),
+        tuple(sorted({name for name, _ in apart})),
         tuple(sorted(lost)),
         tuple(each.line for each in found if not each.agrees),
     )

@@ -4,9 +4,10 @@
         [MODEL | FOLDER ...]
 
 Without arguments it goes through the exports of tests/fixtures. A folder with an ``inputs.py``
-says itself what its models are fed, and what PyTorch computed. A result for a target of `RUNS` runs
-there on the same inputs as its source, which runs on ONNX Runtime with half precision computed in
-float32; for other targets the result is judged by their facts alone.
+says itself what its models are fed, and what PyTorch computed. With `--kept FILE` verdicts are
+written there as they come, and those that are there already are not made again. A result for a
+target of `RUNS` runs there on the same inputs as its source, which runs on ONNX Runtime with half
+precision computed in float32; for other targets the result is judged by their facts alone.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ RUNS: dict[str, Runtime] = {
 }
 """The targets whose runtime may be installed here, and what runs their results."""
 
-_ASKED = (*RUNS, "tensorrt-10.15", "onnx-standard")
+_ASKED = (*RUNS, "tensorrt-10.15", "onnx-standard", "coreml", "qnn")
 TARGETS = tuple(each for each in _ASKED if each in names())
 BOUNDS = {ir.DataType.BFLOAT16: 8e-2, ir.DataType.FLOAT16: 2e-2}
 """Largest error that counts as equal, in parts of an output's largest element: by the narrowest
@@ -230,18 +231,27 @@ def page(found: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _kept(path: Path | None) -> dict[tuple[str, str], Verdict]:
+    """Return the verdicts of a file, by model and target."""
+    if path is None or not path.exists():
+        return {}
+    found = [Verdict(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+    return {(each.model, each.target): each for each in found}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("models", nargs="*", default=[str(EXPORTS)])
     parser.add_argument("--page", type=Path)
     parser.add_argument("--targets", default=",".join(TARGETS))
-    parser.add_argument("--kept", type=Path, help="verdicts of runs for other targets, as JSON")
+    parser.add_argument("--kept", type=Path, help="verdicts, as JSON; what is there is kept")
     asked = parser.parse_args()
-    found: list[Verdict] = []
+    known = _kept(asked.kept)
     for source in sources(asked.models):
         for target in asked.targets.split(","):
-            found.append(judge(source, target))
-            told = found[-1]
+            if (source.name, target) in known:
+                continue
+            told = known[source.name, target] = judge(source, target)
             print(
                 told.model,
                 told.target,
@@ -250,12 +260,9 @@ def main() -> int:
                 told.reason[:200],
                 flush=True,
             )
-    if asked.kept is not None:
-        before = json.loads(asked.kept.read_text()) if asked.kept.exists() else []
-        known = {(each.model, each.target): each for each in found}
-        known.update({(e["model"], e["target"]): Verdict(**e) for e in before} | known)
-        found = sorted(known.values(), key=lambda each: TARGETS.index(each.target))
-        asked.kept.write_text(json.dumps([asdict(each) for each in found], indent=1))
+            if asked.kept is not None:
+                asked.kept.write_text(json.dumps([asdict(e) for e in known.values()], indent=1))
+    found = sorted(known.values(), key=lambda each: TARGETS.index(each.target))
     if asked.page is not None:
         asked.page.write_text(page(found), encoding="utf-8")
     return int(any(each.kind in ("wrong", "fails") for each in found))

@@ -1,6 +1,7 @@
 """Are the predictions of a profile what the runtime does? Held to onnx's own tests of single nodes.
 
     python -m tests.targets.node_tests ort-cpu openvino
+    python -m tests.targets.node_tests --types ort-cpu openvino
 
 Each test is run where the runtime is installed, in a child process: it is right, wrong, or refused.
 A prediction agrees if it says that the node runs and the result is right, or that it does not, or
@@ -29,6 +30,7 @@ from tests.targets import iree_run, web
 from vlmpass.ir_tools.targets import Context, Support, Verdict, profile, why_not
 from vlmpass.ir_tools.targets.node_trials import Case, difference
 from vlmpass.ir_tools.targets.node_trials import cases as all_cases
+from vlmpass.ir_tools.targets.type_trials import type_cases
 from vlmpass.passes import parse
 from vlmpass.passes.pipeline.manager import PassManager
 
@@ -52,6 +54,11 @@ _NUMBERS = {
 def cases() -> tuple[Case, ...]:
     """Return onnx's tests of single nodes up to the newest opset that runtimes read."""
     return all_cases(NEWEST)
+
+
+def in_types() -> tuple[Case, ...]:
+    """Return them in every other type that every interface has."""
+    return tuple(type_cases([each for each in cases() if each.is_plain]))
 
 
 def predicted(case: Case, target: str) -> Verdict:
@@ -294,8 +301,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("targets", nargs="+")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--types", action="store_true")
     asked = parser.parse_args(arguments)
-    chosen = list(cases())
+    chosen = list(in_types() if asked.types else cases())
     if asked.sample:
         chosen = random.Random(asked.seed).sample(chosen, asked.sample)
     for target in asked.targets:

@@ -12,15 +12,18 @@ import pytest
 from tests.targets import node_tests
 from vlmpass.cli.app import run as main
 from vlmpass.ir_tools.errors import PipelineError, VerifyError
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.run.allowance import Allowance
 from vlmpass.ir_tools.system.runtime import require_runtime
-from vlmpass.ir_tools.targets import Support, Verdict, probe, profile, refresh
+from vlmpass.ir_tools.targets import Context, Support, Verdict, probe, profile, refresh, why_not
+from vlmpass.ir_tools.targets.conditions import NodeView, condition
 from vlmpass.ir_tools.targets.found import profile_file
 from vlmpass.ir_tools.targets.installed import newer
 from vlmpass.ir_tools.targets.kernels import Kernels
 from vlmpass.ir_tools.targets.operator_facts import operator_facts
 from vlmpass.ir_tools.targets.profile_text import SETS, operators_text
-from vlmpass.ir_tools.targets.refresh_tried import Tried, differences, heir_text
+from vlmpass.ir_tools.targets.refresh_tried import Tried, differences, heir_text, types_apart
+from vlmpass.ir_tools.targets.type_trials import TypeCase, type_cases
 from vlmpass.suits import suits
 
 PAGE = Path(__file__).parents[2] / "docs" / "targets.md"
@@ -135,6 +138,100 @@ def test_what_differs_is_an_heir_that_says_so(tmp_path: Path) -> None:
     assert heir.operators["", "SequenceMap"].at(13) is not None
     assert heir.operators["", "Mul"] == profile("openvino").operators["", "Mul"]
     assert [each.name for each in found if not each.agrees] == ["test_one"] * 3
+
+
+def in_type(operator: str, parameter: str, kind: str, outcome: str, others: str = "") -> Tried:
+    version = in_force("", operator, 17).version
+    verdict = Verdict(Support.NATIVE, "openvino", operator, version, "has a kernel", "")
+    bound = tuple(tuple(each.split("=")) for each in others.split())
+    case = TypeCase("test_one", b"", [], [], parameter, kind, bound)
+    return Tried("test_one", operator, version, verdict, outcome, "", case)
+
+
+def test_types_that_do_not_run_are_limits_with_all_types_they_were_found_with(
+    tmp_path: Path,
+) -> None:
+    """A type is no limit where another parameter has another type than it was tried with."""
+    found = [
+        one("Add", True, "right"),
+        in_type("Add", "T", "uint16", "refused"),
+        in_type("Add", "T", "int16", "refused"),
+        in_type("Add", "T", "int8", "wrong"),
+        in_type("Add", "T", "double", "right"),
+        in_type("Pow", "T", "double", "refused", "T1=float"),
+    ]
+    assert differences(found) == ({}, {})
+    types = types_apart(found)
+    assert types["Add", 14] == ["unsupported if type(T) = int16 uint16", "wrong if type(T) = int8"]
+    heir_file = tmp_path / "new.toml"
+    heir_file.write_text(heir_text(profile("openvino"), "openvino 9.0", {}, {}, types))
+
+    def said(text: str) -> Support:
+        model = ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+        return why_not(model.graph[0], Context.of(model, profile(str(heir_file)))).support
+
+    add = "g ({0}[2] x) => ({0}[2] y) {{ y = Add(x, x) }}"
+    kinds = ("int16", "int8", "double")
+    expected = [Support.UNSUPPORTED, Support.WRONG, Support.NATIVE]
+    assert [said(add.format(kind)) for kind in kinds] == expected
+    power = "g (double[2] x, {0}[2] y) => (double[2] z) {{ z = Pow(x, y) }}"
+    assert said(power.format("float")) is Support.UNSUPPORTED
+    assert said(power.format("double")) is Support.NATIVE
+
+
+def test_tests_in_other_types_are_what_onnx_computes() -> None:
+    """Each is held to ONNX Runtime's CPU, and none is one that onnx has."""
+    plain = [each for each in node_tests.cases() if each.is_plain]
+    made = node_tests.in_types()
+    again = type_cases(random.Random(1).sample(plain, len(plain)))
+    assert [each.model for each in made] == [each.model for each in again]
+    assert len(made) > 900
+    assert not {each.model for each in made} & {each.model for each in plain}
+    chosen = random.Random(13).sample(made, 60)
+    listed = PAGE.read_text(encoding="utf-8")
+    apart = [each for each in node_tests.told("ort-cpu", chosen) if not each.agrees]
+    assert not [each for each in apart if each.case.name not in listed]
+
+
+@pytest.mark.parametrize(
+    ("types", "runs"),
+    [
+        (("float", "float"), True),
+        (("double", "double"), True),
+        (("float16", "float"), True),
+        (("double", "float"), False),
+        (("float", "double"), False),
+    ],
+)
+def test_types_that_no_kernel_has_together(types: tuple[str, str], runs: bool) -> None:
+    """As sessions find it for GridSample, whose kernels are of one type each."""
+    text = "g ({0}[1,1,2,2] x, {1}[1,2,2,2] i) => ({0}[1,1,2,2] y) {{ y = GridSample(x, i) }}"
+    model = ir.from_onnx_text('<ir_version: 8, opset_import: ["": 20]> ' + text.format(*types))
+    assert why_not(model.graph[0], Context.of(model, profile("ort-cpu"))).runs == runs
+    sessions = probe.Sessions()
+    try:
+        assert (sessions.why_not(model) is None) == runs
+    finally:
+        sessions.close()
+
+
+def test_types_of_operands_are_compared() -> None:
+    compare = condition("type(Q) != type(V)")
+    text = "g ({}[1,2,2,4] q, {}[1,2,2,4] v) => (float[1,2,2,4] y) {{ y = Attention(q, q, v) }}"
+
+    def holds(*types: str) -> bool | None:
+        head = '<ir_version: 10, opset_import: ["": 23]> '
+        node = ir.from_onnx_text(head + text.format(*types)).graph[0]
+        return compare.holds(NodeView(node, in_force("", "Attention", 23), 23, 10))
+
+    assert [holds("float", "float"), holds("float", "double")] == [False, True]
+    given = condition("type(attn_mask) != type(Q)")
+    node = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["": 23]> ' + text.format("float", "float")
+    ).graph[0]
+    assert given.holds(NodeView(node, in_force("", "Attention", 23), 23, 10)) is False, "left out"
+    node.inputs[2].type = None
+    assert compare.holds(NodeView(node, in_force("", "Attention", 23), 23, 10)) is None
 
 
 def test_a_newer_runtime_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
