@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
 from vlmpass.ir_tools.graph.names import Names
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.ir_tools.types import solve
 from vlmpass.ir_tools.types.cast_nodes import remove_needless
 from vlmpass.passes.pipeline.base import Done, OptionError, Pass

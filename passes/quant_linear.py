@@ -16,7 +16,7 @@ from vlmpass.ir_tools.graph.effects import Effect
 from vlmpass.ir_tools.graph.limit import may_apply
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.tape import Tape, splice
-from vlmpass.ir_tools.operators.schema import newest_opset
+from vlmpass.ir_tools.system.opsets import newest_opset
 from vlmpass.ir_tools.types.conflict import label
 from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.pipeline.needs import Need

@@ -59,7 +59,7 @@ def _parse_opset(given: object) -> int | str:
     Raises:
         PipelineError: It is neither, or out of range.
     """
-    from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+    from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 
     bounds = f"from {OLDEST_OPSET} to {newest_opset()}"
     if isinstance(given, str):

@@ -24,9 +24,9 @@ from vlmpass.ir_tools.check.fault import fault
 from vlmpass.ir_tools.check.weightless import LOCATION, weightless
 from vlmpass.ir_tools.errors import CheckError
 from vlmpass.ir_tools.graph.walk import all_nodes, holds_graphs, scopes, subgraphs
-from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.proto.proto_view import graph_protos, skeleton
 from vlmpass.ir_tools.system.collector import without_collector
+from vlmpass.ir_tools.system.opsets import newest_opset
 from vlmpass.ir_tools.worker.bounded import NativeError, abandon, check_model, infer_shapes
 from vlmpass.ir_tools.worker.in_parts import in_parts, wants_parts
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, Formal, Schema, in_force
+from vlmpass.ir_tools.operators.schema import Formal, Schema, in_force
 from vlmpass.ir_tools.operators.type_texts import spell
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET
 
 __all__ = ["conforms", "outputs_conform"]
 

@@ -15,10 +15,9 @@ from onnx import defs
 
 from vlmpass.ir_tools.operators.contrib import contrib
 from vlmpass.ir_tools.operators.formal import Formal, Schema
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET
 
 __all__ = [
-    "FIRST_OPSET",
-    "OLDEST_OPSET",
     "Formal",
     "Schema",
     "default_opset",
@@ -31,18 +30,11 @@ __all__ = [
     "named_type",
     "needed_graphs",
     "needed_inputs",
-    "newest_opset",
     "numbered_type",
     "operators",
     "schema",
     "since",
 ]
-
-FIRST_OPSET = 1
-"""The first opset there is: models are read from it on."""
-
-OLDEST_OPSET = 7
-"""The first opset with today's broadcasting: none below it is written."""
 
 # The lowest ir_version that may carry each opset, as onnx released them; tests hold it against
 # onnx's own table. IR 3 demands that initializers are inputs too, so nothing below 4 is written.
@@ -240,11 +232,6 @@ def numbered_type(number: int) -> ir.DataType | None:
 
 
 _TYPE_NUMBERS = frozenset(each.value for each in ir.DataType)
-
-
-def newest_opset() -> int:
-    """Return the newest opset that the installed onnx knows."""
-    return defs.onnx_opset_version()
 
 
 def ir_version_of(opset: int) -> int:

@@ -16,15 +16,9 @@ import onnx_ir as ir
 
 from vlmpass.ir_tools.operators.contrib import contrib
 from vlmpass.ir_tools.operators.formal import Schema
-from vlmpass.ir_tools.operators.schema import (
-    OLDEST_OPSET,
-    history,
-    in_force,
-    ir_version_of,
-    operators,
-    schema,
-)
+from vlmpass.ir_tools.operators.schema import history, in_force, ir_version_of, operators, schema
 from vlmpass.ir_tools.operators.type_texts import element
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET
 from vlmpass.ir_tools.targets.kernels import Kernels
 from vlmpass.ir_tools.targets.one_node import needs_graphs, one_node_models
 from vlmpass.ir_tools.targets.profile_text import types_line

@@ -7,8 +7,9 @@ from functools import cache
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.operators.schema import in_force, newest_opset
+from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import parse, spell, with_dtypes
+from vlmpass.ir_tools.system.opsets import newest_opset
 
 __all__ = ["carries", "dtype_parameters", "retyped_attributes", "typing_attribute"]
 

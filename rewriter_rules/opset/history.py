@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, Schema, history, schema, since
+from vlmpass.ir_tools.operators.schema import Schema, history, schema, since
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET
 from vlmpass.rewriter_rules.opset.table import Step, entry, is_same, why_unspelled
 
 __all__ = ["StepSummary", "Version", "tell"]

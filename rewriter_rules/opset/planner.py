@@ -10,15 +10,8 @@ import onnx_ir as ir
 from vlmpass.ir_tools.errors import ModelError, Refusal, Refused
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes
-from vlmpass.ir_tools.operators.schema import (
-    FIRST_OPSET,
-    OLDEST_OPSET,
-    default_opset,
-    history,
-    may_lack,
-    newest_opset,
-    since,
-)
+from vlmpass.ir_tools.operators.schema import default_opset, history, may_lack, since
+from vlmpass.ir_tools.system.opsets import FIRST_OPSET, OLDEST_OPSET, newest_opset
 from vlmpass.ir_tools.types import Typing, solve
 from vlmpass.rewriter_rules.opset.conversion import Conversion, ill_formed
 from vlmpass.rewriter_rules.opset.element_types.widen import Interface, Widening, widen

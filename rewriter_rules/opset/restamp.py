@@ -15,13 +15,8 @@ import onnx_ir as ir
 from vlmpass.ir_tools.check.full import check_types
 from vlmpass.ir_tools.errors import CheckError, Refusal, Refused
 from vlmpass.ir_tools.graph.walk import scopes
-from vlmpass.ir_tools.operators.schema import (
-    FIRST_OPSET,
-    OLDEST_OPSET,
-    default_opset,
-    history,
-    newest_opset,
-)
+from vlmpass.ir_tools.operators.schema import default_opset, history
+from vlmpass.ir_tools.system.opsets import FIRST_OPSET, OLDEST_OPSET, newest_opset
 from vlmpass.rewriter_rules.opset.conversion import ill_formed
 from vlmpass.rewriter_rules.opset.planner import Planner, label
 from vlmpass.rewriter_rules.opset.stamp import stamp

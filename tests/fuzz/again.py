@@ -22,7 +22,7 @@ import onnx
 from vlmpass import Pipeline
 from vlmpass.intent import DTYPES, FUSE, HALVES, QUANT
 from vlmpass.ir_tools.errors import VlmpassError
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 
 from .trial import BARE, PRESETS, difference, place_of, quiet
 

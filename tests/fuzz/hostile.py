@@ -29,8 +29,8 @@ from rules.trials import draw as draw_instance
 from vlmpass.ir_tools.check.structure import refuse_cycles
 from vlmpass.ir_tools.errors import VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.operators.schema import newest_opset
 from vlmpass.ir_tools.rewrite import Rule
+from vlmpass.ir_tools.system.opsets import newest_opset
 
 from . import left_out
 from .models import typed

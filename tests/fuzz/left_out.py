@@ -24,7 +24,8 @@ import onnx
 from onnx import helper
 
 from vlmpass.ir_tools.operators.formal import Schema
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, in_force, newest_opset
+from vlmpass.ir_tools.operators.schema import in_force
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 
 from .models import Array, Parts, make_node, versions, whole
 from .places import IN_FUNCTIONS, PLACES

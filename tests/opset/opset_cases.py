@@ -17,7 +17,7 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.operators.schema import FIRST_OPSET
+from vlmpass.ir_tools.system.opsets import FIRST_OPSET
 from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.rewriter_rules.opset.element_types.absent import is_absent, wider_dtype
 from vlmpass.rewriter_rules.opset.element_types.widen import Interface

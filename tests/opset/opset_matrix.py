@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 import onnxruntime as ort
 
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET
 from vlmpass.rewriter_rules.opset.element_types.widen import Interface
 
 from .opset_cases import Verdict, cases, judge, opset_of

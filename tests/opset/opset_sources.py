@@ -15,7 +15,8 @@ import onnx
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refused
-from vlmpass.ir_tools.operators.schema import FIRST_OPSET, OLDEST_OPSET, since
+from vlmpass.ir_tools.operators.schema import since
+from vlmpass.ir_tools.system.opsets import FIRST_OPSET, OLDEST_OPSET
 from vlmpass.passes.convert_opset import ConvertOpset
 
 DATA = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data"

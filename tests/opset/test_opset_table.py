@@ -5,15 +5,8 @@ import itertools
 import onnx
 import pytest
 
-from vlmpass.ir_tools.operators.schema import (
-    OLDEST_OPSET,
-    history,
-    ir_version_of,
-    newest_opset,
-    operators,
-    schema,
-    since,
-)
+from vlmpass.ir_tools.operators.schema import history, ir_version_of, operators, schema, since
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.rewriter_rules.opset import entries, entry, is_same, route
 from vlmpass.rewriter_rules.opset.table import same_steps, steps_between, why_unspelled
 

@@ -7,8 +7,9 @@ from functools import cache
 import onnx_ir as ir
 
 from vlmpass.ir_tools.operators.dtypes import wider
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, history, newest_opset, schema
+from vlmpass.ir_tools.operators.schema import history, schema
 from vlmpass.ir_tools.operators.type_texts import spell
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.rewriter_rules.opset.seen import SeenValue
 from vlmpass.rewriter_rules.opset.table import CannotConvert
 from vlmpass.rewriter_rules.opset.view import SeenNode

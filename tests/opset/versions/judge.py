@@ -26,7 +26,7 @@ from tests.opset.opset_cases import RANDOM, differs
 from vlmpass.ir_tools.check import check
 from vlmpass.ir_tools.errors import CheckError, Refused, VlmpassError
 from vlmpass.ir_tools.load import load
-from vlmpass.ir_tools.operators.schema import OLDEST_OPSET, newest_opset
+from vlmpass.ir_tools.system.opsets import OLDEST_OPSET, newest_opset
 from vlmpass.passes.convert_opset import ConvertOpset
 from vlmpass.rewriter_rules.opset import Planner
 
