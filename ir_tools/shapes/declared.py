@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.shapes.inferred import Size
+from vlmpass.ir_tools.check.fault import fault
+from vlmpass.ir_tools.graph.walk import all_nodes
+from vlmpass.ir_tools.shapes.inferred import Size, inferred_shapes
 
-__all__ = ["Sizes", "declared_sizes", "merged", "refuted"]
+__all__ = ["Sizes", "check_declared", "declared_sizes", "merged", "refuted"]
 
 Sizes: TypeAlias = "tuple[int | str | None, ...]"
 
@@ -57,3 +59,39 @@ def merged(
         unknown = size.known is None and not stale
         dims.append(old if named or unknown else size.known)
     return tuple(dims)
+
+
+def check_declared(model: ir.Model) -> None:
+    """Check the sizes that results of operators beside ONNX are declared with.
+
+    The onnx checker holds those of its own operators to what follows, and takes others as they are.
+
+    Args:
+        model: A valid one; it is not changed.
+
+    Raises:
+        CheckError: The first that is another number than follows from the inputs.
+    """
+    if not any(node.domain not in ("", "ai.onnx") for node in all_nodes(model)):
+        return
+    for value, sizes in inferred_shapes(model).items():
+        node = value.producer()
+        for axis, old, new in _other_numbers(declared_sizes(value), sizes):
+            assert node is not None
+            reason = f"{value.name} is declared with {old} in dimension {axis}, and it makes {new}"
+            raise fault(node, reason, _INFERS)
+
+
+_INFERS = "vlmpass convert --passes infer writes what follows from the inputs"
+
+
+def _other_numbers(
+    declared: Sizes | None, sizes: Sequence[Size] | None
+) -> Iterator[tuple[int, int, int]]:
+    """Yield the axes at which a declared number is not the one that follows, with both."""
+    if declared is None or sizes is None or len(declared) != len(sizes):
+        return
+    for axis, (old, size) in enumerate(zip(declared, sizes, strict=True)):
+        new = size.known
+        if isinstance(old, int) and isinstance(new, int) and old != new:
+            yield axis, old, new

@@ -43,11 +43,12 @@ _OTHER = re.compile(r"type\((?P<name>\w+)\)")
 
 _ALONE = ("given", "absent", "computed", "dynamic", "empty", "differ")
 _TYPED = ("type", "behind")
-_COMPARED = ("rank", "size", *_TYPED)
+_COMPARED = ("rank", "size", "back", *_TYPED)
 _FORMS = (
     "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
     "empty(NAME), differ(rank), differ(shape), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, "
-    "type(NAME) = TYPES, type(NAME) = type(NAME), behind(NAME) = TYPES or opset = VALUES"
+    "back(NAME) = AXES, type(NAME) = TYPES, type(NAME) = type(NAME), behind(NAME) = TYPES or "
+    "opset = VALUES"
 )
 _FUSED = (Kind.CAST, Kind.ELEMENTWISE, Kind.MOVE)
 _BEHIND = 64
@@ -169,6 +170,8 @@ class Condition:
             return self._types(view)
         if self.function == "differ":
             return _any(_differ(each, self.name == "rank") for each in _branch_results(view.node))
+        if self.function == "back":
+            return self._from_the_end(view)
         if self.name == EVERY:
             return _any(self._operand(e, view) for e in view.node.inputs if e is not None)
         is_operand, value = view.operand(self.name)
@@ -211,6 +214,15 @@ class Condition:
             return False
         size = value.shape[self.axis]
         return self._compared([size]) if isinstance(size, int) else None
+
+    def _from_the_end(self, view: NodeView) -> bool | None:
+        """Compare an axis of the first operand, counted from the end."""
+        axis, x = view.attribute(self.name), next(iter(view.node.inputs), None)
+        if not isinstance(axis, int):
+            return None if axis is ... else False
+        if axis < 0:
+            return self._compared([axis])
+        return None if x is None or x.shape is None else self._compared([axis - len(x.shape)])
 
     def _types(self, view: NodeView) -> bool | None:
         found, others = view.types(self.name), view.types(self.other) if self.other else []

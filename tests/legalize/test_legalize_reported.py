@@ -51,6 +51,19 @@ def test_a_cache_comes_out_as_wide_as_it_goes_in() -> None:
     ] * 2
 
 
+def test_a_cache_that_is_declared_too_narrow_is_found(tmp_path: Path) -> None:
+    """E07: by check alone, which names the node, both sizes and what helps."""
+    source, out = tmp_path / "source.onnx", tmp_path / "out.onnx"
+    onnx.save(parser.parse_model(CACHES), source)
+    code, text = told("check", source)
+    assert code == 1
+    said = " ".join(text.split())
+    assert "ck is declared with 32 in dimension 3, and it makes 96" in said
+    assert "--passes infer" in said
+    assert told("convert", source, out, "--passes", "infer", "--no-verify")[0] == 0
+    assert told("check", out)[0] == 0
+
+
 def test_every_edge_has_a_type() -> None:
     """A11: of what feeds GroupQueryAttention, the integers of its lengths among it."""
     made = Pipeline("infer").run(ir.from_proto(decoder(1, bits=4, opset=21)), verify=False).model

@@ -93,10 +93,12 @@ def _checked(file: Path, shown: str, wanted: Sequence[Profile], *, lint: bool) -
     from vlmpass.ir_tools.check import check as run_check
     from vlmpass.ir_tools.errors import CheckError
     from vlmpass.ir_tools.load import load
+    from vlmpass.ir_tools.shapes.declared import check_declared
 
     opened = load(file)
     try:
         run_check(opened)
+        check_declared(opened)
     except CheckError as error:
         from vlmpass.rewriter_rules.opset.restamp import remedy
 
