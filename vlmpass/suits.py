@@ -88,6 +88,7 @@ class Suits:
                 "fallen": parts.fallen,
                 "fallen_nodes": parts.fallen_nodes,
                 "fallen_share": parts.share,
+                "most_weights": parts.weights,
             },
         }
 

@@ -128,9 +128,10 @@ def _assessed(model: ir.Model, target: Profile, walked: _Walked, files: Files) -
             else:
                 cause = verdict.operator, verdict.since, verdict.reason, verdict.support
                 causes[cause].append((node, verdict, place, context))
-    found = [*limits_of(model, target, files), *map(_finding, causes.values())]
-    found.sort(key=lambda each: -each.support)
     parts = partition(model, taken) if target.fallback is not None else None
+    about_all = [*limits_of(model, target, files), *_too_heavy(parts, target)]
+    found = [*about_all, *map(_finding, causes.values())]
+    found.sort(key=lambda each: -each.support)
     return Assessment(target.name, tuple(found), count, operators, consequences, parts)
 
 
@@ -197,6 +198,14 @@ def _too_large(model: ir.Model, most: int, files: Files, helps: str) -> Iterator
         if nbytes > most:
             reason = f"{what} has {nbytes} bytes, and a file has {most} at most"
             yield _about(reason, "reads.file-size", f"{helps} splits it")
+
+
+def _too_heavy(parts: Partition | None, target: Profile) -> Iterator[Finding]:
+    """Yield that a part has more weights than a target hands over at once."""
+    most = target.part_size
+    if parts is not None and most is not None and parts.weights > most:
+        reason = f"a part that it takes has {parts.weights} bytes of weights, and {most} go at once"
+        yield _about(reason, "reads.part-size", target.part_helps or NONE_KNOWN)
 
 
 def _unbound(model: ir.Model, target: Profile, helps: str) -> Iterator[Finding]:

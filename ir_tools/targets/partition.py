@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from vlmpass.ir_tools.graph.constants import constant_of
+from vlmpass.ir_tools.graph.walk import subgraphs
 from vlmpass.ir_tools.inspecting.macs import Macs, macs_of
 
 __all__ = ["Partition", "partition"]
@@ -22,12 +25,14 @@ class Partition:
         fallen_nodes: How many nodes fall back.
         share: The part of the multiply-accumulates that falls back, of those that can be counted
             with every open dimension at 1; None where there are none.
+        weights: The most bytes of weights of a part that the target takes.
     """
 
     taken: int
     fallen: int
     fallen_nodes: int
     share: float | None
+    weights: int
 
 
 def partition(model: ir.Model, taken: Mapping[ir.Node, bool]) -> Partition:
@@ -47,7 +52,8 @@ def partition(model: ir.Model, taken: Mapping[ir.Node, bool]) -> Partition:
                 part[_root(part, each)] = _root(part, node)
     roots = {side: {_root(part, n) for n in part if taken[n] == side} for side in (True, False)}
     fallen = [node for node in part if not taken[node]]
-    return Partition(len(roots[True]), len(roots[False]), len(fallen), _share(part, taken))
+    share, weights = _share(part, taken), _most_weights(part, taken)
+    return Partition(len(roots[True]), len(roots[False]), len(fallen), share, weights)
 
 
 def _levels(graph: ir.Graph, taken: Mapping[ir.Node, bool]) -> dict[ir.Node, int]:
@@ -74,6 +80,25 @@ def _root(part: dict[ir.Node, ir.Node], node: ir.Node) -> ir.Node:
         part[node] = part[part[node]]
         node = part[node]
     return node
+
+
+def _most_weights(part: dict[ir.Node, ir.Node], taken: Mapping[ir.Node, bool]) -> int:
+    held: dict[ir.Node, dict[int, int]] = defaultdict(dict)
+    for node in part:
+        if taken[node]:
+            held[_root(part, node)].update(_weights(node))
+    return max((sum(each.values()) for each in held.values()), default=0)
+
+
+def _weights(node: ir.Node) -> Iterator[tuple[int, int]]:
+    """Yield the constants that a node and those inside it read, with their bytes."""
+    for value in node.inputs:
+        tensor = constant_of(value)
+        if tensor is not None and tensor.dtype is not ir.DataType.STRING:
+            yield id(value), tensor.nbytes
+    for graph in subgraphs(node):
+        for inner in graph:
+            yield from _weights(inner)
 
 
 def _share(nodes: Mapping[ir.Node, ir.Node], taken: Mapping[ir.Node, bool]) -> float | None:

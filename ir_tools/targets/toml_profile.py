@@ -76,6 +76,9 @@ class Profile:
         probed: The runtime that the facts were asked of, with its version; None where none was.
         preferred_opset: The opset that it runs the most operators of; None where no one says.
         file_size: The most bytes of one model file; None where there is no limit that is known.
+        part_size: The most bytes of weights of a part that it takes, where another target runs the
+            rest; None where there is no limit that is known.
+        part_helps: What helps where a part has more; None where nothing is known.
         static: Whether every shape must be static.
         fallback: The target that runs what this one does not take; None where nothing does.
         interface: The types that inputs and outputs of a model may have; None where no one says.
@@ -104,6 +107,8 @@ class Profile:
     probed: str | None = None
     preferred_opset: int | None = None
     file_size: int | None = None
+    part_size: int | None = None
+    part_helps: str | None = None
     static: bool = False
     fallback: str | None = None
     interface: Types | None = None
@@ -232,6 +237,8 @@ _KEYS: Mapping[str, _Check] = {
     "reads.ir-version": _is_version,
     "reads.preferred-opset": _is_version,
     "reads.file-size": _is_count,
+    "reads.part-size": _is_count,
+    "reads.part-helps": _is_line,
     "reads.functions": _is_kind,
     **{f"reads.{name}": _is_line for name in _TYPES},
     "reads.static": _is_switch,
@@ -276,6 +283,8 @@ def read_profile(path: File, asked: str, parent: Parent) -> Profile:
         found.get("probed"),
         found.get("reads.preferred-opset"),
         found.get("reads.file-size"),
+        found.get("reads.part-size"),
+        found.get("reads.part-helps"),
         found.get("reads.static", False),
         found.get("fallback"),
         found.get("interface"),

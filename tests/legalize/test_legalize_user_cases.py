@@ -7,6 +7,7 @@ what was reported of them.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 from tests.legalize.agreement import told
+from tests.legalize.large_simplified import MOST_BYTES, MOST_SECONDS, simplified
 from tests.legalize.test_legalize_cases import (
     computed,
     converted,
@@ -185,6 +187,27 @@ def test_what_tensorrt_reads_lies_in_one_folder_by_plain_names(tmp_path: Path) -
     assert all("/" not in each and (folder / each).exists() for each in places)
 
 
+def test_a_part_beyond_a_protobuf_is_told_with_its_bytes(tmp_path: Path) -> None:
+    """C19: ONNX Runtime hands TensorRT each part as one protobuf, wherever its weights lie."""
+    side, path = 20_000, tmp_path / "m.onnx"
+    text = """g (float[n,20000] x) => (float[n,20000] y) {
+      h = MatMul(x, a) k = Relu(h) y = MatMul(k, b) }"""
+    model = parser.parse_model('<ir_version: 9, opset_import: ["": 18]> ' + text)
+    for name in "ab":
+        weight = model.graph.initializer.add(name=name, data_type=1, dims=[side, side])
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in {"location": name, "offset": 0, "length": side * side * 4}.items():
+            weight.external_data.add(key=key, value=str(value))
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(side * side * 4)  # a hole: nobody reads it
+    onnx.save(model, path)
+    code, said = findings(path, "ort-trt")
+    assert code == 1
+    assert "3200000000 bytes of weights" in str(said["finding"])
+    assert "trt_load_user_initializer" in str(said["remedy"])
+    assert findings(path, "tensorrt-10.15")[0] == 0  # its own parser reads the files
+
+
 def test_wide_heads_in_half_precision_where_they_overflow(tmp_path: Path) -> None:
     """D15: an Attention that a profile says is wrong is said in others, and stays finite."""
     target = tmp_path / "cuda.toml"
@@ -224,3 +247,12 @@ def test_a_position_embedding_of_another_size(tmp_path: Path) -> None:
     assert "embeddings" in said
     assert "16 and 256" in said
     assert told("convert", source, out, "--passes", "set-dims{h=56 w=56}")[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process")
+def test_a_large_model_is_simplified_without_its_weights(tmp_path: Path) -> None:
+    """G02, at a tenth of the size: in less memory than its weights are."""
+    found = simplified(tmp_path, layers=6, width=3072)
+    assert (found.before, found.after) == (6 * 12 + 1, 6)
+    assert found.seconds < MOST_SECONDS
+    assert found.peak < min(MOST_BYTES, 6 * 3072**2 * 4)

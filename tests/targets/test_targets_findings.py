@@ -232,6 +232,18 @@ def test_what_falls_back() -> None:
     assert (last.taken, last.fallen, last.share) == (1, 1, 0.5)
 
 
+def test_weights_count_once_in_each_part_that_is_taken() -> None:
+    text = """g (float[2,4] x) => (float[2,4] y)
+      <float[4,4] w = {0,1,2,3,4,5,6,7,8,9,1,2,3,4,5,6}> {
+        a = MatMul(x, w) b = MatMul(a, w) c = Det(w) d = Mod<fmod=1>(b, c) y = MatMul(d, w) }"""
+    nodes = list(loaded(text).graph)
+    model = nodes[0].graph
+    assert model is not None
+    fallen = ("Det", "Mod")
+    found = partition(ir.Model(model, ir_version=8), {n: n.op_type not in fallen for n in nodes})
+    assert (found.taken, found.weights) == (2, 64)
+
+
 def chain(count: int) -> ir.Model:
     generator = random.Random(0)
     value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([2, 4]))
