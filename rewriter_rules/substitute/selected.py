@@ -1,6 +1,7 @@
-"""What picks elements by their values, said by NonZero and Gather: Compress and Unique.
+"""What picks elements by their values: Compress and Unique by NonZero and Gather, and NonZero.
 
 How many there are stays open, unless what is picked by is constant: then sizes are known before.
+All that stands for NonZero is as long as there are elements, up to a Slice of what was found.
 """
 
 from __future__ import annotations
@@ -105,4 +106,51 @@ def unique_to_order(op: Tape, node: ir.Node) -> Replacement:
     return spelled(_ordered, op, node)
 
 
-SELECTED = RuleSet((compress_to_gather, unique_to_order))
+def _found_first(op: Tape, mask: ir.Value) -> ir.Value:
+    """Record the places where a flat mask is set, in order: all places, moved in front of others.
+
+    Each place goes to one of its own, so that nothing is written twice.
+    """
+    size = _product(dims(mask))
+    total = scalar_at(op, op.Shape(mask), 0) if size is None else op.const(size)
+    line = arange(op, total) if size is None else op.const(np.arange(size, dtype=np.int64))
+    counts = op.CumSum(cast(op, mask, _D.INT64), op.const(0))
+    number = op.ReduceSum(cast(op, mask, _D.INT64), vector(op, [0]), keepdims=1)
+    others = op.Add(op.Sub(line, counts), number)
+    goes = op.Where(mask, op.Sub(counts, op.const(1)), others)
+    moved = op.ScatterElements(line, goes, line, axis=0)
+    return op.Slice(moved, vector(op, [0]), number)
+
+
+def _along_each(op: Tape, x: ir.Value, places: ir.Value) -> ir.Value:
+    """Record flat places as one row of places along each axis."""
+    rows, left, sizes = [], places, dims(x) or [None] * rank(x)
+    for axis in reversed(range(rank(x))):
+        size = _divisor(op, x, axis, sizes[axis]) if axis else None
+        rows.append(left if size is None else op.Mod(left, size))
+        left = left if size is None else op.Div(left, size)
+    rows = [op.Unsqueeze(row, vector(op, [0])) for row in reversed(rows)]
+    return rows[0] if len(rows) == 1 else op.Concat(*rows, axis=0)
+
+
+def _divisor(op: Tape, x: ir.Value, axis: int, size: int | None) -> ir.Value:
+    """Record the size of an axis, but 1 where there is nothing: runtimes divide by no 0."""
+    if size is not None:
+        return op.const(max(size, 1))
+    return op.Max(scalar_at(op, op.Shape(x), axis), op.const(1))
+
+
+def _places(op: Tape, node: ir.Node) -> Outputs:
+    x = operand(node, 0)
+    if rank(x) == 0 or dtype(x) is _D.STRING:
+        raise CannotConvert("where a scalar or a string is set is not said")
+    return _along_each(op, x, _found_first(op, flat(op, cast(op, x, _D.BOOL))))
+
+
+@rule(P.NonZero(P.any, _node="node"), opset=_FROM)
+def nonzero_to_scatter(op: Tape, node: ir.Node) -> Replacement:
+    """NonZero(x) -> rows of Slice(ScatterElements(places, CumSum(x != 0) - 1), number that is)."""
+    return spelled(_places, op, node)
+
+
+SELECTED = RuleSet((compress_to_gather, unique_to_order, nonzero_to_scatter))

@@ -49,6 +49,15 @@ FIRES: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
+    "nonzero-to-scatter": [
+        ("(bool[a,b,c] x) => (int64[3,k] y)", "y = NonZero(x)", ""),
+        ("(float[2,3] x) => (int64[2,k] y)", "y = NonZero(x)", ""),
+        (
+            "(int32[n] x) => (int64[1,k] y)",
+            "m = Constant<value_int=2>() c = Cast<to=6>(m) r = Mod(x, c) y = NonZero(r)",
+            "",
+        ),
+    ],
 }
 
 # rule: inputs and outputs, nodes, part of the reason
@@ -61,10 +70,16 @@ REFUSES: dict[str, list[tuple[str, str, str]]] = {
         ("(int64[n] x) => (int64[k] y)", "y = Unique<sorted=0>(x)", "in order, alone"),
         ("(int64[n,2] x) => (int64[k,2] y)", "y = Unique<axis=0>(x)", "in order, alone"),
     ],
+    "nonzero-to-scatter": [
+        ("(float x) => (int64[r,k] y)", "y = NonZero(x)", "a scalar or a string"),
+        ("(string[n] x) => (int64[1,k] y)", "y = NonZero(x)", "a scalar or a string"),
+        ("(float x) => (int64[r,k] y)".replace("float x", "x"), "y = NonZero(x)", "unknown"),
+    ],
 }
 
 # what random graphs for a rule need to know beyond its pattern
 HINTS: dict[str, Hints] = {
     "compress-to-gather": {"any": "T[a,b]", "mask": a_mask, "node": an_axis},
     "unique-to-order": {"any": "T[a,b]", "dtypes": ("int64", "int32"), "outputs": 4},
+    "nonzero-to-scatter": {"any": "T[a,b]", "dtypes": ("bool", "int64", "float")},
 }
