@@ -11,6 +11,7 @@ from vlmpass.ir_tools.inspecting.inspect import (
 )
 from vlmpass.ir_tools.inspecting.macs import Macs, as_factor, macs_of
 from vlmpass.ir_tools.inspecting.modules import module_of
+from vlmpass.ir_tools.inspecting.precisions import Precisions, precisions_of
 from vlmpass.ir_tools.inspecting.summary import Facts, Share, dtype_name
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Macs",
     "Module",
     "Port",
+    "Precisions",
     "Share",
     "Tie",
     "WeightInfo",
@@ -28,4 +30,5 @@ __all__ = [
     "inspect_model",
     "macs_of",
     "module_of",
+    "precisions_of",
 ]

@@ -41,12 +41,22 @@ def inspect(
         int, typer.Option(metavar="N", min=0, help="How deep modules are listed; 0 for not at all.")
     ] = 4,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    precisions: Annotated[
+        bool,
+        typer.Option(
+            "--precisions",
+            help="Print as JSON, instead, what each node computes in, for scripts that build"
+            " TensorRT engines.",
+        ),
+    ] = False,
 ) -> int:
     """Show what a model is made of: inputs, operators, types, weights, files, modules, cost.
 
     No weight is read, so that a model of any size takes a moment.
     """
     with model_given(model) as file:
+        if precisions:
+            return _precisions(file)
         return _inspect(file, str(model), _sizes(at or ()), depth, json)
 
 
@@ -67,6 +77,17 @@ def _inspect(file: Path, shown: str, sizes: dict[str, int], depth: int, json: bo
         show_json({"path": shown, "nbytes": nbytes, "sizes": sizes, **data})
     else:
         show(inspection_screen(found, shown, nbytes=nbytes, depth=depth, sizes=sizes))
+    return DONE
+
+
+def _precisions(file: Path) -> int:
+    from vlmpass.ir_tools.inspecting import precisions_of
+    from vlmpass.ir_tools.load import load
+    from vlmpass.report import to_data
+
+    data = to_data(precisions_of(load(file)))
+    assert isinstance(data, dict)
+    show_json(data)
     return DONE
 
 
