@@ -29,13 +29,20 @@ class Cached:
         past: The input.
         present: The output.
         axis: Along which tokens lie.
-        new: What is joined with it.
+        joins: What joins it with what is new.
+        at: As which input of that the new comes in.
     """
 
     past: ir.Value
     present: ir.Value
     axis: int
-    new: ir.Value | None
+    joins: ir.Node
+    at: int
+
+    @property
+    def new(self) -> ir.Value | None:
+        """What is joined with it, as it stands now: it may be of a cache that was laid out anew."""
+        return self.joins.inputs[self.at]
 
     @property
     def size(self) -> int | ir.SymbolicDim | None:
@@ -79,7 +86,7 @@ def joined(
     outputs = operators.get((node.domain, node.op_type), {})
     given = node.outputs[outputs[at]] if outputs.get(at, 9) < len(node.outputs) else None
     if given is not None and given.is_graph_output() != held:
-        yield Cached(value, given, 2, node.inputs[outputs[at]])
+        yield Cached(value, given, 2, node, outputs[at])
     joins = (node.domain, node.op_type) == ("", "Concat") and at == 0 and len(node.inputs) == 2
     if (
         joins
@@ -89,7 +96,7 @@ def joined(
     ):
         axis = node.attributes.get_int("axis", 0) % len(value.shape)
         if axis:
-            yield Cached(value, node.outputs[0], axis, node.inputs[1])
+            yield Cached(value, node.outputs[0], axis, node, 1)
 
 
 def register(graph: ir.Graph, tape: Tape) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -46,20 +46,26 @@ def hold_inside(
     Raises:
         Refused: Something else takes a cache, or attention says more than the operator can.
     """
-    refusals = [refusal for each in found for refusal in _kept(each)]
+    pasts = {each.past for each in found}
+    refusals = [refusal for each in found for refusal in _kept(each, pasts)]
     if refusals:
         raise Refused(request, refusals)
     names = Names.of(model)
     _group(model, request, found, names)
-    pasts = {each.past for each in found}
     inside = [each for each in caches(model.graph, INSIDE) if each.past in pasts]
     for cache in inside:
         _buffer(model, cache, length, size, names)
     _guard(model, inside[0], size, names)
 
 
-def _kept(cache: Cached) -> Iterator[Refusal]:
+def _kept(cache: Cached, pasts: Collection[ir.Value]) -> Iterator[Refusal]:
     """Yield why a cache cannot be what the operator writes to, as far as its users tell."""
+    node = cache.joins
+    both = [node.inputs[at] for at in INSIDE.get((node.domain, node.op_type), ())]
+    apart = next((each for each in both if each is not None and each not in pasts), None)
+    if apart is not None:
+        reason = f"keys and values are buffers together, and '{apart.name}' is no such input"
+        yield Refusal(cache.past.name or "", reason)
     users = [(use.node.domain, use.node.op_type) for use in cache.past.uses()]
     if sum(user in TAKEN for user in users) != 1:
         other = next((name for domain, name in users if (domain, name) not in TAKEN), "nothing")

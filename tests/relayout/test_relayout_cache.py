@@ -121,6 +121,23 @@ def test_planted_faults_of_writing_are_seen(
 
 
 @pytest.mark.parametrize("opset", [21, 24])
+def test_what_is_new_may_be_of_another_cache(opset: int) -> None:
+    model = parse(f"""<ir_version: 10, opset_import: ["": {opset}]> g(float[b,2,p,4] c,
+        float[b,2,p,4] d, float[b,2,s,4] k) => (float[b,2,t,4] x, float[b,2,u,4] y) {{
+        x = Concat<axis=2>(c, k) y = Concat<axis=2>(d, c) }}""")
+    rng = np.random.default_rng(opset)
+    feed = {
+        name: rng.random((2, 2, size, 4), np.float32)
+        for name, size in zip("cdk", (9, 9, 2), strict=True)
+    }
+    wanted = [feed["c"].copy(), feed["d"].copy()]
+    wanted[0][:, :, 3:5], wanted[1][:, :, 3:6] = feed["k"], feed["c"][:, :, :3]
+    assert Cache(form="static", length=9).run(model)
+    got = run(model, feed | {"past_length": np.array([3])})
+    assert all(map(np.array_equal, got, wanted))
+
+
+@pytest.mark.parametrize("opset", [21, 24])
 def test_more_than_a_buffer_holds_is_an_error(opset: int) -> None:
     model = parse(CACHE.replace("AXIS", "2").replace('"": 21', f'"": {opset}'))
     assert Cache(form="static", length=5).run(model)

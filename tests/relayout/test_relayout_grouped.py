@@ -202,6 +202,8 @@ BODY = "y, k1, v1 = Attention(q, k, v, m, pk, pv)"
             "k1 = Concat<axis=2>(pk, k) v1 = Concat<axis=2>(pv, v) y = Attention(q, k1, v1, m)",
             "8", "s", "Concat takes it, no attention",
         ),
+        (f"z = Neg(pv) {BODY.replace('pv', 'z')}", "8", "s", "'z' is no such input"),
+        (f"{BODY.replace('v1', 'w')} v1 = Neg(w)", "8", "s", "'pv' is no such input"),
     ],
 )  # fmt: skip
 def test_what_the_operator_cannot_say_is_refused(
