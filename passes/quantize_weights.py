@@ -343,13 +343,13 @@ class _Writer:
         """Let lookups and products share a table that lies in blocks."""
         table, graph = blocks.table, self.model.graph
         graph.opset_imports.setdefault("com.microsoft", 1)
-        products = {node: (x, bias) for node, x, bias in blocks.products()}
+        products = set(blocks.products())
         stored: tuple[ir.Value, ir.Value] | None = None
         for node in sorted((*table.lookups, *products), key=list(graph).index):
             tape = Tape(self.names, graph.opset_imports, node.name or self.asked.name)
             stored = stored or blocks.stored(tape)
             if node in products:
-                made = blocks.multiplied(tape, *products[node], *stored)
+                made = blocks.multiplied(tape, node, *stored)
             else:
                 rows = node.inputs[1]
                 assert rows is not None

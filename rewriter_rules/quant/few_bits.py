@@ -119,6 +119,9 @@ class Grid:
 
     def _sought(self, piece: Array) -> tuple[Array, Array]:
         """Return the scales and zero points of blocks [block, number of blocks]."""
+        if piece.shape[1] == 1:  # the sums of one alone have another order in numpy
+            scales, zeros = self._sought(np.repeat(piece, 2, axis=1))
+            return scales[:1], zeros[:1]
         low, high = piece.min(0), piece.max(0)
         ends = [(low * np.float32(share), high * np.float32(share)) for share in _SHARES[self.bits]]
         tried = [self._spanned(*each) for each in ends]

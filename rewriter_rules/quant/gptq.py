@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vlmpass.ir_tools.errors import VerifyError
 from vlmpass.ir_tools.evaluate import Array
 from vlmpass.ir_tools.run.input_squares import Doubles
 from vlmpass.ir_tools.weights.boxes import full, strip
@@ -50,16 +51,27 @@ class Squares:
         Args:
             whole: The sum of x x'.
             damping: The share of its mean diagonal that is added to the diagonal.
+
+        Raises:
+            VerifyError: That is too little for inputs that follow from others.
         """
         sizes = np.diag(whole)
         order = np.argsort(-sizes, kind="stable")
         # H = R R' with R upper triangular has U = R^-1: a Cholesky factor from the other end.
         back = order[::-1]
         turned, diagonal = whole[np.ix_(back, back)], np.arange(len(sizes))
-        unseen = sizes[back] == 0  # such inputs are rounded to the nearest, for themselves
-        turned[diagonal[unseen], diagonal[unseen]] = 1
-        turned[diagonal, diagonal] += damping * np.mean(np.diag(turned))
-        lower: Doubles = np.asarray(np.linalg.cholesky(turned), np.float64)
+        seen = sizes > 0
+        mean = np.mean(sizes[seen]) if seen.any() else np.float64(1)
+        unseen = diagonal[~seen[back]]  # such inputs are rounded to the nearest, for themselves
+        turned[unseen, unseen] = mean  # and the damping of the others stays what it is
+        turned[diagonal, diagonal] += damping * mean
+        try:
+            lower: Doubles = np.asarray(np.linalg.cholesky(turned), np.float64)
+        except np.linalg.LinAlgError as error:
+            raise VerifyError(
+                f"squares of inputs with a damping of {damping} have no factor",
+                remedy="give a larger damping, or more inputs",
+            ) from error
         _invert(lower)
         return cls(whole, order, np.ascontiguousarray(lower[::-1, ::-1], np.float32))
 

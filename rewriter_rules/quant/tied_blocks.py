@@ -99,31 +99,26 @@ class TiedBlocks:
         last = tape.const([width], name="width")
         return tape.Reshape(blocks, tape.Concat(tape.Shape(rows), last, axis=0))
 
-    def products(self) -> Iterator[tuple[ir.Node, ir.Value, ir.Value | None]]:
-        """Yield what multiplies with it, with what it multiplies and its bias."""
+    def products(self) -> Iterator[ir.Node]:
+        """Yield what multiplies with it."""
         for head in self.table.heads:
             if head.op_type == "Gemm":
-                users = [head]
+                yield head
             else:
-                users = [use.node for use in head.outputs[0].uses()]
-            for node in users:
-                x = node.inputs[0]
-                assert x is not None
-                bias = node.inputs[2] if head is node and len(node.inputs) > 2 else None
-                yield node, x, bias
+                yield from (use.node for use in head.outputs[0].uses())
 
     def multiplied(
-        self, tape: Tape, x: ir.Value, bias: ir.Value | None, numbers: ir.Value, scales: ir.Value
+        self, tape: Tape, node: ir.Node, numbers: ir.Value, scales: ir.Value
     ) -> ir.Value:
         """Return MatMulNBits.
 
         Args:
             tape: Records it.
-            x: What it multiplies.
-            bias: What it adds.
+            node: One of `products`, as it is when those before it are written.
             numbers, scales: Of `stored`.
         """
+        bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
         rows, width = self.matrix.shape
         held = {"K": width, "N": rows, "bits": self.grid.bits, "block_size": self.grid.block}
-        inputs = [x, numbers, scales, None, None, bias]
+        inputs = [node.inputs[0], numbers, scales, None, None, bias]
         return tape.node("MatMulNBits", inputs, held, domain="com.microsoft")[0]

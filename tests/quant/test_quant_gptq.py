@@ -39,9 +39,10 @@ def of_the_paper(weight, squares, damping, scales, zeros, block, ends):
     """
     squares = squares.astype(np.float64).copy()
     order = np.argsort(-np.diag(squares), kind="stable")
-    unseen = np.diag(squares) == 0
-    squares[unseen, unseen] = 1
-    inverse = np.linalg.inv(squares + damping * np.mean(np.diag(squares)) * np.eye(len(squares)))
+    unseen, sizes = np.diag(squares) == 0, np.diag(squares)
+    mean = np.mean(sizes[~unseen]) if not unseen.all() else 1
+    squares[unseen, unseen] = mean
+    inverse = np.linalg.inv(squares + damping * mean * np.eye(len(squares)))
     left, numbers = weight.astype(np.float64).copy(), np.zeros(weight.shape)
     for at in order:
         scale, zero = scales[at // block], zeros[at // block]
@@ -102,6 +103,26 @@ def test_it_is_the_paper_and_never_further_off_than_the_nearest(seed):
     whole = evaluate(made.numbers(ir.DataType.UINT8, 0))
     same = (whole if grid.axis == 0 else whole.T) == numbers
     assert same[:, (won := paper < theirs * (1 - 1e-3))].sum() >= 0.95 * same[:, won].size
+
+
+@pytest.mark.parametrize("exponent", [-40, -9, 12])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_unit_of_inputs_does_not_matter(seed, exponent):
+    array, x, grid = case(seed)
+    x[:, 0] = 0  # which is never seen, and says nothing of the others
+    source = Held.of(ir.Tensor(array))
+    one, two = (
+        list(solutions(source, grid, Squares.of(squares, 0.01)))
+        for squares in (x.T @ x, (x.T @ x) * 4.0**exponent)
+    )
+    for found, wanted in zip(one, two, strict=True):
+        assert all(map(np.array_equal, found, wanted))
+
+
+def test_too_little_damping_is_refused():
+    x = np.random.default_rng(0).standard_normal((3, 64))
+    with pytest.raises(VerifyError, match="give a larger damping, or more inputs"):
+        Squares.of(x.T @ x, 1e-17)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -126,3 +126,17 @@ def test_what_is_kept_is_bounded(monkeypatch):
     evaluate(written(dice.standard_normal((64, 200)).astype(np.float32), grid)[0])
     assert len(kept_fits._KEPT) == 1
     kept_fits._KEPT.clear()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_block_alone_is_fitted_like_among_others(axis, mirrored):
+    dice = np.random.default_rng(5)
+    array = dice.standard_normal((32, 1500)).astype(np.float32)
+    grid = Grid(4, axis, 32, mirrored, True, FLOAT, mirrored)
+    array = array if axis == 0 else np.ascontiguousarray(array.T)
+    whole = grid.fit(grid.grouped(array, 32))
+    for at in range(1500):
+        one = array[:, at : at + 1] if axis == 0 else array[at : at + 1]
+        alone = grid.fit(grid.grouped(one, 32))
+        assert all(found[0] == wanted[at] for found, wanted in zip(alone, whole, strict=True))

@@ -149,7 +149,7 @@ def blocks_case(seed: int):
     """A model, the pass, and the type it computes in."""
     choose = random.Random(seed)
     block, dtype = choose.choice([16, 32]), choose.choice(["float", "float", "float16"])
-    body, bits = choose.choice([TURNED, GEMM, LOST]), choose.choice([4, 8])
+    body, bits = choose.choice([TURNED, GEMM, LOST, AT_ONCE]), choose.choice([4, 8])
     if choose.random() < 0.5:
         body = body.replace("(m, t)", "(m, t, b)")
     given = model(seed, body, dtype, choose.choice([17, 21]), choose.choice([32, 64, 96]))
@@ -161,6 +161,8 @@ def blocks_case(seed: int):
 LOST = """n = Shape(i)  j = Reshape(i, n)  [look] e = Gather(t, j)  k = Shape(e)  r = Reshape(e, k)
     m = MatMul(r, w)  u = Transpose<perm=[1,0]>(t)  [head] y = MatMul(m, u)"""
 """Ids of whose rank nothing is known."""
+AT_ONCE = """u = Transpose<perm=[1,0]>(t)  [look] e = Gather(t, i)  [head] y = MatMul(e, u)"""
+"""A head that takes what was looked up, with nothing between."""
 
 
 @pytest.mark.parametrize("seed", range(12))
