@@ -36,6 +36,7 @@ from vlmpass.passes.pipeline.base import Pass
 from vlmpass.passes.pipeline.measuring_once import measuring_once
 from vlmpass.presets import SIMPLIFY, pipeline_text
 from vlmpass.report import Checked, Loaded, Report, Snapshot
+from vlmpass.rewriter_rules.quant.kept_fits import forget_fits
 from vlmpass.rounded_weights import BeforeRounding
 from vlmpass.sensitivity import notes_of, read_budget, write_plot
 from vlmpass.stages import Stages
@@ -197,7 +198,10 @@ class Run:
         if exact is None:
             return accepting.accept(result, loaded)
         since = _changes(self._ran[exact.runs :])
-        return accepting.with_rounded_weights(exact, since, result, loaded)
+        try:
+            return accepting.with_rounded_weights(exact, since, result, loaded)
+        finally:
+            forget_fits()  # a source that is in memory would stay there with them
 
     @property
     def _changes(self) -> NumberChanges:

@@ -17,7 +17,7 @@ from vlmpass.ir_tools.weights.leaves import Expression
 if TYPE_CHECKING:
     from vlmpass.rewriter_rules.quant.few_bits import Grid
 
-__all__ = ["kept_fit"]
+__all__ = ["forget_fits", "kept_fit"]
 
 _MOST_BYTES = 100 << 20
 
@@ -93,6 +93,12 @@ def kept_fit(source: Expression, grid: Grid, box: Box, fit: Callable[[], _Fit]) 
         if kept.left <= 0 and _KEPT.get(key) is kept:
             del _KEPT[key]
     return (found[0].T, found[1].T) if turned else found
+
+
+def forget_fits() -> None:
+    """Let go of all that is kept, and of the weights that it was found for."""
+    with _LOCK:
+        _KEPT.clear()
 
 
 def _of(key: _Key) -> _Kept | None:

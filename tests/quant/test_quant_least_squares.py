@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx_ir as ir
 import pytest
+from quant_chains import chain
 
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.evaluate import byte_chunks, evaluate
 from vlmpass.ir_tools.weights.leaves import Held
+from vlmpass.pipeline import Pipeline
 from vlmpass.rewriter_rules.quant import kept_fits, least_squares
 from vlmpass.rewriter_rules.quant.few_bits import Grid, Numbers, Rounded, Scales, Zeros
 
@@ -140,3 +142,11 @@ def test_a_block_alone_is_fitted_like_among_others(axis, mirrored):
         one = array[:, at : at + 1] if axis == 0 else array[at : at + 1]
         alone = grid.fit(grid.grouped(one, 32))
         assert all(found[0] == wanted[at] for found, wanted in zip(alone, whole, strict=True))
+
+
+def test_nothing_is_kept_of_a_weight_once_a_result_is_verified():
+    model = chain(3, 21, "float")
+    kept_fits._KEPT.clear()
+    report = Pipeline("quantize-weights{bits=4 at-least=1}").run(model, verify=True)
+    assert report.checked.numbers.ok
+    assert not kept_fits._KEPT
