@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
@@ -13,6 +13,7 @@ from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import spell
 
 __all__ = [
+    "OutputPlaces",
     "add_constant",
     "constant_node",
     "constant_value",
@@ -20,11 +21,9 @@ __all__ = [
     "is_used",
     "may_add_integers",
     "may_be_given_out",
-    "places_of",
     "remove_dead",
     "remove_initializer",
     "remove_unused_constant",
-    "replace_uses",
     "replace_value",
 ]
 
@@ -69,7 +68,11 @@ def replace_value(
         new.shape = old.shape
     new.shape = refined(old.shape, new.shape)
     name = old.name or new.name
-    replace_uses(old, new)
+    if gives_out and old.graph is not None:
+        outputs = old.graph.outputs
+        while old in outputs:  # in C, and a loop of onnx_ir's over thousands of outputs is not
+            outputs[outputs.index(old)] = new
+    old.replace_all_uses_with(new)
     old.name = None
     new.name = name
     new.doc_string = old.doc_string or new.doc_string
@@ -77,24 +80,34 @@ def replace_value(
     return new
 
 
-def replace_uses(old: ir.Value, new: ir.Value) -> None:
-    """Let a value stand wherever another one does, among what the graph gives out, too.
+class OutputPlaces:
+    """Where values are among what graphs give out, each graph gone over once.
 
-    onnx_ir looks for it among the outputs one by one, which takes long where there are thousands.
+    onnx_ir goes over all outputs of a graph for each value, which takes long where there are
+    thousands. Outputs are replaced through it, or by nothing while it is in use.
     """
-    if old.is_graph_output() and old.graph is not None:
-        outputs = old.graph.outputs
-        for place in places_of(old, outputs):
-            outputs[place] = new
-    old.replace_all_uses_with(new)
 
+    def __init__(self) -> None:
+        self._places: dict[ir.Graph | ir.Function, dict[ir.Value, list[int]]] = {}
 
-def places_of(value: ir.Value, outputs: Sequence[ir.Value]) -> list[int]:
-    """Return where a value is among outputs, by `index`, many times as fast as a loop."""
-    places: list[int] = []
-    for _ in range(outputs.count(value)):
-        places.append(outputs.index(value, places[-1] + 1 if places else 0))
-    return places
+    def of(self, value: ir.Value, graph: ir.Graph | ir.Function) -> list[int]:
+        """Return where a value is among the outputs of a graph."""
+        places = self._places.get(graph)
+        if places is None:
+            places = self._places[graph] = {}
+            for place, output in enumerate(graph.outputs):
+                places.setdefault(output, []).append(place)
+        return places.get(value, [])
+
+    def replace_uses(self, old: ir.Value, new: ir.Value) -> None:
+        """Let a value stand wherever another one does, among what its graph gives out, too."""
+        graph = old.graph
+        if old.is_graph_output() and graph is not None:
+            for place in self.of(old, graph):
+                graph.outputs[place] = new
+                self._places[graph].setdefault(new, []).append(place)
+            self._places[graph].pop(old, None)
+        old.replace_all_uses_with(new)
 
 
 def may_be_given_out(value: ir.Value, old: ir.Value) -> bool:

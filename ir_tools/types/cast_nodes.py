@@ -11,7 +11,7 @@ import re
 import onnx_ir as ir
 
 from vlmpass.ir_tools.errors import Refusal
-from vlmpass.ir_tools.graph.edit import replace_uses
+from vlmpass.ir_tools.graph.edit import OutputPlaces
 from vlmpass.ir_tools.graph.names import Names
 from vlmpass.ir_tools.graph.removals import Removals
 from vlmpass.ir_tools.graph.walk import scopes
@@ -144,7 +144,7 @@ def _place(node: ir.Node, value: ir.Value) -> None:
         graph.append(node)
 
 
-def _bypass(node: ir.Node, names: Names, removals: Removals) -> bool:
+def _bypass(node: ir.Node, names: Names, removals: Removals, places: OutputPlaces) -> bool:
     """Let a node's input stand for its only output and remove the node; False if it must stay.
 
     A graph output keeps its name: the input's producer takes it over, or an Identity stands in
@@ -163,7 +163,7 @@ def _bypass(node: ir.Node, names: Names, removals: Removals) -> bool:
         source.name, output.name = output.name, names.value(f"{output.name}/bypassed")
         source.shape = source.shape if source.shape is not None else output.shape
         source.type = source.type if source.type is not None else output.type
-    replace_uses(output, source)
+    places.replace_uses(output, source)
     removals.remove(graph, [node])
     return True
 
@@ -200,7 +200,7 @@ def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
     Returns:
         How many nodes were removed or became an Identity.
     """
-    removed, removals = 0, Removals()
+    removed, removals, places = 0, Removals(), OutputPlaces()
     for scope in scopes(model):
         for node in list(scope.graph):
             if node.domain or node.op_type not in ("Cast", "CastLike"):
@@ -209,7 +209,7 @@ def remove_needless(model: ir.Model, typing: Typing, names: Names) -> int:
             if inner is not None:
                 node.replace_input_with(0, inner.inputs[0])
             if inner is not None or _does_nothing(node, typing):
-                _bypass(node, names, removals)
+                _bypass(node, names, removals, places)
                 removed += 1
             if inner is not None and not inner.outputs[0].uses():
                 removed += _drop_unused(inner, removals)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vlmpass.ir_tools.graph.edit import places_of
+from vlmpass.ir_tools.graph.edit import OutputPlaces
 from vlmpass.ir_tools.graph.walk import Scope, left_out_at_calls, scopes, subgraphs
 from vlmpass.ir_tools.operators.formal import Schema
 from vlmpass.ir_tools.operators.schema import in_force
@@ -71,6 +71,7 @@ class Demand:
 
     def __post_init__(self) -> None:
         self._signatures: dict[ir.Node, Schema | None] = {}
+        self._places = OutputPlaces()
         self._scopes = list(scopes(self.model))
         self.kept = {node for node in self.kept if not self._is_shell(node)}
         self._held_values: set[ir.Value] = set()
@@ -283,7 +284,7 @@ class Demand:
             return True
         if not value.uses() and not value.is_graph_output():
             return False
-        given = places_of(value, scope.graph.outputs) if value.is_graph_output() else []
+        given = self._places.of(value, scope.graph) if value.is_graph_output() else []
         if value.is_graph_output() and not given:
             return False
         if not all(self._keeps(graph_of(scope), index) for index in given):
