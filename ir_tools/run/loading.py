@@ -2,8 +2,9 @@
 
 A model of few weights is loaded just so. Of a larger one a twin is loaded, in seconds and without
 memory: its large weights are stand-ins of the same type and shape, all of them one file of zeros
-that takes no disk and is mapped, and weights are not laid out anew. What decides over fusing and
-folding stays as it is: every small tensor and the integers, which may be shapes, axes or indices.
+that takes no disk and is mapped, and weights are neither laid out anew nor widened. What decides
+over fusing and folding stays as it is: every small tensor and the integers, which may be shapes,
+axes or indices.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ _ALL_INLINE = 64 << 20  # of small tensors together; more would not fit a protob
 _TINY = 1 << 10
 _FOLDING = 200_000_000
 _FOLD_LIMIT = 1 << 20
+_WIDENING = "FuseFp16InitializerToFp32NodeTransformer"
+"""What computes every weight of float16 in float32; the Casts load as well, and read nothing."""
+
 _ZEROS = "zeros"
 
 
@@ -65,10 +69,12 @@ class Loader:
             if weight_bytes(model) <= self._exact:
                 return self._open(stage(model, folder.path), model, twin=False)
             staged = _stage_twin(model, folder.path)
+            # Folding a large weight reads it and takes its size: of many those stay unfolded.
+            if staged.nbytes > _FOLDING:
+                return self._open(staged, model, memory=_FOLDING, fold=_FOLD_LIMIT)
             found = self._open(staged, model, memory=_FOLDING)
             if found is None or not found.is_stop:
                 return found
-            # Folding a large weight would take its size: those stay unfolded.
             return self._open(staged, model, fold=_FOLD_LIMIT)
         finally:
             folder.remove()
@@ -112,6 +118,7 @@ class Loader:
             "largest": staged.largest,
             "optimization": "all",
             "prepack": not twin,
+            "without": [_WIDENING] if twin else [],
             "fold": fold,
             "memory": None if allowed is None else allowed + staged.nbytes,
         }

@@ -87,7 +87,12 @@ def _open_onnxruntime(request: Mapping[str, Any]) -> Engine:
         model = _rooted(request["files"], request["model"])
     else:
         lent = _lend(options, request["files"], request["model"])
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=request.get("without", []),
+    )
     del lent
     return lambda feed: _run_onnxruntime(session, feed)
 

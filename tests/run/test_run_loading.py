@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -225,6 +227,35 @@ def test_a_twin_of_an_export_says_what_the_export_says(path):
     model = ir.load(path)
     real, twin = verdict(model, EXACT_BYTES), verdict(model, 0)
     assert (real and real.reason) == (twin and twin.reason)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("float16", "y = MatMul(x, w)"),
+        ("float", "t = Transpose(w) y = MatMul(x, t)"),
+        ("float16", "c = Cast<to = 1>(w) t = Transpose(c) d = Cast<to = 10>(t) y = MatMul(x, d)"),
+    ],
+)
+def test_loading_reads_no_large_weight(tmp_path, kind, text):
+    """Nor widens or folds one: the process is smaller than the weight, a hole in a file."""
+    side = 14_000
+    dtype = np.dtype(_TYPES[kind])
+    with (tmp_path / "data").open("wb") as file:
+        file.truncate(side * side * dtype.itemsize)
+    model = one(text, {}, kinds=(kind, kind), sizes=(f"n, {side}", f"n, {side}"))
+    shape, onnx_type = ir.Shape([side, side]), ir.DataType.from_numpy(dtype)
+    held = ir.ExternalTensor(
+        "data", 0, side * side * dtype.itemsize, onnx_type,
+        shape=shape, name="w", base_dir=tmp_path,
+    )  # fmt: skip
+    weight = next(each for node in model.graph for each in node.inputs if each.name == "w")
+    weight.const_value, weight.shape, weight.dtype = held, shape, onnx_type
+    model.graph.register_initializer(weight)
+    with Loader(_ALLOWANCE) as loader:
+        assert loader.why_not(model) is None
+        status = Path(f"/proc/{loader._child._process.pid}/status").read_text(encoding="utf-8")
+    assert int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024 < 250_000_000
 
 
 def test_a_loader_goes_on_after_a_refusal_and_a_crash():
