@@ -23,7 +23,7 @@ from vlmpass.ir_tools.operators.schema import in_force
 from vlmpass.ir_tools.operators.type_texts import dtype_of
 from vlmpass.ir_tools.targets.node_trials import PLAIN, Case
 
-__all__ = ["TypeCase", "type_cases"]
+__all__ = ["TypeCase", "computed_by_onnx", "type_cases"]
 
 _TEMPLATES = 4
 """How many tests of an operator are tried as a model for one of a type."""
@@ -147,7 +147,7 @@ def _retyped(
         for each, value in zip(proto.graph.input, template.case.inputs, strict=True)
     }
     feeds.update({name: _in_type(feeds[name], dtype) for name in taken & feeds.keys()})
-    outputs = _reference(proto, feeds)
+    outputs = computed_by_onnx(proto, feeds)
     if outputs is None:
         return None
     fixed = template.schema.fixed
@@ -198,8 +198,13 @@ def _tame(value: Any, *, positive: bool) -> Any:
     return np.asarray(np.abs(wide) if positive else wide).astype(value.dtype)
 
 
-def _reference(proto: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any] | None:
-    """Return what onnx's evaluator gives; None where it gives nothing of the declared types."""
+def computed_by_onnx(proto: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any] | None:
+    """Return what onnx's evaluator gives; None where it gives nothing of the declared types.
+
+    Args:
+        proto: The model, which onnx's checker is asked of first.
+        feeds: By the names of its inputs.
+    """
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")

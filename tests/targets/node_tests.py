@@ -295,6 +295,21 @@ def told(target: str, chosen: Sequence[Case]) -> Iterator[Told]:
         runtime.close()
 
 
+def report(target: str, chosen: Sequence[Case]) -> None:
+    """Print how many predictions agree, and every one that does not."""
+    found = list(told(target, chosen))
+    agree = sum(each.agrees for each in found)
+    outcomes = dict(Counter(each.outcome for each in found))
+    print(f"{target}: {agree} of {len(found)} agree, {agree / len(found):.2%}; {outcomes}")
+    for each in found:
+        if not each.agrees:
+            said = " ".join(each.said.split())[:200]
+            print(
+                f"  {each.case.name}: {each.verdict.support.word} ({each.verdict.reason}); "
+                f"{each.outcome} {said}"
+            )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the figures and every disagreement."""
     parser = argparse.ArgumentParser()
@@ -307,17 +322,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.sample:
         chosen = random.Random(asked.seed).sample(chosen, asked.sample)
     for target in asked.targets:
-        found = list(told(target, chosen))
-        agree = sum(each.agrees for each in found)
-        outcomes = dict(Counter(each.outcome for each in found))
-        print(f"{target}: {agree} of {len(found)} agree, {agree / len(found):.2%}; {outcomes}")
-        for each in found:
-            if not each.agrees:
-                said = " ".join(each.said.split())[:200]
-                print(
-                    f"  {each.case.name}: {each.verdict.support.word} ({each.verdict.reason}); "
-                    f"{each.outcome} {said}"
-                )
+        report(target, chosen)
     return 0
 
 
