@@ -26,6 +26,7 @@ from vlmpass.passes.relayout.cached import (
     register,
 )
 from vlmpass.passes.relayout.grouped_buffers import INSIDE, grow_inside, hold_inside
+from vlmpass.rewriter_rules.fuse.attention.steps_back import made_by
 
 __all__ = ["Cache"]
 
@@ -34,6 +35,8 @@ MADE_UP = re.compile(r"s\d+|unk__\d+|.*_dynamic_axes_\d+")
 """Names that exporters give to sizes of which they know nothing."""
 SCATTERED = 24
 """The first opset that writes to a buffer, TensorScatter."""
+PLACED = ("Expand", "TensorScatter")
+"""What is told where new tokens lie in a buffer: simplify takes an Expand away for one sequence."""
 SLICED = 10
 """The first opset whose Slice takes bounds that are computed."""
 
@@ -181,13 +184,13 @@ def _grow(model: ir.Model, name: str) -> bool:
     graph = model.graph
     length = next((each for each in graph.inputs if each.name == LENGTH), None)
     users = [] if length is None else [use.node for use in length.uses()]
-    places = [each for each in users if each.op_type == "Expand"]
+    places = [each for each in users if each.op_type in PLACED]
     ends = [_written(each) or _buffer(each) for each in users if each not in places]
     whole = [each for each in ends if each is not None]
     if length is None or length.is_graph_output() or not whole or len(whole) < len(ends):
         return False
     writers = {held.producer() for _, _, held in whole}
-    if any(use.node not in writers for each in places for use in each.outputs[0].uses()):
+    if any(each not in writers for place in places for each in _placed(place)):
         return False
     if not may_apply(name, LENGTH):
         return False
@@ -206,6 +209,12 @@ def _grow(model: ir.Model, name: str) -> bool:
     return True
 
 
+def _placed(node: ir.Node) -> list[ir.Node]:
+    """Return what is told where to write, by itself or for each sequence."""
+    spread = node.op_type == "Expand"
+    return [use.node for use in node.outputs[0].uses()] if spread else [node]
+
+
 def _written(node: ir.Node) -> tuple[ir.Node, ir.Value, ir.Value] | None:
     """Return what `_buffer` does, of a buffer that new tokens are written to."""
     past = node.inputs[0] if len(node.inputs) == 4 and _is_zero(node.inputs[1]) else None
@@ -216,8 +225,8 @@ def _written(node: ir.Node) -> tuple[ir.Node, ir.Value, ir.Value] | None:
     if len(writers) != 1 or any(not _of_batch(each) for each in users - {*writers}):
         return None
     held, (_, new, places) = writers[0].outputs[0], writers[0].inputs
-    spread = None if places is None else places.producer()
-    told = spread is not None and spread.op_type == "Expand" and spread.inputs[0] is node.inputs[2]
+    spread = made_by(places, "Expand")
+    told = (places if spread is None else spread.inputs[0]) is node.inputs[2]
     counts = node.outputs[0]
     grown = [x for use in counts.uses() for x in joined(counts, *use, held=True) if x.new is new]
     alone = told and held.is_graph_output() and not held.uses() and not counts.is_graph_output()

@@ -15,6 +15,7 @@ from relayout.greedy import FORMS, greedy, laid_out, same
 from vlmpass import Pipeline
 from vlmpass.ir_tools.errors import PipelineError, Refused, VerifyError
 from vlmpass.ir_tools.graph.tape import Tape
+from vlmpass.passes.pipeline.text import parse as pipeline
 from vlmpass.passes.relayout import cache
 from vlmpass.passes.relayout.cache import Cache
 from vlmpass.passes.relayout.cached import Cached
@@ -145,6 +146,21 @@ def test_more_than_a_buffer_holds_is_an_error(opset: int) -> None:
     past = np.zeros((1, 2, 5, 4), np.float32)
     with pytest.raises(RUNTIME_ERRORS):
         run(model, {"past_k": past, "k": new, "past_length": np.array([4])})
+
+
+@pytest.mark.parametrize("opset", [21, 24])
+@pytest.mark.parametrize("batch", ["b", "1", "2"])
+def test_what_was_simplified_grows_again(batch: str, opset: int) -> None:
+    text = CACHE.replace("AXIS", "2").replace('"": 21', f'"": {opset}').replace("[b", f"[{batch}")
+    model = parse(text)
+    for each in pipeline("infer,simplify,cache{form=static length=5},infer,simplify"):
+        each.run(model)
+    assert Cache(form="dynamic").run(model)
+    assert [each.name for each in model.graph.inputs] == ["past_k", "k"]
+    past, new = (np.full((1 if batch == "1" else 2, 2, n, 4), n, np.float32) for n in (3, 2))
+    got, sizes = run(model, {"past_k": past, "k": new})
+    assert np.array_equal(got, np.concatenate([past, new], 2))
+    assert sizes.tolist() == [*past.shape]
 
 
 @pytest.mark.parametrize("opset", [21, 24])
