@@ -207,20 +207,21 @@ def grow_inside(model: ir.Model, name: str) -> bool:
     length = next((each for each in graph.inputs if each.name == LENGTH), None)
     inside = caches(graph, {GROUPED: INSIDE[GROUPED]})
     held = [each for each in inside if isinstance(each.size, int)]
-    guards = [each for each in map(_guarded, held) if each is not None]
+    guards = {each: found for each in held if (found := _guarded(each)) is not None}
     if length is None or length.is_graph_output() or not guards or not may_apply(name, LENGTH):
         return False
-    for node, total in guards:
+    for node, total in guards.values():
         guard = made_by(node.inputs[TOTAL], "Add")
         node.replace_input_with(TOTAL, total)
         remove_dead([guard] if guard is not None else [])
     tape = Tape(Names.of(model), graph.opset_imports, f"{LENGTH}/grown")
-    counted = tape.Gather(tape.Shape(held[0].past), tape.const([TOKENS]))
+    own = next(iter(guards))  # others may be buffers of their own, of another length
+    counted = tape.Gather(tape.Shape(own.past), tape.const([TOKENS]))
     length.replace_all_uses_with(counted)
     graph.insert_before(graph[0], tape.nodes)
     register(graph, tape)
     graph.inputs.remove(length)
-    for cache in held:
+    for cache in [each for each in held if each.size == own.size]:
         _grown(graph, cache)
     return True
 

@@ -186,6 +186,30 @@ def test_there_and_back_takes_what_it_took() -> None:
     assert [str(each.shape) for each in model.graph.outputs[1:3]] == ["[b,2,all_length,16]"] * 2
 
 
+FOREIGN = 7
+BESIDE = f"""<ir_version: 10, opset_import: ["": 23, "com.microsoft": 1]> g(
+    float[b,2,{FOREIGN},8] ok, float[b,2,{FOREIGN},8] ov, float[b,1,16] x, int32[b] ends, int32 all,
+    float[b,2,s,8] q, float[b,2,p,8] pk, float[b,2,p,8] pv) => (float[b,2,s,8] y,
+    float[b,2,t,8] k1, float[b,2,t,8] v1, float[b,1,16] z, float[b,2,{FOREIGN},8] ok1,
+    float[b,2,{FOREIGN},8] ov1, int64[4] sizes) {{ y, k1, v1 = Attention(q, q, q, , pk, pv)
+    z, ok1, ov1 = com.microsoft.GroupQueryAttention<num_heads=2, kv_num_heads=2>
+    (x, x, x, ok, ov, ends, all) sizes = Shape(pk) }}"""
+
+
+def test_buffers_that_were_there_stay_as_they_are() -> None:
+    model, rng = parse(BESIDE), np.random.default_rng(2)
+    shapes = {"ok": (FOREIGN, 8), "ov": (FOREIGN, 8), "pk": (3, 8), "pv": (3, 8), "q": (2, 8)}
+    feed = {name: rng.random((1, 2, *each), np.float32) for name, each in shapes.items()}
+    feed |= {"x": rng.random((1, 1, 16), np.float32), "ends": np.array([4], np.int32)}
+    feed["all"] = np.array(5, np.int32)
+    wanted = run(model, feed)
+    assert Cache(form="gqa", length=BUFFER).run(model)
+    assert Cache(form="dynamic").run(model)
+    assert all(map(np.array_equal, run(model, feed), wanted))
+    own = [each for each in (*model.graph.inputs, *model.graph.outputs) if "o" in str(each.name)]
+    assert {str(each.shape) for each in own} == {f"[b,2,{FOREIGN},8]"}
+
+
 TEXT = """<ir_version: 10, opset_import: ["": 23]> g(float[b,2,s,SIZE] q, float[b,2,NEW,SIZE] k,
     float[b,2,NEW,SIZE] v, float[b,2,p,SIZE] pk, float[b,2,p,SIZE] pv, float[s,all] m) => (
     float[b,2,s,SIZE] y, float[b,2,t,SIZE] k1, float[b,2,t,SIZE] v1) { BODY }"""
