@@ -81,14 +81,16 @@ class Grid:
         """Return a part of whole blocks as [others, blocks, block], what is missing being zero.
 
         Raises:
-            ModelError: A number is not finite.
+            ModelError: A number is not finite, or two may be too far apart for float32.
         """
         filled, missing = weight.astype(np.float32, copy=False), -weight.shape[self.axis] % block
         if missing:
             filled = np.pad(filled, [(0, missing if axis == self.axis else 0) for axis in (0, 1)])
-        if not np.isfinite(filled).all():
+        most = np.finfo(np.float32).max / (1 if self.symmetric else 2)
+        if not (-most <= filled.min(initial=0) and filled.max(initial=0) <= most):
+            what = "too large" if np.isfinite(filled).all() else "not finite"
             raise ModelError(
-                f"weight {self.weight} is not finite, and is to be rounded to {self.bits} bits",
+                f"weight {self.weight} is {what}, and is to be rounded to {self.bits} bits",
                 remedy="exclude the products that it is in",
             )
         if self.axis == 1:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 from quant_chains import chain
 
+from vlmpass.ir_tools.errors import ModelError
 from vlmpass.ir_tools.weights.boxes import full
 from vlmpass.ir_tools.weights.evaluate import byte_chunks, evaluate
 from vlmpass.ir_tools.weights.leaves import Held
@@ -150,3 +151,18 @@ def test_nothing_is_kept_of_a_weight_once_a_result_is_verified():
     report = Pipeline("quantize-weights{bits=4 at-least=1}").run(model, verify=True)
     assert report.checked.numbers.ok
     assert not kept_fits._KEPT
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("free", [True, False])
+def test_numbers_further_apart_than_floats_reach_are_refused(bits, free):
+    array = np.array([[3e38], [-3e38]], np.float32)
+    grid = Grid(bits, 0, 2, False, True, FLOAT, weight="w", free=free)
+    with pytest.raises(ModelError, match="weight w is too large"):
+        evaluate(Rounded(FLOAT, array.shape, Held.of(ir.Tensor(array)), grid))
+    alike = Grid(bits, 0, 2, True, True, FLOAT)
+    assert np.isfinite(
+        evaluate(Rounded(FLOAT, array.shape, Held.of(ir.Tensor(array)), alike))
+    ).all()
+    with pytest.raises(ModelError, match="weight w is not finite"):
+        evaluate(Rounded(FLOAT, array.shape, Held.of(ir.Tensor(array * np.float32(np.nan))), grid))
