@@ -10,7 +10,18 @@ import onnx_ir as ir
 from vlmpass.cli.app import run
 from vlmpass.demo_model import Sizes, write_demo_model
 
+PAGE = Path(__file__).parents[2] / "docs" / "exporters.md"
 TINY = Sizes(hidden=16, heads=4, kv_heads=2, intermediate=24, vocab=2048, layers=1, image=28)
+
+
+def page_block(name):
+    """A function or class of the page of exporters, its block run as it stands there."""
+    found: dict[str, object] = {}
+    blocks = PAGE.read_text("utf-8").split("```python\n")[1:]
+    codes = (each.partition("```")[0] for each in blocks)
+    code = next(each for each in codes if f"def {name}(" in each or f"class {name}(" in each)
+    exec(compile(code, str(PAGE), "exec"), found)
+    return found[name]
 
 
 def demo_model(folder: Path, name: str = "tiny.onnx") -> Path:

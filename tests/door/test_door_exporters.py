@@ -8,26 +8,16 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from door_tools import page_block
 
 import vlmpass
 
 torch = pytest.importorskip("torch", reason="the step 'export from PyTorch' runs these")
 pytest.importorskip("transformers", reason="the step 'export from PyTorch' runs these")
-PAGE = Path(__file__).parents[2] / "docs" / "exporters.md"
-
-
-def function(name):
-    """A function of the page, as it stands there."""
-    found: dict[str, object] = {}
-    blocks = PAGE.read_text("utf-8").split("```python\n")[1:]
-    code = next(each.partition("```")[0] for each in blocks if f"def {name}(" in each)
-    exec(compile(code, str(PAGE), "exec"), found)
-    return found[name]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +44,7 @@ def installed(name):
 def olive(monkeypatch):
     installed("olive")
     monkeypatch.setenv("OLIVE_DISABLE_TELEMETRY", "1")
-    return function("optimized")
+    return page_block("optimized")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +92,7 @@ def test_a_package_of_mobius(tmp_path):
             value.const_value = ir.tensor(array, name=value.name)
     package.save(str(tmp_path / "source"), progress_bar=False)
     source = package["model"]
-    converted = function("converted_package")(package, "ort-cpu")
+    converted = page_block("converted_package")(package, "ort-cpu")
     assert converted is package
     assert len(list(package["model"].graph)) < len(list(source.graph))
     package.save(str(tmp_path / "made"), progress_bar=False)
@@ -119,7 +109,7 @@ def test_the_exporter_of_transformers():
         image_size=32, patch_size=16,
     )  # fmt: skip
     model, image = ViTModel(config, add_pooling_layer=False).eval(), torch.randn(1, 3, 32, 32)
-    exported = function("export_for")(model, {"pixel_values": image}, "ort-cpu")
+    exported = page_block("export_for")(model, {"pixel_values": image}, "ort-cpu")
     (found, *_) = exported(pixel_values=image).values()
     with torch.no_grad():
         wanted = model(image).last_hidden_state
@@ -133,7 +123,7 @@ def test_a_program_of_pytorch():
     module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU()).eval()
     x = torch.randn(2, 8)
     program = torch.onnx.export(module, (x,), dynamo=True, verbose=False)
-    converted = function("converted")(program, 17)
+    converted = page_block("converted")(program, 17)
     assert converted.model.opset_imports[""] == 17
     (found,) = converted(x)
     assert torch.allclose(found, module(x), atol=1e-6)
