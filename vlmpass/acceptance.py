@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
 from collections.abc import Callable
@@ -307,6 +308,15 @@ def fault_of(source: ir.Model) -> str:
         check(source)
     except CheckError as error:
         return error.problem
+    return ""
+
+
+def fault_by_sizes(source: ir.Model) -> str:
+    """Return what makes a model invalid once the sizes that follow are known; else nothing."""
+    from vlmpass.fitting import shaped
+
+    with contextlib.suppress(VlmpassError):
+        return fault_of(shaped(source, []))
     return ""
 
 

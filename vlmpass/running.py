@@ -11,7 +11,7 @@ from operator import or_
 
 import onnx_ir as ir
 
-from vlmpass.acceptance import Acceptance, Result, fault_of
+from vlmpass.acceptance import Acceptance, Result, fault_by_sizes, fault_of
 from vlmpass.convert_options import Comparing, Writing
 from vlmpass.fitting import files_of, fit, hold, most_bytes, shaped
 from vlmpass.intent import Intent
@@ -53,6 +53,9 @@ def read_passes(given: object) -> tuple[ir.passes.PassBase, ...]:
     if not isinstance(given, Sequence):
         raise wrong("passes", given, "pipeline text or a list of passes")
     return a_list("passes", given, ir.passes.PassBase)  # type: ignore[type-abstract]
+
+
+_EXPORT_AGAIN = "export it again; from PyTorch, with the other exporter (dynamo=True, or False)"
 
 
 class Run:
@@ -186,6 +189,10 @@ class Run:
             if fault := fault_of(source):
                 told = [error.problem] if isinstance(error, CheckError) else [fault, error.problem]
                 error.problem = f"the source is not valid itself: {'; '.join(told)}"
+            elif isinstance(error, CheckError) and (fault := fault_by_sizes(source)):
+                error.problem = f"the source is not valid itself, by its sizes: {fault}"
+            if fault:
+                error.remedy = error.remedy or _EXPORT_AGAIN
             raise
 
     def loads(self) -> Loaded:

@@ -30,8 +30,9 @@ _Use = tuple[ir.Node, int]
 def nearest_valid(model: ir.Model) -> int:
     """Return the opset nearest to the one stamped at which every node is valid.
 
-    The stamped one comes first, then those above it, then those below. Where types or shapes are
-    wrong at all of them, arguments and attributes decide.
+    The stamped one comes first, then those above it, then, where it has not all nodes as they are
+    written, those below. Where types or shapes are wrong at all of them, arguments and attributes
+    decide.
 
     Raises:
         Refused: No opset has all nodes as they are written.
@@ -44,7 +45,9 @@ def nearest_valid(model: ir.Model) -> int:
     ]
     if not formed:
         raise Refused("restamp", list(_contradictions(uses, stamped)))
-    fitting = (opset for opset in formed if _passes(model, opset))
+    # Types only widen: what passes below alone is sizes that are not inferred there.
+    least = stamped if formed[0] == stamped else OLDEST_OPSET
+    fitting = (opset for opset in formed if opset >= least and _passes(model, opset))
     return next(fitting, formed[0])
 
 

@@ -124,3 +124,37 @@ def test_a_spelled_norm_of_rows_loads_in_half_precision():
     found = verify(ir.from_onnx_text(EMBEDDED), result)
     assert found.ok
     assert found.actual_ran.startswith("ONNX Runtime")
+
+
+STACKED = """<ir_version: 8, opset_import: ["": 17]>
+g (float[batch, seq, 2, 4] q, float[1, 1, 1, 8] angles) => (float[a, b, c, d] y)
+<int64[1] first = {0}, int64[1] all_but = {-2}, int64[1] rest = {-1}, int64[1] axis = {AXIS},
+ int64[1] next = {NEXT}, int64[1] end = {5}> {
+    x = Exp(q) one = Unsqueeze(q, axis) two = Unsqueeze(x, axis)
+    stacked = Concat <axis = AXIS> (one, two)
+    shape = Shape(stacked) kept = Slice(shape, first, all_but, first)
+    last = Slice(shape, next, end, first)
+    flat = Concat <axis = 0> (kept, rest, last) turned = Reshape(stacked, flat)
+    y = Mul(turned, angles) }"""
+"""Cohere 2's turned pairs: the TorchScript exporter stacks along axis 2 what has four axes."""
+
+
+def _stacked(axis: int) -> str:
+    return STACKED.replace("AXIS", str(axis)).replace("NEXT", str(axis + 1))
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("opset", [13, 17, 22])
+def test_what_is_not_valid_by_its_sizes_is_a_fault_of_the_source(axis, opset):
+    """An older opset infers less of sizes: to stamp it was advised, and made nothing valid."""
+    source = ir.from_onnx_text(_stacked(axis).replace("17]", f"{opset}]"))
+    before = ir.to_proto(source).SerializeToString()
+    with pytest.raises(VlmpassError, match="the source is not valid itself") as told:
+        Pipeline(simplify=True).run(source)
+    assert told.value.remedy.startswith("export it again")
+    assert ir.to_proto(source).SerializeToString() == before
+
+
+def test_what_is_valid_by_its_sizes_stays():
+    result = Pipeline(simplify=True).run(ir.from_onnx_text(_stacked(4))).model
+    assert verify(ir.from_onnx_text(_stacked(4)), result).ok
