@@ -211,7 +211,7 @@ def _source_opsets(intent: Intent, model: ir.Model) -> set[int]:
 def _has_substitute(node: ir.Node) -> bool:
     """Whether `substitute` has something for a node; its rules are imported for such ones."""
     if node.domain in ("", "ai.onnx"):
-        if node.op_type not in ("Cast", "Transpose"):
+        if node.op_type not in ("Cast", "CumSum", "Transpose"):
             return False
         from vlmpass.rewriter_rules.substitute.misspelled import is_misspelled
 

@@ -158,3 +158,33 @@ def test_what_is_not_valid_by_its_sizes_is_a_fault_of_the_source(axis, opset):
 def test_what_is_valid_by_its_sizes_stays():
     result = Pipeline(simplify=True).run(ir.from_onnx_text(_stacked(4))).model
     assert verify(ir.from_onnx_text(_stacked(4)), result).ok
+
+
+TRUTHS = """<ir_version: 8, opset_import: ["": 17]>
+g (float[batch, seq] x) => (int64[batch, seq] y)
+<int64 axis = {1}, float zero = {0}, int64[2] whole = {0, -1}, bool[1, 1] yes = {1}> {
+    SEEN
+    counted = CumSum(seen, axis)
+    y = Identity(counted) }"""
+
+
+@pytest.mark.parametrize("intent", [{"opset": 21}, {"target": "onnx-standard"}])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        "seen = Greater(x, zero)",
+        "above = Greater(x, zero) seen = Reshape(above, whole)",
+        "no = Not(yes) above = Greater(x, zero) seen = Xor(above, no)",
+        "set = Not(yes) above = Greater(x, zero) seen = Or(above, set)",
+    ],
+)
+def test_truth_values_are_summed_up_as_pytorch_does(seen, intent):
+    """It is a sum of int64 in PyTorch, and no node of ONNX; a target's result was all truths."""
+    import onnxruntime
+
+    result = Pipeline(**intent).run(ir.from_onnx_text(TRUTHS.replace("SEEN", seen))).model
+    x = np.random.default_rng(3).standard_normal((2, 7)).astype(np.float32)
+    session = onnxruntime.InferenceSession(ir.to_proto(result).SerializeToString())
+    [got] = session.run(None, {"x": x})
+    assert got.dtype == np.int64
+    assert np.array_equal(got, (x > 0).cumsum(1))

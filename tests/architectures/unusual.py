@@ -182,12 +182,6 @@ def _reading() -> list[tuple[str, Any, Any, Any, Any]]:
     return [
         ("bigbird", t.BigBirdConfig(**common, attention_type="original_full"), t.BigBirdModel,
          text, TEXT_DIMS),
-        ("nystromformer", t.NystromformerConfig(
-            **{**common, "max_position_embeddings": 70}, num_landmarks=2,
-            segment_means_seq_len=8, conv_kernel_size=3),
-         t.NystromformerModel,
-         lambda size: {"input_ids": torch.randint(3, VOCAB, (2 + size, 8))},
-         {"input_ids": {0: "batch"}}),
         ("canine", t.CanineConfig(
             **{k: v for k, v in common.items() if k != "vocab_size"}, num_hash_functions=4,
             num_hash_buckets=32, local_transformer_stride=8), t.CanineModel,
