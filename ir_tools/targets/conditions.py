@@ -43,12 +43,12 @@ _OTHER = re.compile(r"type\((?P<name>\w+)\)")
 
 _ALONE = ("given", "absent", "computed", "dynamic", "empty", "differ")
 _TYPED = ("type", "behind")
-_COMPARED = ("rank", "size", "back", *_TYPED)
+_COMPARED = ("rank", "size", "back", "beyond", *_TYPED)
 _FORMS = (
     "NAME = VALUES, NAME has TEXT, given(NAME), absent(NAME), computed(NAME), dynamic(NAME), "
     "empty(NAME), differ(rank), differ(shape), rank(NAME) = VALUES, size(NAME, AXIS) = VALUES, "
-    "back(NAME) = AXES, type(NAME) = TYPES, type(NAME) = type(NAME), behind(NAME) = TYPES or "
-    "opset = VALUES"
+    "back(NAME) = AXES, beyond(NAME) = BITS, type(NAME) = TYPES, type(NAME) = type(NAME), "
+    "behind(NAME) = TYPES or opset = VALUES"
 )
 _FUSED = (Kind.CAST, Kind.ELEMENTWISE, Kind.MOVE)
 _BEHIND = 64
@@ -199,6 +199,8 @@ class Condition:
             if tensor is None or tensor.size > _LARGEST:
                 return None
             return self._compared(tensor.numpy().reshape(-1).tolist())
+        if self.function == "beyond":
+            return self._is_beyond(constant_of(source_of(value), view.ir_version))
         if self.function == "behind":
             return any(self._compared([type_of(each)]) for each in _fused_with(value))
         if value.shape is None:
@@ -214,6 +216,14 @@ class Condition:
             return False
         size = value.shape[self.axis]
         return self._compared([size]) if isinstance(size, int) else None
+
+    def _is_beyond(self, tensor: ir.TensorProtocol | None) -> bool:
+        """Whether a constant holds an integer that signed ones of some bits do not."""
+        (bits,) = self.values
+        if tensor is None or not tensor.dtype.is_integer() or tensor.size > _LARGEST:
+            return False
+        end = 1 << (int(str(bits)) - 1)
+        return any(not -end <= each < end for each in tensor.numpy().reshape(-1).tolist())
 
     def _from_the_end(self, view: NodeView) -> bool | None:
         """Compare an axis of the first operand, counted from the end."""
