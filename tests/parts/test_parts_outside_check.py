@@ -21,7 +21,7 @@ SHELL = pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
         ("sh -c 'exit 3' {}", "ends with code 3"),
         ("sh -c 'echo one; echo two >&2; exit 1' {}", "ends with code 1: two"),
         ("sh -c 'kill -SEGV $$' {}", "is ended by SIGSEGV"),
-        ("sh -c 'echo almost; kill -HUP $$' {}", "is ended by SIGHUP: almost"),
+        ("sh -c 'echo almost; kill -USR1 $$' {}", "is ended by SIGUSR1: almost"),
         ("sh -c 'sleep 300' {}", "takes more than 0.2 s"),
         ("test ! -e {}", "ends with code 1"),
     ],
@@ -63,7 +63,7 @@ def test_another_failure_than_the_first_does_not_count(tmp_path):
     turn.write_text("exit 3")
     check = OutsideCheck(f"sh {turn} {{}}", seconds=0.5)
     assert check.fails(MODEL)
-    for text in ("exit 4", "kill -SEGV $$", "kill -HUP $$", "sleep 300", "exit 0"):
+    for text in ("exit 4", "kill -SEGV $$", "kill -USR1 $$", "sleep 300", "exit 0"):
         turn.write_text(text)
         assert not check.fails(MODEL), text
         assert check.told == "ends with code 3", text

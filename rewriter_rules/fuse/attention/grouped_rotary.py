@@ -42,7 +42,7 @@ def rotary_of_grouped_query_attention(
     op: Tape, query: Value, key: Value, value: Value, one: Node, two: Node, core: Node
 ) -> Replacement:
     """GroupQueryAttention(RotaryEmbedding(q), RotaryEmbedding(k), v) -> one that turns q and k."""
-    reason = _unlike(one, two) or _begins_late(core, query)
+    reason = _lacking(one, two, core) or _unlike(one, two) or _begins_late(core, query)
     if reason is not None or op.in_function:
         return reason or refuse(NOT_IN_FUNCTIONS, core.op_type)
     rows = packed([flat(op, query), flat(op, key), value])
@@ -50,6 +50,14 @@ def rotary_of_grouped_query_attention(
     pairs = int_of(one, "interleaved", 0)
     given = {**core.attributes, "do_rotary": 1, "rotary_interleaved": pairs}
     return op.node(core.op_type, inputs, given, domain=ORT, outputs=OUTPUTS)
+
+
+def _lacking(one: Node, two: Node, core: Node) -> Declined | None:
+    """Return which node lacks inputs that its operator demands."""
+    for node, demanded in ((one, 4), (two, 4), (core, 7)):
+        if len(node.inputs) < demanded:
+            return refuse("{} lacks inputs that it must have", node)
+    return None
 
 
 def _unlike(one: Node, two: Node) -> Declined | None:
