@@ -26,6 +26,7 @@ from vlmpass.ir_tools.save.staged import Staged
 from vlmpass.ir_tools.save.staging import Staging, remove_dead
 from vlmpass.ir_tools.save.write import naming
 from vlmpass.ir_tools.system.arguments import callable_or_none, executor_or_none, number
+from vlmpass.ir_tools.system.collector import without_collector
 from vlmpass.ir_tools.system.locks import locked_folder
 from vlmpass.ir_tools.system.paths import output_file
 from vlmpass.ir_tools.system.uninterruptible import shielded
@@ -232,6 +233,7 @@ def drafted(
     remove_dead(target)
 
 
+@without_collector
 def save(
     model: Source,
     path: str | os.PathLike[str],
