@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +154,24 @@ def build(path: Path, config: Config) -> ir.Model:
     return ir.Model(graph, ir_version=IR_VERSION[config.opset], producer_name="cached")
 
 
+def write(
+    build: Callable[[Path, Config], ir.Model], per_layer: int, path: Path, nodes: int, opset: int
+) -> None:
+    """Write a model of about so many nodes and its data file.
+
+    Args:
+        build: Streams the weights next to a path and returns the model.
+        per_layer: Nodes of a layer of it.
+        path, nodes, opset: Of the model.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    layers = max(1, round(nodes / per_layer))
+    ir.save(build(path, dataclasses.replace(SMALL, layers=layers, opset=opset)), path)
+
+
 def make(path: Path, nodes: int, opset: int = 17) -> None:
     """Write a decoder of about so many nodes and its data file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    layers = max(1, round(nodes / PER_LAYER))
-    ir.save(build(path, dataclasses.replace(SMALL, layers=layers, opset=opset)), path)
+    write(build, PER_LAYER, path, nodes, opset)
 
 
 def main() -> None:

@@ -3,18 +3,16 @@
 Half of the values of a layer are outputs of the graph; half precision comes and goes by Casts, a
 mean has its axes as an attribute, and two Transposes undo each other.
 
-    python benchmarks/exposed.py /tmp/exposed.onnx --nodes 20000
+    python benchmarks/growth.py --make exposed /tmp/exposed.onnx 20000
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
-from cached import SMALL, size, vector
+from cached import size, vector, write
 from decoder import IR_VERSION, Builder, Config, WeightWriter, rms_norm
 
 PER_LAYER = 29
@@ -65,20 +63,4 @@ def build(path: Path, config: Config) -> ir.Model:
 
 def make(path: Path, nodes: int, opset: int = 17) -> None:
     """Write a tower of about so many nodes and its data file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    layers = max(1, round(nodes / PER_LAYER))
-    ir.save(build(path, dataclasses.replace(SMALL, layers=layers, opset=opset)), path)
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--nodes", type=int, default=2000)
-    parser.add_argument("--opset", type=int, choices=IR_VERSION, default=17)
-    arguments = parser.parse_args()
-    make(arguments.path, arguments.nodes, arguments.opset)
-
-
-if __name__ == "__main__":
-    main()
+    write(build, PER_LAYER, path, nodes, opset)

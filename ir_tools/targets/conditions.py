@@ -28,6 +28,9 @@ EVERY = "*"
 _LARGEST = 65536
 """Up to how many elements of a constant are read, to compare them."""
 
+_LARGEST_BOUNDED = 1 << 22
+"""Up to how many elements of a constant are read, to see the least and the largest."""
+
 _WRITTEN = re.compile(
     r"(?:(?P<function>\w+)\((?P<inside>[^)]*)\)|(?P<name>\w+))"
     r"(?:\s*(?P<sign><=|>=|!=|=|<|>|\bhas\b)\s*(?P<values>.+))?"
@@ -217,13 +220,18 @@ class Condition:
         size = value.shape[self.axis]
         return self._compared([size]) if isinstance(size, int) else None
 
-    def _is_beyond(self, tensor: ir.TensorProtocol | None) -> bool:
+    def _is_beyond(self, tensor: ir.TensorProtocol | None) -> bool | None:
         """Whether a constant holds an integer that signed ones of some bits do not."""
         (bits,) = self.values
-        if tensor is None or not tensor.dtype.is_integer() or tensor.size > _LARGEST:
-            return False
         end = 1 << (int(str(bits)) - 1)
-        return any(not -end <= each < end for each in tensor.numpy().reshape(-1).tolist())
+        if tensor is None or not tensor.dtype.is_integer() or not tensor.size:
+            return False
+        if tensor.dtype.bitwidth < int(str(bits)):
+            return False
+        if tensor.size > _LARGEST_BOUNDED:
+            return None
+        numbers = tensor.numpy()
+        return not -end <= int(numbers.min()) <= int(numbers.max()) < end
 
     def _from_the_end(self, view: NodeView) -> bool | None:
         """Compare an axis of the first operand, counted from the end."""

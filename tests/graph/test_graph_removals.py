@@ -77,7 +77,8 @@ def exposed(layers: int) -> ir.Model:
         x = f"y{i - 1}" if i else "x"
         lines.append(
             f"m{i} = ReduceMean<axes=[1], keepdims=1>({x}) s{i} = Sub({x}, m{i})"
-            f" h{i} = Cast<to=1>(s{i}) y{i} = Softplus(h{i})"
+            f" n{i} = Cast<to=10>(s{i}) p{i} = Mul(n{i}, n{i}) h{i} = Cast<to=1>(p{i})"
+            f" y{i} = Softplus(h{i})"
         )
         outputs += [f"float[3,4] {name}{i}" for name in ("s", "h", "y")]
     text = f"g (float[3,4] x) => ({', '.join(outputs)}) {{ {' '.join(lines)} }}"
@@ -86,7 +87,13 @@ def exposed(layers: int) -> ir.Model:
 
 @pytest.mark.parametrize(
     "pipeline",
-    ["convert-opset{to=18}", "unify-dtype{to=bfloat16}", "simplify", "infer,fold,cse,simplify"],
+    [
+        "convert-opset{to=18}",
+        "unify-dtype{to=bfloat16}",
+        "unify-dtype{to=float32}",
+        "simplify",
+        "infer,fold,cse,simplify",
+    ],
 )
 def test_outputs_are_gone_over_a_few_times_and_not_for_each_node(
     pipeline: str, monkeypatch: pytest.MonkeyPatch

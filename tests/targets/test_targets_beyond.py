@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime
+import openvino as ov
 import pytest
-from onnx import parser
+from onnx import numpy_helper, parser
 
 from vlmpass.ir_tools.load import load
 from vlmpass.ir_tools.targets import Context, profile, why_not
-
-ov = pytest.importorskip("openvino")
 
 NODES = {
     "Add": "Add(x, c)",
@@ -59,3 +58,20 @@ def test_what_is_said_of_constants_at_the_ends(name: str) -> None:
         fits = bool(((right >= -(2**31)) & (right < 2**31)).all())  # else it depends on data, too
         assert said.runs or wide, (numbers, said)
         assert not said.runs or (not wide and not fits) or np.array_equal(found, right), numbers
+
+
+@pytest.mark.parametrize("kind", ["uint32", "uint64", "int64"])
+def test_large_tables_and_unsigned_numbers_are_looked_at(kind: str) -> None:
+    for top, runs in ((2**31 - 1, True), (2**31, False)):
+        model = parser.parse_model(
+            f'<ir_version: 8, opset_import: ["" : 18]> g (int64[2] i) => ({kind}[2] y)'
+            f" <{kind}[1] c = {{0}}> {{ y = Gather(c, i) }}"
+        )
+        numbers = np.zeros(100_000, kind)
+        numbers[-1] = top
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(numbers, "c"))
+        compiled = ov.Core().compile_model(ov.Core().read_model(model.SerializeToString()), "CPU")
+        found = compiled({"i": np.array([0, 99_999])})[0]
+        opened = load(model)
+        said = why_not(opened.graph[0], Context.of(opened, profile("openvino")))
+        assert said.runs == runs == bool(found[1] == numbers[-1])
